@@ -1,0 +1,198 @@
+"""Types of the neuron's HTTP API, read by the gateway and written by the node.
+
+Route by route they are described in `docs/protocol.md`. Unknown fields are ignored on reading, so
+that gateway and node can be updated one after the other.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from cortex_core.ids import DeviceName, ModelId
+
+MIB = 1024 * 1024
+
+ModelState = Literal[
+    "unloaded", "fetching", "loading", "ready", "asleep", "draining", "unloading", "failed"
+]
+DeviceState = Literal["starting", "ready", "draining", "failed"]
+
+
+class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A device as discovery found it. For `cpu` the memory is the host's."""
+
+    index: int
+    name: str
+    vram_total_mb: int
+    id: DeviceName
+    kind: Literal["cpu", "cuda"] = "cpu"
+    compute_capability: str | None = None
+    attention_backend: str | None = None
+    """What the device's actor picked, for example `flash-attn-2` or `torch-reference`."""
+
+
+class Discovery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`GET /discovery`: what this host is and could run. Changes only with a restart."""
+
+    hostname: str
+    os: str
+    kernel: str
+    devices: list[DeviceInfo]
+    harnesses: list[str]
+    version: str
+    boot_id: str
+    cuda_version: str | None = None
+    driver_version: str | None = None
+    cuda_unavailable_reason: str | None = None
+
+
+class DeviceHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`vram_used_mb` and `vram_free_mb` are measured, not estimated."""
+
+    index: int
+    id: DeviceName
+    state: DeviceState
+    vram_used_mb: int
+    vram_free_mb: int
+    utilization_pct: int | None = None
+    temp_c: int | None = None
+    restarts: int = 0
+
+
+class FailedModel(msgspec.Struct, frozen=True):
+    model_id: ModelId
+    error: str
+
+
+class Activation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the node is with the models it loads by itself at start."""
+
+    state: Literal["idle", "loading", "done"]
+    pending: list[ModelId] = []
+    in_progress: ModelId | None = None
+    completed: list[ModelId] = []
+    failed: list[FailedModel] = []
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`GET /health`: 200 while the node can serve, 503 while it drains."""
+
+    uptime_secs: float
+    state_version: int
+    """Grows by one with every change to models or devices; see `LoadRequest.state_version`."""
+    draining: bool
+    devices: list[DeviceHealth]
+    activation: Activation
+
+
+class Servable(msgspec.Struct, frozen=True, omit_defaults=True):
+    ok: bool
+    reason: str | None = None
+    detail: str | None = None
+
+
+class ModelLimit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens: prompt and output together, prompt alone, output alone. None is unknown."""
+
+    context: int | None = None
+    input: int | None = None
+    output: int | None = None
+
+
+class LoadProgress(msgspec.Struct, frozen=True, omit_defaults=True):
+    stage: Literal["queued", "fetching", "preparing", "loading"]
+    progress: float | None = None
+    """0 to 1 over the stage."""
+    eta_s: float | None = None
+
+
+class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model on this node: on disk, on its way, or in memory."""
+
+    id: ModelId
+    harness: str
+    status: ModelState
+    devices: list[DeviceName] = []
+    vram_used_mb: int = 0
+    capabilities: list[str] = []
+    """`chat`, `completions`, `embeddings`, `vision`, `tools`, `reasoning`."""
+    limit: ModelLimit = ModelLimit()
+    servable: Servable = Servable(ok=True)
+    loading: LoadProgress | None = None
+    running: int = 0
+    waiting: int = 0
+    weights_id: str | None = None
+    size_mb: int | None = None
+    """Bytes of weights in memory as far as they can be told from the file headers."""
+
+
+class ModelsResponse(msgspec.Struct, frozen=True):
+    """`GET /models`."""
+
+    state_version: int
+    models: list[NodeModel]
+
+
+class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the fleet's configuration says of a model; the node's own file may say the same.
+
+    The gateway sends its entry of models.toml with a load; None leaves the choice to the node.
+    """
+
+    dtype: Literal["float32", "bfloat16"] | None = None
+    context_tokens: int | None = None
+    """Longest sequence; None is the model's own limit, as far as memory goes."""
+    max_sequences: int | None = None
+    """Sequences that decode at the same time."""
+    kv_cache_mb: int | None = None
+    chat_template: str | None = None
+    """Jinja text that replaces the model's own template."""
+
+
+class LoadRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`POST /models/load`. Answers when the model is ready, whoever else asked for it too.
+
+    With `state_version`, the node refuses with `conflict` if its state has moved on since.
+    """
+
+    model_id: ModelId
+    harness: str = "torch"
+    quant: str | None = None
+    tensor_parallel: int = 1
+    devices: list[DeviceName] = []
+    profile: ModelProfile = ModelProfile()
+    state_version: int | None = None
+
+
+class LoadResponse(msgspec.Struct, frozen=True):
+    model: NodeModel
+    already_loaded: bool
+    state_version: int
+
+
+class UnloadRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`POST /models/unload`. Busy models are drained first unless `force` is set."""
+
+    model_id: ModelId
+    force: bool = False
+    state_version: int | None = None
+
+
+class UnloadResponse(msgspec.Struct, frozen=True):
+    model_id: ModelId
+    state_version: int
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """`GET /models/{id}/endpoint`: where the OpenAI dialect of this model is served."""
+
+    url: str
+
+
+class Version(msgspec.Struct, frozen=True):
+    version: str
+    protocol: int
+    """Version of the canonical request and event types on `/generate`."""
+
+
+PROTOCOL_VERSION = 1

@@ -1,0 +1,1 @@
+"""The gateway: one endpoint over every model that the fleet can serve."""

@@ -1,0 +1,1 @@
+"""The fleet: what is where, and where the next request goes."""

@@ -1,0 +1,1 @@
+"""The node daemon: one supervisor, one actor process for each device."""

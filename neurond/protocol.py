@@ -1,0 +1,217 @@
+"""Every message between a supervisor and its device actors, msgpack over ZeroMQ ipc.
+
+Two sockets join an actor to its supervisor, both made anew for each life of the actor. The
+control socket carries what must never queue behind work; the data socket carries work. Bulk goes
+by shared memory: prompt token ids through the prompt area (supervisor writes), tokens through the
+token ring (actor writes). Both segments are memfds that the supervisor owns and passes by
+descriptor, so a killed process leaves nothing behind.
+
+Commands are imperative and go to the actor; notices are past tense and come back. Every command
+that starts work has exactly one terminal notice: `LoadModel` ends in `ModelLoaded` or
+`ModelLoadFailed`, `UnloadModel` in `ModelUnloaded`, `Generate` in a finish record on the ring for
+each of its choices or in one `RequestFailed`. The actor's death ends everything in flight on it.
+"""
+
+import msgspec
+
+from cortex_core.canonical import ResponseFormat, SamplingParams
+from cortex_core.errors import ErrorInfo
+from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
+
+ACTOR_PROTOCOL_VERSION = 1
+
+
+class Command(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
+    """Base of what the supervisor tells an actor."""
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
+    """Base of what an actor tells its supervisor."""
+
+
+# control socket, supervisor to actor
+
+
+class Configure(Command, frozen=True):
+    """First command, in answer to `Hello`. The actor opens its device and answers `ActorReady`."""
+
+    device: DeviceName
+    threads: int
+    memory_budget_bytes: int | None = None
+    """Most that weights, KV and activations may take together; None is what the device has."""
+
+
+class Cancel(Command, frozen=True):
+    """Stop every choice of a request within one step. Idempotent; unknown ids are ignored.
+
+    Each choice still gets its finish record, with reason `cancelled`.
+    """
+
+    request_id: RequestId
+
+
+class FinishStream(Command, frozen=True):
+    """Stop one choice, because a stop string matched in its text. Otherwise as `Cancel`."""
+
+    stream: int
+
+
+class Pause(Command, frozen=True):
+    """Produce nothing more for a stream until `Resume`: its client is slow."""
+
+    stream: int
+
+
+class Resume(Command, frozen=True):
+    stream: int
+
+
+class Ping(Command, frozen=True):
+    sequence: int
+
+
+class Shutdown(Command, frozen=True):
+    """Drop everything and exit with status 0."""
+
+
+# data socket, supervisor to actor
+
+
+class LoadModel(Command, frozen=True):
+    """Load weights and allocate the KV cache, beside whatever is already served."""
+
+    model_id: ModelId
+    model_dir: str
+    """A prepared model folder, see `neurond.sources.prepared`."""
+    dtype: str
+    """`float32` or `bfloat16`."""
+    context_tokens: int
+    max_sequences: int
+    kv_cache_bytes: int
+    block_tokens: int = 16
+
+
+class UnloadModel(Command, frozen=True):
+    """Free a model. Requests still on it fail with `model_not_loaded`."""
+
+    model_id: ModelId
+
+
+class Generate(Command, frozen=True):
+    """Start `n` choices. Choice `i` writes to the ring under stream `first_stream + i`.
+
+    Prompt token ids are int32, little endian, in the prompt area. The range is the actor's to
+    read until it sends `Admitted` or `RequestFailed`, then the supervisor's again.
+    """
+
+    request_id: RequestId
+    model_id: ModelId
+    first_stream: int
+    n: int
+    prompt_offset: int
+    """Bytes into the prompt area."""
+    num_prompt_tokens: int
+    """Prompt and, on continuation, the output replayed after it."""
+    num_replayed_tokens: int
+    """How many of those are earlier output, for penalties and the random counter; 0 if new."""
+    sampling: SamplingParams
+    max_tokens: int
+    """Clamped by the supervisor; counts new tokens only."""
+    seed: int
+    eos_token_ids: tuple[int, ...]
+    response_format: ResponseFormat | None = None
+    priority: int = 0
+    principal: str | None = None
+
+
+# control socket, actor to supervisor
+
+
+class Hello(Notice, frozen=True):
+    """First message of an actor's life, before it has imported torch."""
+
+    protocol_version: int
+    pid: int
+    boot_id: BootId
+
+
+class ActorReady(Notice, frozen=True):
+    """The device is open."""
+
+    device: DeviceName
+    attention_backend: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+
+
+class ActorFailed(Notice, frozen=True):
+    """The actor cannot go on and exits; its last words."""
+
+    error: ErrorInfo
+
+
+class Pong(Notice, frozen=True):
+    sequence: int
+
+
+# data socket, actor to supervisor
+
+
+class ModelLoading(Notice, frozen=True):
+    """Progress of a load, at most ten times a second."""
+
+    model_id: ModelId
+    progress: float
+
+
+class ModelLoaded(Notice, frozen=True):
+    model_id: ModelId
+    weights_id: str
+    weights_bytes: int
+    kv_cache_bytes: int
+    num_blocks: int
+    context_tokens: int
+    """What really fits; never more than was asked for."""
+
+
+class ModelLoadFailed(Notice, frozen=True):
+    model_id: ModelId
+    error: ErrorInfo
+
+
+class ModelUnloaded(Notice, frozen=True):
+    model_id: ModelId
+
+
+class Admitted(Notice, frozen=True):
+    """A request has its blocks and its prefill begins. The prompt area range is free again."""
+
+    request_id: RequestId
+    cached_tokens: int
+
+
+class TokensReady(Notice, frozen=True):
+    """One engine step is in the ring, up to `head` (a byte count that only grows)."""
+
+    head: int
+
+
+class RequestFailed(Notice, frozen=True):
+    """No record of this request follows in the ring."""
+
+    request_id: RequestId
+    error: ErrorInfo
+
+
+ControlCommand = Configure | Cancel | FinishStream | Pause | Resume | Ping | Shutdown
+DataCommand = LoadModel | UnloadModel | Generate
+ControlNotice = Hello | ActorReady | ActorFailed | Pong
+DataNotice = (
+    ModelLoading
+    | ModelLoaded
+    | ModelLoadFailed
+    | ModelUnloaded
+    | Admitted
+    | TokensReady
+    | RequestFailed
+)

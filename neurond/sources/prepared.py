@@ -1,0 +1,77 @@
+"""A model on disk, ready to be loaded, tokenised and counted without transformers.
+
+Fetching ends with a prepare process that writes this folder:
+
+    <state_dir>/models/<scheme>/<quoted name>/
+        model.json              this module's `PreparedModel`; written last, so it means complete
+        config.json             transformers' model config
+        tokenizer.json          for the `tokenizers` library
+        chat_template.jinja     absent where the model has none
+        *.gguf | *.safetensors  the weights, as `weights` names them
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cortex_core.errors import ModelLoadFailed
+from cortex_core.ids import ModelId
+
+MANIFEST = "model.json"
+FORMAT = 1
+
+
+class WeightsFile(msgspec.Struct, frozen=True):
+    """One file of weights. `name` is relative to the folder."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class PreparedModel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The manifest of a prepared model."""
+
+    model_id: ModelId
+    kind: Literal["gguf", "safetensors"]
+    weights: tuple[WeightsFile, ...]
+    architecture: str
+    """Class name in transformers, for example `LlamaForCausalLM`."""
+    context_tokens: int
+    vocab_size: int
+    num_parameters: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    eos_token_ids: tuple[int, ...]
+    bos_token: str | None = None
+    eos_token: str | None = None
+    adds_bos: bool = False
+    """Whether plain text gets the model's begin-of-sequence token in front."""
+    capabilities: tuple[str, ...] = ("completions",)
+    format: int = FORMAT
+
+    @property
+    def weights_hash(self) -> str:
+        """First 16 hex digits that name these weights."""
+        return self.weights[0].sha256[:16]
+
+
+def read_manifest(folder: Path) -> PreparedModel:
+    """Read `folder`'s manifest.
+
+    Raises:
+        ModelLoadFailed: the manifest is absent, unreadable or of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        prepared = msgspec.json.decode(path.read_bytes(), type=PreparedModel)
+    except (OSError, msgspec.MsgspecError) as ex:
+        raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
+    if prepared.format != FORMAT:
+        raise ModelLoadFailed(
+            f"cannot read {path}: its format is {prepared.format}, this version reads {FORMAT}; "
+            "remove the folder and pull the model again"
+        )
+    return prepared
