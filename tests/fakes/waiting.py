@@ -1,0 +1,34 @@
+"""Bounded waits on a condition, for tests that watch real processes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+POLL_S = 0.01
+
+
+def wait_until(predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
+    """Return when `predicate` is true; fail the test after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not predicate():
+        assert time.monotonic() < deadline, f"not true within {timeout_s} s: {predicate}"
+        pause.wait(POLL_S)
+
+
+async def wait_until_async(predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
+    """Return when `predicate` is true, leaving the loop free; fail the test after `timeout_s`."""
+    never = asyncio.Event()
+
+    async def poll() -> None:
+        while not predicate():
+            try:
+                await asyncio.wait_for(never.wait(), POLL_S)
+            except TimeoutError:
+                continue
+
+    try:
+        await asyncio.wait_for(poll(), timeout_s)
+    except TimeoutError:
+        raise AssertionError(f"not true within {timeout_s} s: {predicate}") from None
