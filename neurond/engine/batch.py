@@ -1,0 +1,121 @@
+"""What one engine step computes, and what comes back: the seam between scheduler and runner.
+
+A batch is flat: the query tokens of all its sequences stand one after another, sequences with one
+query token (decode) first, then chunks of prompts (prefill). Integer columns are `array('i')`,
+that is int32 in one piece of memory, so that a runner makes a tensor of one without a loop
+(`torch.frombuffer(column, dtype=torch.int32)`). Columns are made for each step and then belong to
+the runner. Block tables and `Row.token_ids` are the scheduler's own, passed by reference: a runner
+copies what it needs during `execute` and keeps no buffer over them, or they cannot grow.
+
+No torch here; scheduler, runner and sampler all import this module.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.errors import ErrorInfo
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Tokens a sequence has seen, kept up to date by the scheduler as tokens are chosen."""
+
+    prompt: frozenset[int]
+    """Distinct tokens of the prompt, without replayed output."""
+    output: dict[int, int]
+    """Token id to its number of occurrences in the output, replayed output included."""
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A sequence as its sampler sees it: one object for the sequence's whole life.
+
+    During `Runner.execute` everything in `token_ids` has, or gets in this very step, its K/V; the
+    token to choose will be `token_ids[len(token_ids)]`.
+    """
+
+    stream: int
+    choice: int
+    """Index among the request's choices; part of the random key."""
+    seed: int
+    """64 bits, of the request."""
+    sampling: SamplingParams
+    token_ids: array[int]
+    """Prompt and output so far. Read only; not to be kept."""
+    num_prompt_tokens: int
+    """Where output begins in `token_ids`; replayed output is output."""
+    counts: TokenCounts | None
+    """Set if, and only if, `sampling` has a repetition, presence or frequency penalty."""
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of output so far, replayed ones included: the random counter.
+
+        Randomness is a function of (`seed`, `choice`, this) and of nothing else.
+        """
+        return len(self.token_ids) - self.num_prompt_tokens
+
+
+@dataclass(slots=True)
+class ScheduledBatch:
+    """One step: T query tokens of B sequences, of which S get a token chosen.
+
+    Sequence `i` has the query tokens `cu_seqlens_q[i]` to `cu_seqlens_q[i + 1]`, which are the
+    last ones of the `seq_lens_k[i]` it attends to. Never empty.
+    """
+
+    token_ids: array[int]  # [T]
+    positions: array[int]  # [T]
+    slot_mapping: array[int]  # [T] where K/V go: block id * block_tokens + offset in the block
+    cu_seqlens_q: array[int]  # [B + 1] starts with 0
+    seq_lens_k: array[int]  # [B]
+    block_tables: list[array[int]]  # [B] of block ids; may be longer than seq_lens_k needs
+    sample_rows: array[int]  # [S] ascending indices into the T tokens
+    rows: list[Row]  # [S] parallel to sample_rows
+    num_decodes: int
+    """The first so many sequences have exactly one query token; B of them is a pure decode."""
+    max_seqlen_q: int
+    max_seqlen_k: int
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.seq_lens_k)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+
+class SampledToken(msgspec.Struct, frozen=True, gc=False):
+    """The token chosen for one row.
+
+    Log probabilities are natural, before temperature and filters; None and empty unless
+    `SamplingParams.logprobs` asked for them.
+    """
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    """Most likely tokens, best first, as (token id, log probability)."""
+
+
+class Runner(Protocol):
+    """What computes a batch. The engine calls it from the actor's one thread."""
+
+    def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
+        """Write K/V for every query token and choose one token for each of `batch.rows`.
+
+        Returns:
+            One entry for each row, in order. An `ErrorInfo` fails the request of that row alone,
+            for example where its logits are not finite.
+
+        Raises:
+            CortexError: the step was not computed; every request in the batch fails with it.
+            Any other exception is a defect or a broken device, and ends the actor.
+        """
+        ...
