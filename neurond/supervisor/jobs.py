@@ -1,0 +1,55 @@
+"""What a caller hands to the supervisor, and what it gets back token by token."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from cortex_core.canonical import FinishReason, ResponseFormat, SamplingParams
+from cortex_core.ids import ModelId, RequestId
+
+
+class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One request in token ids, every choice made and every limit clamped.
+
+    `replayed_token_ids` are earlier output that stands behind the prompt on a continuation; they
+    are neither sampled again nor sent again, but count for penalties and the random counter.
+    """
+
+    request_id: RequestId
+    model_id: ModelId
+    prompt_token_ids: Sequence[int]
+    replayed_token_ids: Sequence[int] = ()
+    sampling: SamplingParams
+    max_tokens: int
+    """New tokens per choice, 1 and above; prompt, replayed and new ones fit the context."""
+    seed: int
+    n: int = 1
+    eos_token_ids: tuple[int, ...] = ()
+    response_format: ResponseFormat | None = None
+    priority: int = 0
+    principal: str | None = None
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """The engine begins with the prompt; so many of its tokens were in the prefix cache."""
+
+    cached_tokens: int
+
+
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """One token of choice `index`. `top` holds (token id, logprob), most likely first."""
+
+    index: int
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class ChoiceFinished(msgspec.Struct, frozen=True, gc=False):
+    """Choice `index` has ended; nothing of it follows."""
+
+    index: int
+    reason: FinishReason
+
+
+StreamItem = Admitted | Token | ChoiceFinished

@@ -1,0 +1,144 @@
+"""One request's tokens on their way from the ring to whoever asked for them.
+
+A `TokenStream` lives on the supervisor's loop. Its buffer is bounded without ever holding up the
+ring: above `HIGH_WATER_TOKENS` the engine is told to pause this request's sequences, below
+`LOW_WATER_TOKENS` to resume them. What can still arrive after the pause is what the actor had
+produced by then, at most what fits the ring; every other stream goes on untouched.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from cortex_core.errors import CortexError
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token
+
+HIGH_WATER_TOKENS = 256
+LOW_WATER_TOKENS = 64
+
+
+class StreamControl(Protocol):
+    """What a stream asks of the actor that feeds it. None of it blocks or fails."""
+
+    def pause(self, choice: int) -> None: ...
+
+    def resume(self, choice: int) -> None: ...
+
+    def finish(self, choice: int) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+class TokenStream(AsyncIterator[StreamItem]):
+    """Iterate over one request: `Admitted`, then tokens and finishes of its choices.
+
+    Ends when every choice has ended, or at once after `cancel`. A task that is cancelled while it
+    waits leaves the stream as it was; leaving the stream for good takes `cancel` or `aclose`,
+    else the engine goes on until the buffer is full and then holds the sequence paused.
+
+    Raises:
+        DeviceFailed: while iterating, the actor died or hung; what it sent before was delivered.
+        CortexError: while iterating, the engine failed this request.
+    """
+
+    def __init__(self, n: int, control: StreamControl) -> None:
+        self._control = control
+        self._open = set(range(n))
+        self._items: deque[StreamItem] = deque()
+        self._error: CortexError | None = None
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> "TokenStream":
+        return self
+
+    async def __anext__(self) -> StreamItem:
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            if not self._open:
+                raise StopAsyncIteration
+            await self._wait()
+        item = self._items.popleft()
+        if self._paused and len(self._items) < LOW_WATER_TOKENS:
+            self._set_paused(False)
+        return item
+
+    @property
+    def buffered_tokens(self) -> int:
+        """Items that wait to be taken."""
+        return len(self._items)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the engine was told to hold this request."""
+        return self._paused
+
+    def finish_choice(self, index: int) -> None:
+        """End a choice early, as a stop string matched. Nothing more of it is delivered."""
+        if index not in self._open:
+            return
+        self._open.discard(index)
+        self._items = deque(item for item in self._items if not _belongs(item, index))
+        self._control.finish(index)
+        self._wake()
+
+    def cancel(self) -> None:
+        """Stop generating within one engine step and end the iteration. Idempotent."""
+        if self._open and self._error is None:
+            self._control.cancel()
+        self._open.clear()
+        self._items.clear()
+        self._error = None
+        self._paused = False
+        self._wake()
+
+    async def aclose(self) -> None:
+        """Cancel; nothing needs to be awaited."""
+        self.cancel()
+
+    def deliver(self, item: StreamItem) -> None:
+        """Take an item from the actor. Called by the actor's handle only."""
+        if isinstance(item, Token | ChoiceFinished) and item.index not in self._open:
+            return
+        if isinstance(item, Admitted) and not self._open:
+            return
+        self._items.append(item)
+        if isinstance(item, ChoiceFinished):
+            self._open.discard(item.index)
+        if not self._paused and len(self._items) > HIGH_WATER_TOKENS:
+            self._set_paused(True)
+        self._wake()
+
+    def fail(self, error: CortexError) -> None:
+        """End the stream with `error` behind what is buffered. Called by the handle only."""
+        if self._open:
+            self._open.clear()
+            self._error = error
+            self._paused = False
+            self._wake()
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
+        for index in sorted(self._open):
+            if paused:
+                self._control.pause(index)
+            else:
+                self._control.resume(index)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        assert self._waiter is None, "a TokenStream has one reader"
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+def _belongs(item: StreamItem, index: int) -> bool:
+    return isinstance(item, Token | ChoiceFinished) and item.index == index
