@@ -1,0 +1,1 @@
+"""Load client for OpenAI-style servers: `python -m bench.serve --help`."""

@@ -1,0 +1,108 @@
+"""Put W1 to W4 to a running server; prints a table, and one JSON document as the last line."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.serve.prompts import PromptMaker
+from bench.serve.workloads import WORKLOADS, Figures, Target, measure
+
+WARM_UP_TOKENS = 8
+COLUMNS = (
+    "decode_tokens_per_s",
+    "end_to_end_tokens_per_s",
+    "total_tokens_per_s",
+    "ttft_ms",
+    "ttft_first_ms",
+    "ttft_rest_ms",
+    "itl_p95_ms",
+    "foreign_cores",
+    "server_rss_mib",
+)
+
+
+def main() -> int:
+    """Run the workloads asked for; the exit status is 1 if any of them had errors."""
+    args = _arguments()
+    seed = args.seed if args.seed is not None else secrets.randbelow(1 << 30)
+    target = Target(
+        url=args.url,
+        model=args.model,
+        api=args.api,
+        pids=args.pid,
+        extra=json.loads(args.extra),
+        timeout_s=args.timeout,
+    )
+    prompts = PromptMaker(args.tokenizer, seed)
+    figures = asyncio.run(_run(target, prompts, args.workloads.split(","), args.repetitions))
+    _print_table(figures, args.tag)
+    document = {
+        "tag": args.tag,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "seed": seed,
+        "figures": figures,
+    }
+    line = json.dumps(document)
+    if args.out:
+        with args.out.open("a") as out:
+            out.write(line + "\n")
+    print(line)
+    return 1 if any(f["errors"] for f in figures) else 0
+
+
+async def _run(
+    target: Target, prompts: PromptMaker, names: list[str], repetitions: int
+) -> list[Figures]:
+    warm = await target.complete(prompts.text(32), WARM_UP_TOKENS)
+    if warm.error:
+        sys.exit(f"cannot measure {target.url}: the first request failed: {warm.error}")
+    figures = []
+    for name in names:
+        figures.append(await measure(name, target, prompts, repetitions))
+        print(f"{name} done", file=sys.stderr)
+    return figures
+
+
+def _print_table(figures: list[Figures], tag: str) -> None:
+    table = Table(title=tag)
+    table.add_column("workload")
+    for column in COLUMNS:
+        table.add_column(column.replace("_", " "), justify="right")
+    table.add_column("counts")
+    for row in figures:
+        cells = [f"{row[c]:.2f}" if c in row else "" for c in COLUMNS]
+        table.add_row(row["workload"], *cells, "yes" if row["counts"] else "no")
+    Console(stderr=True).print(table)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:31313")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--api", default="completions", choices=["completions", "chat"])
+    parser.add_argument("--tokenizer", required=True, type=Path, help="the model's tokenizer.json")
+    parser.add_argument(
+        "--pid", type=int, action="append", default=[], help="root of a server tree"
+    )
+    parser.add_argument("--workloads", default="W1,W2,W3,W4", help=",".join(WORKLOADS))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--tag", default="server")
+    parser.add_argument("--extra", default='{"ignore_eos": true}', help="merged into each request")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds per request")
+    parser.add_argument("--out", type=Path, help="append the JSON document to this file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
