@@ -3,8 +3,9 @@
 Two ways. The `FleetSnapshot` lies in shared memory: the fleet actor writes it, workers read it for
 every request and route to a ready replica by themselves. What needs a decision about memory or
 a place in a queue is asked of the actor over ZeroMQ ipc (worker DEALER, actor ROUTER, msgpack):
-an `Acquire` is answered by any number of `AcquireProgress` and then by exactly one `Granted` or
-`Rejected`; `CancelAcquire` ends it without an answer and never triggers a load.
+an `Acquire` is answered by any number of `AcquireProgress`, one a second at least, and then by
+exactly one `Granted` or `Rejected`; sent again it is answered again. `CancelAcquire` ends it
+without an answer and never triggers a load.
 """
 
 import msgspec
@@ -49,6 +50,10 @@ class ModelView(msgspec.Struct, frozen=True, array_like=True):
     capabilities: tuple[str, ...] = ()
     pinned_on: tuple[NodeName, ...] = ()
     owned_by: str = "cortex"
+    queued: bool = False
+    """Requests wait for this model in the actor; workers ask it too, so as not to overtake."""
+    cost: dict[str, float] | None = None
+    """As the catalogue has it."""
 
 
 class FleetSnapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -85,6 +90,12 @@ class CancelAcquire(WorkerMessage, frozen=True):
     request_id: RequestId
 
 
+class GrantTaken(WorkerMessage, frozen=True):
+    """The request is counted in the worker's row; the actor gives up the place it held for it."""
+
+    request_id: RequestId
+
+
 class ReportFailure(WorkerMessage, frozen=True):
     """A node did not answer, or broke off; it is polled at once."""
 
@@ -113,5 +124,5 @@ class Rejected(ActorMessage, frozen=True):
     error: ErrorInfo
 
 
-ToActor = Acquire | CancelAcquire | ReportFailure
+ToActor = Acquire | CancelAcquire | GrantTaken | ReportFailure
 ToWorker = AcquireProgress | Granted | Rejected
