@@ -1,0 +1,1 @@
+"""What joins processes of one host: shared memory, ZeroMQ channels, admin sockets, children."""
