@@ -1,0 +1,1 @@
+"""What the supervisor decides about actors and models: plain state machines, told the time."""

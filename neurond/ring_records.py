@@ -1,0 +1,81 @@
+"""Records of the token ring: what an actor writes for each token and each end of a choice.
+
+One record per token, little endian, written by the actor and read by its supervisor at
+`TokensReady`. The ring itself (`cortex_core.ipc.ring`) carries them as opaque bytes.
+
+| offset | size | field                                                                   |
+|--------|------|-------------------------------------------------------------------------|
+| 0      | 4    | stream, unsigned                                                        |
+| 4      | 1    | kind: 0 token, 1 finish                                                 |
+| 5      | 1    | token: number of top entries, 0 to 20; finish: index into `_REASONS`    |
+| 6      | 2    | token: 1 if a logprob is given; finish: 0                               |
+| 8      | 4    | token id, unsigned; finish: 0                                           |
+| 12     | 4    | logprob, float32; 0 where not given                                     |
+| 16     | 8 n  | top entries: token id unsigned, logprob float32                         |
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import get_args
+
+import msgspec
+
+from cortex_core.canonical import FinishReason
+from cortex_core.errors import ProtocolError
+
+_HEAD = struct.Struct("<IBBHIf")
+_TOP = struct.Struct("<If")
+_TOKEN, _FINISH = 0, 1
+_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
+_REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
+MAX_RECORD_BYTES = _HEAD.size + 20 * _TOP.size
+
+
+class TokenRecord(msgspec.Struct, frozen=True, gc=False):
+    """One sampled token. `top` holds (token id, logprob), most likely first."""
+
+    stream: int
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class FinishRecord(msgspec.Struct, frozen=True, gc=False):
+    """The end of a stream; no record of it follows."""
+
+    stream: int
+    reason: FinishReason
+
+
+Record = TokenRecord | FinishRecord
+
+
+def encode_token(
+    stream: int, token_id: int, logprob: float | None, top: Sequence[tuple[int, float]]
+) -> bytes:
+    """Return the record of one token; at most 20 `top` entries."""
+    given = logprob is not None
+    head = _HEAD.pack(stream, _TOKEN, len(top), given, token_id, logprob or 0.0)
+    return head if not top else head + b"".join(_TOP.pack(*entry) for entry in top)
+
+
+def encode_finish(stream: int, reason: FinishReason) -> bytes:
+    """Return the record of the end of a stream."""
+    return _HEAD.pack(stream, _FINISH, _REASON_NUMBER[reason], 0, 0, 0.0)
+
+
+def decode_record(data: bytes | memoryview) -> Record:
+    """Read one record.
+
+    Raises:
+        ProtocolError: it is cut short, too long, or of no known kind.
+    """
+    if len(data) < _HEAD.size:
+        raise ProtocolError(f"cannot read a token record: it has {len(data)} bytes")
+    stream, kind, count, given, token_id, logprob = _HEAD.unpack_from(data)
+    if kind == _FINISH and count < len(_REASONS):
+        return FinishRecord(stream, _REASONS[count])
+    if kind != _TOKEN or len(data) != _HEAD.size + count * _TOP.size:
+        raise ProtocolError(f"cannot read a token record: kind {kind} with {len(data)} bytes")
+    top = tuple(_TOP.iter_unpack(data[_HEAD.size :])) if count else ()
+    return TokenRecord(stream, token_id, logprob if given else None, top)
