@@ -1,0 +1,1 @@
+"""Client dialects: bytes to canonical requests, canonical events to bytes, on both daemons."""

@@ -1,0 +1,198 @@
+"""`POST /v1/chat/completions`: OpenAI's chat dialect."""
+
+from typing import Any
+
+import msgspec
+
+from cortex_core.canonical import ChatPrompt, Event, GenerateRequest, JsonObject
+from cortex_core.dialects import openai_errors
+from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
+from cortex_core.dialects.collector import Answer, Choice, Collector
+from cortex_core.dialects.openai_answers import FINISH_REASONS, chat_logprobs_json, usage_json
+from cortex_core.dialects.openai_chat_stream import ChatStream
+from cortex_core.dialects.openai_options import (
+    SharedOptions,
+    checked_model,
+    response_format_from,
+    sampling_from,
+)
+from cortex_core.dialects.openai_turns import (
+    WireMessage,
+    WireTool,
+    WireToolChoice,
+    messages_from,
+    tool_choice_from,
+    tools_from,
+)
+from cortex_core.dialects.reading import principal_of, read_json, refuse
+from cortex_core.errors import ErrorInfo, ProtocolError
+from cortex_core.ids import ModelId, RequestId
+from cortex_core.sampling_limits import check_choices
+
+
+class ChatBody(SharedOptions, frozen=True, kw_only=True):
+    """The body, by its wire names; fields that are not here are ignored."""
+
+    messages: list[WireMessage]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[WireTool] | None = None
+    tool_choice: WireToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: JsonObject | None = None
+    modalities: list[str] | None = None
+    functions: list[JsonObject] | None = None
+
+
+_decoder = msgspec.json.Decoder(ChatBody)
+
+
+class OpenAIChat:
+    """The dialect; stateless, one object serves every request."""
+
+    name = "openai_chat"
+
+    def decode_request(self, body: bytes, *, request_id: RequestId) -> Decoded:
+        """Return the canonical request for a client's body."""
+        wire = read_json(_decoder, body)
+        _refuse_what_is_not_served(wire)
+        prompt, ignored = _prompt(wire)
+        word, max_tokens = _max_tokens(wire)
+        n = 1 if wire.n is None else wire.n
+        check_choices(n)
+        request = GenerateRequest(
+            request_id=request_id,
+            model=ModelId(checked_model(wire.model)),
+            prompt=prompt,
+            sampling=sampling_from(
+                wire, max_tokens=max_tokens, max_tokens_word=word, logprobs=_logprobs(wire)
+            ),
+            n=n,
+            response_format=response_format_from(wire),
+            principal=principal_of(wire.safety_identifier or wire.user),
+        )
+        return Decoded(
+            request=request,
+            model=wire.model,
+            stream=bool(wire.stream),
+            include_usage=wire.include_usage,
+            ignored=ignored,
+        )
+
+    def encoder(self, decoded: Decoded, *, created: int) -> ResponseEncoder:
+        """Return a new encoder for one response."""
+        return ChatEncoder(decoded, created=created)
+
+    def encode_error(self, error: ErrorInfo, *, request_id: RequestId) -> Reply:
+        """Return the answer for an error before the first byte of a response."""
+        return openai_errors.error_reply(error, request_id=request_id)
+
+    def response_headers(self, request_id: RequestId) -> dict[str, str]:
+        """Return the headers that successful answers carry."""
+        return openai_errors.response_headers(request_id)
+
+
+class ChatEncoder:
+    """One response, as a stream or as a whole."""
+
+    def __init__(self, decoded: Decoded, *, created: int) -> None:
+        self._decoded = decoded
+        self._created = created
+        self._id = f"chatcmpl-{decoded.request.request_id}"
+        self._stream = ChatStream(decoded, chunk_id=self._id, created=created)
+        self._collector = Collector()
+
+    def event(self, event: Event) -> bytes:
+        """Return the stream's bytes for `event`."""
+        return self._stream.event(event)
+
+    def feed(self, event: Event) -> None:
+        """Collect `event` for `body`."""
+        self._collector.feed(event)
+
+    def body(self) -> bytes:
+        """Return the whole answer as JSON."""
+        answer = self._collector.answer()
+        return msgspec.json.encode(
+            {
+                "id": self._id,
+                "object": "chat.completion",
+                "created": self._created,
+                "model": self._decoded.model,
+                "system_fingerprint": answer.started.weights_id,
+                "choices": _choices_json(answer),
+                "usage": usage_json(answer.usage),
+            }
+        )
+
+
+def _choices_json(answer: Answer) -> list[dict[str, Any]]:
+    return [_choice_json(index, choice) for index, choice in enumerate(answer.choices)]
+
+
+def _choice_json(index: int, choice: Choice) -> dict[str, Any]:
+    if choice.finished is None:
+        raise ProtocolError(f"cannot encode the answer: choice {index} did not finish")
+    return {
+        "index": index,
+        "message": _message_json(choice),
+        "logprobs": chat_logprobs_json(choice.logprobs) if choice.logprobs else None,
+        "finish_reason": FINISH_REASONS[choice.finished.reason],
+    }
+
+
+def _message_json(choice: Choice) -> dict[str, Any]:
+    text = choice.text
+    content = None if choice.calls and not text else text
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if reasoning := choice.reasoning:
+        message["reasoning_content"] = reasoning
+    if choice.calls:
+        message["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.text},
+            }
+            for call in choice.calls
+        ]
+    return message
+
+
+def _refuse_what_is_not_served(wire: ChatBody) -> None:
+    if wire.modalities and set(wire.modalities) != {"text"}:
+        raise refuse("modalities", 'only ["text"] can be answered')
+    if wire.functions:
+        raise refuse("functions", "not supported; send the functions as tools")
+
+
+def _prompt(wire: ChatBody) -> tuple[ChatPrompt, tuple[str, ...]]:
+    tools, ignored = tools_from(wire.tools)
+    template_kwargs = dict(wire.chat_template_kwargs or {})
+    if wire.reasoning_effort == "none":
+        template_kwargs.setdefault("enable_thinking", False)
+    prompt = ChatPrompt(
+        messages=messages_from(wire.messages),
+        tools=tools,
+        tool_choice=tool_choice_from(wire.tool_choice, tools),
+        parallel_tool_calls=wire.parallel_tool_calls is not False,
+        reasoning_effort=wire.reasoning_effort,
+        template_kwargs=template_kwargs,
+    )
+    return prompt, ignored
+
+
+def _max_tokens(wire: ChatBody) -> tuple[str, int | None]:
+    if wire.max_completion_tokens is not None:
+        return "max_completion_tokens", wire.max_completion_tokens
+    return "max_tokens", wire.max_tokens
+
+
+def _logprobs(wire: ChatBody) -> int | None:
+    if wire.logprobs:
+        return wire.top_logprobs or 0
+    if wire.top_logprobs:
+        raise refuse("top_logprobs", "needs logprobs to be true")
+    return None

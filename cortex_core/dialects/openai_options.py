@@ -1,0 +1,128 @@
+"""The sampling fields that chat and completions requests share, and a few beyond OpenAI's own."""
+
+import msgspec
+
+from cortex_core.canonical import JsonObject, ResponseFormat, SamplingParams
+from cortex_core.dialects.reading import as_texts, refuse
+from cortex_core.sampling_limits import MAX_COUNT, check_sampling
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, frozen=True):
+    schema: JsonObject | None = None
+    strict: bool | None = None
+
+
+class TextFormat(msgspec.Struct, frozen=True, tag="text"):
+    pass
+
+
+class JsonObjectFormat(msgspec.Struct, frozen=True, tag="json_object"):
+    pass
+
+
+class JsonSchemaResponse(msgspec.Struct, frozen=True, tag="json_schema"):
+    json_schema: JsonSchemaFormat
+
+
+class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields of the wire, by their wire names. Null is the same as absent."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    max_tokens: int | None = None
+    ignore_eos: bool | None = None
+    n: int | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaResponse | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def sampling_from(
+    wire: SharedOptions, *, max_tokens: int | None, max_tokens_word: str, logprobs: int | None
+) -> SamplingParams:
+    """Return checked sampling parameters.
+
+    `max_tokens_word` is the field that `max_tokens` came from, `logprobs` the canonical count.
+
+    Raises:
+        InvalidRequest: a value is out of its range.
+    """
+    sampling = SamplingParams(
+        temperature=wire.temperature,
+        top_p=wire.top_p,
+        top_k=top_k_from(wire.top_k),
+        min_p=wire.min_p,
+        repetition_penalty=wire.repetition_penalty,
+        presence_penalty=wire.presence_penalty or 0.0,
+        frequency_penalty=wire.frequency_penalty or 0.0,
+        logit_bias=wire.logit_bias or {},
+        seed=seed_from(wire.seed),
+        stop=as_texts(wire.stop),
+        stop_token_ids=tuple(wire.stop_token_ids or ()),
+        max_tokens=None if max_tokens is None else min(max_tokens, MAX_COUNT),
+        ignore_eos=bool(wire.ignore_eos),
+        logprobs=logprobs,
+    )
+    check_sampling(sampling, names={"max_tokens": max_tokens_word})
+    return sampling
+
+
+def top_k_from(value: int | None) -> int | None:
+    """Return the canonical top_k; 0 and -1 are other servers' words for no limit."""
+    return None if value is None or value in (0, -1) else min(value, MAX_COUNT)
+
+
+def seed_from(value: int | None) -> int | None:
+    """Return a seed of 64 bits; a negative one of 63 bits is taken as two's complement."""
+    if value is None or value >= 0 or value < -(2**63):
+        return value
+    return value + 2**64
+
+
+def response_format_from(wire: SharedOptions) -> ResponseFormat | None:
+    """Return the form the answer is held to; `text` is no form.
+
+    Raises:
+        InvalidRequest: `json_schema` comes without a schema.
+    """
+    match wire.response_format:
+        case JsonObjectFormat():
+            return ResponseFormat(kind="json_object")
+        case JsonSchemaResponse(json_schema=wanted):
+            if wanted.schema is None:
+                raise refuse("response_format.json_schema.schema", "this field is required")
+            strict = wanted.strict is not False
+            return ResponseFormat(kind="json_schema", schema=wanted.schema, strict=strict)
+        case _:
+            return None
+
+
+def checked_model(model: str) -> str:
+    """Return the client's word for the model.
+
+    Raises:
+        InvalidRequest: it is blank.
+    """
+    if not model.strip():
+        raise refuse("model", "expected the name of a model, got an empty text")
+    return model

@@ -1,0 +1,73 @@
+"""From a client's bytes to typed structs, with errors that name the place in the client's words."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from cortex_core.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_PLACE = re.compile(r" - at `(?P<place>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
+_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
+
+
+def refuse(param: str | None, why: str) -> InvalidRequest:
+    """Return the error for the field at JSON path `param`, for the caller to raise."""
+    place = f"{param}: " if param else ""
+    return InvalidRequest(f"cannot read request: {place}{why}", param=param)
+
+
+def read_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode a request body.
+
+    Raises:
+        InvalidRequest: the body is not JSON, not UTF-8, nested too deeply, or of another type.
+    """
+    if not body.strip():
+        raise refuse(None, "the body is empty, expected a JSON object")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise refuse(None, str(error)) from None
+    except UnicodeDecodeError as error:
+        raise refuse(None, f"the body is not UTF-8: {error.reason}") from None
+    except RecursionError:
+        raise refuse(None, "the JSON is nested too deeply") from None
+
+
+def _wrong_type(text: str) -> InvalidRequest:
+    found = _PLACE.search(text)
+    what = text if found is None else text[: found.start()]
+    path = "" if found is None else (found["parent"] or found["place"]).removeprefix("$")
+    if missing := _MISSING.match(what):
+        path, what = f"{path}.{missing['field']}", "this field is required"
+    elif found is not None and found["parent"]:
+        what = f"in a key: {_lower_first(what)}"
+    else:
+        what = _lower_first(what)
+    return refuse(path.removeprefix(".") or None, what)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def principal_of(user: str | None) -> str | None:
+    """Return a name for fairness and accounting that does not give away what the client sent."""
+    if not user:
+        return None
+    return "user-" + hashlib.sha256(user.encode()).hexdigest()[:16]
+
+
+def as_texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return one text or several as a tuple, without empty ones, which can match nothing."""
+    if value is None:
+        return ()
+    texts = (value,) if isinstance(value, str) else value
+    return tuple(text for text in texts if text)

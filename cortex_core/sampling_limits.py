@@ -1,0 +1,94 @@
+"""The ranges of sampling parameters, checked once, where a request is decoded."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.errors import InvalidRequest
+
+MAX_CHOICES: Final = 16
+MAX_LOGPROBS: Final = 20
+MAX_STOP_TEXTS: Final = 64
+MAX_STOP_CHARS: Final = 1024
+MAX_LOGIT_BIASES: Final = 4096
+MAX_TOKEN_ID: Final = 2**31 - 1
+MAX_COUNT: Final = 2**31 - 1
+"""Of `max_tokens` and `top_k`; larger values of a client mean the same and are lowered to it."""
+MAX_SEED: Final = 2**64 - 1
+MAX_SHOWN_CHARS: Final = 40
+
+Check = tuple[str, Callable[[float], bool], str]
+
+_RANGES: Final[tuple[Check, ...]] = (
+    ("temperature", lambda value: 0 <= value < math.inf, "0 or more"),
+    ("top_p", lambda value: 0 < value <= 1, "over 0 and at most 1"),
+    ("top_k", lambda value: 1 <= value <= MAX_COUNT, "1 or more"),
+    ("min_p", lambda value: 0 <= value <= 1, "0 to 1"),
+    ("repetition_penalty", lambda value: 0 < value < math.inf, "over 0"),
+    ("presence_penalty", lambda value: -2 <= value <= 2, "-2 to 2"),
+    ("frequency_penalty", lambda value: -2 <= value <= 2, "-2 to 2"),
+    ("seed", lambda value: 0 <= value <= MAX_SEED, "0 to 2^64 - 1"),
+    ("max_tokens", lambda value: 1 <= value <= MAX_COUNT, "1 or more"),
+    ("logprobs", lambda value: 0 <= value <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
+)
+
+
+def check_sampling(sampling: SamplingParams, *, names: Mapping[str, str] | None = None) -> None:
+    """Check every range that `SamplingParams` documents.
+
+    Args:
+        names: field of `SamplingParams` to the client's own word for it, where they differ.
+
+    Raises:
+        InvalidRequest: `param` is the client's word for the first field out of range.
+    """
+    words = names or {}
+    for field, holds, expected in _RANGES:
+        value = getattr(sampling, field)
+        if value is not None and not holds(value):
+            raise _out_of_range(words.get(field, field), value, expected)
+    _check_stops(sampling, words.get("stop", "stop"))
+    _check_token_ids(sampling, words)
+
+
+def check_choices(n: int, *, param: str = "n") -> None:
+    """Raise `InvalidRequest` unless `n` choices can be asked for."""
+    if not 1 <= n <= MAX_CHOICES:
+        raise _out_of_range(param, n, f"1 to {MAX_CHOICES}")
+
+
+def check_token_id(token_id: int, *, param: str) -> None:
+    """Raise `InvalidRequest` unless `token_id` can be one in some vocabulary."""
+    if not 0 <= token_id <= MAX_TOKEN_ID:
+        raise _out_of_range(param, token_id, "a token id, 0 or more")
+
+
+def _check_stops(sampling: SamplingParams, word: str) -> None:
+    if len(sampling.stop) > MAX_STOP_TEXTS:
+        raise _out_of_range(word, f"{len(sampling.stop)} texts", f"at most {MAX_STOP_TEXTS}")
+    for place, text in enumerate(sampling.stop):
+        if not 1 <= len(text) <= MAX_STOP_CHARS:
+            got = f"a text of {len(text)} characters"
+            raise _out_of_range(f"{word}[{place}]", got, f"1 to {MAX_STOP_CHARS}")
+
+
+def _check_token_ids(sampling: SamplingParams, words: Mapping[str, str]) -> None:
+    for place, token_id in enumerate(sampling.stop_token_ids):
+        check_token_id(token_id, param=f"{words.get('stop_token_ids', 'stop_token_ids')}[{place}]")
+    word = words.get("logit_bias", "logit_bias")
+    if len(sampling.logit_bias) > MAX_LOGIT_BIASES:
+        got = f"{len(sampling.logit_bias)} entries"
+        raise _out_of_range(word, got, f"at most {MAX_LOGIT_BIASES}")
+    for token_id, bias in sampling.logit_bias.items():
+        check_token_id(token_id, param=word)
+        if not -100 <= bias <= 100:
+            raise _out_of_range(f"{word}[{token_id}]", bias, "-100 to 100")
+
+
+def _out_of_range(param: str, value: object, expected: str) -> InvalidRequest:
+    got = str(value)
+    shown = got if len(got) <= MAX_SHOWN_CHARS else f"{got[:MAX_SHOWN_CHARS]}..."
+    return InvalidRequest(
+        f"cannot read request: {param}: expected {expected}, got {shown}", param=param
+    )
