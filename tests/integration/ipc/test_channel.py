@@ -1,0 +1,271 @@
+import asyncio
+import logging
+import os
+import stat
+
+import msgspec
+import pytest
+import zmq
+
+from cortex_core.errors import (
+    ConfigError,
+    InternalError,
+    NodeUnavailable,
+    Overloaded,
+    ProtocolError,
+)
+from cortex_core.ipc.channel import BlockingChannel, Channel, RouterChannel, wait_readable
+from cortex_core.ipc.sockets import (
+    BoundSocket,
+    bind_socket,
+    check_served,
+    connect_socket,
+    make_runtime_dir,
+)
+from tests.fakes.waiting import wait_until_async
+
+
+class Note(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    number: int
+
+
+DECODER = msgspec.msgpack.Decoder(Note)
+
+
+async def test_both_sides_talk_while_both_send(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=1000), DECODER))
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=1000), DECODER))
+    seen: dict[str, list[int]] = {"server": [], "client": []}
+
+    def answer(note: Note) -> None:
+        seen["server"].append(note.number)
+        server.send(note)
+
+    server.on_message(answer)
+    client.on_message(lambda note: seen["client"].append(note.number))
+    for number in range(500):
+        client.send(Note(number))
+    await wait_until_async(lambda: len(seen["client"]) == 500)
+    assert seen["server"] == seen["client"] == list(range(500))
+
+
+async def test_ping_pong_never_loses_an_edge(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    server.on_message(server.send)
+    for number in range(1000):
+        client.send(Note(number))
+        assert (await asyncio.wait_for(client.recv(), 5)).number == number
+
+
+async def test_router_names_its_peers(context, closing, path) -> None:
+    router = closing(
+        RouterChannel(bind_socket(context, zmq.ROUTER, path, hwm_messages=10), DECODER)
+    )
+    names = [b"w0", b"w1"]
+    peers = [
+        closing(
+            Channel(
+                connect_socket(context, zmq.DEALER, path, hwm_messages=10, routing_id=name), DECODER
+            )
+        )
+        for name in names
+    ]
+    for number, peer in enumerate(peers):
+        peer.send(Note(number))
+    got = dict([await asyncio.wait_for(router.recv(), 5) for _ in peers])
+    assert got == {b"w0": Note(0), b"w1": Note(1)}
+    router.send(b"w1", Note(11))
+    router.send(b"w0", Note(10))
+    assert await asyncio.wait_for(peers[0].recv(), 5) == Note(10)
+    assert await asyncio.wait_for(peers[1].recv(), 5) == Note(11)
+    with pytest.raises(NodeUnavailable, match="peer b'w9' is gone"):
+        router.send(b"w9", Note(9))
+
+
+async def test_respawned_peer_takes_over_its_name(context, closing, path) -> None:
+    router = closing(
+        RouterChannel(bind_socket(context, zmq.ROUTER, path, hwm_messages=10), DECODER)
+    )
+    for life in range(2):
+        peer = closing(
+            Channel(
+                connect_socket(context, zmq.DEALER, path, hwm_messages=10, routing_id=b"w0"),
+                DECODER,
+            )
+        )
+        peer.send(Note(life))
+        assert await asyncio.wait_for(router.recv(), 5) == (b"w0", Note(life))
+    router.send(b"w0", Note(7))
+    assert await asyncio.wait_for(peer.recv(), 5) == Note(7)
+
+
+async def test_full_queue_is_told_and_drops_nothing(context, closing, path) -> None:
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=3), DECODER))
+    for number in range(3):
+        client.send(Note(number))
+    with pytest.raises(Overloaded, match="queue is full"):
+        client.send(Note(3))
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=3), DECODER))
+    assert [(await asyncio.wait_for(server.recv(), 5)).number for _ in range(3)] == [0, 1, 2]
+
+
+async def test_defects_of_handlers_and_peers_are_logged_and_passed_over(
+    context, closing, path, caplog
+) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    raw = closing(connect_socket(context, zmq.DEALER, path, hwm_messages=10))
+    seen: list[int] = []
+
+    def handle(note: Note) -> None:
+        if note.number == 1:
+            raise RuntimeError("boom")
+        seen.append(note.number)
+
+    with caplog.at_level(logging.ERROR):
+        server.on_message(handle)
+        raw.send(b"\xc1 no msgpack")
+        raw.send_multipart([b"two", b"frames"])
+        raw.send(msgspec.msgpack.encode(Note(1)))
+        raw.send(msgspec.msgpack.encode(Note(2)))
+        await wait_until_async(lambda: seen == [2])
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "message dropped",
+        "message dropped",
+        "message handler failed",
+    ]
+
+
+async def test_recv_raises_for_what_it_cannot_decode_and_goes_on(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    raw = closing(connect_socket(context, zmq.DEALER, path, hwm_messages=10))
+    raw.send(b"\xc1")
+    raw.send(msgspec.msgpack.encode(Note(2)))
+    with pytest.raises(ProtocolError, match="cannot decode message of 1 bytes"):
+        await asyncio.wait_for(server.recv(), 5)
+    assert await asyncio.wait_for(server.recv(), 5) == Note(2)
+
+
+async def test_cancelled_recv_loses_no_message(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    waiting = asyncio.create_task(server.recv())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    client.send(Note(1))
+    assert await asyncio.wait_for(server.recv(), 5) == Note(1)
+
+
+async def test_close_ends_a_waiting_recv_and_removes_the_file(context, path) -> None:
+    server = Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    waiting = asyncio.create_task(server.recv())
+    await asyncio.sleep(0)
+    server.close()
+    server.close()
+    with pytest.raises(InternalError, match="closed"):
+        await waiting
+    with pytest.raises(InternalError, match="closed"):
+        server.send(Note(1))
+    assert server.closed
+    assert not path.exists()
+
+
+async def test_handler_may_close_its_own_channel(context, closing, path) -> None:
+    server = Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    server.on_message(lambda _: server.close())
+    client.send(Note(1))
+    client.send(Note(2))
+    await wait_until_async(lambda: server.closed)
+    assert not path.exists()
+
+
+def test_blocking_side_polls_and_drains(context, closing, path) -> None:
+    server = closing(
+        BlockingChannel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    )
+    client = closing(
+        BlockingChannel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    )
+    assert not wait_readable([server], 0.0)
+    assert server.try_recv() == []
+    for number in range(5):
+        client.send(Note(number))
+    got: list[Note] = []
+    while len(got) < 5:
+        assert wait_readable([server], 5.0)
+        got += server.try_recv()
+    assert [note.number for note in got] == list(range(5))
+
+
+def test_blocking_side_tells_of_a_full_queue(context, closing, path) -> None:
+    client = closing(
+        BlockingChannel(connect_socket(context, zmq.DEALER, path, hwm_messages=1), DECODER)
+    )
+    client.send(Note(0))
+    with pytest.raises(Overloaded, match="queue is full"):
+        client.send(Note(1))
+
+
+def test_wait_ends_for_a_descriptor_too(context, closing, path) -> None:
+    server = closing(
+        BlockingChannel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    )
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    assert wait_readable([server], 5.0, fds=[reader])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_socket_files_are_private(context, closing, path) -> None:
+    closing(bind_socket(context, zmq.ROUTER, path, hwm_messages=1))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_file_left_by_a_killed_owner_is_replaced(context, closing, path) -> None:
+    dead = bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
+    dead.socket.close(linger=0)
+    context.term()
+    assert path.exists()
+    with zmq.Context() as second:
+        alive = bind_socket(second, zmq.ROUTER, path, hwm_messages=1)
+        check_served(path)
+        dead.close()
+        assert path.exists()
+        alive.close()
+    assert not path.exists()
+
+
+def test_path_that_another_process_serves_is_refused(context, closing, path) -> None:
+    closing(bind_socket(context, zmq.ROUTER, path, hwm_messages=1))
+    with pytest.raises(ConfigError, match="another process serves it"):
+        bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
+    check_served(path)
+
+
+def test_close_leaves_a_file_that_is_no_longer_ours(context, path) -> None:
+    bound: BoundSocket = bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
+    path.unlink()
+    path.write_text("somebody else's")
+    bound.close()
+    assert path.read_text() == "somebody else's"
+
+
+def test_bad_paths_are_named(context, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"has \d+ bytes, the limit is 107; choose a shorter"):
+        bind_socket(context, zmq.ROUTER, tmp_path / ("x" * 108), hwm_messages=1)
+    with pytest.raises(ConfigError, match="the limit is 107"):
+        connect_socket(context, zmq.DEALER, tmp_path / ("x" * 108), hwm_messages=1)
+    with pytest.raises(ConfigError, match=r"cannot listen on .*gone/a.sock: No such file"):
+        bind_socket(context, zmq.ROUTER, tmp_path / "gone" / "a.sock", hwm_messages=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot make runtime folder"):
+        make_runtime_dir(tmp_path / "file" / "run")
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        bind_socket(context, zmq.ROUTER, tmp_path / "file", hwm_messages=1)
+    with pytest.raises(NodeUnavailable, match=r"is the daemon running\?"):
+        check_served(tmp_path / "nobody.sock")
