@@ -1,0 +1,40 @@
+"""Sizes that one model's engine is made with."""
+
+from dataclasses import dataclass
+
+from cortex_core.errors import ConfigError
+
+
+@dataclass(slots=True, frozen=True)
+class SchedulerConfig:
+    """Sizes of one model's engine.
+
+    Raises:
+        ConfigError: on construction, where the sizes contradict each other.
+    """
+
+    num_blocks: int
+    context_tokens: int
+    """Longest sequence, prompt and output together, that the model can take."""
+    block_tokens: int = 16
+    max_sequences: int = 64
+    """Most sequences in one step."""
+    step_tokens: int = 512
+    """Most query tokens in one step; bounds how long a prompt holds up those who decode."""
+    max_waiting: int = 256
+    """Most choices that wait beyond the places that are free."""
+
+    def __post_init__(self) -> None:
+        smallest = min(self.num_blocks, self.context_tokens, self.block_tokens, self.max_sequences)
+        if smallest < 1 or self.max_waiting < 0:
+            raise ConfigError(f"cannot set up the engine: every size must be positive: {self}")
+        if self.step_tokens < self.max_sequences:
+            raise ConfigError(
+                f"cannot set up the engine: step_tokens ({self.step_tokens}) must be at least "
+                f"max_sequences ({self.max_sequences}), as each decodes one token per step"
+            )
+
+    @property
+    def limit_tokens(self) -> int:
+        """Longest sequence that both the model and the whole pool can take."""
+        return min(self.context_tokens, self.num_blocks * self.block_tokens)

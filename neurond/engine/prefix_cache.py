@@ -1,0 +1,127 @@
+"""Blocks whose content is known, to be shared by every sequence with the same beginning.
+
+A full block is known by its own tokens and by the known block before it, so that one look-up per
+block walks a chain from the start of a sequence. The look-up compares tokens, not hashes of them:
+a collision cannot give a sequence somebody else's keys and values.
+
+A known block without owners stays, idle, until its memory is wanted; the one that has been idle
+longest goes first. Whoever owns a known block owns its predecessor too, and gives both back last
+block first. Hence a block never goes before its successors, and the number of a predecessor is a
+safe name for it for as long as it is needed.
+"""
+
+from array import array
+from collections.abc import Iterable
+
+from neurond.engine.blocks import BlockPool, BlockTable
+
+BlockKey = tuple[int | None, bytes]
+"""The known block before, None at the start of a sequence, and this block's tokens as int32."""
+
+
+class PrefixCache:
+    """What is in the blocks of a pool, and the one way to get and to give back blocks."""
+
+    def __init__(self, pool: BlockPool, block_tokens: int) -> None:
+        self._pool = pool
+        self._block_tokens = block_tokens
+        self._known: dict[BlockKey, int] = {}
+        self._keys: dict[int, BlockKey] = {}
+        self._idle: dict[int, None] = {}  # insertion order is the order of giving back
+
+    @property
+    def num_available(self) -> int:
+        """Blocks that `allocate` can give: free ones, then idle ones for their content."""
+        return self._pool.num_free + len(self._idle)
+
+    @property
+    def num_idle(self) -> int:
+        return len(self._idle)
+
+    def allocate(self) -> int:
+        """Return a block with one owner and no known content; one must be available."""
+        if not self._pool.num_free:
+            self._forget_oldest()
+        return self._pool.take()
+
+    def match(self, token_ids: array[int], max_blocks: int) -> array[int]:
+        """Own and return the known blocks that `token_ids` begins with, at most `max_blocks`."""
+        found = array("i")
+        parent: int | None = None
+        for index in range(max_blocks):
+            parent = self._known.get(self._key(parent, token_ids, index))
+            if parent is None:
+                break
+            self._own(parent)
+            found.append(parent)
+        return found
+
+    def adopt(self, table: BlockTable, token_ids: array[int], index: int) -> bool:
+        """Put a known block in the place of block `index` of `table`, if there is one.
+
+        All blocks before it must be known, and it must not be.
+        """
+        block = self._known.get(self._key(_before(table, index), token_ids, index))
+        if block is None:
+            return False
+        self._own(block)
+        self.release((table.blocks[index],))
+        table.blocks[index] = block
+        return True
+
+    def remember(self, table: BlockTable, token_ids: array[int], index: int) -> None:
+        """Make block `index` of `table`, whose K/V are all computed, known.
+
+        All blocks before it must be known. If an equal one is known already, the table gets that
+        one in its place, so that sequences that began at the same time share memory from then on.
+        """
+        if self.adopt(table, token_ids, index):
+            return
+        key = self._key(_before(table, index), token_ids, index)
+        block = table.blocks[index]
+        self._known[key] = block
+        self._keys[block] = key
+
+    def release(self, blocks: Iterable[int]) -> None:
+        """Give blocks back, each once; those of one sequence last block first."""
+        for block in blocks:
+            if not self._pool.drop(block):
+                continue
+            if block in self._keys:
+                self._idle[block] = None
+            else:
+                self._pool.put_back(block)
+
+    def check(self) -> None:
+        """Assert what the module docstring promises."""
+        self._pool.check(set(self._idle))
+        assert len(self._known) == len(self._keys), "a known block has two contents"
+        order = {block: place for place, block in enumerate(self._idle)}
+        for key, block in self._known.items():
+            assert self._keys[block] == key, f"block {block} is known by another name"
+            assert (block in order) == (self._pool.owners(block) == 0), f"block {block} is lost"
+            parent = key[0]
+            if parent is None:
+                continue
+            assert parent in self._keys, f"block {block} has outlived its predecessor"
+            if parent in order:
+                assert block in order, f"block {block} is owned without its predecessor"
+                assert order[block] < order[parent], f"block {parent} goes before its successor"
+
+    def _key(self, parent: int | None, token_ids: array[int], index: int) -> BlockKey:
+        start = index * self._block_tokens
+        return parent, token_ids[start : start + self._block_tokens].tobytes()
+
+    def _own(self, block: int) -> None:
+        self._pool.share(block)
+        self._idle.pop(block, None)
+
+    def _forget_oldest(self) -> None:
+        block = next(iter(self._idle))
+        del self._idle[block]
+        del self._known[self._keys.pop(block)]
+        self._pool.put_back(block)
+
+
+def _before(table: BlockTable, index: int) -> int | None:
+    return table.blocks[index - 1] if index else None

@@ -1,0 +1,105 @@
+"""One choice of one request on its way through the engine.
+
+A sequence belongs to one scheduler. Its tokens only grow; its blocks come and go with preemption.
+"""
+
+from array import array
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from cortex_core.canonical import FinishReason, SamplingParams
+from cortex_core.ids import RequestId
+from neurond.engine.batch import Row, TokenCounts
+from neurond.engine.blocks import BlockTable
+
+
+class SequenceStatus(Enum):
+    """Where a sequence is; `neurond.engine.scheduler` has the transitions."""
+
+    WAITING = auto()
+    """Queued, without blocks: new, preempted, or resumed after its blocks were taken."""
+    RUNNING = auto()
+    """Owns blocks and a place in every step."""
+    PAUSED = auto()
+    """Produces nothing; keeps the blocks it has until they are wanted."""
+    FINISHED = auto()
+    """Owns nothing and never comes back."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens, blocks and progress of one choice.
+
+    Invariant: `num_known_blocks * block_tokens <= num_computed < len(token_ids)` until it ends,
+    and the K/V of the first `num_computed` tokens are in the table's blocks.
+    """
+
+    request_id: RequestId
+    row: Row
+    table: BlockTable
+    stop_token_ids: frozenset[int]
+    max_length: int
+    """Tokens, prompt included, at which the sequence ends with reason `length`."""
+    arrival: int
+    """Grows with every sequence that is added; older means smaller."""
+    priority: int = 0
+    principal: str | None = None
+    leader: "Sequence | None" = None
+    """The request's first choice, whose prompt blocks the others wait for and share."""
+    status: SequenceStatus = SequenceStatus.WAITING
+    num_computed: int = 0
+    num_known_blocks: int = 0
+    """Leading blocks that are in the prefix cache."""
+    started: bool = False
+    """It has had blocks at least once."""
+    token_ids: array[int] = field(init=False)
+    """The same object as `row.token_ids`."""
+
+    def __post_init__(self) -> None:
+        self.token_ids = self.row.token_ids
+
+    @property
+    def stream(self) -> int:
+        return self.row.stream
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Sorts sequences best first: high priority, then old."""
+        return -self.priority, self.arrival
+
+    @property
+    def is_held(self) -> bool:
+        """True while the first choice is still computing the prompt that this one shares."""
+        leader = self.leader
+        return (
+            leader is not None
+            and leader.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)
+            and leader.num_computed < leader.row.num_prompt_tokens
+            and leader.row.num_prompt_tokens > leader.table.block_tokens
+        )
+
+    def append(self, token_id: int) -> FinishReason | None:
+        """Take a chosen token; return why the sequence ends with it, if it does."""
+        self.token_ids.append(token_id)
+        counts = self.row.counts
+        if counts is not None:
+            counts.output[token_id] = counts.output.get(token_id, 0) + 1
+        if token_id in self.stop_token_ids:
+            return "stop"
+        return "length" if len(self.token_ids) >= self.max_length else None
+
+
+def count_tokens(
+    sampling: SamplingParams, token_ids: array[int], num_prompt_tokens: int
+) -> TokenCounts | None:
+    """Return the counts that the penalties in `sampling` need, None where there are none."""
+    if (
+        sampling.repetition_penalty in (None, 1.0)
+        and not sampling.presence_penalty
+        and not sampling.frequency_penalty
+    ):
+        return None
+    output: dict[int, int] = {}
+    for token_id in token_ids[num_prompt_tokens:]:
+        output[token_id] = output.get(token_id, 0) + 1
+    return TokenCounts(prompt=frozenset(token_ids[:num_prompt_tokens]), output=output)
