@@ -35,15 +35,15 @@ class Pieces:
         return "".join(self._pieces)
 
 
-class TextBlock(Pieces):
+class TextRun(Pieces):
     """Visible text without interruption."""
 
 
-class ReasoningBlock(Pieces):
+class ReasoningRun(Pieces):
     """Thoughts without interruption."""
 
 
-class CallBlock(Pieces):
+class CallRun(Pieces):
     """A tool call; its text is the arguments' JSON text."""
 
     def __init__(self, call_id: str, name: str) -> None:
@@ -53,59 +53,78 @@ class CallBlock(Pieces):
 
 
 class Choice:
-    """One choice, as blocks in the order in which the model produced them."""
+    """One choice, as runs in the order in which the model produced them."""
 
     def __init__(self) -> None:
-        self.blocks: list[TextBlock | ReasoningBlock | CallBlock] = []
-        self.calls: list[CallBlock] = []
+        self.runs: list[TextRun | ReasoningRun | CallRun] = []
+        self.calls: list[CallRun] = []
         self.logprobs: list[TokenLogprob] = []
-        self.finished: Finished | None = None
+        self._finished: Finished | None = None
+
+    @property
+    def finished(self) -> Finished:
+        """How this choice ended; raises `ProtocolError` where it did not."""
+        if self._finished is None:
+            raise ProtocolError("cannot collect the answer: a choice did not finish")
+        return self._finished
+
+    def finish(self, event: Finished) -> None:
+        self._finished = event
 
     @property
     def text(self) -> str:
-        return _joined(block for block in self.blocks if isinstance(block, TextBlock))
+        return _joined(run for run in self.runs if isinstance(run, TextRun))
 
     @property
     def reasoning(self) -> str:
-        return _joined(block for block in self.blocks if isinstance(block, ReasoningBlock))
+        return _joined(run for run in self.runs if isinstance(run, ReasoningRun))
 
     def add_text(self, text: str) -> None:
         if text:
-            self._last(TextBlock).add(text)
+            self._last(TextRun).add(text)
 
     def add_reasoning(self, text: str) -> None:
         if text:
-            self._last(ReasoningBlock).add(text)
+            self._last(ReasoningRun).add(text)
 
     def start_call(self, event: ToolCallStarted) -> None:
         if event.call_index != len(self.calls):
             raise ProtocolError(f"cannot collect call {event.call_index}: expected the next one")
-        call = CallBlock(event.id, event.name)
+        call = CallRun(event.id, event.name)
         self.calls.append(call)
-        self.blocks.append(call)
+        self.runs.append(call)
 
     def add_arguments(self, event: ToolCallDelta) -> None:
         if event.call_index >= len(self.calls):
             raise ProtocolError(f"cannot collect call {event.call_index}: it was not started")
         self.calls[event.call_index].add(event.arguments)
 
-    def _last(self, kind: type[TextBlock] | type[ReasoningBlock]) -> Pieces:
-        if not self.blocks or not isinstance(self.blocks[-1], kind):
-            self.blocks.append(kind())
-        return self.blocks[-1]
+    def _last(self, kind: type[TextRun] | type[ReasoningRun]) -> Pieces:
+        if not self.runs or not isinstance(self.runs[-1], kind):
+            self.runs.append(kind())
+        return self.runs[-1]
 
 
-def _joined(blocks: Iterable[Pieces]) -> str:
-    return "".join(block.text for block in blocks)
+def _joined(runs: Iterable[Pieces]) -> str:
+    return "".join(run.text for run in runs)
+
+
+class Answer:
+    """What was gathered. `choices` are in the order of their indexes."""
+
+    def __init__(self, started: Started, usage: Usage, choices: list[Choice]) -> None:
+        self.started = started
+        self.usage = usage
+        self.choices = choices
 
 
 class Collector:
     """Takes a response's events in order; afterwards it holds the whole answer."""
 
-    def __init__(self) -> None:
-        self.started: Started | None = None
-        self.usage: Usage | None = None
-        self._choices: dict[int, Choice] = {}
+    def __init__(self, *, choices: int) -> None:
+        self._started: Started | None = None
+        self._usage: Usage | None = None
+        self._choices = [Choice() for _ in range(choices)]
         self._error: ErrorInfo | None = None
 
     def feed(self, event: Event) -> None:
@@ -116,9 +135,9 @@ class Collector:
         """
         match event:
             case Started():
-                self.started = event
+                self._started = event
             case Completed(usage=usage):
-                self.usage = usage
+                self._usage = usage
             case Failed(error=error):
                 self._error = error
             case Ping() | Loading():
@@ -129,9 +148,11 @@ class Collector:
     def _delta(
         self, event: TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished
     ) -> None:
-        if self.started is None:
+        if self._started is None:
             raise ProtocolError("cannot collect the answer: a delta came before it started")
-        choice = self._choices.setdefault(event.index, Choice())
+        if event.index >= len(self._choices):
+            raise ProtocolError(f"cannot collect choice {event.index}: it was not asked for")
+        choice = self._choices[event.index]
         match event:
             case TextDelta(text=text, logprobs=logprobs):
                 choice.add_text(text)
@@ -143,9 +164,9 @@ class Collector:
             case ToolCallDelta():
                 choice.add_arguments(event)
             case Finished():
-                choice.finished = event
+                choice.finish(event)
 
-    def answer(self) -> "Answer":
+    def answer(self) -> Answer:
         """Return what was gathered.
 
         Raises:
@@ -154,16 +175,6 @@ class Collector:
         """
         if self._error is not None:
             raise error_from_info(self._error)
-        if self.started is None or self.usage is None:
+        if self._started is None or self._usage is None:
             raise ProtocolError("cannot collect the answer: its stream ended before it was whole")
-        choices = [self._choices[index] for index in sorted(self._choices)]
-        return Answer(self.started, self.usage, choices)
-
-
-class Answer:
-    """A whole answer. `choices` are in the order of their indexes."""
-
-    def __init__(self, started: Started, usage: Usage, choices: list[Choice]) -> None:
-        self.started = started
-        self.usage = usage
-        self.choices = choices
+        return Answer(self._started, self._usage, self._choices)

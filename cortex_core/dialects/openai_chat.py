@@ -8,11 +8,11 @@ from cortex_core.canonical import ChatPrompt, Event, GenerateRequest, JsonObject
 from cortex_core.dialects import openai_errors
 from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
 from cortex_core.dialects.collector import Answer, Choice, Collector
+from cortex_core.dialects.fields import checked_model, principal_of
 from cortex_core.dialects.openai_answers import FINISH_REASONS, chat_logprobs_json, usage_json
 from cortex_core.dialects.openai_chat_stream import ChatStream
 from cortex_core.dialects.openai_options import (
     SharedOptions,
-    checked_model,
     response_format_from,
     sampling_from,
 )
@@ -24,8 +24,8 @@ from cortex_core.dialects.openai_turns import (
     tool_choice_from,
     tools_from,
 )
-from cortex_core.dialects.reading import principal_of, read_json, refuse
-from cortex_core.errors import ErrorInfo, ProtocolError
+from cortex_core.dialects.reading import read_json, refuse
+from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_choices
 
@@ -102,7 +102,7 @@ class ChatEncoder:
         self._created = created
         self._id = f"chatcmpl-{decoded.request.request_id}"
         self._stream = ChatStream(decoded, chunk_id=self._id, created=created)
-        self._collector = Collector()
+        self._collector = Collector(choices=decoded.request.n)
 
     def event(self, event: Event) -> bytes:
         """Return the stream's bytes for `event`."""
@@ -133,8 +133,6 @@ def _choices_json(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _choice_json(index: int, choice: Choice) -> dict[str, Any]:
-    if choice.finished is None:
-        raise ProtocolError(f"cannot encode the answer: choice {index} did not finish")
     return {
         "index": index,
         "message": _message_json(choice),

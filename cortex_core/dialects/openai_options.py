@@ -3,8 +3,9 @@
 import msgspec
 
 from cortex_core.canonical import JsonObject, ResponseFormat, SamplingParams
-from cortex_core.dialects.reading import as_texts, refuse
-from cortex_core.sampling_limits import MAX_COUNT, check_sampling
+from cortex_core.dialects.fields import as_texts, max_tokens_from, seed_from, top_k_from
+from cortex_core.dialects.reading import refuse
+from cortex_core.sampling_limits import check_sampling
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -79,24 +80,12 @@ def sampling_from(
         seed=seed_from(wire.seed),
         stop=as_texts(wire.stop),
         stop_token_ids=tuple(wire.stop_token_ids or ()),
-        max_tokens=None if max_tokens is None else min(max_tokens, MAX_COUNT),
+        max_tokens=max_tokens_from(max_tokens),
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,
     )
     check_sampling(sampling, names={"max_tokens": max_tokens_word})
     return sampling
-
-
-def top_k_from(value: int | None) -> int | None:
-    """Return the canonical top_k; 0 and -1 are other servers' words for no limit."""
-    return None if value is None or value in (0, -1) else min(value, MAX_COUNT)
-
-
-def seed_from(value: int | None) -> int | None:
-    """Return a seed of 64 bits; a negative one of 63 bits is taken as two's complement."""
-    if value is None or value >= 0 or value < -(2**63):
-        return value
-    return value + 2**64
 
 
 def response_format_from(wire: SharedOptions) -> ResponseFormat | None:
@@ -115,14 +104,3 @@ def response_format_from(wire: SharedOptions) -> ResponseFormat | None:
             return ResponseFormat(kind="json_schema", schema=wanted.schema, strict=strict)
         case _:
             return None
-
-
-def checked_model(model: str) -> str:
-    """Return the client's word for the model.
-
-    Raises:
-        InvalidRequest: it is blank.
-    """
-    if not model.strip():
-        raise refuse("model", "expected the name of a model, got an empty text")
-    return model

@@ -17,6 +17,7 @@ from cortex_core.canonical import (
     ToolChoice,
     ToolResultPart,
 )
+from cortex_core.dialects.fields import named_choice
 from cortex_core.dialects.media import media_from_base64, media_from_url
 from cortex_core.dialects.reading import refuse
 
@@ -213,14 +214,3 @@ def tool_choice_from(wire: WireToolChoice | None, tools: tuple[Tool, ...]) -> To
     if wire == "required" and not tools:
         raise refuse("tool_choice", "a tool is required, but there are no tools")
     return ToolChoice(mode=wire)
-
-
-def named_choice(name: str, tools: tuple[Tool, ...], *, place: str) -> ToolChoice:
-    """Return the choice of one tool by its name.
-
-    Raises:
-        InvalidRequest: naming `place`, where `tools` has no such tool.
-    """
-    if all(tool.name != name for tool in tools):
-        raise refuse(place, f"there is no tool {name!r} in tools")
-    return ToolChoice(mode="named", name=name)

@@ -1,8 +1,6 @@
 """From a client's bytes to typed structs, with errors that name the place in the client's words."""
 
-import hashlib
 import re
-from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -56,18 +54,3 @@ def _wrong_type(text: str) -> InvalidRequest:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def principal_of(user: str | None) -> str | None:
-    """Return a name for fairness and accounting that does not give away what the client sent."""
-    if not user:
-        return None
-    return "user-" + hashlib.sha256(user.encode()).hexdigest()[:16]
-
-
-def as_texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return one text or several as a tuple, without empty ones, which can match nothing."""
-    if value is None:
-        return ()
-    texts = (value,) if isinstance(value, str) else value
-    return tuple(text for text in texts if text)

@@ -1,0 +1,128 @@
+"""Messages of an Anthropic request as canonical turns."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from cortex_core.canonical import (
+    Message,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from cortex_core.dialects.anthropic_content import (
+    Block,
+    MidConversationSystemBlock,
+    SkippedBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    block_parts,
+    result_parts,
+    text_parts,
+)
+from cortex_core.dialects.reading import refuse
+
+WireRole = Literal["user", "assistant", "system", "ctx", "msg"]
+
+# Claude Code puts system text inside the conversation under each of the last three names.
+_ROLES: dict[WireRole, Role] = {
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+    "ctx": "system",
+    "msg": "system",
+}
+
+
+class WireMessage(msgspec.Struct, frozen=True):
+    role: WireRole
+    content: str | list[Block] | None = None
+
+
+class Turns:
+    """The conversation, and the JSON paths of blocks that were left out of it."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.ignored: list[str] = []
+
+    def add_system(self, system: str | list[TextBlock] | None) -> None:
+        """Add the text that stands before the conversation."""
+        if parts := text_parts(system):
+            self.messages.append(Message(role="system", content=parts))
+
+    def add(self, wire: WireMessage, place: str) -> None:
+        """Add a message; tool results and system text inside it become turns of their own.
+
+        Raises:
+            InvalidRequest: naming the block that cannot be read, or not under this role.
+        """
+        role = _ROLES[wire.role]
+        if wire.content is None or isinstance(wire.content, str):
+            text = wire.content or ""
+            self.messages.append(Message(role=role, content=(TextPart(text),)))
+            return
+        run: list[Part] = []
+        for index, block in enumerate(wire.content):
+            block_place = f"{place}.content[{index}]"
+            own_turn = self._own_turn(block, role, block_place)
+            if own_turn is None:
+                run.extend(self._parts(block, role, block_place))
+                continue
+            self._close(run, role)
+            self.messages.append(own_turn)
+        self._close(run, role)
+
+    def _close(self, run: list[Part], role: Role) -> None:
+        if run:
+            self.messages.append(Message(role=role, content=tuple(run)))
+            run.clear()
+
+    def _own_turn(self, block: Block, role: Role, place: str) -> Message | None:
+        match block:
+            case ToolResultBlock(tool_use_id=call_id, content=content, is_error=is_error):
+                if role != "user":
+                    raise refuse(place, "tool_result blocks stand only in user messages")
+                parts = result_parts(content, place=f"{place}.content")
+                result = ToolResultPart(call_id, parts, is_error=bool(is_error))
+                return Message(role="tool", content=(result,))
+            case MidConversationSystemBlock(content=content):
+                return Message(role="system", content=text_parts(content))
+            case _:
+                return None
+
+    def _parts(self, block: Block, role: Role, place: str) -> Iterator[Part]:
+        match block:
+            case ToolUseBlock(id=call_id, name=name, input=arguments):
+                if role != "assistant":
+                    raise refuse(place, "tool_use blocks stand only in assistant messages")
+                yield ToolCallPart(call_id, name, msgspec.json.encode(arguments or {}).decode())
+            case ThinkingBlock(thinking=text, signature=signature):
+                yield ReasoningPart(text, signature or None)
+            case SkippedBlock():
+                self.ignored.append(place)
+            case ToolResultBlock() | MidConversationSystemBlock():
+                raise AssertionError("these blocks are turns of their own")
+            case _:
+                yield from block_parts(block, place=place)
+
+
+def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]) -> Turns:
+    """Return the conversation as the client ordered it, with `system` first.
+
+    Raises:
+        InvalidRequest: there are no messages, or one of them cannot be read.
+    """
+    if not messages:
+        raise refuse("messages", "expected at least one message")
+    turns = Turns()
+    turns.add_system(system)
+    for index, message in enumerate(messages):
+        turns.add(message, f"messages[{index}]")
+    return turns
