@@ -20,6 +20,11 @@ from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
 
 ACTOR_PROTOCOL_VERSION = 1
 
+CONTROL_HWM_MESSAGES = 8192
+"""An actor that has left so many control messages unread counts as hung."""
+DATA_HWM_MESSAGES = 4096
+"""Beyond it a request is refused, and an actor keeps what it has to tell."""
+
 
 class Command(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """Base of what the supervisor tells an actor."""
@@ -128,7 +133,10 @@ class Generate(Command, frozen=True):
 
 
 class Hello(Notice, frozen=True):
-    """First message of an actor's life, before it has imported torch."""
+    """First message of an actor's life on each socket, before it has imported torch.
+
+    With both in, the supervisor knows that both sockets are connected, and answers `Configure`.
+    """
 
     protocol_version: int
     pid: int
@@ -207,7 +215,8 @@ ControlCommand = Configure | Cancel | FinishStream | Pause | Resume | Ping | Shu
 DataCommand = LoadModel | UnloadModel | Generate
 ControlNotice = Hello | ActorReady | ActorFailed | Pong
 DataNotice = (
-    ModelLoading
+    Hello
+    | ModelLoading
     | ModelLoaded
     | ModelLoadFailed
     | ModelUnloaded

@@ -1,0 +1,34 @@
+"""First code of a new actor process. Imports nothing heavy before it is tied to its parent."""
+
+import faulthandler
+import os
+import signal
+import sys
+from pathlib import Path
+
+from cortex_core.ipc.child import die_with_parent
+from neurond.actor.launch import Launch
+
+STACK_DUMP_SIGNAL = signal.SIGUSR1
+"""Makes an actor write the stacks of its threads to stderr, also while it is stuck in C code."""
+
+
+def actor_main(launch: Launch) -> None:
+    """Run an actor until it is told to exit; the target of the spawned process.
+
+    Terminals and service managers send INT and TERM to every process of a group, while it is the
+    supervisor that drains and then ends its actors; so both are ignored here. An actor ends by
+    `Shutdown`, by its parent's death, or by SIGKILL.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent(launch.death.fd, launch.parent_pid)
+    faulthandler.enable()
+    faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True)
+    Path("/proc/self/comm").write_text(f"neuron:{launch.device}"[:15])
+    os.environ.update(launch.environment)
+
+    # Torch, and whatever else reads the environment when it is loaded, comes in from here on.
+    from neurond.actor.process import run_actor
+
+    sys.exit(run_actor(launch))

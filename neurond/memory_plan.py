@@ -1,0 +1,103 @@
+"""How much memory a model takes on a device, and whether it fits. Pure arithmetic.
+
+Weights come from the file headers, the KV cache from context and concurrency. What the operator
+named is kept or refused; what was left open is chosen so that it fits.
+"""
+
+import msgspec
+
+from cortex_core.errors import OutOfMemory
+from cortex_core.ids import DeviceName
+from cortex_core.neuron_api import MIB, ModelProfile
+from neurond.sources.prepared import PreparedModel
+
+BLOCK_TOKENS = 16
+ACTIVATION_BYTES = 256 * MIB
+"""Kept free for the largest step."""
+DEFAULT_MAX_SEQUENCES = 16
+KV_SHARE_OF_FREE = 0.25
+"""Of the memory that weights leave, where the profile does not say how much KV cache to hold: the
+rest is for other models."""
+MIN_CONTEXT_TOKENS = 512
+"""A context that nobody asked for is not shrunk below this, unless the model's own is shorter."""
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+class MemoryPlan(msgspec.Struct, frozen=True):
+    """What to ask the actor for."""
+
+    dtype: str
+    context_tokens: int
+    max_sequences: int
+    weights_bytes: int
+    kv_cache_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_cache_bytes + ACTIVATION_BYTES
+
+
+def weights_bytes(model: PreparedModel, dtype: str) -> int:
+    """Return the bytes of a model's weights in memory, in `float32` or `bfloat16`."""
+    return model.num_parameters * _ITEM_BYTES[dtype]
+
+
+def kv_bytes_per_token(model: PreparedModel, dtype: str) -> int:
+    """Return the bytes of keys and values that one token takes over all layers."""
+    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * _ITEM_BYTES[dtype]
+
+
+def plan_memory(
+    model: PreparedModel,
+    profile: ModelProfile,
+    *,
+    device: DeviceName,
+    free_bytes: int,
+    default_dtype: str,
+) -> MemoryPlan:
+    """Choose context, concurrency and KV cache of `model` for a device with `free_bytes`.
+
+    Raises:
+        OutOfMemory: it does not fit; the message has the arithmetic.
+    """
+    dtype = profile.dtype or default_dtype
+    weights = weights_bytes(model, dtype)
+    per_token = kv_bytes_per_token(model, dtype)
+    left = free_bytes - weights - ACTIVATION_BYTES
+    context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
+    sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
+    whole = _blocks(context) * sequences * per_token
+    kv = whole if profile.max_sequences is not None and profile.context_tokens is not None else None
+    if profile.kv_cache_mb is not None:
+        kv = profile.kv_cache_mb * MIB
+    if kv is None:
+        one = _blocks(context) * per_token
+        kv = min(whole, max(int(left * KV_SHARE_OF_FREE), min(one, left), 0))
+    if profile.context_tokens is None:
+        fitting = max(kv // per_token // BLOCK_TOKENS * BLOCK_TOKENS, MIN_CONTEXT_TOKENS)
+        context = min(context, fitting)
+    needed = max(kv, _blocks(context) * per_token)
+    if needed > left:
+        raise OutOfMemory(_arithmetic(model, dtype, device, weights, needed, free_bytes))
+    return MemoryPlan(dtype, context, sequences, weights, needed)
+
+
+def _blocks(tokens: int) -> int:
+    """Return `tokens` rounded up to whole blocks."""
+    return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def _arithmetic(
+    model: PreparedModel, dtype: str, device: DeviceName, weights: int, kv: int, free: int
+) -> str:
+    needed = weights + kv + ACTIVATION_BYTES
+    return (
+        f"cannot load {model.model_id} on {device}: it needs {_mib(needed)} MiB "
+        f"(weights {_mib(weights)} in {dtype} + KV cache {_mib(kv)} + activations "
+        f"{_mib(ACTIVATION_BYTES)}), free are {_mib(max(0, free))} MiB; lower context_tokens, "
+        "max_sequences or kv_cache_mb, or unload another model"
+    )
+
+
+def _mib(size_bytes: int) -> int:
+    return -(-size_bytes // MIB)
