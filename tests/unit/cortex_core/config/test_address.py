@@ -1,0 +1,26 @@
+import pytest
+
+from cortex_core.config import Address, parse_address
+from cortex_core.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:31313", Address("0.0.0.0", 31313)),
+        ("localhost:0", Address("localhost", 0)),
+        ("[::1]:65535", Address("::1", 65535)),
+    ],
+)
+def test_addresses_are_read_and_written_alike(text: str, address: Address) -> None:
+    assert parse_address(text, key="gateway.listen") == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "host", ":80", "host:", "host:65536", "host:-1", "host:x", "::1:80", "h:²"]
+)
+def test_anything_else_is_refused_with_its_key(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read gateway\.listen: expected") as ex:
+        parse_address(text, key="gateway.listen")
+    assert ex.value.param == "gateway.listen"
