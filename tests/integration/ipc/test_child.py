@@ -1,0 +1,170 @@
+"""Children that are really killed, and parents too."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cortex_core.errors import InternalError
+from cortex_core.ipc.child import PARENT_GONE_STATUS, ChildProcess, DeathPipe
+from tests.fakes.waiting import wait_until
+
+PYTHON = sys.executable
+HOLD = "import signal; signal.pause()"
+STUBBORN = (
+    "import signal, sys\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "open(sys.argv[1], 'w').close()\n"
+    "while True: signal.pause()\n"
+)
+CHILD = (
+    "import os, signal, sys\n"
+    "from cortex_core.ipc.child import die_with_parent\n"
+    "die_with_parent(int(sys.argv[1]), int(sys.argv[2]))\n"
+    "open(sys.argv[3], 'w').write(str(os.getpid()))\n"
+    "while True: signal.pause()\n"
+)
+PARENT = (
+    "import os, signal, subprocess, sys\n"
+    "from cortex_core.ipc.child import DeathPipe\n"
+    "pipe = DeathPipe()\n"
+    "subprocess.Popen([sys.executable, '-c', sys.argv[1], str(pipe.read_fd), str(os.getpid()),\n"
+    "                  sys.argv[2]], pass_fds=[pipe.read_fd])\n"
+    "while True: signal.pause()\n"
+)
+
+
+def written(path: Path) -> bool:
+    return path.exists() and path.read_text() != ""
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_exit_is_told_with_its_status() -> None:
+    child = ChildProcess.spawn([PYTHON, "-c", "raise SystemExit(3)"])
+    status = await asyncio.wait_for(child.exited, 20)
+    assert str(status) == "exited with status 3"
+    assert not child.running
+    child.kill()
+    assert await child.stop(1.0) == status
+
+
+async def test_kill_is_told_with_its_signal() -> None:
+    child = ChildProcess.spawn([PYTHON, "-c", HOLD])
+    os.kill(child.pid, signal.SIGKILL)
+    status = await asyncio.wait_for(child.exited, 20)
+    assert str(status) == "killed by signal 9"
+
+
+async def test_stop_terminates_and_reaps() -> None:
+    child = ChildProcess.spawn(["sleep", "1000"])
+    status = await child.stop(20.0)
+    assert status.signal == signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+
+
+async def test_stop_kills_what_ignores_the_request(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    child = ChildProcess.spawn([PYTHON, "-c", STUBBORN, str(ready)])
+    wait_until(ready.exists)
+    status = await child.stop(0.05)
+    assert status.signal == signal.SIGKILL
+
+
+async def test_cancelled_stop_kills_at_once(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    child = ChildProcess.spawn([PYTHON, "-c", STUBBORN, str(ready)])
+    wait_until(ready.exists)
+    stopping = asyncio.create_task(child.stop(1000.0))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert (await asyncio.wait_for(child.exited, 20)).signal == signal.SIGKILL
+
+
+async def test_environment_and_descriptors_reach_the_child(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    child = ChildProcess.spawn(
+        [PYTHON, "-c", "import os; os.write(int(os.environ['FD']), os.getcwd().encode())"],
+        env={"FD": str(writer)},
+        pass_fds=[writer],
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    os.close(writer)
+    assert (await asyncio.wait_for(child.exited, 20)).returncode == 0
+    assert os.read(reader, 1000).decode() == str(tmp_path)
+    os.close(reader)
+
+
+async def test_new_session_keeps_the_terminals_signals_away() -> None:
+    child = ChildProcess.spawn(["sleep", "1000"], start_new_session=True)
+    assert os.getsid(child.pid) == child.pid
+    await child.stop(20.0)
+
+
+async def test_program_that_is_not_there_is_named() -> None:
+    with pytest.raises(InternalError, match=r"cannot start /no/such: No such file"):
+        ChildProcess.spawn(["/no/such"])
+
+
+async def test_other_threads_may_not_start_children() -> None:
+    failures: list[str] = []
+
+    def start() -> None:
+        try:
+            ChildProcess.spawn(["true"])
+        except InternalError as ex:
+            failures.append(ex.message)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join(20)
+    assert failures == ["cannot start true: not in the main thread"]
+
+
+def test_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
+    ready = tmp_path / "pid"
+    parent = subprocess.Popen([PYTHON, "-c", PARENT, CHILD, str(ready)])
+    wait_until(lambda: written(ready), timeout_s=30)
+    child_pid = int(ready.read_text())
+    parent.kill()
+    parent.wait(20)
+    wait_until(lambda: gone(child_pid))
+
+
+def test_child_exits_when_the_pipe_ends_though_the_parent_lives(tmp_path: Path) -> None:
+    ready = tmp_path / "pid"
+    pipe = DeathPipe()
+    child = subprocess.Popen(
+        [PYTHON, "-c", CHILD, str(pipe.read_fd), str(os.getpid()), str(ready)],
+        pass_fds=[pipe.read_fd],
+    )
+    wait_until(lambda: written(ready), timeout_s=30)
+    pipe.close()
+    pipe.close()
+    assert child.wait(20) == PARENT_GONE_STATUS
+
+
+def test_child_whose_parent_was_gone_already_exits_at_once(tmp_path: Path) -> None:
+    ready = tmp_path / "pid"
+    pipe = DeathPipe()
+    child = subprocess.Popen(
+        [PYTHON, "-c", CHILD, str(pipe.read_fd), "1", str(ready)], pass_fds=[pipe.read_fd]
+    )
+    assert child.wait(30) == PARENT_GONE_STATUS
+    assert not ready.exists()
+    pipe.close()

@@ -1,0 +1,37 @@
+import pytest
+
+from cortex_core.ipc.child import BACKOFF_RESET_AFTER_S, ExitStatus, backoff, next_attempt
+
+
+def test_backoff_doubles_up_to_its_bound() -> None:
+    assert [round(backoff(attempt), 3) for attempt in range(9)] == [
+        0.1,
+        0.2,
+        0.4,
+        0.8,
+        1.6,
+        3.2,
+        6.4,
+        10.0,
+        10.0,
+    ]
+    assert backoff(10**9) == 10.0
+
+
+def test_series_begins_anew_after_a_good_run() -> None:
+    assert next_attempt(4, 0.5) == 5
+    assert next_attempt(4, BACKOFF_RESET_AFTER_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("returncode", "text", "signum"),
+    [
+        (0, "exited with status 0", None),
+        (79, "exited with status 79", None),
+        (-9, "killed by signal 9", 9),
+    ],
+)
+def test_exit_status_says_how_it_ended(returncode: int, text: str, signum: int | None) -> None:
+    status = ExitStatus(returncode)
+    assert str(status) == text
+    assert status.signal == signum
