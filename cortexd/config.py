@@ -64,7 +64,7 @@ class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_in_flight: Count = 32
     """Requests on one replica at a time. HTTP workers may overshoot by one each."""
-    max_queue_depth: Annotated[int, Meta(ge=0)] = 256
+    max_queue_depth: Count = 256
     """Requests that wait for one model; one more is refused with 429."""
     max_wait_s: Seconds = 120.0
     """Wait for a place, not counting the time the model itself is loading; then 503."""
@@ -76,7 +76,7 @@ class EvictionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: Literal["lru", "priority"] = "lru"
     """`lru`: the longest unused. `priority`: lowest `residency_priority` first, never above own."""
     collate_s: Annotated[float, Meta(ge=0)] = 20.0
-    """How long a busy model may keep a model waiting that needs its memory, before it is drained."""
+    """How long a busy model may keep others waiting that need its memory, before it is drained."""
 
 
 class NeuronConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,7 +126,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unload after so long without a request. None is never."""
     max_in_flight: Count | None = None
     """As in `[admission]`, for this model."""
-    max_queue_depth: Annotated[int, Meta(ge=0)] | None = None
+    max_queue_depth: Count | None = None
     """As in `[admission]`, for this model."""
     max_wait_s: Seconds | None = None
     """As in `[admission]`, for this model."""

@@ -1,0 +1,70 @@
+"""What went wrong lately with loads, so that it is not tried again at once. Pure."""
+
+from dataclasses import dataclass
+
+from cortex_core.errors import CortexError
+from cortex_core.ids import ModelId, NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """A load that failed. Until `until` it is not tried there again."""
+
+    error: CortexError
+    until: float
+
+
+class Setbacks:
+    """Failed loads by model and node, and how often a model's load was decided in a row."""
+
+    def __init__(self, *, retry_s: float, max_attempts: int) -> None:
+        self._retry_s = retry_s
+        self._max_attempts = max_attempts
+        self._failed: dict[tuple[ModelId, NodeName], Setback] = {}
+        self._too_large: dict[tuple[ModelId, NodeName], CortexError] = {}
+        self._attempts: dict[ModelId, int] = {}
+
+    def failed(self, model_id: ModelId, node: NodeName, error: CortexError, now: float) -> None:
+        """Keep the model from this node for a while."""
+        self._failed[model_id, node] = Setback(error, now + self._retry_s)
+        self._too_large.pop((model_id, node), None)
+
+    def did_not_fit(
+        self, model_id: ModelId, node: NodeName, error: CortexError, now: float
+    ) -> None:
+        """The node ran out of memory. Once, evicting may help; after that it is a failure."""
+        if (model_id, node) in self._too_large:
+            self.failed(model_id, node, error, now)
+        else:
+            self._too_large[model_id, node] = error
+
+    def too_large(self, model_id: ModelId, node: NodeName) -> CortexError | None:
+        """Return the error if free memory was not enough there, whatever the estimate says."""
+        return self._too_large.get((model_id, node))
+
+    def on(self, model_id: ModelId, node: NodeName, now: float) -> Setback | None:
+        """Return the setback that keeps the model from this node."""
+        found = self._failed.get((model_id, node))
+        if found is not None and found.until <= now:
+            del self._failed[model_id, node]
+            return None
+        return found
+
+    def tried(self, model_id: ModelId) -> None:
+        """Count one decision to load the model."""
+        self._attempts[model_id] = self._attempts.get(model_id, 0) + 1
+
+    def exhausted(self, model_id: ModelId) -> bool:
+        """Say whether the model's load was decided as often in a row as it may be."""
+        return self._attempts.get(model_id, 0) >= self._max_attempts
+
+    def start_over(self, model_id: ModelId) -> None:
+        """Forget the attempts, because the load succeeded or nobody waits for it any more."""
+        self._attempts.pop(model_id, None)
+        for key in [key for key in self._too_large if key[0] == model_id]:
+            del self._too_large[key]
+
+    def loaded(self, model_id: ModelId, node: NodeName) -> None:
+        """Forget everything against the model on this node: it is there."""
+        self._failed.pop((model_id, node), None)
+        self.start_over(model_id)

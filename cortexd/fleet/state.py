@@ -1,0 +1,337 @@
+"""The model of the fleet: nodes, replicas, and loads under way. Pure; the fleet actor owns it.
+
+`FleetState.apply` is the only way in which it changes. What a node itself says of its models
+and memory is the truth as of its `state_version`; on top of it lie only what this gateway has
+set in motion and not yet seen confirmed: loads, replicas that give way, nodes that are suspect.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from cortex_core.errors import NodeUnavailable
+from cortex_core.ids import BootId, DeviceName, ModelId, NodeName, ReplicaId
+from cortex_core.neuron_api import DeviceInfo, Discovery, NodeModel
+from cortexd.fleet.decisions import Load
+from cortexd.fleet.events import (
+    Cordoned,
+    FleetEvent,
+    InFlightRead,
+    LoadDone,
+    LoadFailed,
+    LoadStarted,
+    NodeFailed,
+    NodePolled,
+    StreamBroke,
+    Unloaded,
+    UnloadFailed,
+    UnloadStarted,
+    Yielding,
+)
+from cortexd.fleet.rows import RowTable
+
+PRESENT = frozenset({"fetching", "loading", "ready", "asleep", "draining", "unloading"})
+"""States of a model that take memory on its node, or soon will."""
+ON_THE_WAY = frozenset({"fetching", "loading"})
+
+
+def replica_id(node: NodeName, model_id: ModelId) -> ReplicaId:
+    """Return the name of `model_id` on `node`."""
+    return ReplicaId(f"{node}/{model_id}")
+
+
+@dataclass(slots=True)
+class Replica:
+    """A model in a node's memory, or on its way there, and what is known of its use."""
+
+    id: ReplicaId
+    node: NodeName
+    model: NodeModel
+    row: int | None
+    last_used_at: float
+    ready_at: float
+    """When it was first seen ready; when it was first seen, until then."""
+    in_flight: int = 0
+    started: int = 0
+    suspect_since: float | None = None
+    leaving: bool = False
+    yielding_to: ModelId | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests may go there, as far as the replica itself is concerned."""
+        stays = self.suspect_since is None and not self.leaving and self.yielding_to is None
+        return self.model.status == "ready" and self.model.servable.ok and stays
+
+
+@dataclass(slots=True)
+class LoadUnderWay:
+    """One load of this gateway. `free_at_start` lets measured progress replace the estimate."""
+
+    load: Load
+    started_at: float
+    free_at_start: dict[DeviceName, int]
+
+    def still_to_come_mb(self, device: DeviceName, free_mb: int) -> int:
+        """Return what the load has not taken of `device` yet, as far as can be told."""
+        if device not in self.load.devices:
+            return 0
+        share = -(-self.load.need_mb // len(self.load.devices))
+        taken = self.free_at_start.get(device, free_mb) - free_mb
+        return max(0, share - max(0, taken))
+
+
+@dataclass(slots=True)
+class Node:
+    """One neuron, as far as its last answers tell."""
+
+    name: NodeName
+    endpoint: str
+    discovery: Discovery | None = None
+    boot_id: BootId | None = None
+    state_version: int = 0
+    healthy: bool = False
+    draining: bool = False
+    cordoned: bool = False
+    failures: int = 0
+    error: str | None = None
+    down_since: float | None = None
+    suspect_since: float | None = None
+    stale_since: float | None = None
+    """Memory or models changed; nothing is decided here before a poll that began since."""
+    cycles: int = 0
+    """Loads and unloads by this gateway."""
+    models: dict[ModelId, NodeModel] = field(default_factory=dict)
+    free_mb: dict[DeviceName, int] = field(default_factory=dict)
+    device_ready: dict[DeviceName, bool] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything may be decided on what is known of this node."""
+        return self.healthy and not (self.draining or self.cordoned or self.in_doubt)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the next poll may say something else of this node."""
+        return self.stale_since is not None or self.suspect_since is not None
+
+    def devices(self) -> list[DeviceInfo]:
+        """Return the devices that can take a model."""
+        found = self.discovery.devices if self.discovery else []
+        return [device for device in found if self.device_ready.get(device.id, False)]
+
+
+class FleetState:
+    """Nodes, replicas and loads. Changed by `apply` alone."""
+
+    def __init__(
+        self, nodes: dict[NodeName, str], *, rows: RowTable, unhealthy_after: int, now: float
+    ) -> None:
+        """`nodes` maps the configured names to base URLs."""
+        self.nodes = {
+            name: Node(name, endpoint.rstrip("/"), down_since=now)
+            for name, endpoint in nodes.items()
+        }
+        self.replicas: dict[ReplicaId, Replica] = {}
+        self.loads: dict[ModelId, LoadUnderWay] = {}
+        self.measured_mb: dict[ModelId, int] = {}
+        """What a model was last seen to take over all its devices."""
+        self._rows = rows
+        self._unhealthy_after = unhealthy_after
+
+    def apply(self, event: FleetEvent, now: float) -> None:
+        """Take one event in. Events about nodes and replicas that are gone are ignored."""
+        match event:
+            case NodePolled():
+                self._polled(event, now)
+            case NodeFailed():
+                self._failed(event, now)
+            case Cordoned():
+                self.nodes[event.node].cordoned = event.on
+            case LoadStarted():
+                self._load_started(event, now)
+            case LoadDone():
+                self._load_done(event, now)
+            case LoadFailed():
+                self._load_failed(event, now)
+            case Unloaded():
+                self._unloaded(event, now)
+            case InFlightRead():
+                self._in_flight(event, now)
+            case _:
+                self._apply_to_replica(event, now)
+
+    def _apply_to_replica(
+        self, event: StreamBroke | UnloadStarted | UnloadFailed | Yielding, now: float
+    ) -> None:
+        replica = self.replicas.get(event.replica_id)
+        if replica is None:
+            return
+        match event:
+            case StreamBroke():
+                replica.suspect_since = self.nodes[replica.node].suspect_since = now
+            case UnloadStarted():
+                replica.leaving = True
+            case UnloadFailed():
+                replica.leaving = False
+                replica.last_used_at = now
+            case Yielding():
+                replica.yielding_to = event.to
+            case _:
+                assert_never(event)
+
+    def replicas_of(self, model_id: ModelId) -> Iterator[Replica]:
+        """Yield the replicas of a model on nodes that answer."""
+        for node in self.nodes.values():
+            replica = self.replicas.get(replica_id(node.name, model_id))
+            if replica is not None and node.healthy:
+                yield replica
+
+    def on_node(self, node: NodeName) -> Iterator[Replica]:
+        """Yield the replicas on a node."""
+        return (replica for replica in self.replicas.values() if replica.node == node)
+
+    def unreserved_mb(self, node: Node, device: DeviceName) -> int:
+        """Return the memory of `device` that is free and not spoken for by a load under way."""
+        free = node.free_mb.get(device, 0)
+        for load in self.loads.values():
+            if load.load.node == node.name:
+                free -= load.still_to_come_mb(device, node.free_mb.get(device, 0))
+        return max(0, free)
+
+    def is_loading(self, node: NodeName) -> bool:
+        """Say whether anything is on its way into memory on `node`, whoever asked for it."""
+        ours = any(load.load.node == node for load in self.loads.values())
+        return ours or any(r.model.status in ON_THE_WAY for r in self.on_node(node))
+
+    def _polled(self, event: NodePolled, now: float) -> None:
+        node = self.nodes.get(event.node)
+        if node is None:
+            return
+        boot_id = BootId(event.discovery.boot_id)
+        reborn = boot_id != node.boot_id
+        node.failures, node.healthy, node.error = 0, True, None
+        node.down_since = None
+        if node.suspect_since is not None and event.started_at >= node.suspect_since:
+            node.suspect_since = None
+        if node.stale_since is not None and event.started_at >= node.stale_since:
+            node.stale_since = None
+        if not reborn and event.state_version < node.state_version:
+            return
+        if reborn:
+            node.cycles = 0
+        node.boot_id, node.discovery = boot_id, event.discovery
+        node.state_version, node.draining = event.state_version, event.health.draining
+        node.free_mb = {d.id: d.vram_free_mb for d in event.health.devices}
+        node.device_ready = {d.id: d.state == "ready" for d in event.health.devices}
+        node.models = {model.id: model for model in event.models}
+        self._sync_replicas(node, event.started_at, now)
+
+    def _sync_replicas(self, node: Node, polled_at: float, now: float) -> None:
+        """Make the node's replicas what its models say, keeping what is known of their use."""
+        for model in node.models.values():
+            if model.status in PRESENT or model.status == "failed":
+                self._present(node, model, now)
+            if model.status == "ready" and model.vram_used_mb:
+                self.measured_mb[model.id] = model.vram_used_mb
+        for replica in list(self.on_node(node.name)):
+            known = node.models.get(replica.model.id)
+            if known is None or known.status == "unloaded":
+                self._forget(replica)
+            elif replica.suspect_since is not None and polled_at >= replica.suspect_since:
+                replica.suspect_since = None
+
+    def _present(self, node: Node, model: NodeModel, now: float) -> None:
+        name = replica_id(node.name, model.id)
+        replica = self.replicas.get(name)
+        if replica is None:
+            row = self._rows.take(name)
+            self.replicas[name] = Replica(name, node.name, model, row, now, now)
+            return
+        if model.status == "ready" and replica.model.status != "ready":
+            replica.last_used_at = replica.ready_at = now
+        replica.model = model
+
+    def _forget(self, replica: Replica) -> None:
+        del self.replicas[replica.id]
+        self._rows.give_back(replica.id)
+
+    def _failed(self, event: NodeFailed, now: float) -> None:
+        node = self.nodes.get(event.node)
+        if node is None:
+            return
+        node.failures += 1
+        node.error = event.error.message
+        if node.failures < self._unhealthy_after and node.suspect_since is None:
+            return
+        node.healthy = False
+        node.suspect_since = node.stale_since = None
+        if node.down_since is None:
+            node.down_since = now
+
+    def _load_started(self, event: LoadStarted, now: float) -> None:
+        node = self.nodes[event.load.node]
+        self.loads[event.model_id] = LoadUnderWay(event.load, now, dict(node.free_mb))
+        for victim in event.load.evict:
+            self._mark_leaving(victim, leaving=True)
+
+    def _load_done(self, event: LoadDone, now: float) -> None:
+        self.loads.pop(event.model_id, None)
+        node = self.nodes[event.node]
+        node.cycles += 1
+        node.stale_since = now
+        if event.state_version >= node.state_version:
+            node.state_version = event.state_version
+            node.models[event.model_id] = event.model
+            self._present(node, event.model, now)
+
+    def _load_failed(self, event: LoadFailed, now: float) -> None:
+        under_way = self.loads.pop(event.model_id, None)
+        for victim in under_way.load.evict if under_way else ():
+            self._mark_leaving(victim, leaving=False)
+        node = self.nodes[event.node]
+        node.stale_since = now
+        if isinstance(event.error, NodeUnavailable):
+            node.suspect_since = now
+
+    def _unloaded(self, event: Unloaded, now: float) -> None:
+        replica = self.replicas.get(event.replica_id)
+        if replica is None:
+            return
+        node = self.nodes[replica.node]
+        node.state_version = max(node.state_version, event.state_version)
+        node.cycles += 1
+        node.stale_since = now
+        held = replica.model
+        for device in held.devices:
+            share = held.vram_used_mb // len(held.devices)
+            node.free_mb[device] = node.free_mb.get(device, 0) + share
+        for load in self.loads.values():
+            if load.load.node == node.name:
+                load.free_at_start = dict(node.free_mb)
+        node.models.pop(held.id, None)
+        self._forget(replica)
+
+    def _mark_leaving(self, name: ReplicaId, *, leaving: bool) -> None:
+        replica = self.replicas.get(name)
+        if replica is not None:
+            replica.leaving = leaving
+
+    def _in_flight(self, event: InFlightRead, now: float) -> None:
+        for replica in self.replicas.values():
+            if replica.row is None:
+                continue
+            replica.in_flight = event.in_flight.get(replica.row, 0)
+            started = event.started.get(replica.row, 0)
+            if replica.in_flight or started != replica.started:
+                replica.last_used_at = now
+            replica.started = started
+
+
+def cause_of(node: Node) -> str:
+    """Return why a node cannot be used, for messages to people."""
+    if node.cordoned:
+        return "it is drained by an operator"
+    if node.draining:
+        return "it is shutting down"
+    return node.error or "it has not answered yet"
