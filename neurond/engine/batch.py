@@ -10,6 +10,8 @@ copies what it needs during `execute` and keeps no buffer over them, or they can
 No torch here; scheduler, runner and sampler all import this module.
 """
 
+from __future__ import annotations
+
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass

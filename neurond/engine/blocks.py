@@ -5,6 +5,8 @@ counts owners; the prefix cache (`neurond.engine.prefix_cache`) decides what bec
 that has none. Pure bookkeeping: nothing here touches the memory itself.
 """
 
+from __future__ import annotations
+
 from array import array
 from dataclasses import dataclass, field
 

@@ -10,6 +10,8 @@ block first. Hence a block never goes before its successors, and the number of a
 safe name for it for as long as it is needed.
 """
 
+from __future__ import annotations
+
 from array import array
 from collections.abc import Iterable
 

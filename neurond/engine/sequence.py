@@ -3,6 +3,8 @@
 A sequence belongs to one scheduler. Its tokens only grow; its blocks come and go with preemption.
 """
 
+from __future__ import annotations
+
 from array import array
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -44,7 +46,7 @@ class Sequence:
     """Grows with every sequence that is added; older means smaller."""
     priority: int = 0
     principal: str | None = None
-    leader: "Sequence | None" = None
+    leader: Sequence | None = None
     """The request's first choice, whose prompt blocks the others wait for and share."""
     status: SequenceStatus = SequenceStatus.WAITING
     num_computed: int = 0

@@ -1,0 +1,128 @@
+"""A runner without a model: each token is a hash of all that a real one would depend on.
+
+What it "computes" for a token goes into the slot that the batch names and depends on what the
+block table finds for the token before, as keys and values do. A token is chosen by a hash over
+everything the block table finds. So a wrong table, a block that two sequences write, a stale
+cached block or a missed chunk gives other tokens than `expected_tokens`, which knows no blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.errors import CortexError, ErrorInfo
+from neurond.engine.batch import Row, SampledToken, ScheduledBatch
+
+VOCAB_SIZE = 23
+
+
+class FakeRunner:
+    """Keeps its K/V by slot; raises or fails rows where a test asks it to."""
+
+    def __init__(self, block_tokens: int) -> None:
+        self.num_steps = 0
+        self.num_computed_tokens = 0
+        self.last_batch: ScheduledBatch | None = None
+        self.raise_next: CortexError | None = None
+        self.failing_streams: dict[int, ErrorInfo] = {}
+        self._block_tokens = block_tokens
+        self._states: dict[int, int] = {}
+
+    def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
+        check_batch(batch)
+        self.num_steps += 1
+        self.last_batch = batch
+        if self.raise_next is not None:
+            error, self.raise_next = self.raise_next, None
+            raise error
+        self.num_computed_tokens += batch.num_tokens
+        for index in range(batch.num_sequences):
+            self._compute(batch, index)
+        tables = dict(zip(batch.cu_seqlens_q[1:], range(batch.num_sequences), strict=True))
+        return [
+            self._choose(batch, tables[flat + 1], row)
+            for flat, row in zip(batch.sample_rows, batch.rows, strict=True)
+        ]
+
+    def _compute(self, batch: ScheduledBatch, index: int) -> None:
+        table = batch.block_tables[index]
+        for flat in range(batch.cu_seqlens_q[index], batch.cu_seqlens_q[index + 1]):
+            position = batch.positions[flat]
+            before = self._states[self._slot(table, position - 1)] if position else 0
+            state = _state(before, batch.token_ids[flat], position)
+            self._states[batch.slot_mapping[flat]] = state
+
+    def _choose(self, batch: ScheduledBatch, index: int, row: Row) -> SampledToken | ErrorInfo:
+        if row.stream in self.failing_streams:
+            return self.failing_streams[row.stream]
+        table = batch.block_tables[index]
+        states = [self._states[self._slot(table, i)] for i in range(batch.seq_lens_k[index])]
+        counts = row.counts
+        seen = None
+        if counts is not None:
+            seen = (tuple(sorted(counts.prompt)), tuple(sorted(counts.output.items())))
+        return SampledToken(_choice(states, row.seed, row.choice, row.num_output_tokens, seen))
+
+    def _slot(self, table: array[int], position: int) -> int:
+        block, offset = divmod(position, self._block_tokens)
+        return table[block] * self._block_tokens + offset
+
+
+def expected_tokens(
+    prompt: Sequence[int],
+    *,
+    num_tokens: int,
+    sampling: SamplingParams,
+    seed: int,
+    choice: int = 0,
+    num_replayed_tokens: int = 0,
+) -> list[int]:
+    """Return what a sequence gets when it is alone, without blocks, chunks or a batch."""
+    tokens = list(prompt)
+    num_prompt_tokens = len(tokens) - num_replayed_tokens
+    states: list[int] = []
+    for _ in range(num_tokens):
+        for position in range(len(states), len(tokens)):
+            states.append(_state(states[-1] if states else 0, tokens[position], position))
+        seen = None
+        if sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty:
+            output = Counter(tokens[num_prompt_tokens:])
+            seen = (
+                tuple(sorted(set(tokens[:num_prompt_tokens]))),
+                tuple(sorted(output.items())),
+            )
+        tokens.append(_choice(states, seed, choice, len(tokens) - num_prompt_tokens, seen))
+    return tokens[len(prompt) :]
+
+
+def check_batch(batch: ScheduledBatch) -> None:
+    """Assert what `ScheduledBatch` promises."""
+    starts = batch.cu_seqlens_q
+    lengths = [stop - start for start, stop in itertools.pairwise(starts)]
+    assert starts[0] == 0
+    assert starts[-1] == batch.num_tokens == len(batch.positions) == len(batch.slot_mapping)
+    assert min(lengths) >= 1
+    assert lengths[: batch.num_decodes] == [1] * batch.num_decodes
+    assert batch.max_seqlen_q == max(lengths)
+    assert batch.max_seqlen_k == max(batch.seq_lens_k)
+    assert len(batch.block_tables) == batch.num_sequences
+    assert len(set(batch.slot_mapping)) == batch.num_tokens, "two tokens share a slot"
+    for index, length in enumerate(lengths):
+        stop = batch.seq_lens_k[index]
+        positions = batch.positions[starts[index] : starts[index + 1]]
+        assert list(positions) == list(range(stop - length, stop))
+    for flat, row in zip(batch.sample_rows, batch.rows, strict=True):
+        assert batch.positions[flat] + 1 == len(row.token_ids)
+        assert batch.token_ids[flat] == row.token_ids[-1]
+
+
+def _state(before: int, token_id: int, position: int) -> int:
+    return hash((before, token_id, position))
+
+
+def _choice(states: list[int], seed: int, choice: int, num_output_tokens: int, seen: object) -> int:
+    return hash((tuple(states), seed, choice, num_output_tokens, seen)) % VOCAB_SIZE

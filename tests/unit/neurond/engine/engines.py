@@ -1,0 +1,107 @@
+"""Engines over the fake runner, and requests for them."""
+
+from cortex_core.canonical import FinishReason, SamplingParams
+from cortex_core.ids import RequestId
+from neurond.engine.config import SchedulerConfig
+from neurond.engine.engine import Engine, EngineRequest, StepOutput
+from tests.fakes.fake_runner import FakeRunner, expected_tokens
+
+BLOCK_TOKENS = 4
+
+
+def new_engine(
+    *,
+    num_blocks: int = 64,
+    context_tokens: int = 128,
+    max_sequences: int = 8,
+    step_tokens: int = 16,
+    max_waiting: int = 64,
+) -> tuple[Engine, FakeRunner]:
+    runner = FakeRunner(BLOCK_TOKENS)
+    config = SchedulerConfig(
+        num_blocks=num_blocks,
+        context_tokens=context_tokens,
+        block_tokens=BLOCK_TOKENS,
+        max_sequences=max_sequences,
+        step_tokens=step_tokens,
+        max_waiting=max_waiting,
+    )
+    return Engine(runner, config), runner
+
+
+def request(
+    stream: int,
+    prompt: range | list[int],
+    *,
+    max_tokens: int = 4,
+    n: int = 1,
+    sampling: SamplingParams | None = None,
+    num_replayed_tokens: int = 0,
+    eos_token_ids: tuple[int, ...] = (),
+    priority: int = 0,
+    principal: str | None = None,
+) -> EngineRequest:
+    """Return a request whose id and seed follow from its first stream."""
+    return EngineRequest(
+        request_id=RequestId(f"r{stream}"),
+        first_stream=stream,
+        prompt_token_ids=list(prompt),
+        sampling=sampling or SamplingParams(),
+        max_tokens=max_tokens,
+        seed=stream,
+        n=n,
+        num_replayed_tokens=num_replayed_tokens,
+        eos_token_ids=eos_token_ids,
+        priority=priority,
+        principal=principal,
+    )
+
+
+def alone(asked: EngineRequest, choice: int = 0) -> list[int]:
+    """Return the tokens a choice gets if nothing but `max_tokens` ends it."""
+    return expected_tokens(
+        asked.prompt_token_ids,
+        num_tokens=asked.max_tokens,
+        sampling=asked.sampling,
+        seed=asked.seed,
+        choice=choice,
+        num_replayed_tokens=asked.num_replayed_tokens,
+    )
+
+
+class Told:
+    """All that an engine has told, stream by stream and request by request."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[int, list[int]] = {}
+        self.reasons: dict[int, FinishReason] = {}
+        self.cached: dict[RequestId, int] = {}
+        self.failed: dict[RequestId, str] = {}
+
+    def take(self, output: StepOutput) -> None:
+        """Add a step's output, asserting that nothing comes after an end or twice."""
+        for request_id, cached_tokens in output.admitted:
+            assert request_id not in self.cached
+            self.cached[request_id] = cached_tokens
+        for stream, token, reason in output.tokens:
+            assert stream not in self.reasons
+            self.tokens.setdefault(stream, []).append(token.token_id)
+            if reason is not None:
+                self.reasons[stream] = reason
+        for stream, reason in output.finished:
+            assert stream not in self.reasons
+            self.reasons[stream] = reason
+        for request_id, error in output.failed:
+            assert request_id not in self.failed
+            self.failed[request_id] = error.code
+
+
+def run(engine: Engine, *, max_steps: int = 500) -> Told:
+    """Step until there is no work, checking the books after each step."""
+    told = Told()
+    for _ in range(max_steps):
+        if not engine.has_work():
+            return told
+        told.take(engine.step())
+        engine.check()
+    raise AssertionError(f"still at work after {max_steps} steps")

@@ -1,0 +1,210 @@
+"""Whatever happens around it, a stream's tokens are those it would get alone; and all ends.
+
+A state machine adds, cancels, finishes, pauses and resumes requests between steps, over pools
+from roomy to so small that sequences put each other out all the time.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.errors import ContextLengthExceeded, ErrorInfo, OutOfMemory, QueueFull
+from neurond.engine.engine import EngineRequest
+from tests.fakes.fake_runner import VOCAB_SIZE
+from tests.unit.neurond.engine.engines import Told, alone, new_engine, request
+
+SAMPLINGS = (
+    SamplingParams(),
+    SamplingParams(frequency_penalty=0.5),
+    SamplingParams(stop_token_ids=(1, 2)),
+    SamplingParams(ignore_eos=True),
+)
+EOS_TOKEN_IDS = (3, VOCAB_SIZE - 1)
+# Few beginnings, so that prompts share blocks, and of all lengths around the block size.
+PROMPTS = st.builds(
+    lambda beginning, length, tail: [*([beginning] * length), *tail],
+    st.integers(0, 1),
+    st.integers(0, 17),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """`asked` maps each stream to its request and choice; `told` is all that came back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = Told()
+        self.asked: dict[int, tuple[EngineRequest, int]] = {}
+        self.cancelled: set[int] = set()
+        self.stopped: set[int] = set()
+        self.next_stream = 0
+
+    @initialize(
+        num_blocks=st.integers(1, 20), max_sequences=st.integers(1, 5), extra=st.integers(0, 14)
+    )
+    def start(self, num_blocks: int, max_sequences: int, extra: int) -> None:
+        self.engine, self.runner = new_engine(
+            num_blocks=num_blocks,
+            context_tokens=40,
+            max_sequences=max_sequences,
+            step_tokens=max_sequences + extra,
+            max_waiting=8,
+        )
+        self.limit_tokens = min(40, num_blocks * 4)
+
+    @rule(
+        prompt=PROMPTS,
+        n=st.integers(1, 3),
+        max_tokens=st.integers(1, 20),
+        num_replayed_tokens=st.integers(0, 4),
+        sampling=st.sampled_from(SAMPLINGS),
+        priority=st.integers(0, 1),
+        principal=st.sampled_from((None, "a", "b")),
+    )
+    def add(self, prompt, n, max_tokens, num_replayed_tokens, sampling, priority, principal):
+        asked = request(
+            self.next_stream,
+            prompt,
+            n=n,
+            max_tokens=max_tokens,
+            num_replayed_tokens=min(num_replayed_tokens, len(prompt) - 1),
+            sampling=sampling,
+            eos_token_ids=EOS_TOKEN_IDS,
+            priority=priority,
+            principal=principal,
+        )
+        self.next_stream += n
+        try:
+            self.engine.add(asked)
+        except (ContextLengthExceeded, OutOfMemory):
+            assert len(prompt) >= self.limit_tokens
+        except QueueFull:
+            assert self.engine.num_waiting > 0
+        else:
+            for choice in range(n):
+                self.asked[asked.first_stream + choice] = (asked, choice)
+
+    @rule(num_steps=st.integers(1, 4))
+    def step(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.take_step()
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def cancel(self, data: st.DataObject) -> None:
+        asked, _ = self.asked[data.draw(st.sampled_from(sorted(self.asked)))]
+        streams = range(asked.first_stream, asked.first_stream + asked.n)
+        self.cancelled |= {stream for stream in streams if not self.has_ended(stream)}
+        self.engine.cancel(asked.request_id)
+        self.take_step()
+        assert all(self.has_ended(stream) for stream in streams)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def finish(self, data: st.DataObject) -> None:
+        stream = data.draw(st.sampled_from(sorted(self.asked)))
+        if not self.has_ended(stream):
+            self.stopped.add(stream)
+        self.engine.finish(stream)
+        self.take_step()
+        assert self.has_ended(stream)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def pause(self, data: st.DataObject) -> None:
+        stream = data.draw(st.sampled_from(sorted(self.asked)))
+        self.engine.pause(stream)
+        before = len(self.told.tokens.get(stream, ()))
+        self.take_step()
+        assert len(self.told.tokens.get(stream, ())) == before
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def resume(self, data: st.DataObject) -> None:
+        self.engine.resume(data.draw(st.sampled_from(sorted(self.asked))))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def fail_row(self, data: st.DataObject) -> None:
+        stream = data.draw(st.sampled_from(sorted(self.asked)))
+        self.runner.failing_streams[stream] = ErrorInfo("internal_error", "cannot sample: NaN")
+
+    @rule()
+    def fail_step(self) -> None:
+        computed = self.runner.num_computed_tokens
+        self.runner.raise_next = OutOfMemory("cannot compute the step: no memory")
+        output = self.engine.step()
+        self.told.take(output)
+        self.runner.raise_next = None
+        assert not output.tokens
+        assert self.runner.num_computed_tokens == computed
+
+    @invariant()
+    def books_are_right(self) -> None:
+        self.engine.check()
+
+    @invariant()
+    def tokens_are_those_of_a_stream_alone(self) -> None:
+        for stream, tokens in self.told.tokens.items():
+            asked, choice = self.asked[stream]
+            assert tokens == alone(asked, choice)[: len(tokens)]
+
+    def teardown(self) -> None:
+        # Paused streams hold up nobody; when they are resumed they end as well.
+        self.run_dry()
+        for stream in self.asked:
+            self.engine.resume(stream)
+        self.run_dry()
+        assert self.engine.scheduler.num_available_blocks == self.engine.scheduler.config.num_blocks
+        for stream in self.asked:
+            self.check_end(stream)
+
+    def take_step(self) -> None:
+        had_work = self.engine.has_work()
+        output = self.engine.step()
+        self.told.take(output)
+        told = output.tokens or output.finished or output.failed
+        assert had_work or not told
+
+    def run_dry(self) -> None:
+        """Step until nothing is left; each step computes something or tells something."""
+        bound = 100 + 20 * sum(
+            len(asked.prompt_token_ids) + asked.max_tokens for asked, _ in self.asked.values()
+        )
+        for _ in range(bound):
+            if not self.engine.has_work():
+                break
+            computed = self.runner.num_computed_tokens
+            output = self.engine.step()
+            self.told.take(output)
+            self.engine.check()
+            assert self.runner.num_computed_tokens > computed or output.finished
+        assert not self.engine.has_work(), "sequences put each other out for ever"
+        self.tokens_are_those_of_a_stream_alone()
+
+    def has_ended(self, stream: int) -> bool:
+        asked, _ = self.asked[stream]
+        return stream in self.told.reasons or asked.request_id in self.told.failed
+
+    def check_end(self, stream: int) -> None:
+        asked, _ = self.asked[stream]
+        reason = self.told.reasons.get(stream)
+        tokens = self.told.tokens.get(stream, [])
+        if reason is None:
+            assert asked.request_id in self.told.failed
+        elif reason == "cancelled":
+            assert stream in self.cancelled
+        elif stream not in self.stopped:
+            eos = () if asked.sampling.ignore_eos else EOS_TOKEN_IDS
+            stops = {*eos, *asked.sampling.stop_token_ids}
+            assert not stops & set(tokens[:-1])
+            assert (tokens[-1] in stops) == (reason == "stop")
+            if reason == "length":
+                most = min(asked.max_tokens, self.limit_tokens - len(asked.prompt_token_ids))
+                assert len(tokens) == most
+
+
+EngineMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestEngineMachine = EngineMachine.TestCase
