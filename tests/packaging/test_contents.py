@@ -1,0 +1,93 @@
+"""What is in the packages, and whether systemd takes the units."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.conftest import REPOSITORY, Packages, require
+
+
+def run(
+    *command: str, cwd: Path | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_every_spec_makes_a_binary_and_a_source_package(packages: Packages) -> None:
+    assert sorted(packages.binary) == ["cortexd", "neurond", "neurond-runtime-cpu"]
+    assert len(packages.source) == 3
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        ("cortexd", "/usr/bin/cortex"),
+        ("cortexd", "/usr/lib/systemd/system/cortexd.service"),
+        ("cortexd", "/etc/cortex/models.toml"),
+        ("neurond", "/usr/bin/neuron"),
+        ("neurond", "/usr/lib/systemd/system/neurond.service"),
+        ("neurond", "/usr/lib/modules-load.d/neurond.conf"),
+        ("neurond", "/etc/neuron/neuron.toml"),
+    ],
+)
+def test_package_holds(packages: Packages, package: str, expected: str) -> None:
+    listing = run("rpm", "-qpl", str(packages.binary[package])).stdout.splitlines()
+    assert expected in listing
+
+
+@pytest.mark.parametrize("package", ["cortexd", "neurond"])
+def test_configuration_survives_updates(packages: Packages, package: str) -> None:
+    configs = run("rpm", "-qpc", str(packages.binary[package])).stdout.splitlines()
+    assert configs
+    assert all(name.startswith("/etc/") for name in configs)
+
+
+def test_node_package_names_its_runtime(packages: Packages) -> None:
+    needs = run("rpm", "-qpR", str(packages.binary["neurond"])).stdout
+    offers = run("rpm", "-qp", "--provides", str(packages.binary["neurond-runtime-cpu"])).stdout
+    assert "neurond-runtime(abi) = 1" in needs
+    assert "neurond-runtime(abi) = 1" in offers
+
+
+def test_private_libraries_are_neither_offered_nor_asked_for(packages: Packages) -> None:
+    runtime = str(packages.binary["neurond-runtime-cpu"])
+    assert "libtorch" not in run("rpm", "-qp", "--provides", runtime).stdout
+    assert "libtorch" not in run("rpm", "-qpR", runtime).stdout
+
+
+def test_rpmlint_finds_no_error(packages: Packages) -> None:
+    require("rpmlint")
+    targets = [str(packages.binary["cortexd"]), str(packages.binary["neurond"])]
+    specs = [str(p) for p in sorted((REPOSITORY / "rpm").glob("*.spec"))]
+    checked = run("rpmlint", "-c", str(REPOSITORY / "rpm" / "rpmlint.toml"), *targets, *specs)
+    assert " 0 errors" in checked.stdout, checked.stdout
+
+
+@pytest.mark.parametrize("unit", ["cortexd.service", "neurond.service"])
+def test_systemd_takes_the_unit(root: Path, tmp_path: Path, unit: str) -> None:
+    require("systemd-analyze")
+    text = (root / "usr/lib/systemd/system" / unit).read_text()
+    # The program does not lie at its installed place here; everything else is checked as it is.
+    lines = [line for line in text.splitlines() if not line.startswith("Documentation=")]
+    local = ["ExecStart=/bin/true" if line.startswith("ExecStart=") else line for line in lines]
+    (tmp_path / unit).write_text("\n".join(local) + "\n")
+    verified = run("systemd-analyze", "verify", str(tmp_path / unit))
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stderr == ""
+    exposure = run("systemd-analyze", "security", "--offline=true", str(tmp_path / unit))
+    level = float(exposure.stdout.rsplit(":", 1)[1].split()[0])
+    assert level < 2.5
+
+
+@pytest.mark.parametrize("daemon", ["cortexd", "neurond"])
+def test_users_are_made_from_sysusers(root: Path, tmp_path: Path, daemon: str) -> None:
+    require("systemd-sysusers")
+    (tmp_path / "etc").mkdir()
+    text = (root / f"usr/lib/sysusers.d/{daemon}.conf").read_text()
+    made = run("systemd-sysusers", f"--root={tmp_path}", "-", stdin=text)
+    assert made.returncode == 0, made.stderr
+    user = {"cortexd": "cortex", "neurond": "neuron"}[daemon]
+    assert f"{user}:" in (tmp_path / "etc/passwd").read_text()

