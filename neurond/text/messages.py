@@ -1,0 +1,139 @@
+"""Canonical messages to the dictionaries that chat templates read. Pure."""
+
+import msgspec
+
+from cortex_core.canonical import (
+    ChatPrompt,
+    JsonObject,
+    MediaPart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    Tool,
+    ToolCallPart,
+    ToolResultPart,
+)
+from cortex_core.errors import WrongModality
+
+TemplateMessage = JsonObject
+
+
+def template_messages(prompt: ChatPrompt) -> list[TemplateMessage]:
+    """Return the conversation as templates written for transformers expect it.
+
+    Text of one turn is one string, its parts on lines of their own; call arguments are parsed.
+
+    Raises:
+        WrongModality: a turn carries an image, audio or a file, and no model here takes those.
+    """
+    return [
+        rendered
+        for place, message in enumerate(prompt.messages)
+        for rendered in _render(message, f"messages[{place}]")
+    ]
+
+
+def template_tools(prompt: ChatPrompt) -> list[JsonObject] | None:
+    """Return the tools, or None where the model is to know of none."""
+    if not prompt.tools or prompt.tool_choice.mode == "none":
+        return None
+    return [_tool(tool) for tool in prompt.tools]
+
+
+def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation for a template that refused it as it is.
+
+    Some templates take a system message in the first place only, and turns of user and assistant
+    in strict alternation. Later system messages become user turns, where they stand, so that the
+    front of the prompt stays the same; adjacent turns of one role become one.
+    """
+    result: list[TemplateMessage] = []
+    for message in messages:
+        role = message["role"]
+        if role == "system" and result:
+            message = {**message, "role": "user"}
+        if result and _mergeable(result[-1], message):
+            joined = f"{result[-1]['content']}\n\n{message['content']}"
+            result[-1] = {**result[-1], "content": joined}
+        else:
+            result.append(message)
+    return result
+
+
+def without_leading_system(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with a leading system message put in front of the first user turn."""
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return messages
+    system, user = messages[0], messages[1]
+    joined = {**user, "content": f"{system['content']}\n\n{user['content']}"}
+    return [joined, *messages[2:]]
+
+
+def _mergeable(first: TemplateMessage, second: TemplateMessage) -> bool:
+    plain = {"role", "content"}
+    return first["role"] == second["role"] and set(first) <= plain and set(second) <= plain
+
+
+def _render(message: Message, path: str) -> list[TemplateMessage]:
+    _refuse_media(message.content, path)
+    results = [part for part in message.content if isinstance(part, ToolResultPart)]
+    if results:
+        return [_tool_result(part, message.name, path) for part in results]
+    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+    rendered: TemplateMessage = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": "\n".join(texts),
+    }
+    reasoning = [part.text for part in message.content if isinstance(part, ReasoningPart)]
+    if reasoning:
+        rendered["reasoning_content"] = "\n".join(reasoning)
+    calls = [part for part in message.content if isinstance(part, ToolCallPart)]
+    if calls:
+        rendered["tool_calls"] = [_tool_call(part) for part in calls]
+    if message.name is not None:
+        rendered["name"] = message.name
+    return [rendered]
+
+
+def _tool_result(part: ToolResultPart, name: str | None, path: str) -> TemplateMessage:
+    _refuse_media(part.content, path)
+    texts = [inner.text for inner in part.content if isinstance(inner, TextPart)]
+    rendered: TemplateMessage = {
+        "role": "tool",
+        "content": "\n".join(texts),
+        "tool_call_id": part.call_id,
+    }
+    if name is not None:
+        rendered["name"] = name
+    return rendered
+
+
+def _tool_call(part: ToolCallPart) -> JsonObject:
+    try:
+        arguments = msgspec.json.decode(part.arguments.encode()) if part.arguments else {}
+    except msgspec.DecodeError:
+        # What the model wrote was no JSON; the template gets it as it was.
+        arguments = part.arguments
+    return {
+        "id": part.id,
+        "type": "function",
+        "function": {"name": part.name, "arguments": arguments},
+    }
+
+
+def _tool(tool: Tool) -> JsonObject:
+    function: JsonObject = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": function}
+
+
+def _refuse_media(parts: tuple[object, ...], path: str) -> None:
+    for place, part in enumerate(parts):
+        if isinstance(part, MediaPart):
+            raise WrongModality(
+                f"cannot read {path}.content[{place}]: the model takes text only, and this is "
+                f"{part.media_type or part.kind}",
+                param=f"{path}.content[{place}]",
+            )

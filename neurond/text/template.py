@@ -1,0 +1,161 @@
+"""Chat templates: sandboxed jinja2, with the environment that transformers gives them."""
+
+import json
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from cortex_core.canonical import ChatPrompt
+from cortex_core.errors import CortexError, InternalError, InvalidRequest
+from neurond.text.messages import (
+    TemplateMessage,
+    accommodated,
+    template_messages,
+    template_tools,
+    without_leading_system,
+)
+
+JINJA_FILE: Final = "<template>"
+"""How jinja names the code it makes from a template that came as text."""
+RESERVED: Final = frozenset({"messages", "tools", "add_generation_prompt"})
+
+
+class _Refused(jinja2.TemplateError):
+    """The template called `raise_exception`: it does not take this conversation."""
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks assistant text for training; here it is just its content."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class ChatTemplate:
+    """A model's chat template, compiled. Rendering changes nothing and is safe between threads.
+
+    Args:
+        source: Jinja text.
+        model: names the model in errors.
+        special_tokens: `bos_token` and the like, as variables of the template.
+        now: the clock behind `strftime_now`.
+
+    Raises:
+        InvalidRequest: the text is no valid template; the message has the line.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        model: str,
+        special_tokens: dict[str, str],
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._model = model
+        self._special_tokens = special_tokens
+        environment = _environment(now)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as ex:
+            raise InvalidRequest(
+                f"cannot use the chat template of {model}: line {ex.lineno}: {ex.message}",
+                param="chat_template",
+            ) from ex
+
+    def render(self, prompt: ChatPrompt) -> str:
+        """Return the prompt's text, up to where the assistant's answer begins.
+
+        A template that refuses the order of roles is asked again with the conversation in a form
+        that every template takes; see `neurond.text.messages.accommodated`.
+
+        Raises:
+            WrongModality: the conversation has more than text.
+            InvalidRequest: the template refuses the conversation.
+            InternalError: the template fails; the message has the line.
+        """
+        messages = template_messages(prompt)
+        refusal: _Refused | None = None
+        accommodating = accommodated(messages)
+        for form in (messages, accommodating, without_leading_system(accommodating)):
+            try:
+                return self._render(prompt, form)
+            except _Refused as ex:
+                refusal = refusal or ex
+        raise InvalidRequest(
+            f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
+            param="messages",
+        ) from refusal
+
+    def _render(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
+        variables: dict[str, Any] = dict(self._special_tokens)
+        if prompt.reasoning_effort is not None:
+            variables["reasoning_effort"] = prompt.reasoning_effort
+        variables |= {
+            name: value for name, value in prompt.template_kwargs.items() if name not in RESERVED
+        }
+        try:
+            return self._template.render(
+                messages=messages,
+                tools=template_tools(prompt),
+                documents=None,
+                add_generation_prompt=True,
+                **variables,
+            )
+        except (_Refused, CortexError):
+            raise
+        except Exception as ex:  # a template can raise whatever Python can
+            raise InternalError(
+                f"cannot render the conversation: the chat template of {self._model} fails in "
+                f"line {_line(ex)}: {type(ex).__name__}: {ex}"
+            ) from ex
+
+
+def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda layout: now().strftime(layout)
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # jinja's own filter escapes HTML characters, which a prompt must not have.
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise _Refused(message)
+
+
+def _line(error: Exception) -> int:
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(
+        (frame.lineno or 0 for frame in reversed(frames) if frame.filename == JINJA_FILE), 0
+    )

@@ -1,0 +1,53 @@
+"""A model's tokenizer, read from its prepared folder."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from cortex_core.errors import ModelLoadFailed
+from neurond.sources.prepared import PreparedModel
+from neurond.text.pieces import TokenPieces
+
+
+class ModelTokenizer:
+    """Text to token ids. Encoding releases the GIL and is safe between threads.
+
+    Attributes:
+        pieces: the way back, token by token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prepared: PreparedModel) -> None:
+        self._tokenizer = tokenizer
+        self.pieces = TokenPieces(tokenizer)
+        self.vocab_size = prepared.vocab_size
+        self._bos_id = (
+            tokenizer.token_to_id(prepared.bos_token)
+            if prepared.adds_bos and prepared.bos_token is not None
+            else None
+        )
+
+    @classmethod
+    def read(cls, folder: Path, prepared: PreparedModel) -> "ModelTokenizer":
+        """Read `tokenizer.json`; takes up to two seconds for a large vocabulary.
+
+        Raises:
+            ModelLoadFailed: the file is absent or no tokenizer.
+        """
+        path = folder / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as ex:  # the library raises bare Exception
+            raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return cls(tokenizer, prepared)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of a plain prompt, with the model's begin token if it wants one."""
+        ids = self.encode_rendered(text)
+        return ids if self._bos_id is None else [self._bos_id, *ids]
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Return the ids of a rendered conversation; its special tokens are in the text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
