@@ -1,5 +1,7 @@
 """Framing of server-sent events, and the JSON text inside a frame."""
 
+import re
+
 import msgspec
 
 _encode = msgspec.json.encode
@@ -11,6 +13,7 @@ _ESCAPED = {
     "\u2028".encode(): rb"\u2028",
     "\u2029".encode(): rb"\u2029",
 }
+_LINE_END = re.compile("[\x85\u2028\u2029]")
 
 
 def json_bytes(value: object) -> bytes:
@@ -21,7 +24,9 @@ def json_bytes(value: object) -> bytes:
 def json_text(text: str) -> bytes:
     """Return `text` as a JSON string that is safe inside one line of a frame."""
     encoded = _encode(text)
-    return encoded if text.isascii() else _escape_line_ends(encoded)
+    if text.isascii() or _LINE_END.search(text) is None:
+        return encoded
+    return _escape_line_ends(encoded)
 
 
 def data_frame(payload: bytes) -> bytes:
@@ -40,6 +45,8 @@ def comment(text: str) -> bytes:
 
 
 def _escape_line_ends(encoded: bytes) -> bytes:
+    if encoded.isascii():
+        return encoded
     for raw, escaped in _ESCAPED.items():
         if raw in encoded:
             encoded = encoded.replace(raw, escaped)
