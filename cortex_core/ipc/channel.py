@@ -40,6 +40,13 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], frames: list[bytes], expected_f
         raise ProtocolError(f"cannot decode message of {len(frames[-1])} bytes: {ex}") from ex
 
 
+def _close(owner: ZmqSocket | BoundSocket, linger_s: float) -> None:
+    if isinstance(owner, BoundSocket):
+        owner.close(linger_s=linger_s)
+    else:
+        owner.close(linger=round(linger_s * 1000))
+
+
 class _LoopChannel(Generic[M]):
     """The part of both asyncio channels that watches the socket. Loop thread only."""
 
@@ -87,8 +94,11 @@ class _LoopChannel(Generic[M]):
             finally:
                 self._waiter = None
 
-    def close(self) -> None:
-        """Stop watching and close the socket; unsent messages are dropped. Idempotent."""
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Stop watching and close the socket. Idempotent.
+
+        What is not sent yet has `linger_s` to leave; ending the ZeroMQ context waits for it.
+        """
         if self._socket.closed:
             return
         self._loop.remove_reader(self._fd)
@@ -96,7 +106,7 @@ class _LoopChannel(Generic[M]):
             self._again.cancel()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(InternalError(_CLOSED))
-        self._owner.close()
+        _close(self._owner, linger_s)
 
     def _receive(self) -> list[bytes] | None:
         if self._socket.closed:
@@ -230,9 +240,12 @@ class BlockingChannel(Generic[M]):
             except ProtocolError as ex:
                 _log.error("message dropped: %s", ex.message)
 
-    def close(self) -> None:
-        """Close the socket; unsent messages are dropped. Idempotent."""
-        self._owner.close()
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Close the socket. Idempotent.
+
+        What is not sent yet has `linger_s` to leave; ending the ZeroMQ context waits for it.
+        """
+        _close(self._owner, linger_s)
 
 
 def wait_readable(

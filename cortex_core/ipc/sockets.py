@@ -79,10 +79,10 @@ class BoundSocket:
         self.path = path
         self._inode = inode
 
-    def close(self) -> None:
-        """Close the socket without waiting for unsent messages, and remove the file. Idempotent."""
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Close the socket, leaving unsent messages `linger_s`, and remove the file. Idempotent."""
         if not self.socket.closed:
-            self.socket.close(linger=0)
+            self.socket.close(linger=round(linger_s * 1000))
             with contextlib.suppress(FileNotFoundError):
                 if self.path.stat().st_ino == self._inode:
                     self.path.unlink()
