@@ -1,9 +1,9 @@
 """The prepare process: writes what the daemon needs of a model so that it never needs transformers.
 
-`python -m neurond.sources.prepare FOLDER MODEL_ID` reads the weights' own description in FOLDER
-and writes tokenizer.json, config.json, chat_template.jinja and, last, model.json. It is the only
-code outside the actor that imports transformers, inside functions because that takes seconds, in a
-process that ends soon.
+`python -m neurond.sources.prepare FOLDER MODEL_ID DEATH_FD PARENT_PID` reads the weights' own
+description in FOLDER and writes tokenizer.json, config.json, chat_template.jinja and, last,
+model.json. It is the only code outside the actor that imports transformers, inside functions
+because that takes seconds, in a process that ends soon.
 
 On failure it prints one JSON `ErrorInfo` on stdout and exits with status 1.
 """
@@ -18,6 +18,7 @@ import msgspec
 
 from cortex_core.errors import CortexError, ModelLoadFailed
 from cortex_core.ids import ModelId
+from cortex_core.ipc.child import die_with_parent
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
@@ -226,7 +227,8 @@ def main(arguments: list[str]) -> int:
     """Run the process; returns its exit status."""
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    folder, model_id = arguments
+    folder, model_id, death_fd, parent_pid = arguments
+    die_with_parent(int(death_fd), int(parent_pid))
     try:
         prepare(Path(folder), ModelId(model_id))
     except CortexError as ex:

