@@ -16,7 +16,7 @@ is to be done, in order.
 | ready           | unload, busy            | draining  |                                   |
 | ready           | unload, idle or forced  | unloading | Unload                            |
 | draining        | drained, or forced      | unloading | Unload                            |
-| draining        | actor_died              | unloaded  | Settle(error)                     |
+| draining        | actor_died              | unloaded  | Settle(None)                      |
 | unloading       | unloaded or actor_died  | unloaded  | Settle(None)                      |
 | fetching        | unload                  | unloaded  | Abandon, Settle(error)            |
 

@@ -1,0 +1,242 @@
+"""The requests that one life of an actor has in flight, and where their tokens go.
+
+Lives on the supervisor's loop. It allocates prompt ranges and stream ids, turns what the actor
+says into items of `TokenStream`s, and forgets a request when its last finish record, or its
+failure, has come; a client that has left does not end that earlier, because the engine still has
+the request until then.
+
+Records from the ring are moved to streams at once and never wait for a reader: see
+`neurond.supervisor.streams` for why the buffers stay bounded all the same.
+"""
+
+import logging
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from cortex_core.errors import CortexError, Overloaded, QueueFull, error_from_info
+from cortex_core.ids import ModelId, RequestId
+from cortex_core.ipc.arena import Arena
+from neurond import protocol
+from neurond.ring_records import FinishRecord, decode_record
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.supervisor.streams import TokenStream
+
+RETRY_AFTER_S = 1.0
+_TOKEN_BYTES = 4
+
+_log = logging.getLogger(__name__)
+
+
+class ActorCommands(Protocol):
+    """The way to the actor."""
+
+    def send_control(self, command: protocol.Command) -> None:
+        """Send what must arrive; never raises (an actor that takes no control is killed)."""
+        ...
+
+    def send_data(self, command: protocol.Command) -> None:
+        """Send work.
+
+        Raises:
+            Overloaded: the actor has too much of it unread.
+        """
+        ...
+
+
+class _Request:
+    """One request in flight; its stream's way back to the actor."""
+
+    def __init__(self, job: EngineJob, engine_id: RequestId, first_stream: int) -> None:
+        self.engine_id = engine_id
+        self.model_id = job.model_id
+        self.first_stream = first_stream
+        self.open_streams = set(range(first_stream, first_stream + job.n))
+        self.prompt_offset: int | None = None
+        self.admitted = False
+        self.commands: ActorCommands
+        self.stream: TokenStream
+
+    def pause(self, choice: int) -> None:
+        self._send(choice, protocol.Pause)
+
+    def resume(self, choice: int) -> None:
+        self._send(choice, protocol.Resume)
+
+    def finish(self, choice: int) -> None:
+        self._send(choice, protocol.FinishStream)
+
+    def cancel(self) -> None:
+        if self.open_streams:
+            self.commands.send_control(protocol.Cancel(self.engine_id))
+
+    def _send(self, choice: int, command: Callable[[int], protocol.Command]) -> None:
+        stream = self.first_stream + choice
+        if stream in self.open_streams:
+            self.commands.send_control(command(stream))
+
+
+class InFlight:
+    """Requests by stream and by id, for one life of one actor.
+
+    `on_end` is called with the model of each request that has ended, behind its last item.
+    """
+
+    def __init__(
+        self,
+        commands: ActorCommands,
+        prompt_area: "memoryview[int]",
+        *,
+        max_requests: int,
+        on_end: Callable[[ModelId], None],
+    ) -> None:
+        self._commands = commands
+        self._prompt_area = prompt_area
+        self._arena = Arena(len(prompt_area))
+        self._max_requests = max_requests
+        self._on_end = on_end
+        self._requests: dict[RequestId, _Request] = {}
+        self._by_stream: dict[int, _Request] = {}
+        self._next_stream = 1
+        self._accepted = 0
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def counts(self, model_id: ModelId) -> tuple[int, int]:
+        """Return how many requests of a model the engine computes, and how many wait for it."""
+        admitted = [r.admitted for r in self._requests.values() if r.model_id == model_id]
+        return sum(admitted), len(admitted) - sum(admitted)
+
+    def submit(self, job: EngineJob) -> TokenStream:
+        """Send a request to the actor.
+
+        Raises:
+            QueueFull: `max_requests` are in flight.
+            Overloaded: the prompt area or the actor's socket is full.
+        """
+        if len(self._requests) >= self._max_requests:
+            raise QueueFull(
+                f"cannot take the request: {len(self._requests)} are in flight on this device, "
+                "which is the limit; retry later",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._accepted += 1
+        # A client may use an id twice; towards the actor it must be unique.
+        engine_id = RequestId(f"{job.request_id}.{self._accepted}")
+        request = _Request(job, engine_id, self._next_stream)
+        request.commands = self._commands
+        request.stream = TokenStream(job.n, request)
+        offset = self._place_prompt(job)
+        try:
+            self._commands.send_data(_generate(job, request, offset))
+        except CortexError:
+            self._arena.free(offset)
+            raise
+        request.prompt_offset = offset
+        self._next_stream += job.n
+        self._requests[engine_id] = request
+        self._by_stream |= dict.fromkeys(request.open_streams, request)
+        return request.stream
+
+    def admitted(self, notice: protocol.Admitted) -> None:
+        """The engine has copied the prompt and begins with it."""
+        request = self._requests.get(notice.request_id)
+        if request is not None:
+            request.admitted = True
+            self._free_prompt(request)
+            request.stream.deliver(Admitted(notice.cached_tokens))
+
+    def records(self, records: Iterable[bytes]) -> None:
+        """Take records off the ring.
+
+        Raises:
+            ProtocolError: one of them is no record; the actor is not to be trusted any more.
+        """
+        for data in records:
+            record = decode_record(data)
+            request = self._by_stream.get(record.stream)
+            if request is None:
+                _log.error("token record without a request stream=%d", record.stream)
+                continue
+            index = record.stream - request.first_stream
+            if isinstance(record, FinishRecord):
+                request.stream.deliver(ChoiceFinished(index, record.reason))
+                self._end_stream(request, record.stream)
+            else:
+                item = Token(index, record.token_id, record.logprob, record.top)
+                request.stream.deliver(item)
+
+    def request_failed(self, notice: protocol.RequestFailed) -> None:
+        """The engine gave a request up."""
+        request = self._requests.get(notice.request_id)
+        if request is not None:
+            self._end(request, error_from_info(notice.error))
+
+    def fail_all(self, error: CortexError) -> None:
+        """End every request: the actor is gone, or is about to be."""
+        for request in list(self._requests.values()):
+            self._end(request, error)
+
+    def cancel_all(self, error: CortexError) -> None:
+        """Fail every stream and have the engine drop its request; the records still come."""
+        for request in self._requests.values():
+            request.stream.fail(error)
+            request.cancel()
+
+    def _place_prompt(self, job: EngineJob) -> int:
+        token_ids = array("i", job.prompt_token_ids)
+        token_ids.extend(job.replayed_token_ids)
+        data = token_ids.tobytes()
+        offset = self._arena.allocate(len(data))
+        if offset is None:
+            raise Overloaded(
+                f"cannot take the request: its prompt has {len(data)} bytes of token ids, and "
+                f"{self._arena.largest_free_bytes} of {self._arena.size_bytes} are free for "
+                "prompts on their way to the device; retry later",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._prompt_area[offset : offset + len(data)] = data
+        return offset
+
+    def _free_prompt(self, request: _Request) -> None:
+        if request.prompt_offset is not None:
+            self._arena.free(request.prompt_offset)
+            request.prompt_offset = None
+
+    def _end_stream(self, request: _Request, stream: int) -> None:
+        del self._by_stream[stream]
+        request.open_streams.discard(stream)
+        if not request.open_streams:
+            self._forget(request)
+
+    def _end(self, request: _Request, error: CortexError) -> None:
+        for stream in request.open_streams:
+            del self._by_stream[stream]
+        request.open_streams.clear()
+        request.stream.fail(error)
+        self._forget(request)
+
+    def _forget(self, request: _Request) -> None:
+        self._free_prompt(request)
+        del self._requests[request.engine_id]
+        self._on_end(request.model_id)
+
+
+def _generate(job: EngineJob, request: _Request, offset: int) -> protocol.Generate:
+    return protocol.Generate(
+        request_id=request.engine_id,
+        model_id=job.model_id,
+        first_stream=request.first_stream,
+        n=job.n,
+        prompt_offset=offset,
+        num_prompt_tokens=len(job.prompt_token_ids) + len(job.replayed_token_ids),
+        num_replayed_tokens=len(job.replayed_token_ids),
+        sampling=job.sampling,
+        max_tokens=job.max_tokens,
+        seed=job.seed,
+        eos_token_ids=job.eos_token_ids,
+        response_format=job.response_format,
+        priority=job.priority,
+        principal=job.principal,
+    )

@@ -1,0 +1,163 @@
+"""One life of an actor: its process, and the sockets and segments made for it alone.
+
+Opened for each spawn and closed when the process has been reaped, by the device's handle, on the
+supervisor's loop. Nothing here decides anything.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from cortex_core.errors import CortexError
+from cortex_core.ids import BootId, DeviceName, new_boot_id
+from cortex_core.ipc.channel import Channel
+from cortex_core.ipc.child import ChildProcess, DeathPipe, ExitStatus
+from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader
+from cortex_core.ipc.ring import RingReader
+from cortex_core.ipc.segment import Segment
+from cortex_core.ipc.sockets import BoundSocket, ZmqContext, bind_socket, check_served
+from neurond.actor.launch import Launch, PassedFd, PhaseDeadlines
+from neurond.actor.main import STACK_DUMP_SIGNAL
+from neurond.protocol import (
+    CONTROL_HWM_MESSAGES,
+    DATA_HWM_MESSAGES,
+    ControlNotice,
+    DataNotice,
+)
+from neurond.supervisor.settings import SupervisorSettings
+from neurond.supervisor.spawn import ActorProcess
+
+_CONTROL_SUFFIX = ".control.sock"
+_DATA_SUFFIX = ".data.sock"
+
+
+class ActorLife:
+    """A running actor process and everything that joins it to this one.
+
+    Attributes:
+        boot_id: names this life.
+        prompt_area: where prompts are written for the actor.
+        ring: where its tokens are read.
+        liveness: what it says it is doing.
+        child: the process; `child.exited` resolves when it has been reaped.
+    """
+
+    def __init__(
+        self,
+        device: DeviceName,
+        settings: SupervisorSettings,
+        context: ZmqContext,
+        death: DeathPipe,
+        threads: int,
+    ) -> None:
+        """Make segments and sockets and start the process.
+
+        Raises:
+            CortexError: one of them cannot be made; nothing is left of the others.
+        """
+        self.boot_id: BootId = new_boot_id()
+        with contextlib.ExitStack() as stack:
+            segments = [
+                stack.enter_context(contextlib.closing(Segment.create(f"neuron-{what}", size)))
+                for what, size in (
+                    ("prompts", settings.prompt_area_bytes),
+                    ("ring", settings.ring_bytes),
+                    ("liveness", LIVENESS_SEGMENT_BYTES),
+                )
+            ]
+            self.prompt_area, ring, liveness = segments
+            self.ring = RingReader(ring)
+            self.liveness = LivenessReader(liveness)
+            base = settings.runtime_dir / f"{device}-{self.boot_id}"
+            control = _bind(context, base, _CONTROL_SUFFIX, CONTROL_HWM_MESSAGES, stack)
+            data = _bind(context, base, _DATA_SUFFIX, DATA_HWM_MESSAGES, stack)
+            self._control: Channel[ControlNotice] = Channel(
+                control, msgspec.msgpack.Decoder(ControlNotice)
+            )
+            stack.callback(self._control.close)
+            self._data: Channel[DataNotice] = Channel(data, msgspec.msgpack.Decoder(DataNotice))
+            stack.callback(self._data.close)
+            self._process = ActorProcess(
+                Launch(
+                    device=device,
+                    boot_id=self.boot_id,
+                    parent_pid=os.getpid(),
+                    death=PassedFd(death.read_fd),
+                    prompt_area=PassedFd(self.prompt_area.fd),
+                    ring=PassedFd(ring.fd),
+                    liveness=PassedFd(liveness.fd),
+                    control_path=str(control.path),
+                    data_path=str(data.path),
+                    backend=settings.backend,
+                    deadlines=_deadlines(settings),
+                    environment=_environment(threads),
+                )
+            )
+            self.child = ChildProcess(self._process)
+            self._owned = stack.pop_all()
+
+    def on_notice(self, handler: Callable[[ControlNotice | DataNotice], None]) -> None:
+        """Call `handler` with everything the actor says, in order on each of its two sockets."""
+        self._control.on_message(handler)
+        self._data.on_message(handler)
+
+    def on_exit(self, handler: Callable[[ExitStatus], None]) -> None:
+        """Call `handler` when the process has been reaped."""
+        self.child.exited.add_done_callback(lambda exited: handler(exited.result()))
+
+    def send_control(self, command: msgspec.Struct) -> None:
+        """Raises Overloaded when the actor has left too much unread."""
+        self._control.send(command)
+
+    def send_data(self, command: msgspec.Struct) -> None:
+        """Raises Overloaded when the actor has left too much unread."""
+        self._data.send(command)
+
+    def dump_stacks(self) -> None:
+        """Have the process write the stacks of its threads to stderr, if it still can."""
+        self.child.send_signal(STACK_DUMP_SIGNAL)
+
+    def close(self) -> None:
+        """Remove sockets and segments of a process that has been reaped."""
+        self._owned.close()
+        self._process.close()
+
+
+def sweep_sockets(runtime_dir: Path) -> None:
+    """Remove the sockets that the actors of a killed supervisor left in its runtime folder."""
+    for suffix in (_CONTROL_SUFFIX, _DATA_SUFFIX):
+        for path in runtime_dir.glob(f"*{suffix}"):
+            try:
+                check_served(path)
+            except CortexError:
+                path.unlink(missing_ok=True)
+
+
+def _bind(
+    context: ZmqContext, base: Path, suffix: str, hwm_messages: int, stack: contextlib.ExitStack
+) -> BoundSocket:
+    path = base.with_name(base.name + suffix)
+    bound = bind_socket(context, zmq.DEALER, path, hwm_messages=hwm_messages)
+    stack.callback(bound.close)
+    return bound
+
+
+def _deadlines(settings: SupervisorSettings) -> PhaseDeadlines:
+    return PhaseDeadlines(
+        idle_s=settings.idle_deadline_s,
+        step_s=settings.step_deadline_s,
+        blocked_s=settings.blocked_deadline_s,
+    )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }

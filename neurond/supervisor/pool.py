@@ -1,0 +1,134 @@
+"""All devices of the node: started and stopped together, and asked where a model fits."""
+
+import asyncio
+from collections.abc import Collection
+
+import zmq
+
+from cortex_core.errors import InvalidRequest
+from cortex_core.ids import DeviceName, ModelId
+from cortex_core.ipc.child import DeathPipe
+from cortex_core.ipc.sockets import ZmqContext, make_runtime_dir
+from cortex_core.neuron_api import DeviceState, LoadRequest
+from neurond import protocol
+from neurond.devices import Devices
+from neurond.host import host_threads
+from neurond.memory_plan import MemoryPlan, plan_memory
+from neurond.placement import DeviceRoom, choose_device
+from neurond.sources.prepared import PreparedModel
+from neurond.supervisor.device import DeviceActor, DeviceOwner
+from neurond.supervisor.life import sweep_sockets
+from neurond.supervisor.models import Reservation
+from neurond.supervisor.settings import SupervisorSettings
+from neurond.supervisor.spawn import stop_resource_tracker
+
+
+class DevicePool:
+    """Owns the actors, the ZeroMQ context and the pipe that ties actors to this process."""
+
+    def __init__(self, devices: Devices, settings: SupervisorSettings) -> None:
+        self._devices = devices
+        self._settings = settings
+        self._actors: dict[DeviceName, DeviceActor] = {}
+        self._context: ZmqContext | None = None
+        self._death: DeathPipe | None = None
+
+    @property
+    def actors(self) -> Collection[DeviceActor]:
+        """In the order of discovery; empty before `start`."""
+        return self._actors.values()
+
+    def start(self, owner: DeviceOwner) -> None:
+        """Spawn an actor for each device. Main thread, running loop.
+
+        Raises:
+            ConfigError: the runtime folder cannot be used.
+        """
+        make_runtime_dir(self._settings.runtime_dir)
+        sweep_sockets(self._settings.runtime_dir)
+        self._context = zmq.Context()
+        self._death = DeathPipe()
+        threads = self._settings.threads or host_threads()
+        for info in self._devices.found:
+            self._actors[info.id] = DeviceActor(
+                info, self._settings, self._context, self._death, owner, threads=threads
+            )
+        for actor in self._actors.values():
+            actor.start()
+
+    async def stop(self) -> None:
+        """End every actor; needs `tick` to be called meanwhile."""
+        await asyncio.gather(*(actor.stop() for actor in self._actors.values()))
+
+    def close(self) -> None:
+        """Give back what all devices share; after `stop`. Idempotent."""
+        if self._death is not None:
+            self._death.close()
+            stop_resource_tracker()
+        if self._context is not None:
+            self._context.destroy(linger=0)
+
+    def tick(self, now: float) -> None:
+        """Look at every device's deadlines."""
+        for actor in self._actors.values():
+            actor.tick(now)
+
+    def get(self, device: DeviceName) -> DeviceActor:
+        """Return a device's actor.
+
+        Raises:
+            InvalidRequest: there is no such device.
+        """
+        actor = self._actors.get(device)
+        if actor is None:
+            raise InvalidRequest(f"cannot use device {device!r}: this node has no such device")
+        return actor
+
+    def place(
+        self, request: LoadRequest, model: PreparedModel, reserved: Collection[Reservation]
+    ) -> tuple[DeviceName, MemoryPlan]:
+        """Choose a device for a model and what to allocate there.
+
+        Raises:
+            InvalidRequest: the request names a device that is not there.
+            OutOfMemory: the model fits nowhere.
+        """
+        rooms = [self._room(actor, reserved) for actor in self._actors.values()]
+        room = choose_device(request.model_id, request.devices, rooms)
+        kind = self.get(room.device).info.kind
+        plan = plan_memory(
+            model,
+            request.profile,
+            device=room.device,
+            free_bytes=room.free_bytes,
+            default_dtype=self._settings.default_dtype
+            or ("bfloat16" if kind == "cuda" else "float32"),
+        )
+        return room.device, plan
+
+    def state_of(self, device: DeviceName) -> DeviceState:
+        return self.get(device).state
+
+    def send(self, device: DeviceName, command: protocol.DataCommand) -> None:
+        """Send work to a device; see `DeviceActor.send_data`."""
+        self.get(device).send_data(command)
+
+    def is_busy(self, device: DeviceName, model_id: ModelId) -> bool:
+        """Tell whether a model has requests on a device."""
+        return any(self.get(device).counts(model_id))
+
+    def declare_hung(self, device: DeviceName, reason: str) -> None:
+        """Kill a device's actor and start another."""
+        self.get(device).declare_hung(reason)
+
+    def _room(self, actor: DeviceActor, reserved: Collection[Reservation]) -> DeviceRoom:
+        sample = self._devices.measure(actor.info)
+        here = [entry for entry in reserved if entry.device == actor.info.id]
+        return DeviceRoom(
+            device=actor.info.id,
+            usable=actor.state in ("ready", "starting"),
+            total_bytes=sample.total_bytes,
+            measured_free_bytes=sample.free_bytes,
+            reserved_bytes=sum(entry.size_bytes for entry in here),
+            arriving_bytes=sum(entry.size_bytes for entry in here if entry.arriving),
+        )

@@ -1,0 +1,76 @@
+"""Starting an actor process through `multiprocess`, from the main thread, by the spawn method."""
+
+import atexit
+import contextlib
+import sys
+import threading
+import types
+from collections.abc import Iterator
+
+import multiprocess
+from multiprocess import resource_tracker
+
+from cortex_core.errors import InternalError
+from neurond.actor.launch import Launch
+from neurond.actor.main import actor_main
+
+
+class ActorProcess:
+    """A spawned actor as `cortex_core.ipc.child.ChildProcess` wants it.
+
+    Attributes:
+        pid: its process id.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        """Start the process.
+
+        Raises:
+            InternalError: this is not the main thread, or the system has no room for a process.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            # PDEATHSIG follows the thread that spawned, not the process.
+            raise InternalError(f"cannot spawn actor {launch.device}: not in the main thread")
+        self._process = multiprocess.get_context("spawn").Process(
+            target=actor_main, args=(launch,), name=f"actor-{launch.device}"
+        )
+        try:
+            with _without_main():
+                self._process.start()
+        except OSError as ex:
+            raise InternalError(f"cannot spawn actor {launch.device}: {ex}") from ex
+        self.pid: int = self._process.pid
+        # Exiting without `Supervisor.stop` must not wait for an actor, which multiprocess would.
+        atexit.register(self._process.kill)
+
+    def poll(self) -> int | None:
+        """Reap the process if it has ended; return its status, or None while it runs."""
+        status: int | None = self._process.exitcode
+        if status is not None:
+            atexit.unregister(self._process.kill)
+        return status
+
+    def close(self) -> None:
+        """Give back the descriptors that belong to a process that was reaped."""
+        self._process.close()
+
+
+def stop_resource_tracker() -> None:
+    """End the helper process that `multiprocess` keeps for named resources; we have none."""
+    # It has no public way to end before the interpreter does; the next spawn starts it again.
+    resource_tracker._resource_tracker._stop()  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep the new process from importing this one's main module, which it needs nothing of.
+
+    The module, a console script with a whole daemon behind it, would be imported before the
+    process is tied to its parent.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,108 @@
+"""The node's state in the types of its HTTP API."""
+
+import platform
+import socket
+
+from cortex_core import __version__
+from cortex_core.neuron_api import (
+    MIB,
+    DeviceHealth,
+    DeviceInfo,
+    Discovery,
+    ModelLimit,
+    NodeModel,
+    Servable,
+)
+from neurond.devices import Devices, DeviceSample
+from neurond.memory_plan import weights_bytes
+from neurond.sources.prepared import PreparedModel
+from neurond.supervisor.device import DeviceActor
+from neurond.supervisor.models import LoadedModel
+
+HARNESS = "torch"
+
+
+def discovery_view(devices: Devices, actors: list[DeviceActor], boot_id: str) -> Discovery:
+    """Describe the host; `attention_backend` is known once an actor was ready."""
+    return Discovery(
+        hostname=socket.gethostname(),
+        os=_os_name(),
+        kernel=platform.release(),
+        devices=[_device_info(actor) for actor in actors],
+        harnesses=[HARNESS],
+        version=__version__,
+        boot_id=boot_id,
+        cuda_version=devices.cuda_version,
+        driver_version=devices.driver_version,
+        cuda_unavailable_reason=devices.cuda_unavailable_reason,
+    )
+
+
+def health_view(actor: DeviceActor, sample: DeviceSample, *, draining: bool) -> DeviceHealth:
+    """Describe a device as it was just measured."""
+    return DeviceHealth(
+        index=actor.info.index,
+        id=actor.info.id,
+        state="draining" if draining and actor.state == "ready" else actor.state,
+        vram_used_mb=sample.used_bytes // MIB,
+        vram_free_mb=sample.free_bytes // MIB,
+        utilization_pct=sample.utilization_pct,
+        temp_c=sample.temp_c,
+        restarts=actor.restarts,
+    )
+
+
+def model_view(
+    model: LoadedModel | None, prepared: PreparedModel | None, actor: DeviceActor | None
+) -> NodeModel:
+    """Describe a model that is on disk, was asked for, or both."""
+    known = model.model_id if model else prepared.model_id if prepared else None
+    assert known is not None, "a model is known from somewhere"
+    loaded = model.loaded if model else None
+    running, waiting = actor.counts(known) if actor else (0, 0)
+    dtype = model.plan.dtype if model and model.plan else "float32"
+    context = loaded.context_tokens if loaded else prepared.context_tokens if prepared else None
+    return NodeModel(
+        id=known,
+        harness=HARNESS,
+        status=model.lifecycle.state if model else "unloaded",
+        devices=[model.device] if model and model.device else [],
+        vram_used_mb=(loaded.weights_bytes + loaded.kv_cache_bytes) // MIB if loaded else 0,
+        capabilities=list(prepared.capabilities) if prepared else [],
+        limit=ModelLimit(context=context),
+        servable=_servable(model, actor),
+        loading=model.progress if model else None,
+        running=running,
+        waiting=waiting,
+        weights_id=loaded.weights_id if loaded else None,
+        size_mb=weights_bytes(prepared, dtype) // MIB if prepared else None,
+    )
+
+
+def _servable(model: LoadedModel | None, actor: DeviceActor | None) -> Servable:
+    if model is not None and model.lifecycle.error is not None:
+        error = model.lifecycle.error
+        return Servable(ok=False, reason=error.code, detail=error.message)
+    if actor is not None and actor.state == "failed":
+        return Servable(ok=False, reason="device_failed", detail=actor.failure.message)
+    return Servable(ok=True)
+
+
+def _device_info(actor: DeviceActor) -> DeviceInfo:
+    info = actor.info
+    return DeviceInfo(
+        index=info.index,
+        name=info.name,
+        vram_total_mb=info.vram_total_mb,
+        id=info.id,
+        kind=info.kind,
+        compute_capability=info.compute_capability,
+        attention_backend=actor.attention_backend,
+    )
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
