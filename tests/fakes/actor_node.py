@@ -1,0 +1,92 @@
+"""A real supervisor with one real actor process, over the counting backend of `fake_engine`."""
+
+from pathlib import Path
+
+import psutil
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.ids import ModelId, RequestId
+from cortex_core.neuron_api import LoadProgress, LoadRequest
+from neurond.devices import CPU, Devices
+from neurond.supervisor.jobs import ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.supervisor.settings import SupervisorSettings
+from neurond.supervisor.streams import TokenStream
+from neurond.supervisor.supervisor import Supervisor
+from tests.fakes.fake_library import FolderLibrary
+
+READY_TIMEOUT_S = 60.0
+
+
+class Node:
+    """A supervisor under test, and the shortest way to use it."""
+
+    def __init__(self, root: Path, **settings: object) -> None:
+        runtime_dir = root / "run"
+        models = root / "models"
+        models.mkdir()
+        self.runtime_dir = runtime_dir
+        self.library = FolderLibrary(models)
+        defaults: dict[str, object] = {
+            "backend": "tests.fakes.fake_engine:CountingBackend",
+            "threads": 1,
+            "watch_interval_s": 0.05,
+            "idle_deadline_s": 30.0,
+        }
+        self.supervisor = Supervisor(
+            SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),  # type: ignore[arg-type]
+            self.library,
+            Devices.discover([CPU]),
+        )
+
+    async def start(self) -> None:
+        await self.supervisor.start()
+        assert await self.supervisor.wait_ready(READY_TIMEOUT_S)
+
+    async def load(self, model_id: ModelId) -> None:
+        await self.supervisor.load(LoadRequest(model_id), ignore_progress)
+
+    async def loaded(self, name: str = "counting") -> ModelId:
+        model_id = self.library.add(name)
+        await self.load(model_id)
+        return model_id
+
+    def submit(self, model_id: ModelId, prompt: list[int], **changes: object) -> TokenStream:
+        return self.supervisor.submit(job(model_id, prompt, **changes))
+
+    @property
+    def actor_pid(self) -> int:
+        children = psutil.Process().children()
+        (actor,) = [child for child in children if child.name().startswith("neuron:")]
+        return actor.pid
+
+    @property
+    def restarts(self) -> int:
+        return self.supervisor.health().devices[0].restarts
+
+
+def job(model_id: ModelId, prompt: list[int], **changes: object) -> EngineJob:
+    values: dict[str, object] = {
+        "request_id": RequestId("r"),
+        "model_id": model_id,
+        "prompt_token_ids": prompt,
+        "sampling": SamplingParams(),
+        "max_tokens": 8,
+        "seed": 1,
+    }
+    return EngineJob(**(values | changes))  # type: ignore[arg-type]
+
+
+def ignore_progress(_progress: LoadProgress) -> None:
+    pass
+
+
+def tokens_of(items: list[StreamItem], index: int = 0) -> list[int]:
+    return [item.token_id for item in items if isinstance(item, Token) and item.index == index]
+
+
+def finishes_of(items: list[StreamItem]) -> dict[int, str]:
+    return {item.index: item.reason for item in items if isinstance(item, ChoiceFinished)}
+
+
+async def collect(stream: TokenStream) -> list[StreamItem]:
+    return [item async for item in stream]
