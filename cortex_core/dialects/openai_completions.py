@@ -190,8 +190,7 @@ def _logprobs_json(logprobs: Iterable[TokenLogprob], offset_chars: int) -> dict[
     for each in logprobs:
         tokens.append(each.text)
         chances.append(each.logprob)
-        # The form has one place per text: of two tokens with equal text the likelier one stays.
-        tops.append({top.text: top.logprob for top in reversed(each.top)})
+        tops.append(_by_text(each.top))
         offsets.append(offset_chars)
         offset_chars += len(each.text)
     return {
@@ -200,6 +199,14 @@ def _logprobs_json(logprobs: Iterable[TokenLogprob], offset_chars: int) -> dict[
         "top_logprobs": tops,
         "text_offset": offsets,
     }
+
+
+def _by_text(top: Iterable[TokenLogprob]) -> dict[str, float]:
+    # The form has one place per text: of two tokens with equal text the likelier one stays.
+    likeliest: dict[str, float] = {}
+    for each in top:
+        likeliest.setdefault(each.text, each.logprob)
+    return likeliest
 
 
 def _refuse_what_is_not_served(wire: CompletionBody) -> None:
