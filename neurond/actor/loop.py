@@ -206,7 +206,9 @@ class ActorLoop:
             self._order.remove(model_id)
             error = ModelNotLoaded(f"cannot go on: {model_id} was unloaded").info()
             self._fail_requests(model_id, error)
-            serving.model.free()
+            model = serving.model
+            del serving  # and with it the engine, which holds weights and KV cache
+            model.free()
         self._outbox.notice(ModelUnloaded(model_id))
 
     def _fail_requests(self, model_id: ModelId, error: ErrorInfo) -> None:
