@@ -21,6 +21,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId, ReplicaId, RequestId
 from cortex_core.ipc.counters import CounterRow, CounterTable
+from cortex_core.ipc.fence import Fence
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortexd.fleet.decisions import RouteRequest, RouteTo
 from cortexd.fleet.index import FleetIndex
@@ -92,7 +93,8 @@ class FleetClient:
         self._link = link
         self._clock = clock
         self._index = FleetIndex(EMPTY_SNAPSHOT)
-        self._seen = -1
+        self._seen: int | None = None
+        self._fence = Fence()
         self._router = Router()
         self._waiting: dict[RequestId, _Waiting] = {}
 
@@ -117,7 +119,7 @@ class FleetClient:
             Overloaded: the fleet actor has not written a first snapshot yet.
         """
         index = self.index()
-        if self._seen < 0:
+        if self._seen is None:
             raise Overloaded("cannot find models: the fleet is starting", retry_after_s=1.0)
         return index.resolve(text)
 
@@ -186,6 +188,7 @@ class FleetClient:
             if not isinstance(decision, RouteTo):
                 return None
             lease = Lease(decision.replica, self._row)
+            self._fence()
             if self._reader.version() == self._seen:
                 return lease
             lease.release()

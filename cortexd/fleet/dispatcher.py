@@ -97,6 +97,7 @@ class Dispatcher:
         self._counts: dict[int, int] = {}
         self._index: FleetIndex | None = None
         self._effects: list[Effect] = []
+        self._revision = 0
 
     def acquire(
         self, origin: bytes, message: Acquire, now: float, *, only_node: NodeName | None = None
@@ -144,11 +145,7 @@ class Dispatcher:
 
     def apply(self, event: FleetEvent, now: float) -> list[Effect]:
         """Take in what happened to the fleet."""
-        if isinstance(event, InFlightRead):
-            self._counts = dict(event.in_flight)
-            self.state.apply(event, now)
-        else:
-            self._change(event, now)
+        self._change(event, now)
         match event:
             case LoadDone():
                 self._setbacks.loaded(event.model_id, event.node)
@@ -161,6 +158,11 @@ class Dispatcher:
             case _:
                 pass
         return self._settle(now)
+
+    def count(self, read: InFlightRead, now: float) -> None:
+        """Take the workers' counts in. Decides nothing: the next event or tick does."""
+        self._counts = read.in_flight
+        self.state.apply(read, now)
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed: waits that are over, places nobody took, idle and wanted replicas."""
@@ -179,11 +181,9 @@ class Dispatcher:
                 self._tell_progress(waiter.ticket, waiter.request.model_id)
         return effects + self._take_effects()
 
-    def unload(self, replica: ReplicaId, now: float, *, force: bool) -> list[Effect]:
-        """Unload a replica because an operator asks for it; nothing new goes there from now on."""
-        self._change(UnloadStarted(replica), now)
-        self._effects.append(StartUnload(replica, force))
-        return self._settle(now)
+    def news(self) -> object:
+        """Return what differs from before whenever `snapshot` may."""
+        return self._revision, tuple(sorted(self.queues.models()))
 
     def snapshot(self, version: int = 0) -> FleetSnapshot:
         """Return what workers are to see now."""
@@ -228,6 +228,7 @@ class Dispatcher:
     def _change(self, event: FleetEvent, now: float) -> None:
         self.state.apply(event, now)
         self._index = None
+        self._revision += 1
 
     def _serve_queues(self, now: float) -> None:
         """Decide for everybody who waits, the model with the oldest waiter first."""

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from cortex_core.errors import NodeUnavailable
 from cortex_core.ids import BootId, DeviceName, ModelId, NodeName, ReplicaId
-from cortex_core.neuron_api import DeviceInfo, Discovery, NodeModel
+from cortex_core.neuron_api import DeviceInfo, Discovery, Health, NodeModel
 from cortexd.fleet.decisions import Load
 from cortexd.fleet.events import (
     Cordoned,
@@ -88,6 +88,7 @@ class Node:
     name: NodeName
     endpoint: str
     discovery: Discovery | None = None
+    health: Health | None = None
     boot_id: BootId | None = None
     state_version: int = 0
     healthy: bool = False
@@ -103,6 +104,7 @@ class Node:
     """Loads and unloads by this gateway."""
     models: dict[ModelId, NodeModel] = field(default_factory=dict)
     free_mb: dict[DeviceName, int] = field(default_factory=dict)
+    """As last measured, and what was unloaded since."""
     device_ready: dict[DeviceName, bool] = field(default_factory=dict)
 
     @property
@@ -220,7 +222,7 @@ class FleetState:
             return
         if reborn:
             node.cycles = 0
-        node.boot_id, node.discovery = boot_id, event.discovery
+        node.boot_id, node.discovery, node.health = boot_id, event.discovery, event.health
         node.state_version, node.draining = event.state_version, event.health.draining
         node.free_mb = {d.id: d.vram_free_mb for d in event.health.devices}
         node.device_ready = {d.id: d.state == "ready" for d in event.health.devices}
@@ -317,7 +319,12 @@ class FleetState:
         if replica is not None:
             replica.leaving = leaving
 
+    def rows_in_use(self) -> list[int]:
+        """Return every row of the in-flight table that anybody may count in."""
+        return self._rows.in_use()
+
     def _in_flight(self, event: InFlightRead, now: float) -> None:
+        self._rows.emptied(event.in_flight)
         for replica in self.replicas.values():
             if replica.row is None:
                 continue

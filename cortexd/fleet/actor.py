@@ -1,0 +1,164 @@
+"""The fleet actor: one process that watches the nodes and decides about memory and queues.
+
+Started by `cortex serve` as `python -m cortexd.fleet.actor`; dies with it. Everything here runs on
+one event loop. What it knows it reads again from the nodes when it starts, so that killing it
+loses nothing: HTTP workers keep routing to what is ready, and put their open requests again.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import uvloop
+import zmq
+
+from cortex_core.config.address import parse_address
+from cortex_core.errors import CortexError
+from cortex_core.ids import NodeName
+from cortex_core.ipc.admin import AdminServer
+from cortex_core.ipc.channel import RouterChannel
+from cortex_core.ipc.child import die_with_parent
+from cortex_core.ipc.segment import Segment
+from cortex_core.ipc.snapshot import SnapshotReader
+from cortex_core.ipc.sockets import ZmqContext, bind_socket
+from cortexd.admin.verbs import AdminVerbs
+from cortexd.child_env import ADMIN_SOCKET, ChildEnvironment
+from cortexd.config_files import Configuration, read_configuration
+from cortexd.fleet.board import FleetBoard
+from cortexd.fleet.catalogue import Catalogue
+from cortexd.fleet.conductor import Conductor
+from cortexd.fleet.dispatcher import Dispatcher
+from cortexd.fleet.eviction import EvictionPolicy
+from cortexd.fleet.layout import MAX_REPLICAS
+from cortexd.fleet.metrics import FleetMetrics, gauges_of, render
+from cortexd.fleet.metrics_server import MetricsServer
+from cortexd.fleet.protocol import ToActor
+from cortexd.fleet.rows import RowTable
+from cortexd.fleet.state import FleetState
+from cortexd.neuron_client import ClientTimeouts, NeuronClient
+
+log = logging.getLogger(__name__)
+
+HWM_MESSAGES = 10_000
+"""Messages that may wait for one worker; one that does not read loses them, and asks again."""
+CONFIG_STATUS = 78
+"""Exit status where a restart would end the same way; EX_CONFIG of sysexits.h."""
+
+
+def make_dispatcher(configuration: Configuration, board: FleetBoard, now: float) -> Dispatcher:
+    """Return the deciding half of the actor, knowing of the nodes nothing but their names."""
+    config = configuration.cortex
+    state = FleetState(
+        {NodeName(neuron.name): neuron.endpoint for neuron in config.neurons},
+        rows=RowTable(MAX_REPLICAS, board.left_behind()),
+        unhealthy_after=config.fleet.unhealthy_after,
+        now=now,
+    )
+    return Dispatcher(
+        state,
+        Catalogue(configuration.models, config.admission),
+        EvictionPolicy(config.eviction.strategy),
+        config.fleet,
+        collate_s=config.eviction.collate_s,
+        default_scheme=config.gateway.default_scheme,
+    )
+
+
+async def serve(environment: ChildEnvironment, configuration: Configuration) -> None:
+    """Run until SIGTERM or SIGINT, then close what was opened.
+
+    Raises:
+        ConfigError: a socket or port cannot be listened on.
+    """
+    stopping = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+    async with AsyncExitStack() as stack:
+        await _start(environment, configuration, stack)
+        await stopping.wait()
+
+
+async def _start(
+    environment: ChildEnvironment, configuration: Configuration, stack: AsyncExitStack
+) -> None:
+    """Start every part; `stack` stops them in the other order."""
+    config = configuration.cortex
+    snapshot = Segment.attach(os.dup(environment.snapshot_fd))
+    in_flight = Segment.attach(os.dup(environment.in_flight_fd))
+    stack.callback(snapshot.close)
+    stack.callback(in_flight.close)
+    board = FleetBoard(snapshot, in_flight)
+    dispatcher = make_dispatcher(configuration, board, time.monotonic())
+    client = NeuronClient(timeouts=_timeouts(configuration))
+    stack.callback(client.close)
+    context: ZmqContext = zmq.Context()
+    stack.callback(context.term)
+    bound = bind_socket(context, zmq.ROUTER, environment.fleet_socket, hwm_messages=HWM_MESSAGES)
+    workers: RouterChannel[ToActor] = RouterChannel(bound, msgspec.msgpack.Decoder(ToActor))
+    stack.callback(workers.close)
+    conductor = Conductor(
+        dispatcher,
+        board,
+        client,
+        config.fleet,
+        send=workers.send,
+        metrics=FleetMetrics(),
+        clock=time.monotonic,
+    )
+    verbs = AdminVerbs(conductor, SnapshotReader(snapshot).version)
+    admin_path = environment.runtime_dir / ADMIN_SOCKET
+    admin = AdminServer(admin_path, verbs.handlers(), context=context)
+    stack.push_async_callback(admin.close)
+    await _serve_metrics(environment.metrics_dir, configuration, dispatcher, stack)
+    workers.on_message(conductor.on_message)
+    conductor.start()
+    stack.push_async_callback(conductor.stop)
+    log.info("fleet actor runs nodes=%d", len(config.neurons))
+
+
+async def _serve_metrics(
+    folder: Path, configuration: Configuration, dispatcher: Dispatcher, stack: AsyncExitStack
+) -> None:
+    async def metrics() -> tuple[int, str, bytes]:
+        text = await asyncio.to_thread(render, folder, gauges_of(dispatcher))
+        return 200, "text/plain; version=0.0.4; charset=utf-8", text
+
+    async def health() -> tuple[int, str, bytes]:
+        up = sum(node.healthy for node in dispatcher.state.nodes.values())
+        body = {"status": "ok" if up else "no node", "nodes_up": up}
+        return 200 if up else 503, "application/json", msgspec.json.encode(body)
+
+    server = MetricsServer({"/metrics": metrics, "/health": health})
+    stack.push_async_callback(server.stop)
+    listen = parse_address(
+        configuration.cortex.gateway.metrics_listen, key="gateway.metrics_listen"
+    )
+    await server.start(listen)
+
+
+def _timeouts(configuration: Configuration) -> ClientTimeouts:
+    fleet = configuration.cortex.fleet
+    return ClientTimeouts(poll_s=fleet.poll_timeout_s, load_s=fleet.load_timeout_s)
+
+
+def main() -> int:
+    """Run as a child of `cortex serve`; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    try:
+        environment = ChildEnvironment.from_environment()
+        die_with_parent(environment.death_fd, environment.parent_pid)
+        uvloop.run(serve(environment, read_configuration(environment.config)))
+    except CortexError as ex:
+        sys.stderr.write(f"fleet actor: {ex.message}\n")
+        return CONFIG_STATUS
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The fleet actor's side of the two shared segments: writes the snapshot, reads the counts."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from cortex_core.ids import ReplicaId
+from cortex_core.ipc.counters import CounterTable
+from cortex_core.ipc.fence import Fence
+from cortex_core.ipc.segment import Segment
+from cortex_core.ipc.snapshot import SnapshotReader, SnapshotWriter
+from cortexd.fleet.dispatcher import Dispatcher
+from cortexd.fleet.events import InFlightRead
+from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, started_column
+from cortexd.fleet.protocol import FleetSnapshot
+
+
+class FleetBoard:
+    """What workers see of the actor, and the actor of workers. The only writer of the snapshot."""
+
+    def __init__(self, snapshot: Segment, in_flight: Segment) -> None:
+        rows = in_flight.size_bytes // (4 * IN_FLIGHT_COLUMNS)
+        self._table = CounterTable(in_flight, rows, IN_FLIGHT_COLUMNS)
+        self._reader = SnapshotReader(snapshot)
+        self._writer = SnapshotWriter(snapshot)
+        self._fence = Fence()
+        self._shown: object = None
+
+    def left_behind(self) -> dict[ReplicaId, int]:
+        """Return the rows that the replicas of the last actor's snapshot have."""
+        found = self._reader.read()
+        if found is None:
+            return {}
+        try:
+            snapshot = msgspec.msgpack.decode(found[1], type=FleetSnapshot)
+        except msgspec.MsgspecError:
+            # An actor of another version wrote it; its workers are replaced with it.
+            return {}
+        return {replica.id: replica.row for replica in snapshot.replicas}
+
+    def show(self, dispatcher: Dispatcher) -> bool:
+        """Publish the snapshot if there is news; return whether there was."""
+        news = dispatcher.news()
+        if news == self._shown:
+            return False
+        snapshot = dispatcher.snapshot(self._reader.version() + 1)
+        self._writer.publish(msgspec.msgpack.encode(snapshot))
+        self._shown = news
+        return True
+
+    def read(self, rows: Iterable[int]) -> InFlightRead:
+        """Add up what the workers count in these rows."""
+        self._fence()
+        wanted = list(rows)
+        return InFlightRead(
+            in_flight={row: self._table.sum(row) for row in wanted},
+            started={row: self._table.sum(started_column(row)) for row in wanted},
+        )
+
+    def in_flight(self, row: int) -> int:
+        """Return what the workers count on one replica now."""
+        self._fence()
+        return self._table.sum(row)

@@ -1,0 +1,146 @@
+"""Carries out loads and unloads on nodes, and reports what became of them.
+
+Runs in the fleet actor's loop; one task for each load or unload. A load goes on when nobody waits
+for it any more. Every `StartLoad` is reported as `LoadDone` or `LoadFailed`, every `StartUnload`
+as `Unloaded` or `UnloadFailed`, unless the actor itself is stopped.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+import msgspec
+
+from cortex_core.errors import Conflict, CortexError, InternalError, ModelNotLoaded
+from cortex_core.ids import ModelId, ReplicaId
+from cortex_core.neuron_api import LoadRequest, LoadResponse, UnloadRequest, UnloadResponse
+from cortexd.fleet.effects import StartLoad, StartUnload
+from cortexd.fleet.events import LoadDone, LoadFailed, Unloaded, UnloadFailed
+from cortexd.fleet.state import Replica
+
+log = logging.getLogger(__name__)
+
+Outcome = LoadDone | LoadFailed | Unloaded | UnloadFailed
+
+
+class NodeOrders(Protocol):
+    """What is told to a node at this base URL. `cortexd.neuron_client.NeuronClient` has it."""
+
+    async def load(self, endpoint: str, request: LoadRequest) -> LoadResponse: ...
+    async def unload(self, endpoint: str, request: UnloadRequest) -> UnloadResponse: ...
+
+
+class FleetView(Protocol):
+    """What is read of the fleet while orders are carried out."""
+
+    def endpoint_of(self, order: StartLoad) -> str: ...
+
+    def load_request(self, order: StartLoad) -> LoadRequest: ...
+
+    def replica(self, name: ReplicaId) -> tuple[Replica, str, int] | None:
+        """Return a replica, its node's base URL and its node's state version."""
+
+    def is_idle(self, replica: Replica) -> bool:
+        """Say whether nothing is counted on the replica, by the table as it is now."""
+
+
+class LoadRunner:
+    """Runs loads and unloads side by side."""
+
+    def __init__(
+        self, client: NodeOrders, fleet: FleetView, report: Callable[[Outcome], None]
+    ) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._report = report
+        self._tasks: set[asyncio.Task[Outcome]] = set()
+
+    def start_load(self, order: StartLoad) -> None:
+        """Carry out a load. The snapshot that shows its victims as leaving is out already."""
+        self._spawn(self._load(order))
+
+    def start_unload(self, order: StartUnload) -> asyncio.Task[Outcome]:
+        """Carry out an unload. The snapshot that shows the replica as leaving is out already.
+
+        The task ends with what was reported.
+        """
+        return self._spawn(self._unload(order))
+
+    async def stop(self) -> None:
+        """Let go of everything under way; the nodes finish by themselves what they began."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[None, None, Outcome]) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _load(self, order: StartLoad) -> Outcome:
+        model_id, node = order.model_id, order.load.node
+        log.info("load begins model=%s node=%s evict=%s", model_id, node, order.load.evict)
+        outcome: LoadDone | LoadFailed
+        try:
+            answer = await self._make_room_and_load(order)
+        except Exception as ex:  # noqa: BLE001 - a load that is not reported blocks its model
+            error = _as_error(ex, f"load {model_id}")
+            log.warning("load failed model=%s node=%s cause=%s", model_id, node, error)
+            outcome = LoadFailed(model_id, node, error)
+        else:
+            log.info("load done model=%s node=%s", model_id, node)
+            outcome = LoadDone(model_id, node, answer.model, answer.state_version)
+        self._report(outcome)
+        return outcome
+
+    async def _make_room_and_load(self, order: StartLoad) -> LoadResponse:
+        request = self._fleet.load_request(order)
+        endpoint = self._fleet.endpoint_of(order)
+        version = order.load.state_version
+        for victim in order.load.evict:
+            version = await self._evict(victim, version, force=False)
+        request = msgspec.structs.replace(request, state_version=version)
+        return await self._client.load(endpoint, request)
+
+    async def _unload(self, order: StartUnload) -> Outcome:
+        known = self._fleet.replica(order.replica_id)
+        version = None if known is None or order.force else known[2]
+        outcome: Unloaded | UnloadFailed
+        try:
+            version = await self._evict(order.replica_id, version, force=order.force)
+        except Exception as ex:  # noqa: BLE001 - a replica that is not reported stays unusable
+            error = _as_error(ex, f"unload {order.replica_id}")
+            log.warning("unload failed replica=%s cause=%s", order.replica_id, error)
+            outcome = UnloadFailed(order.replica_id, error)
+            self._report(outcome)
+        else:
+            outcome = Unloaded(order.replica_id, version)
+        return outcome
+
+    async def _evict(self, name: ReplicaId, version: int | None, *, force: bool) -> int:
+        """Unload one replica, report it, and return the node's state version after that."""
+        known = self._fleet.replica(name)
+        if known is None:
+            raise Conflict(f"cannot unload {name}: it is not there any more")
+        replica, endpoint, current = known
+        if not force and not self._fleet.is_idle(replica):
+            raise Conflict(f"cannot unload {name}: a request went there meanwhile")
+        model_id: ModelId = replica.model.id
+        try:
+            request = UnloadRequest(model_id, force=force, state_version=version)
+            answer = await self._client.unload(endpoint, request)
+        except ModelNotLoaded:
+            self._report(Unloaded(name, current))
+            raise Conflict(f"cannot unload {name}: the node has unloaded it already") from None
+        log.info("unload done replica=%s", name)
+        self._report(Unloaded(name, answer.state_version))
+        return answer.state_version
+
+
+def _as_error(ex: Exception, what: str) -> CortexError:
+    if isinstance(ex, CortexError):
+        return ex
+    log.error("order failed", exc_info=ex)
+    return InternalError(f"cannot {what}: {ex}")
