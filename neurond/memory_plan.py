@@ -18,6 +18,8 @@ DEFAULT_MAX_SEQUENCES = 16
 KV_SHARE_OF_FREE = 0.25
 """Of the memory that weights leave, where the profile does not say how much KV cache to hold: the
 rest is for other models."""
+CPU_KV_BYTES = 1024 * MIB
+"""Most that is taken of host memory where the profile does not say: it is everyone's."""
 MIN_CONTEXT_TOKENS = 512
 """A context that nobody asked for is not shrunk below this, unless the model's own is shorter."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
@@ -54,8 +56,12 @@ def plan_memory(
     device: DeviceName,
     free_bytes: int,
     default_dtype: str,
+    default_kv_bytes: int | None = None,
 ) -> MemoryPlan:
     """Choose context, concurrency and KV cache of `model` for a device with `free_bytes`.
+
+    `default_kv_bytes` bounds a KV cache that the profile leaves open; one whole context fits it
+    all the same, if it fits the device.
 
     Raises:
         OutOfMemory: it does not fit; the message has the arithmetic.
@@ -72,7 +78,10 @@ def plan_memory(
         kv = profile.kv_cache_mb * MIB
     if kv is None:
         one = _blocks(context) * per_token
-        kv = min(whole, max(int(left * KV_SHARE_OF_FREE), min(one, left), 0))
+        share = int(left * KV_SHARE_OF_FREE)
+        if default_kv_bytes is not None:
+            share = min(share, default_kv_bytes)
+        kv = min(whole, max(share, min(one, left), 0))
     if profile.context_tokens is None:
         fitting = max(kv // per_token // BLOCK_TOKENS * BLOCK_TOKENS, MIN_CONTEXT_TOKENS)
         context = min(context, fitting)

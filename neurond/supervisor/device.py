@@ -280,7 +280,9 @@ class DeviceActor:
             if not pong.done():
                 pong.set_exception(error)
         if life is not None and in_flight is not None:
-            _log.warning("actor ended device=%s cause=%s", self.info.id, error.message)
+            stopping = self._lifecycle.state is lives.ActorState.STOPPED
+            level = logging.INFO if stopping else logging.ERROR
+            _log.log(level, "actor ended device=%s cause=%s", self.info.id, error.message)
             # What the actor published before it died is whole, and is still delivered.
             try:
                 in_flight.records(life.ring.read_until(life.ring.published_head))

@@ -13,7 +13,7 @@ from cortex_core.neuron_api import DeviceState, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices
 from neurond.host import host_threads
-from neurond.memory_plan import MemoryPlan, plan_memory
+from neurond.memory_plan import CPU_KV_BYTES, MemoryPlan, plan_memory
 from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor, DeviceOwner
@@ -103,6 +103,7 @@ class DevicePool:
             free_bytes=room.free_bytes,
             default_dtype=self._settings.default_dtype
             or ("bfloat16" if kind == "cuda" else "float32"),
+            default_kv_bytes=CPU_KV_BYTES if kind == "cpu" else None,
         )
         return room.device, plan
 
