@@ -123,6 +123,13 @@ class NotFound(CortexError):
     status = 404
 
 
+class MethodNotAllowed(InvalidRequest):
+    """The route exists, but not with this HTTP method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
 class Conflict(CortexError):
     """The decision was made on a stale view of the node; read its state and decide again."""
 

@@ -36,6 +36,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """HTTP worker processes. None is one for each CPU core, at most 4."""
     default_scheme: Name = "hf"
     """Scheme of a model id that a client wrote without one."""
+    drain_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    """After SIGTERM, how long running streams may take to finish before they are ended."""
+    runtime_dir: str | None = None
+    """Folder for sockets. None: $RUNTIME_DIRECTORY, else a folder of this user's own."""
 
 
 class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +66,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[admission]`: how much is let in per model. `models.toml` can say otherwise per model."""
 
-    max_in_flight: Count = 32
+    max_in_flight: Count = 64
     """Requests on one replica at a time. HTTP workers may overshoot by one each."""
     max_queue_depth: Count = 256
     """Requests that wait for one model; one more is refused with 429."""

@@ -58,8 +58,8 @@ _T = TypeVar("_T")
 class ClientTimeouts(msgspec.Struct, frozen=True):
     """Bounds of the client's waits, in seconds. None of them is a total one on a stream."""
 
-    tick_s: float = 1.0
-    """After so much silence `generate` yields a `Ping`."""
+    tick_s: float = 0.5
+    """After so much silence `generate` yields a `Ping`; half of what clients are promised."""
     idle_s: float = 30.0
     """A node pings each second; after so much silence of its own it counts as gone."""
     poll_s: float = 5.0
@@ -90,7 +90,7 @@ class NeuronClient:
     async def generate(
         self, endpoint: str, request: GenerateRequest
     ) -> AsyncGenerator[Event, None]:
-        """Stream one request's events. `Ping` is yielded in every second of silence.
+        """Stream one request's events. `Ping` is yielded in every tick of silence.
 
         Closing the iterator, or cancelling the task in it, aborts the connection at once, which
         cancels the request on the node.

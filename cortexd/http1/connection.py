@@ -6,6 +6,7 @@ be called again, so that a caller can say something to its own client in between
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from cortexd.http1.answer import Answer
 from cortexd.http1.errors import BadAnswer, ConnectionLost
@@ -92,8 +93,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes, though they have all of its methods.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""

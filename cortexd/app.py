@@ -1,0 +1,55 @@
+"""The Falcon application: routes, and what answers them."""
+
+from collections.abc import Callable
+
+import msgspec
+from falcon.asgi import App, Request, Response
+
+from cortex_core.dialects.anthropic_messages import AnthropicMessages
+from cortex_core.dialects.base import Dialect
+from cortex_core.dialects.openai_chat import OpenAIChat
+from cortex_core.dialects.openai_completions import OpenAICompletions
+from cortexd.drain import Drain
+from cortexd.gateway import Gateway
+from cortexd.resources.count_tokens import CountTokensResource
+from cortexd.resources.errors import install_error_handlers
+from cortexd.resources.fleet_view import FleetView
+from cortexd.resources.generation import GenerationResource
+from cortexd.resources.models import ModelResource, ModelsResource
+from cortexd.resources.service import HealthResource, RootResource
+from cortexd.token_count import Counting
+
+FalconApp = App[Request, Response]
+
+
+class AppParts(msgspec.Struct, frozen=True):
+    """What the application is made of; wiring constructs it."""
+
+    gateway: Gateway
+    fleet: FleetView
+    nodes: Counting
+    drain: Drain
+    clock: Callable[[], float]
+    started_at: int
+    """Seconds since 1970; the same for every worker of this gateway."""
+
+
+def create_app(parts: AppParts) -> FalconApp:
+    """Return the application. It owns nothing; closing the parts is the caller's."""
+    app: FalconApp = App()
+    anthropic = AnthropicMessages()
+
+    def generation(dialect: Dialect) -> GenerationResource:
+        return GenerationResource(dialect, parts.gateway, parts.clock)
+
+    app.add_route("/", RootResource())
+    app.add_route("/health", HealthResource(parts.fleet, parts.drain))
+    app.add_route("/v1/chat/completions", generation(OpenAIChat()))
+    app.add_route("/v1/completions", generation(OpenAICompletions()))
+    app.add_route("/v1/messages", generation(anthropic))
+    counting = CountTokensResource(anthropic, parts.fleet, parts.nodes)
+    app.add_route("/v1/messages/count_tokens", counting)
+    app.add_route("/v1/models", ModelsResource(parts.fleet, parts.started_at))
+    app.add_route("/v1/models/{model:path}", ModelResource(parts.fleet, parts.started_at))
+    install_error_handlers(app)
+    return app

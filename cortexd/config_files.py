@@ -1,0 +1,59 @@
+"""Finds and reads the gateway's two configuration files, and the folder for its sockets."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from cortex_core.config import read_config
+from cortexd.config import CortexConfig, ModelsConfig, check_cortex, check_models
+
+DEFAULT_CONFIG = Path("/etc/cortex/cortex.toml")
+ENV_PREFIX = "CORTEX"
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """Both files, read and checked."""
+
+    cortex: CortexConfig
+    models: ModelsConfig
+
+
+def read_cortex_config(path: Path) -> CortexConfig:
+    """Read `cortex.toml` with the environment's overrides.
+
+    Raises:
+        ConfigError: it cannot be read, or something in it is wrong.
+    """
+    config = read_config(path, CortexConfig, env_prefix=ENV_PREFIX)
+    return check_cortex(config, file=str(path))
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Read `cortex.toml` and the `models.toml` it names.
+
+    Raises:
+        ConfigError: one of them cannot be read, or something in it is wrong.
+    """
+    cortex = read_cortex_config(path)
+    if cortex.models_config is None:
+        return Configuration(cortex, ModelsConfig())
+    models_path = path.parent / cortex.models_config
+    models = read_config(models_path, ModelsConfig, env_prefix=None)
+    neurons = {neuron.name for neuron in cortex.neurons}
+    return Configuration(cortex, check_models(models, path=models_path, neurons=neurons))
+
+
+def runtime_dir(config: CortexConfig, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder that the sockets of this gateway lie in; it may not exist yet.
+
+    The first of: the configuration's, systemd's, the session's, one in /tmp of this user.
+    """
+    if config.gateway.runtime_dir is not None:
+        return Path(config.gateway.runtime_dir)
+    if systemd := environment.get("RUNTIME_DIRECTORY"):
+        return Path(systemd.split(":")[0])
+    if session := environment.get("XDG_RUNTIME_DIR"):
+        return Path(session) / "cortex"
+    return Path(f"/tmp/cortex-{os.getuid()}")  # noqa: S108 - made with mode 0700 and checked

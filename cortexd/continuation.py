@@ -1,0 +1,164 @@
+"""What one client was sent so far, and how its stream goes on when a replica breaks. Pure.
+
+A stream may be made of the streams of several replicas. The ledger lets through what the client
+has not seen, and says how the next replica is asked: from the start while no token was sent, by
+`continue_from` afterwards.
+"""
+
+import msgspec
+
+from cortex_core.canonical import (
+    Completed,
+    ContinueFrom,
+    Event,
+    Failed,
+    Finished,
+    GenerateRequest,
+    Loading,
+    Ping,
+    ReasoningDelta,
+    Started,
+    Usage,
+)
+from cortex_core.errors import (
+    CortexError,
+    DeviceFailed,
+    ModelNotLoaded,
+    NodeUnavailable,
+    Overloaded,
+    ProtocolError,
+    QueueFull,
+    ShuttingDown,
+    error_from_info,
+)
+
+MAX_ATTEMPTS = 5
+"""Replicas that one request is sent to before its error is the client's."""
+
+_ANOTHER_MAY_DO = (
+    DeviceFailed,
+    ModelNotLoaded,
+    NodeUnavailable,
+    Overloaded,
+    ProtocolError,
+    QueueFull,
+    ShuttingDown,
+)
+_NOT_BROKEN = (Overloaded, QueueFull)
+
+
+class StreamLedger:
+    """One request's events, over all replicas that served it.
+
+    Attributes:
+        started: the first `Started`, once it came.
+        tokens_sent: the client has something of the answer.
+        completion_tokens: engine tokens in what was let through, over all choices.
+        exact: every replica had the weights of the first, so the text is what one would give.
+    """
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self.started: Started | None = None
+        self.usage: Usage | None = None
+        self.tokens_sent = False
+        self.completion_tokens = 0
+        self.exact = True
+        self._request = request
+        self._reasoning_tokens = 0
+        self._output_ids: list[int] = []
+        self._next_seq = 0
+        self._finished: set[int] = set()
+        self._attempts = 0
+        self._continued = False
+
+    def next_request(self) -> GenerateRequest:
+        """Return what the next replica is to be asked, and count the attempt."""
+        self._attempts += 1
+        if not self.tokens_sent or self.started is None:
+            return self._request
+        self._continued = True
+        return msgspec.structs.replace(
+            self._request,
+            continue_from=ContinueFrom(
+                prompt_token_ids=self.started.prompt_token_ids or (),
+                output_token_ids=tuple(self._output_ids),
+                next_seq=self._next_seq,
+            ),
+        )
+
+    def take(self, event: Event) -> Event | None:
+        """Return what the client is to see of `event`; None for what it has seen already.
+
+        Raises:
+            CortexError: the event is `Failed`, with that error.
+            ProtocolError: a continued stream left something out.
+        """
+        match event:
+            case Ping() | Loading():
+                return event
+            case Started():
+                return self._take_started(event)
+            case Failed():
+                raise error_from_info(event.error)
+            case Completed():
+                return self._complete(event.usage)
+        if self._continued and event.seq != self._next_seq:
+            if event.seq < self._next_seq:
+                return None
+            raise ProtocolError(
+                f"cannot continue the stream: event {event.seq} came where {self._next_seq} was due"
+            )
+        self._next_seq = event.seq + 1
+        self.tokens_sent = True
+        if event.token_ids:
+            self._count(event.token_ids, reasoning=isinstance(event, ReasoningDelta))
+        if isinstance(event, Finished):
+            self._finished.add(event.index)
+        return event
+
+    def completed_without_saying(self) -> Completed | None:
+        """Return the missing last event if all else was sent before the replica broke."""
+        if len(self._finished) < self._request.n or self.started is None:
+            return None
+        return self._complete(None)
+
+    def can_go_on(self, error: CortexError) -> bool:
+        """Say whether another replica may be asked after `error`."""
+        if self._attempts >= MAX_ATTEMPTS or not isinstance(error, _ANOTHER_MAY_DO):
+            return False
+        if not self.tokens_sent:
+            return True
+        known = self.started is not None and self.started.prompt_token_ids is not None
+        return self._request.n == 1 and known
+
+    def _take_started(self, event: Started) -> Started | None:
+        if self.started is None:
+            self.started = event
+            return msgspec.structs.replace(event, prompt_token_ids=None)
+        self.exact = self.exact and event.weights_id == self.started.weights_id
+        return None
+
+    def _count(self, token_ids: tuple[int, ...], *, reasoning: bool) -> None:
+        self.completion_tokens += len(token_ids)
+        if reasoning:
+            self._reasoning_tokens += len(token_ids)
+        if self._request.n == 1:
+            self._output_ids.extend(token_ids)
+
+    def _complete(self, usage: Usage | None) -> Completed:
+        """Return the last event; a continued stream's usage is of the stream as a whole."""
+        if usage is None or (self._continued and self.started is not None):
+            assert self.started is not None
+            usage = Usage(
+                prompt_tokens=self.started.prompt_tokens,
+                completion_tokens=self.completion_tokens,
+                cached_tokens=self.started.cached_tokens,
+                reasoning_tokens=self._reasoning_tokens,
+            )
+        self.usage = usage
+        return Completed(usage)
+
+
+def is_replicas_fault(error: CortexError) -> bool:
+    """Say whether the fleet should look at the replica that gave `error`."""
+    return isinstance(error, _ANOTHER_MAY_DO) and not isinstance(error, _NOT_BROKEN)

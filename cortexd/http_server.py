@@ -1,0 +1,132 @@
+"""`python -m cortexd.http_server`: gunicorn as a child of `cortex serve`, and its workers."""
+
+import logging
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from prometheus_client import multiprocess
+
+from cortex_core.errors import CortexError
+from cortex_core.ipc.child import die_with_parent
+from cortex_core.ipc.counters import CounterTable
+from cortex_core.ipc.segment import Segment
+from cortexd.child_env import ChildEnvironment, in_flight_rows
+from cortexd.config import GatewayConfig
+from cortexd.config_files import read_cortex_config
+from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
+from cortexd.http_worker import DRAIN_MARGIN_S
+from cortexd.worker_app import WorkerApp
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE_S = 75
+WORKER_TIMEOUT_S = 60
+"""A worker whose loop stands still for so long is killed and replaced."""
+MAX_DEFAULT_WORKERS = 4
+BACKLOG = 2048
+
+
+class WorkerRows:
+    """Hands out rows of the in-flight table to workers. Lives in gunicorn's master process."""
+
+    def __init__(self, environment: ChildEnvironment) -> None:
+        segment = Segment.attach(os.dup(environment.in_flight_fd))
+        self._table = CounterTable(segment, in_flight_rows(segment.size_bytes), IN_FLIGHT_COLUMNS)
+        for row in range(self._table.rows):
+            self._table.clear_row(row)
+        self._free = list(range(self._table.rows))
+
+    def take(self) -> int:
+        """Return a row that nobody has."""
+        return self._free.pop(0)
+
+    def give_back(self, row: int) -> None:
+        """Forget what a worker that is gone had counted."""
+        self._table.clear_row(row)
+        self._free.append(row)
+
+
+class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn with our worker, on the listening socket that the parent opened."""
+
+    def __init__(self, environment: ChildEnvironment, config: GatewayConfig) -> None:
+        self._environment = environment
+        self._config = config
+        self._rows = WorkerRows(environment)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Called by gunicorn."""
+        graceful_s = math.ceil(self._config.drain_timeout_s) + DRAIN_MARGIN_S
+        settings: dict[str, Any] = {
+            "bind": f"fd://{self._environment.listen_fd}",
+            "backlog": BACKLOG,
+            "workers": self._config.workers or default_workers(),
+            "worker_class": "cortexd.http_worker.DrainingWorker",
+            "worker_tmp_dir": _memory_dir(),
+            "asgi_loop": "uvloop",
+            "asgi_lifespan": "on",
+            # The call of a client that is gone is cancelled at once, and with it all upstream.
+            "asgi_disconnect_grace_period": 0,
+            "keepalive": KEEPALIVE_S,
+            "timeout": WORKER_TIMEOUT_S,
+            "graceful_timeout": graceful_s,
+            "limit_request_line": 8190,
+            "limit_request_field_size": 32768,
+            "loglevel": "warning",
+            "errorlog": "-",
+            "control_socket_disable": True,
+            "proc_name": "cortex-http",
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "child_exit": self._child_exit,
+        }
+        for key, value in settings.items():
+            self.cfg.set(key, value)
+
+    def load(self) -> WorkerApp:
+        """Called by gunicorn, in each worker."""
+        return WorkerApp(self._environment)
+
+    def _pre_fork(self, _arbiter: Any, worker: Any) -> None:
+        worker.in_flight_row = self._rows.take()
+
+    def _post_fork(self, _arbiter: Any, worker: Any) -> None:
+        die_with_parent(self._environment.death_fd, worker.ppid)
+        self.wsgi().row = worker.in_flight_row
+
+    def _child_exit(self, _arbiter: Any, worker: Any) -> None:
+        self._rows.give_back(worker.in_flight_row)
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # no types
+
+
+def default_workers() -> int:
+    """Return one worker for each core this process may use, at most `MAX_DEFAULT_WORKERS`."""
+    return min(len(os.sched_getaffinity(0)), MAX_DEFAULT_WORKERS)
+
+
+def _memory_dir() -> str | None:
+    """Return a folder without a disk under it for workers' heartbeats, if there is one."""
+    shared = Path("/dev/shm")  # noqa: S108 - gunicorn unlinks its file there as it makes it
+    return str(shared) if os.access(shared, os.W_OK) else None
+
+
+def main() -> None:
+    """Run until SIGTERM, or until the parent is gone."""
+    environment = ChildEnvironment.from_environment()
+    die_with_parent(environment.death_fd, environment.parent_pid)
+    try:
+        config = read_cortex_config(environment.config)
+    except CortexError as error:
+        print(f"cortex: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
+        raise SystemExit(2) from None
+    logging.basicConfig(level=logging.INFO)
+    HttpServer(environment, config.gateway).run()
+
+
+if __name__ == "__main__":
+    main()

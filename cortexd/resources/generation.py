@@ -1,0 +1,65 @@
+"""The routes that generate: one resource, made once for each dialect."""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from cortex_core.canonical import Event, Failed
+from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEncoder
+from cortex_core.errors import error_from_info
+from cortexd.gateway import Gateway
+from cortexd.resources.request_body import read_body
+from cortexd.resources.request_ids import request_id_of
+from cortexd.resources.sse_body import SseBody, first_of
+
+
+class GenerationResource:
+    """`POST` of one dialect. The dialect is chosen here, once, and used at both ends."""
+
+    def __init__(self, dialect: Dialect, gateway: Gateway, clock: Callable[[], float]) -> None:
+        self._dialect = dialect
+        self._gateway = gateway
+        self._clock = clock
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Answer a request. A client that leaves cancels this task, and with it all below."""
+        request_id = request_id_of(req)
+        body = await read_body(req)
+        decoded = self._dialect.decode_request(body, request_id=request_id)
+        request = self._gateway.prepare(decoded.request)
+        decoded = msgspec.structs.replace(decoded, request=request)
+        encoder = self._dialect.encoder(decoded, created=int(time.time()))
+        resp.set_headers(self._dialect.response_headers(request_id))
+        events = self._gateway.generate(request)
+        if decoded.stream:
+            await self._stream(resp, events, encoder)
+        else:
+            await self._whole(resp, events, encoder)
+
+    async def _stream(
+        self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder
+    ) -> None:
+        try:
+            first = await first_of(events, self._clock)
+            if isinstance(first, Failed):
+                raise error_from_info(first.error)
+        except BaseException:
+            await events.aclose()
+            raise
+        resp.content_type = SSE_TYPE
+        resp.set_header("cache-control", "no-cache")
+        # Reverse proxies such as nginx would otherwise collect the stream.
+        resp.set_header("x-accel-buffering", "no")
+        resp.stream = SseBody(first, events, encoder)
+
+    async def _whole(
+        self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder
+    ) -> None:
+        async with aclosing(events):
+            async for event in events:
+                encoder.feed(event)
+        resp.content_type = JSON_TYPE
+        resp.data = encoder.body()

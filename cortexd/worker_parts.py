@@ -1,0 +1,92 @@
+"""Everything one HTTP worker is made of, put together on its event loop and taken apart again."""
+
+import os
+import time
+from typing import Self
+
+import msgspec
+import zmq
+from prometheus_client import CollectorRegistry
+
+from cortex_core.ipc.channel import Channel
+from cortex_core.ipc.counters import CounterTable
+from cortex_core.ipc.segment import Segment
+from cortex_core.ipc.snapshot import SnapshotReader
+from cortex_core.ipc.sockets import connect_socket
+from cortexd.app import AppParts, FalconApp, create_app
+from cortexd.child_env import ChildEnvironment, in_flight_rows
+from cortexd.drain import Drain
+from cortexd.fleet.client import FleetClient
+from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
+from cortexd.fleet.protocol import ToWorker
+from cortexd.gateway import Gateway
+from cortexd.metrics import GatewayMetrics
+from cortexd.neuron_client import NeuronClient
+
+FLEET_HWM_MESSAGES = 4096
+"""Messages that may wait for the fleet actor while it is away; more are refused."""
+
+
+class WorkerParts:
+    """Owns this worker's mappings, its channel to the fleet actor and its connections to nodes."""
+
+    def __init__(self, environment: ChildEnvironment, row: int, drain: Drain) -> None:
+        """Put everything together; the event loop runs already.
+
+        `row` is this worker's row of the in-flight table.
+        """
+        self._segments = [
+            Segment.attach(os.dup(fd)) for fd in (environment.snapshot_fd, environment.in_flight_fd)
+        ]
+        snapshot, in_flight = self._segments
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        identity = f"worker-{os.getpid()}-{row}".encode()
+        socket = connect_socket(
+            self._context,
+            zmq.DEALER,
+            environment.fleet_socket,
+            hwm_messages=FLEET_HWM_MESSAGES,
+            routing_id=identity,
+        )
+        self._channel: Channel[ToWorker] = Channel(socket, msgspec.msgpack.Decoder(ToWorker))
+        rows = in_flight_rows(in_flight.size_bytes)
+        self._fleet = FleetClient(
+            SnapshotReader(snapshot),
+            CounterTable(in_flight, rows, IN_FLIGHT_COLUMNS),
+            row,
+            self._channel,
+            clock=time.monotonic,
+        )
+        self._channel.on_message(self._fleet.on_message)
+        self._nodes = NeuronClient()
+        gateway = Gateway(
+            fleet=self._fleet,
+            nodes=self._nodes,
+            metrics=GatewayMetrics(CollectorRegistry()),
+            drain=drain,
+            clock=time.monotonic,
+        )
+        self.app: FalconApp = create_app(
+            AppParts(
+                gateway=gateway,
+                fleet=self._fleet,
+                nodes=self._nodes,
+                drain=drain,
+                clock=time.monotonic,
+                started_at=environment.started_at,
+            )
+        )
+
+    def close(self) -> None:
+        """Let everything go. Unsent messages to the fleet actor are dropped."""
+        self._nodes.close()
+        self._channel.close()
+        self._context.term()
+        for segment in self._segments:
+            segment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
