@@ -130,13 +130,11 @@ class Scheduler:
 
     def schedule(self) -> Step:
         """Decide the next step and take the blocks it needs."""
-        preemptions = self.num_preemptions
         decodes = self._pick_decodes()
         budget = self.config.step_tokens - len(decodes)
         prefills, budget = self._pick_prefills(budget)
         admitted: list[tuple[Sequence, int]] = []
-        # Who was just put out must not be let in again by its own blocks, nor anybody else.
-        while budget > 0 and self.num_preemptions == preemptions:
+        while budget > 0:
             seq = self._admit()
             if seq is None:
                 break

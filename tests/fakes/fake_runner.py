@@ -17,7 +17,7 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.errors import CortexError, ErrorInfo
 from neurond.engine.batch import Row, SampledToken, ScheduledBatch
 
-VOCAB_SIZE = 23
+VOCAB_SIZE = 61
 
 
 class FakeRunner:

@@ -20,12 +20,12 @@ SAMPLINGS = (
     SamplingParams(stop_token_ids=(1, 2)),
     SamplingParams(ignore_eos=True),
 )
-EOS_TOKEN_IDS = (3, VOCAB_SIZE - 1)
+EOS_TOKEN_IDS = (VOCAB_SIZE - 1,)
 # Few beginnings, so that prompts share blocks, and of all lengths around the block size.
 PROMPTS = st.builds(
     lambda beginning, length, tail: [*([beginning] * length), *tail],
     st.integers(0, 1),
-    st.integers(0, 17),
+    st.integers(0, 30),
     st.lists(st.integers(0, 2), min_size=1, max_size=3),
 )
 
@@ -42,22 +42,22 @@ class EngineMachine(RuleBasedStateMachine):
         self.next_stream = 0
 
     @initialize(
-        num_blocks=st.integers(1, 20), max_sequences=st.integers(1, 5), extra=st.integers(0, 14)
+        num_blocks=st.integers(1, 20), max_sequences=st.integers(1, 6), extra=st.integers(0, 14)
     )
     def start(self, num_blocks: int, max_sequences: int, extra: int) -> None:
         self.engine, self.runner = new_engine(
             num_blocks=num_blocks,
-            context_tokens=40,
+            context_tokens=56,
             max_sequences=max_sequences,
             step_tokens=max_sequences + extra,
             max_waiting=8,
         )
-        self.limit_tokens = min(40, num_blocks * 4)
+        self.limit_tokens = min(56, num_blocks * 4)
 
     @rule(
         prompt=PROMPTS,
         n=st.integers(1, 3),
-        max_tokens=st.integers(1, 20),
+        max_tokens=st.integers(1, 24),
         num_replayed_tokens=st.integers(0, 4),
         sampling=st.sampled_from(SAMPLINGS),
         priority=st.integers(0, 1),
@@ -86,7 +86,7 @@ class EngineMachine(RuleBasedStateMachine):
             for choice in range(n):
                 self.asked[asked.first_stream + choice] = (asked, choice)
 
-    @rule(num_steps=st.integers(1, 4))
+    @rule(num_steps=st.integers(1, 8))
     def step(self, num_steps: int) -> None:
         for _ in range(num_steps):
             self.take_step()
@@ -126,18 +126,20 @@ class EngineMachine(RuleBasedStateMachine):
         self.engine.resume(data.draw(st.sampled_from(sorted(self.asked))))
 
     @rule(data=st.data())
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.engine.num_running > 2)
     def fail_row(self, data: st.DataObject) -> None:
-        stream = data.draw(st.sampled_from(sorted(self.asked)))
+        live = [stream for stream in sorted(self.asked) if not self.has_ended(stream)]
+        stream = data.draw(st.sampled_from(live))
         self.runner.failing_streams[stream] = ErrorInfo("internal_error", "cannot sample: NaN")
 
     @rule()
+    @precondition(lambda self: self.engine.num_waiting > 2)
     def fail_step(self) -> None:
         computed = self.runner.num_computed_tokens
         self.runner.raise_next = OutOfMemory("cannot compute the step: no memory")
         output = self.engine.step()
         self.told.take(output)
-        self.runner.raise_next = None
+        assert output.failed
         assert not output.tokens
         assert self.runner.num_computed_tokens == computed
 

@@ -1,0 +1,74 @@
+"""The order of the waiting queue, against a sort."""
+
+from array import array
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.ids import RequestId
+from neurond.engine.batch import Row
+from neurond.engine.blocks import BlockTable
+from neurond.engine.sequence import Sequence
+from neurond.engine.waiting import WaitingQueue
+
+
+def new_sequence(arrival: int, priority: int, principal: str | None, started: bool) -> Sequence:
+    return Sequence(
+        request_id=RequestId(str(arrival)),
+        row=Row(arrival, 0, 0, SamplingParams(), array("i", [1]), 1, None),
+        table=BlockTable(16),
+        stop_token_ids=frozenset(),
+        max_length=10,
+        arrival=arrival,
+        priority=priority,
+        principal=principal,
+        started=started,
+    )
+
+
+@given(
+    kinds=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from((None, "a", "b")), st.booleans()), max_size=12
+    ),
+    running=st.dictionaries(st.sampled_from((None, "a", "b")), st.integers(0, 3)),
+    data=st.data(),
+)
+def test_next_is_the_best_of_all_that_wait(kinds, running, data) -> None:
+    running_of = Counter(running)
+    seqs = [new_sequence(arrival, *kind) for arrival, kind in enumerate(kinds)]
+    queue = WaitingQueue()
+    for seq in data.draw(st.permutations(seqs)):
+        queue.add(seq)
+    while seqs:
+        best = min(
+            seqs,
+            key=lambda seq: (
+                -seq.priority,
+                not seq.started,
+                running_of[seq.principal],
+                seq.arrival,
+            ),
+        )
+        assert queue.next(running_of) is best
+        assert len(queue) == len(seqs)
+        queue.remove(best)
+        seqs.remove(best)
+        assert best not in queue
+        running_of[best.principal] += data.draw(st.integers(0, 1))
+    assert queue.next(running_of) is None
+
+
+def test_next_passes_over_those_that_are_held() -> None:
+    leader, follower, other = (new_sequence(arrival, 0, None, False) for arrival in range(3))
+    leader.token_ids.extend(range(40))
+    leader.row.num_prompt_tokens = 41
+    follower.leader = leader
+    queue = WaitingQueue()
+    queue.add(follower)
+    assert queue.next(Counter()) is None
+    queue.add(other)
+    assert queue.next(Counter()) is other
+    leader.num_computed = 41
+    assert queue.next(Counter()) is follower
