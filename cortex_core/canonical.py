@@ -6,8 +6,9 @@ A `GenerateRequest` goes forward from the gateway's HTTP worker to the neuron's 
 
 Order of a stream: any number of `Loading` and `Ping`, one `Started`, deltas of one or more
 choices interleaved, one `Finished` for each choice, then `Completed`; or `Failed` in place of
-whatever was still to come. `Ping` may stand anywhere. `Completed` and `Failed` are terminal and
-exactly one of them ends every stream.
+whatever was still to come. Within a choice, a tool call's deltas follow its start before anything
+else does: some dialects close a call for good when the next thing begins. `Ping` may stand
+anywhere. `Completed` and `Failed` are terminal and exactly one of them ends every stream.
 """
 
 from typing import Any, Literal

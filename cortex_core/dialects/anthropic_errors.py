@@ -8,7 +8,6 @@ from cortex_core.ids import RequestId
 
 _OVERLOADED = 529
 _TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
     403: "permission_error",
@@ -48,7 +47,7 @@ def _status(error: ErrorInfo) -> int:
 
 
 def _envelope(error: ErrorInfo, status: int, request_id: RequestId) -> bytes:
-    kind = _TYPES.get(status, "api_error")
+    kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return json_bytes(
         {
             "type": "error",

@@ -1,7 +1,5 @@
 """Canonical events as chunks of `POST /v1/chat/completions`."""
 
-from typing import Any
-
 from cortex_core.canonical import (
     Completed,
     Event,
@@ -34,7 +32,7 @@ class ChatStream:
         self._frame = ChunkFrame(
             decoded, chunk_id=chunk_id, kind="chat.completion.chunk", created=created
         )
-        self._text_tail = b"}" + self._frame.open_tail
+        self._delta_tail = b"}" + self._frame.open_tail
 
     def event(self, event: Event) -> bytes:
         """Return the stream's bytes for `event`."""
@@ -43,8 +41,10 @@ class ChatStream:
                 return self._text(event)
             case ReasoningDelta(index=index, text=text):
                 return self._reasoning(index, text)
-            case ToolCallStarted() | ToolCallDelta():
-                return self._tool_call(event)
+            case ToolCallDelta():
+                return self._call_delta(event)
+            case ToolCallStarted():
+                return self._call_started(event)
             case Finished(index=index, reason=reason):
                 return self._frame.chunk(index, _NOTHING, finish=reason)
             case Started():
@@ -70,23 +70,27 @@ class ChatStream:
             return self._frame.chunk(event.index, delta, logprobs=logprobs)
         if not event.text:
             return b""
-        return head + b'"delta":{"content":' + json_text(event.text) + self._text_tail
+        return head + b'"delta":{"content":' + json_text(event.text) + self._delta_tail
 
     def _reasoning(self, index: int, text: str) -> bytes:
         head = self._frame.head(index)
         if not text:
             return b""
-        return head + b'"delta":{"reasoning_content":' + json_text(text) + self._text_tail
+        return head + b'"delta":{"reasoning_content":' + json_text(text) + self._delta_tail
 
-    def _tool_call(self, event: ToolCallStarted | ToolCallDelta) -> bytes:
-        call: dict[str, Any] = {"index": event.call_index}
-        if isinstance(event, ToolCallStarted):
-            call["id"] = event.id
-            call["type"] = "function"
-            call["function"] = {"name": event.name, "arguments": ""}
-        elif event.arguments:
-            call["function"] = {"arguments": event.arguments}
-        else:
-            return b""
+    def _call_started(self, event: ToolCallStarted) -> bytes:
+        call = {
+            "index": event.call_index,
+            "id": event.id,
+            "type": "function",
+            "function": {"name": event.name, "arguments": ""},
+        }
         delta = b'"delta":{"tool_calls":' + json_bytes([call]) + b"}"
         return self._frame.chunk(event.index, delta)
+
+    def _call_delta(self, event: ToolCallDelta) -> bytes:
+        head = self._frame.head(event.index)
+        if not event.arguments:
+            return b""
+        call = b'"delta":{"tool_calls":[{"index":%d,"function":{"arguments":' % event.call_index
+        return head + call + json_text(event.arguments) + b"}}]" + self._delta_tail

@@ -5,7 +5,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortex_core.canonical import (
@@ -71,6 +71,7 @@ def joined(content: Any, kind: str, key: str) -> str:
     return "".join(getattr(block, key) for block in content if block.type == kind)
 
 
+@settings(max_examples=40)
 @given(stream=streams(max_choices=1), chunk_bytes=st.integers(1, 400))
 def test_the_sdk_accumulates_a_stream_to_what_was_said(stream: Stream, chunk_bytes: int) -> None:
     body = streamed(ANTHROPIC, decode(ANTHROPIC, stream=True), stream.events)
@@ -82,6 +83,7 @@ def test_the_sdk_accumulates_a_stream_to_what_was_said(stream: Stream, chunk_byt
     check_message(message, stream.said[0], stream.usage)
 
 
+@settings(max_examples=40)
 @given(stream=streams(max_choices=1))
 def test_the_sdk_reads_a_whole_answer_as_what_was_said(stream: Stream) -> None:
     body = whole(ANTHROPIC, decode(ANTHROPIC), stream.events)
@@ -90,6 +92,7 @@ def test_the_sdk_reads_a_whole_answer_as_what_was_said(stream: Stream) -> None:
     check_message(message, stream.said[0], stream.usage)
 
 
+@settings(max_examples=40)
 @given(stream=streams(max_choices=1))
 def test_a_stream_keeps_to_the_form_of_anthropic(stream: Stream) -> None:
     sent = frames(streamed(ANTHROPIC, decode(ANTHROPIC, stream=True), stream.events))

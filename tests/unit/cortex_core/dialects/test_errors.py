@@ -94,6 +94,7 @@ def test_openai_clients_raise_the_right_error(
         (errors.InvalidRequest("cannot a: b", param="messages"), 400, "invalid_request_error"),
         (errors.InvalidApiKey("cannot a: b"), 401, "authentication_error"),
         (errors.ModelNotFound("cannot a: b"), 404, "not_found_error"),
+        (errors.MethodNotAllowed("cannot a: b"), 405, "invalid_request_error"),
         (errors.RequestTooLarge("cannot a: b"), 413, "request_too_large"),
         (errors.WrongModality("cannot a: b"), 400, "invalid_request_error"),
         (errors.QueueFull("cannot a: b", retry_after_s=1), 429, "rate_limit_error"),

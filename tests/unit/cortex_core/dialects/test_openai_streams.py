@@ -4,7 +4,7 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortex_core.canonical import (
@@ -65,6 +65,7 @@ def check_usage(usage: Any, expected: Usage) -> None:
     assert usage.completion_tokens_details.reasoning_tokens == expected.reasoning_tokens
 
 
+@settings(max_examples=40)
 @given(stream=streams(), include_usage=st.booleans(), chunk_bytes=st.integers(1, 400))
 def test_the_sdk_accumulates_a_chat_stream_to_what_was_said(
     stream: Stream, include_usage: bool, chunk_bytes: int
@@ -87,6 +88,7 @@ def test_the_sdk_accumulates_a_chat_stream_to_what_was_said(
         assert answer.usage is None
 
 
+@settings(max_examples=40)
 @given(stream=streams())
 def test_a_chat_stream_keeps_to_the_form_of_openai(stream: Stream) -> None:
     n = len(stream.said)
@@ -109,6 +111,7 @@ def test_a_chat_stream_keeps_to_the_form_of_openai(stream: Stream) -> None:
         assert all(("name" in call["function"]) == ("id" in call) for call in calls)
 
 
+@settings(max_examples=40)
 @given(stream=streams())
 def test_the_sdk_reads_a_whole_chat_answer_as_what_was_said(stream: Stream) -> None:
     n = len(stream.said)
@@ -120,6 +123,7 @@ def test_the_sdk_reads_a_whole_chat_answer_as_what_was_said(stream: Stream) -> N
     check_usage(answer.usage, stream.usage)
 
 
+@settings(max_examples=40)
 @given(stream=streams(calls=False), chunk_bytes=st.integers(1, 400))
 def test_the_sdk_reads_completions_streamed_and_whole(stream: Stream, chunk_bytes: int) -> None:
     n = len(stream.said)
@@ -289,3 +293,16 @@ def test_a_call_without_text_has_content_null() -> None:
     answer = client.chat.completions.create(model=MODEL, messages=MESSAGES)
     assert answer.choices[0].message.content is None
     assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_a_long_answer_is_joined_once() -> None:
+    pieces = [f"{number} " for number in range(100_000)]
+    events = [
+        started(),
+        *(TextDelta(0, piece) for piece in pieces),
+        Finished(0, "stop"),
+        Completed(Usage(3, len(pieces))),
+    ]
+    client = openai_client(recorder(whole(CHAT, decode(CHAT), events), chunk_bytes=1 << 20))
+    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert answer.choices[0].message.content == "".join(pieces)
