@@ -163,7 +163,8 @@ class FleetClient:
         """Take one message of the actor. Called on the worker's loop."""
         waiting = self._waiting.get(message.request_id)
         if waiting is None:
-            if isinstance(message, Granted):
+            # An answer that crossed the end of the request; nobody here wants the place.
+            if not isinstance(message, Rejected):
                 self._send(CancelAcquire(message.request_id))
             return
         waiting.heard_at = self._clock()

@@ -18,7 +18,7 @@ from cortexd.config import FleetConfig
 from cortexd.fleet.board import FleetBoard
 from cortexd.fleet.dispatcher import Dispatcher
 from cortexd.fleet.effects import ColdStart, Effect, PollNow, Refused, StartLoad, StartUnload, Tell
-from cortexd.fleet.events import FleetEvent, Unloaded
+from cortexd.fleet.events import FleetEvent, NodeFailed, NodePolled, Unloaded
 from cortexd.fleet.loads import LoadRunner, NodeOrders, Outcome
 from cortexd.fleet.metrics import FleetMetrics
 from cortexd.fleet.poller import NodeQuestions, Poller
@@ -39,6 +39,9 @@ IDLE_TICK_S = 0.25
 """Between two looks at clocks and counts while nobody waits."""
 BUSY_TICK_S = 0.02
 """The same while somebody waits: a place that became free is given on so fast."""
+
+FIRST_LOOK_S = 1.0
+"""For so long the last actor's snapshot stands, while not every node was heard of."""
 
 Send = Callable[[bytes, ToWorker], None]
 """Sends to one worker. Raises `NodeUnavailable` if it is gone, `Overloaded` if it does not read."""
@@ -73,6 +76,8 @@ class Conductor:
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
+        self._unheard = set(dispatcher.state.nodes)
+        self._first_look_ends = clock() + FIRST_LOOK_S
         self._poller = Poller(
             {node.name: node.endpoint for node in dispatcher.state.nodes.values()},
             client,
@@ -83,8 +88,7 @@ class Conductor:
         )
 
     def start(self) -> None:
-        """Publish a first snapshot, and begin to poll and to tick."""
-        self._carry_out(self.dispatcher.tick(self._clock()))
+        """Begin to poll and to tick. The first snapshot waits for the first answers."""
         self._poller.start()
         self._ticking = asyncio.create_task(self._tick_forever(), name="tick")
 
@@ -116,8 +120,10 @@ class Conductor:
 
     def submit(self, event: FleetEvent) -> None:
         """Take an event in, from the poller or from an operator."""
-        self._look()
-        self._carry_out(self.dispatcher.apply(event, self._clock()))
+        now = self._look()
+        if isinstance(event, NodePolled | NodeFailed):
+            self._unheard.discard(event.node)
+        self._carry_out(self.dispatcher.apply(event, now))
 
     def ask(
         self,
@@ -193,7 +199,8 @@ class Conductor:
         return now
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
-        self._board.show(self.dispatcher)
+        if not self._unheard or self._clock() >= self._first_look_ends:
+            self._board.show(self.dispatcher)
         gone: set[bytes] = set()
         for effect in effects:
             match effect:

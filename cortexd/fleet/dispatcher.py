@@ -34,6 +34,7 @@ from cortexd.fleet.events import (
     LoadFailed,
     LoadStarted,
     StreamBroke,
+    Unloaded,
     UnloadFailed,
     UnloadStarted,
     Yielding,
@@ -153,7 +154,7 @@ class Dispatcher:
             case LoadFailed():
                 self._learn(event, now)
                 self._effects.append(PollNow(event.node))
-            case UnloadFailed():
+            case Unloaded() | UnloadFailed():
                 self._effects.append(PollNow(NodeName(event.replica_id.partition("/")[0])))
             case _:
                 pass
