@@ -13,6 +13,9 @@ from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 FLEET_SOCKET: Final = "fleet.sock"
 """The fleet actor listens here for HTTP workers; in the runtime folder."""
 ADMIN_SOCKET: Final = "admin.sock"
+"""The fleet actor listens here for operators; in the runtime folder."""
+CONFIG_STATUS: Final = 78
+"""Exit status of a child that would end the same way again; EX_CONFIG of sysexits.h."""
 
 _COUNT_BYTES: Final = 4
 _PREFIX: Final = "CORTEXD_"

@@ -40,6 +40,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After SIGTERM, how long running streams may take to finish before they are ended."""
     runtime_dir: str | None = None
     """Folder for sockets. None: $RUNTIME_DIRECTORY, else a folder of this user's own."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on lines go to stderr."""
 
 
 class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ import msgspec
 from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Loading, Ping
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NodeUnavailable, ShuttingDown
 from cortex_core.ids import ModelId, ReplicaId, RequestId
+from cortex_core.logs import kv
 from cortexd.continuation import StreamLedger, is_replicas_fault
 from cortexd.drain import Drain
 from cortexd.fleet.client import Lease
@@ -108,12 +109,15 @@ class Gateway:
             outcome = error
             yield Failed(error.info())
         except Exception as error:
-            log.exception("request failed request_id=%s", request.request_id)
+            log.exception("request failed", extra=kv(request_id=request.request_id))
             outcome = InternalError("cannot serve the request: internal error")
             outcome.__cause__ = error
             yield Failed(outcome.info())
         finally:
             record.end(ledger, outcome)
+            if not ledger.exact:
+                told = kv(request_id=request.request_id, model=request.model)
+                log.warning("stream went on with other weights", extra=told)
 
     async def _attempts(
         self, request: GenerateRequest, ledger: StreamLedger, record: RequestRecord
@@ -203,13 +207,13 @@ class Gateway:
             raise error
         if ledger.tokens_sent:
             record.continued()
-        log.warning(
-            "replica failed, going on request_id=%s replica=%s tokens_sent=%d cause=%s",
-            request.request_id,
-            lease.replica.id,
-            ledger.completion_tokens,
-            error.message,
+        told = kv(
+            request_id=request.request_id,
+            replica=lease.replica.id,
+            tokens_sent=ledger.completion_tokens,
+            cause=error.message,
         )
+        log.warning("replica failed, the request goes on elsewhere", extra=told)
         return None
 
 

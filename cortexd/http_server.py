@@ -1,6 +1,5 @@
 """`python -m cortexd.http_server`: gunicorn as a child of `cortex serve`, and its workers."""
 
-import logging
 import math
 import os
 import sys
@@ -14,14 +13,13 @@ from cortex_core.errors import CortexError
 from cortex_core.ipc.child import die_with_parent
 from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.segment import Segment
-from cortexd.child_env import ChildEnvironment, in_flight_rows
+from cortex_core.logs import set_up_logging
+from cortexd.child_env import CONFIG_STATUS, ChildEnvironment, in_flight_rows
 from cortexd.config import GatewayConfig
 from cortexd.config_files import read_cortex_config
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 from cortexd.http_worker import DRAIN_MARGIN_S
 from cortexd.worker_app import WorkerApp
-
-log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75
 WORKER_TIMEOUT_S = 60
@@ -123,8 +121,8 @@ def main() -> None:
         config = read_cortex_config(environment.config)
     except CortexError as error:
         print(f"cortex: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
-        raise SystemExit(2) from None
-    logging.basicConfig(level=logging.INFO)
+        raise SystemExit(CONFIG_STATUS) from None
+    set_up_logging(config.gateway.log_level)
     HttpServer(environment, config.gateway).run()
 
 

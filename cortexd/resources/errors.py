@@ -18,6 +18,7 @@ from cortex_core.errors import (
     NotFound,
     RequestTooLarge,
 )
+from cortex_core.logs import kv
 from cortexd.resources.request_ids import request_id_of
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ async def _on_defect(
     req: Request, resp: Response, error: Exception, _params: dict[str, Any]
 ) -> None:
     request_id = request_id_of(req)
-    log.error("request failed request_id=%s path=%s", request_id, req.path, exc_info=error)
+    log.error("request failed", extra=kv(request_id=request_id, path=req.path), exc_info=error)
     text = f"cannot serve the request: internal error; the log has it under {request_id}"
     _answer(req, resp, InternalError(text))
 

@@ -8,6 +8,7 @@ from cortex_core.canonical import Event, Failed, Loading, Ping
 from cortex_core.dialects.base import ResponseEncoder
 from cortex_core.dialects.sse import comment
 from cortex_core.errors import CortexError
+from cortex_core.logs import kv
 
 log = logging.getLogger(__name__)
 
@@ -63,5 +64,5 @@ class SseBody:
                 if chunk:
                     yield chunk
         except CortexError as error:
-            log.error("stream not encoded cause=%s", error.message)
+            log.error("stream not encoded", extra=kv(cause=error.message))
             yield self._encoder.event(Failed(error.info()))

@@ -1,0 +1,46 @@
+"""Asks our own gateway over HTTP whether it is ready."""
+
+import asyncio
+from typing import Any
+
+from cortexd.http1.errors import ConnectFailed, ConnectionLost, TooManyConnections
+from cortexd.http1.exchange import Exchange
+from cortexd.http1.message import Origin
+from cortexd.http1.pool import ConnectionPool
+
+PROBE_INTERVAL_S = 0.05
+PROBE_TIMEOUT_S = 2.0
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+_OK = 200
+
+
+class HealthProbe:
+    """`GET /health` on the address a listening socket has."""
+
+    def __init__(self, listening_on: Any) -> None:
+        host, port = listening_on[:2]
+        self._origin = Origin(host=_ANY.get(host, host), port=port)
+
+    async def until_ok(self) -> None:
+        """Return once the answer is 200. The caller bounds the time."""
+        pool = ConnectionPool()
+        try:
+            while True:
+                if await self._ok(pool):
+                    return
+                await asyncio.sleep(PROBE_INTERVAL_S)
+        finally:
+            pool.close()
+
+    async def _ok(self, pool: ConnectionPool) -> bool:
+        exchange = Exchange(pool, self._origin, "GET", "/health", headers={})
+        try:
+            head = await exchange.head(PROBE_TIMEOUT_S)
+            while head is not None and await exchange.read(PROBE_TIMEOUT_S):
+                continue
+        except (ConnectFailed, ConnectionLost, TooManyConnections):
+            return False
+        finally:
+            exchange.close()
+        return head is not None and head.status == _OK
