@@ -6,7 +6,7 @@ named is kept or refused; what was left open is chosen so that it fits.
 
 import msgspec
 
-from cortex_core.errors import OutOfMemory
+from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import MIB, ModelProfile
 from neurond.sources.prepared import PreparedModel
@@ -15,13 +15,13 @@ BLOCK_TOKENS = 16
 ACTIVATION_BYTES = 256 * MIB
 """Kept free for the largest step."""
 DEFAULT_MAX_SEQUENCES = 16
-KV_SHARE_OF_FREE = 0.25
+KV_SHARE_OF_FREE = 0.5
 """Of the memory that weights leave, where the profile does not say how much KV cache to hold: the
 rest is for other models."""
 CPU_KV_BYTES = 1024 * MIB
 """Most that is taken of host memory where the profile does not say: it is everyone's."""
-MIN_CONTEXT_TOKENS = 512
-"""A context that nobody asked for is not shrunk below this, unless the model's own is shorter."""
+MIN_CONTEXT_TOKENS = 8192
+"""A context that nobody named is not shrunk below this, unless the model's own is shorter."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -60,11 +60,12 @@ def plan_memory(
 ) -> MemoryPlan:
     """Choose context, concurrency and KV cache of `model` for a device with `free_bytes`.
 
-    `default_kv_bytes` bounds a KV cache that the profile leaves open; one whole context fits it
-    all the same, if it fits the device.
+    `default_kv_bytes` bounds a KV cache that the profile leaves open, down to what one sequence
+    of `MIN_CONTEXT_TOKENS`, or of the context that the profile names, takes.
 
     Raises:
         OutOfMemory: it does not fit; the message has the arithmetic.
+        InvalidRequest: the profile contradicts itself.
     """
     dtype = profile.dtype or default_dtype
     weights = weights_bytes(model, dtype)
@@ -72,28 +73,31 @@ def plan_memory(
     left = free_bytes - weights - ACTIVATION_BYTES
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
-    whole = _blocks(context) * sequences * per_token
-    kv = whole if profile.max_sequences is not None and profile.context_tokens is not None else None
+    floor = context if profile.context_tokens else min(context, MIN_CONTEXT_TOKENS)
+    least = _pool_tokens(floor, 1) * per_token
+    whole = _pool_tokens(context, sequences) * per_token
     if profile.kv_cache_mb is not None:
         kv = profile.kv_cache_mb * MIB
-    if kv is None:
-        one = _blocks(context) * per_token
+        if profile.context_tokens is not None and kv < least:
+            raise InvalidRequest(
+                f"cannot load {model.model_id}: kv_cache_mb is {profile.kv_cache_mb}, one sequence "
+                f"of {context} tokens takes {_mib(least)} MiB; raise it or lower context_tokens",
+                param="profile.kv_cache_mb",
+            )
+    elif profile.max_sequences is not None and profile.context_tokens is not None:
+        kv = whole
+    else:
         share = int(left * KV_SHARE_OF_FREE)
-        if default_kv_bytes is not None:
-            share = min(share, default_kv_bytes)
-        kv = min(whole, max(share, min(one, left), 0))
-    if profile.context_tokens is None:
-        fitting = max(kv // per_token // BLOCK_TOKENS * BLOCK_TOKENS, MIN_CONTEXT_TOKENS)
-        context = min(context, fitting)
-    needed = max(kv, _blocks(context) * per_token)
-    if needed > left:
-        raise OutOfMemory(_arithmetic(model, dtype, device, weights, needed, free_bytes))
-    return MemoryPlan(dtype, context, sequences, weights, needed)
+        kv = min(whole, max(least, min(share, default_kv_bytes or share)))
+    if kv > left:
+        raise OutOfMemory(_arithmetic(model, dtype, device, weights, kv, free_bytes))
+    fitting = max(kv // per_token // BLOCK_TOKENS - 1, 1) * BLOCK_TOKENS
+    return MemoryPlan(dtype, min(context, fitting), sequences, weights, kv)
 
 
-def _blocks(tokens: int) -> int:
-    """Return `tokens` rounded up to whole blocks."""
-    return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+def _pool_tokens(context_tokens: int, sequences: int) -> int:
+    """Return the tokens of whole blocks for so many sequences, and of the block that pads."""
+    return (-(-context_tokens // BLOCK_TOKENS) * sequences + 1) * BLOCK_TOKENS
 
 
 def _arithmetic(

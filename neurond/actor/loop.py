@@ -157,6 +157,11 @@ class ActorLoop:
             self._outbox.notice(result.loaded)
 
     def _generate(self, command: Generate) -> None:
+        streams = range(command.first_stream, command.first_stream + command.n)
+        if self._requests.was_cancelled(command.request_id):
+            for stream in streams:
+                self._outbox.record(encode_finish(stream, "cancelled"))
+            return
         serving = self._served.get(command.model_id)
         try:
             if serving is None:
@@ -170,7 +175,6 @@ class ActorLoop:
         except CortexError as ex:
             self._outbox.notice(RequestFailed(command.request_id, ex.info()))
             return
-        streams = range(command.first_stream, command.first_stream + command.n)
         self._requests.add(command.request_id, command.model_id, streams)
 
     def _engine_request(self, command: Generate) -> EngineRequest:
@@ -193,7 +197,9 @@ class ActorLoop:
 
     def _cancel(self, request_id: RequestId) -> None:
         model_id = self._requests.model_of(request_id)
-        if model_id is not None:
+        if model_id is None:
+            self._requests.keep_cancel(request_id)
+        else:
             self._served[model_id].engine.cancel(request_id)
 
     def _engine_of(self, stream: int) -> Engine | None:

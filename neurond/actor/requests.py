@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from cortex_core.ids import ModelId, RequestId
 
+_MAX_EARLY_CANCELS = 4096
+"""As many as there can be requests on the data socket that were sent and not yet read."""
+
 
 @dataclass(slots=True)
 class ActorRequest:
@@ -15,9 +18,14 @@ class ActorRequest:
 
 
 class RequestTable:
-    """Requests by id and by stream."""
+    """Requests by id and by stream.
+
+    A cancel travels on the control socket and can overtake its request. One for an id that is not
+    here is therefore kept for a while: the request may have ended, or may be yet to come.
+    """
 
     def __init__(self) -> None:
+        self._early_cancels: dict[RequestId, None] = {}  # oldest first
         self._by_id: dict[RequestId, ActorRequest] = {}
         self._by_stream: dict[int, ActorRequest] = {}
 
@@ -25,6 +33,16 @@ class RequestTable:
         request = ActorRequest(request_id, model_id, set(streams))
         self._by_id[request_id] = request
         self._by_stream |= dict.fromkeys(streams, request)
+
+    def keep_cancel(self, request_id: RequestId) -> None:
+        """Note that a request which is not here was cancelled."""
+        self._early_cancels[request_id] = None
+        if len(self._early_cancels) > _MAX_EARLY_CANCELS:
+            del self._early_cancels[next(iter(self._early_cancels))]
+
+    def was_cancelled(self, request_id: RequestId) -> bool:
+        """Tell whether a request that arrives now was cancelled before."""
+        return self._early_cancels.pop(request_id, request_id) is None
 
     def model_of(self, request_id: RequestId) -> ModelId | None:
         request = self._by_id.get(request_id)

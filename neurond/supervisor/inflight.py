@@ -97,6 +97,7 @@ class InFlight:
         self._on_end = on_end
         self._requests: dict[RequestId, _Request] = {}
         self._by_stream: dict[int, _Request] = {}
+        self._closed = False
         self._next_stream = 1
         self._accepted = 0
 
@@ -153,6 +154,8 @@ class InFlight:
         Raises:
             ProtocolError: one of them is no record; the actor is not to be trusted any more.
         """
+        if self._closed:
+            return
         for data in records:
             record = decode_record(data)
             request = self._by_stream.get(record.stream)
@@ -174,7 +177,8 @@ class InFlight:
             self._end(request, error_from_info(notice.error))
 
     def fail_all(self, error: CortexError) -> None:
-        """End every request: the actor is gone, or is about to be."""
+        """End every request, for good: the actor is gone, or is about to be."""
+        self._closed = True
         for request in list(self._requests.values()):
             self._end(request, error)
 

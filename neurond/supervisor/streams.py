@@ -76,12 +76,14 @@ class TokenStream(AsyncIterator[StreamItem]):
         return self._paused
 
     def finish_choice(self, index: int) -> None:
-        """End a choice early, as a stop string matched. Nothing more of it is delivered."""
-        if index not in self._open:
-            return
-        self._open.discard(index)
+        """End a choice early, as a stop string matched. Nothing more of it is delivered.
+
+        The engine may have ended it meanwhile; what is buffered of it goes all the same.
+        """
         self._items = deque(item for item in self._items if not _belongs(item, index))
-        self._control.finish(index)
+        if index in self._open:
+            self._open.discard(index)
+            self._control.finish(index)
         self._wake()
 
     def cancel(self) -> None:

@@ -1,6 +1,27 @@
 """Requests through a real actor process and back."""
 
+from collections.abc import Callable
+
+import pytest
+
+from cortex_core.canonical import SamplingParams
+from cortex_core.errors import (
+    ContextLengthExceeded,
+    CortexError,
+    InternalError,
+    ModelNotLoaded,
+    OutOfMemory,
+    Overloaded,
+    QueueFull,
+)
+from neurond.supervisor.jobs import Admitted, Token
+from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
+from tests.fakes.fake_engine import BROKEN, EXHAUSTED, NAN, NUM_BLOCKS
+from tests.fakes.waiting import wait_until_async
+
+MUCH = 1500
+"""Tokens of an answer that goes on for longer than any test looks at it."""
 
 
 async def test_tokens_of_a_request_come_back_in_order(node: Node) -> None:
@@ -8,5 +29,178 @@ async def test_tokens_of_a_request_come_back_in_order(node: Node) -> None:
 
     items = await collect(node.submit(model_id, [10, 11, 12], max_tokens=5))
 
+    assert items[0] == Admitted(cached_tokens=0)
     assert tokens_of(items) == [13, 14, 15, 16, 17]
     assert finishes_of(items) == {0: "length"}
+
+
+async def test_logprobs_and_choices_come_back_with_their_index(node: Node) -> None:
+    model_id = await node.loaded()
+
+    stream = node.submit(model_id, [10], n=3, max_tokens=2, sampling=SamplingParams(logprobs=2))
+    items = await collect(stream)
+
+    assert [tokens_of(items, index) for index in range(3)] == [[11, 12]] * 3
+    assert finishes_of(items) == {0: "length", 1: "length", 2: "length"}
+    assert Token(2, 11, -0.5, ((11, -0.5), (12, -1.5))) in items
+
+
+async def test_replayed_tokens_are_continued(node: Node) -> None:
+    model_id = await node.loaded()
+
+    items = await collect(node.submit(model_id, [10], replayed_token_ids=[500, 501], max_tokens=2))
+
+    assert tokens_of(items) == [502, 503]
+
+
+async def test_requests_on_two_models_run_at_once(node: Node) -> None:
+    one, other = await node.loaded("one"), await node.loaded("other")
+    first = node.submit(one, [10], max_tokens=MUCH)
+    await anext(first)
+
+    items = await collect(node.submit(other, [20], max_tokens=3))
+
+    assert tokens_of(items) == [21, 22, 23]
+    assert node.supervisor.model(one).running == 1
+    first.cancel()
+
+
+async def test_cancel_frees_the_engine_at_once(node: Node) -> None:
+    model_id = await node.loaded()
+    stream = node.submit(model_id, [10], max_tokens=MUCH)
+    await anext(stream)
+
+    stream.cancel()
+
+    assert await collect(stream) == []
+    await wait_until_async(lambda: node.supervisor.model(model_id).running == 0)
+    # With as many blocks as the whole cache has, this fits only if the other's were freed.
+    whole = list(range(NUM_BLOCKS * 16 // 2 - 100))
+    assert tokens_of(await collect(node.submit(model_id, whole, max_tokens=1))) == [len(whole)]
+
+
+async def test_a_finished_choice_ends_alone(node: Node) -> None:
+    model_id = await node.loaded()
+    stream = node.submit(model_id, [10], n=2, max_tokens=40)
+    await anext(stream)
+
+    stream.finish_choice(0)
+    items = await collect(stream)
+
+    assert tokens_of(items, 0) == []
+    assert tokens_of(items, 1) == list(range(11, 51))
+    await wait_until_async(lambda: node.supervisor.model(model_id).running == 0)
+
+
+async def test_a_slow_reader_pauses_its_own_stream_only(node: Node) -> None:
+    model_id = await node.loaded()
+    slow = node.submit(model_id, [10], max_tokens=MUCH)
+    await wait_until_async(lambda: slow.paused)
+
+    items = await collect(node.submit(model_id, [20], max_tokens=MUCH))
+
+    assert tokens_of(items) == list(range(21, 21 + MUCH))
+    # What had been computed when the pause arrived is in the buffer; the rest is not.
+    assert HIGH_WATER_TOKENS < slow.buffered_tokens < MUCH
+    assert tokens_of(await collect(slow)) == list(range(11, 11 + MUCH))
+
+
+async def test_a_reader_that_catches_up_resumes_its_stream(node: Node) -> None:
+    model_id = await node.loaded()
+    stream = node.submit(model_id, [10], max_tokens=MUCH)
+    await wait_until_async(lambda: stream.paused)
+
+    while stream.buffered_tokens >= LOW_WATER_TOKENS:
+        await anext(stream)
+
+    assert not stream.paused
+    await wait_until_async(lambda: stream.buffered_tokens > LOW_WATER_TOKENS)
+    stream.cancel()
+
+
+async def test_a_small_ring_loses_nothing(make_node: Callable[..., Node]) -> None:
+    node = make_node(ring_bytes=1024)
+    await node.start()
+    model_id = await node.loaded()
+
+    stream = node.submit(model_id, [10], n=8, max_tokens=200)
+    items = await collect(stream)
+
+    assert [tokens_of(items, index) for index in range(8)] == [list(range(11, 211))] * 8
+
+
+async def test_a_full_prompt_area_refuses_and_recovers(make_node: Callable[..., Node]) -> None:
+    node = make_node(prompt_area_bytes=4096)
+    await node.start()
+    model_id = await node.loaded()
+    first = node.submit(model_id, list(range(1000)), max_tokens=1)
+
+    with pytest.raises(Overloaded, match="prompt") as caught:
+        node.submit(model_id, list(range(100)), max_tokens=1)
+
+    assert caught.value.retry_after_s is not None
+    assert tokens_of(await collect(first)) == [1000]
+    assert tokens_of(await collect(node.submit(model_id, list(range(1000))))) == [
+        *range(1000, 1008)
+    ]
+
+
+async def test_requests_beyond_the_limit_are_refused(make_node: Callable[..., Node]) -> None:
+    node = make_node(max_requests=2)
+    await node.start()
+    model_id = await node.loaded()
+    running = [node.submit(model_id, [10], max_tokens=MUCH) for _ in range(2)]
+
+    with pytest.raises(QueueFull, match="limit"):
+        node.submit(model_id, [10])
+
+    for stream in running:
+        stream.cancel()
+    await wait_until_async(lambda: node.supervisor.model(model_id).running == 0)
+    assert tokens_of(await collect(node.submit(model_id, [10], max_tokens=1))) == [11]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error"),
+    [([BROKEN], InternalError), ([NAN], InternalError), ([EXHAUSTED], OutOfMemory)],
+)
+async def test_a_failing_step_fails_its_requests_and_nothing_else(
+    node: Node, prompt: list[int], error: type[CortexError]
+) -> None:
+    model_id, other = await node.loaded(), await node.loaded("other")
+    bystander = node.submit(other, [20], max_tokens=MUCH)
+
+    with pytest.raises(error):
+        await collect(node.submit(model_id, prompt))
+
+    assert tokens_of(await collect(node.submit(model_id, [10], max_tokens=2))) == [11, 12]
+    assert len(tokens_of(await collect(bystander))) == MUCH
+    assert node.restarts == 0
+
+
+async def test_too_long_a_prompt_fails_alone(node: Node) -> None:
+    model_id = await node.loaded()
+
+    with pytest.raises(ContextLengthExceeded, match="prompt is too long"):
+        await collect(node.submit(model_id, list(range(5000))))
+
+    assert tokens_of(await collect(node.submit(model_id, [10], max_tokens=1))) == [11]
+
+
+async def test_a_model_that_is_not_loaded_is_refused(node: Node) -> None:
+    model_id = node.library.add("absent")
+
+    with pytest.raises(ModelNotLoaded):
+        node.submit(model_id, [10])
+
+    assert node.supervisor.model(model_id).status == "unloaded"
+
+
+async def test_ping_answers_while_the_engine_is_busy(node: Node) -> None:
+    model_id = await node.loaded()
+    stream = node.submit(model_id, [10], max_tokens=MUCH)
+    await anext(stream)
+
+    assert 0 < await node.supervisor.ping(node.supervisor.discovery().devices[0].id, 10.0) < 10
+
+    stream.cancel()
