@@ -47,6 +47,14 @@ class Library:
         """Return every model that is complete on disk."""
         return self._store.models()
 
+    def find(self, model_id: ModelId) -> PreparedModel | None:
+        """Return a model that is complete on disk, else None."""
+        return self._store.find(model_id)
+
+    def folder(self, model_id: ModelId) -> Path:
+        """Return where a model lies, or will lie."""
+        return self._store.folder(model_id)
+
     async def ensure(self, model_id: ModelId, on_progress: ProgressCallback) -> Path:
         """See `ModelLibrary.ensure`. Cancelling kills the fetch; what it has stays for the next."""
         if self._store.find(model_id) is None:

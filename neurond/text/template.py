@@ -123,6 +123,11 @@ class ChatTemplate:
             ) from ex
 
 
+def check_template(source: str, *, model: str) -> None:
+    """Raise `InvalidRequest` unless `source` is a valid template."""
+    ChatTemplate(source, model=model, special_tokens={})
+
+
 def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]

@@ -1,0 +1,24 @@
+"""Finding the running node from the command line."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from cortex_core.ipc.admin import AdminClient
+from neurond.config import NeuronConfig, read_neuron_config
+
+ADMIN_SOCKET: Final = "admin.sock"
+SERVICE_RUNTIME_DIR: Final = Path("/run/neuron")
+"""Where the service's sockets are when systemd makes the folder."""
+
+
+def admin_client(options: argparse.Namespace) -> AdminClient:
+    """Return a client of the node that the configuration describes."""
+    return AdminClient(admin_socket(read_neuron_config(options.config)))
+
+
+def admin_socket(config: NeuronConfig) -> Path:
+    """Return the path of the node's admin socket."""
+    own = config.runtime_folder() / ADMIN_SOCKET
+    service = SERVICE_RUNTIME_DIR / ADMIN_SOCKET
+    return service if not own.exists() and service.exists() else own

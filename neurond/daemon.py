@@ -1,0 +1,197 @@
+"""The daemon: puts the node together, serves until SIGTERM, drains, and leaves nothing behind."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from cortex_core.config.address import Address
+from cortex_core.errors import ConfigError
+from cortex_core.ipc.admin import AdminServer
+from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
+from cortex_core.ipc.sockets import make_runtime_dir
+from cortex_core.logs import kv
+from neurond.admin.verbs import admin_handlers
+from neurond.api import create_app
+from neurond.config import NeuronConfig
+from neurond.devices import Devices
+from neurond.generation import Generation
+from neurond.metrics import GenerationMetrics, NodeCollector, make_registry
+from neurond.node import Node
+from neurond.profiles import Profiles
+from neurond.server import HttpServer, listen
+from neurond.sources.library import Library
+from neurond.sources.store import ModelStore
+from neurond.supervisor.settings import SupervisorSettings
+from neurond.supervisor.supervisor import Supervisor
+from neurond.text.pool import TextPool
+from neurond.text.texts import ModelTexts
+
+ADMIN_SOCKET: Final = "admin.sock"
+STATUS_INTERVAL_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(config: NeuronConfig, *, settings: SupervisorSettings | None = None) -> None:
+    """Run the node until SIGTERM or SIGINT, then drain and end. A second signal ends the drain.
+
+    Must run in the main thread; actors and fetches die with it.
+
+    Args:
+        config: what `neuron.toml` says.
+        settings: of the supervisor, where a test needs others than follow from `config`.
+
+    Raises:
+        ConfigError: the node cannot start as it is configured, for example a port in use.
+    """
+    notifier = Notifier.from_env()
+    for name in NOTIFY_VARIABLES:
+        os.environ.pop(name, None)
+    signals = _Signals()
+    bound = listen(Address(config.listen, config.port))
+    with contextlib.closing(bound):
+        async with _running(config, settings or supervisor_settings(config)) as parts:
+            supervisor, app_server = parts.supervisor, HttpServer(parts.app, bound)
+            app_server.start()
+            notifier.ready()
+            address = Address(config.listen, bound.getsockname()[1])
+            _log.info("listening", extra=kv(address=address, boot_id=supervisor.boot_id))
+            activation = asyncio.create_task(
+                supervisor.activate([parts.profiles.for_load(r) for r in config.default_loads()])
+            )
+            reporter = asyncio.create_task(_report(notifier, supervisor))
+            await signals.first.wait()
+            notifier.stopping()
+            await _drain(supervisor, signals, config.drain_timeout_s)
+            activation.cancel()
+            await app_server.close()
+            reporter.cancel()
+            await asyncio.gather(activation, reporter, return_exceptions=True)
+    _log.info("stopped")
+
+
+def supervisor_settings(config: NeuronConfig) -> SupervisorSettings:
+    """Return what the supervisor is to know of the configuration."""
+    return SupervisorSettings(
+        runtime_dir=config.runtime_folder(),
+        threads=config.threads,
+        max_requests=config.limits.max_requests,
+    )
+
+
+class _Parts:
+    """The node's objects, wired to each other and to nothing outside."""
+
+    def __init__(self, config: NeuronConfig, settings: SupervisorSettings) -> None:
+        state_dir = Path(config.state_dir)
+        store = ModelStore(state_dir)
+        library = Library(store, state_dir, config.sources)
+        devices = Devices.discover(config.device_names())
+        self.profiles = Profiles(config.profiles())
+        self.supervisor = Supervisor(settings, library, devices)
+        self.pool = TextPool(config.limits.text_threads)
+        self.registry = make_registry()
+        texts = ModelTexts(library, self.profiles.of, self.pool)
+        generation = Generation(self.supervisor, texts, self.pool, GenerationMetrics(self.registry))
+        self.node = Node(config, self.supervisor, self.profiles, generation)
+        self.registry.register(NodeCollector(self.supervisor.health, self.supervisor.models))
+        self.app = create_app(self.node, self.registry)
+
+
+@contextlib.asynccontextmanager
+async def _running(config: NeuronConfig, settings: SupervisorSettings) -> AsyncIterator[_Parts]:
+    """Start supervisor and admin socket; at the end no process, socket or segment is left."""
+    _make_state_dir(Path(config.state_dir))
+    make_runtime_dir(settings.runtime_dir)
+    parts = _Parts(config, settings)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        await parts.supervisor.start()
+        handlers = admin_handlers(parts.node, parts.supervisor, config.drain_timeout_s)
+        admin = AdminServer(settings.runtime_dir / ADMIN_SOCKET, handlers, context=context)
+        try:
+            yield parts
+        finally:
+            await admin.close()
+    finally:
+        await parts.supervisor.stop()
+        parts.pool.close()
+        context.destroy(linger=0)
+
+
+def _make_state_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK | os.X_OK)
+    except OSError as ex:
+        raise ConfigError(f"cannot use state_dir {path}: {ex.strerror}", param="state_dir") from ex
+    if not writable:
+        raise ConfigError(f"cannot use state_dir {path}: it is not writable", param="state_dir")
+
+
+class _Signals:
+    """SIGTERM and SIGINT as events: the first one drains, the second one ends the drain."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def _drain(supervisor: Supervisor, signals: _Signals, timeout_s: float) -> None:
+    _log.info("draining", extra=kv(timeout_s=timeout_s))
+    draining = asyncio.create_task(supervisor.drain(timeout_s))
+    impatient = asyncio.create_task(signals.second.wait())
+    await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    draining.cancel()
+    await asyncio.gather(draining, impatient, return_exceptions=True)
+
+
+async def _report(notifier: Notifier, supervisor: Supervisor) -> None:
+    """Tell systemd that the loop turns, and what the node is at."""
+    interval_s = min(notifier.watchdog_interval_s or STATUS_INTERVAL_S, STATUS_INTERVAL_S)
+    shown = ""
+    while True:
+        notifier.watchdog()
+        status = status_line(supervisor)
+        if status != shown:
+            shown = status
+            notifier.status(status)
+        await _pause(interval_s)
+
+
+async def _pause(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    timer = loop.call_later(seconds, over.set_result, None)
+    try:
+        await over
+    finally:
+        timer.cancel()
+
+
+def status_line(supervisor: Supervisor) -> str:
+    """Return the node's state in one line for people."""
+    if supervisor.draining:
+        return "draining"
+    models = supervisor.models()
+    loading = next((model for model in models if model.loading is not None), None)
+    if loading is not None and loading.loading is not None:
+        share = loading.loading.progress
+        percent = "" if share is None else f" {share:.0%}"
+        return f"{loading.loading.stage} {loading.id}{percent}"
+    ready = [model.id for model in models if model.status == "ready"]
+    return f"ready: {', '.join(ready)}" if ready else "no model in memory"

@@ -1,0 +1,329 @@
+"""From a request to its events: template, token ids, limits, engine, text.
+
+The only place that knows all of them. One `Generation` serves the daemon's event loop.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final, NamedTuple, Protocol
+
+from cortex_core.canonical import (
+    Completed,
+    ContinueFrom,
+    Event,
+    Failed,
+    GenerateRequest,
+    Ping,
+    Prompt,
+    Started,
+    Usage,
+)
+from cortex_core.errors import (
+    ContextLengthExceeded,
+    CortexError,
+    InternalError,
+    InvalidRequest,
+)
+from cortex_core.ids import ModelId
+from cortex_core.logs import kv
+from cortex_core.neuron_api import NodeModel
+from neurond.metrics import GenerationMetrics, RequestMeter
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.supervisor.streams import TokenStream
+from neurond.text.model_text import ModelText, is_small
+from neurond.text.output import RequestOutput
+from neurond.text.pool import TextPool
+from neurond.text.texts import ModelTexts
+
+PING_INTERVAL_S: Final = 1.0
+"""No stream is silent for longer: clients give up and try again while the first try still runs."""
+SEED_BITS: Final = 63
+
+_log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What generation needs of the supervisor."""
+
+    def require_ready(self, model_id: ModelId) -> NodeModel: ...
+
+    def submit(self, job: EngineJob) -> TokenStream: ...
+
+
+class _Prepared(NamedTuple):
+    """A request in token ids, checked; `job` is None where the replay has ended it already."""
+
+    prompt_token_ids: list[int]
+    job: EngineJob | None
+    output: RequestOutput
+    replayed: list[Event]
+    weights_id: str | None
+
+
+class Generation:
+    """Generates. Every wait ends with the caller's interest in it.
+
+    Args:
+        engine: takes token ids, gives tokens.
+        texts: the models' tokenizers and templates.
+        pool: for prompts that take longer than a millisecond to tokenise.
+        metrics: counts requests and measures their times.
+        ping_interval_s: longest silence of a stream.
+        new_seed: makes the seed of a request that has none.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        texts: ModelTexts,
+        pool: TextPool,
+        metrics: GenerationMetrics,
+        *,
+        ping_interval_s: float = PING_INTERVAL_S,
+        new_seed: Callable[[], int] = lambda: secrets.randbits(SEED_BITS),
+    ) -> None:
+        self._engine = engine
+        self._texts = texts
+        self._pool = pool
+        self._metrics = metrics
+        self._ping_interval_s = ping_interval_s
+        self._new_seed = new_seed
+
+    async def start(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """Return the request's events, the first of which is already known.
+
+        The stream ends with `Completed` or `Failed` and raises nothing. It says something at least
+        once per `ping_interval_s`. Closing it cancels the request within one engine step.
+
+        Raises:
+            CortexError: the request was refused before there was anything to say; the whole
+                answer can still be this error.
+        """
+        source = self._events(request)
+        try:
+            first = await anext(source)
+        except BaseException:
+            await source.aclose()
+            raise
+        return _guarded(first, source, request)
+
+    async def count_tokens(self, model_id: ModelId, prompt: Prompt) -> int:
+        """Return how many tokens a prompt has; the model need not be loaded.
+
+        Raises:
+            CortexError: as for a request with this prompt.
+        """
+        text = await self._texts.get(model_id)
+        return len(await self._token_ids(text, prompt))
+
+    async def _events(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        meter = self._metrics.request(request.model, time.monotonic())
+        preparing = asyncio.create_task(self._prepare(request))
+        try:
+            while not (await asyncio.wait({preparing}, timeout=self._ping_interval_s))[0]:
+                yield Ping()
+            prepared = preparing.result()
+            meter.prompt(len(prepared.prompt_token_ids))
+            async with aclosing(self._generate(request, prepared, meter)) as events:
+                async for event in events:
+                    yield event
+        except Exception as ex:
+            meter.failed(ex.code if isinstance(ex, CortexError) else InternalError.code)
+            raise
+        finally:
+            preparing.cancel()
+            meter.close()
+
+    async def _prepare(self, request: GenerateRequest) -> _Prepared:
+        model = self._engine.require_ready(request.model)
+        text = await self._texts.get(request.model)
+        going_on = request.continue_from
+        if going_on is None:
+            ids = await self._token_ids(text, request.prompt)
+            replay: tuple[int, ...] = ()
+        else:
+            _check_continuation(request, going_on)
+            ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
+        context = model.limit.context or text.prepared.context_tokens
+        if len(ids) >= context:
+            raise ContextLengthExceeded(prompt_tokens=len(ids), max_tokens=context - 1)
+        output = RequestOutput(
+            text.tokenizer.pieces,
+            request.sampling,
+            text.prepared.eos_token_ids,
+            n=request.n,
+            first_seq=going_on.next_seq if going_on else 0,
+        )
+        room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
+        replayed = _replay(output, replay, room, going_on)
+        job = None if output.all_finished else self._job(request, text, ids, replay, room)
+        return _Prepared(ids, job, output, replayed, model.weights_id)
+
+    async def _token_ids(self, text: ModelText, prompt: Prompt) -> list[int]:
+        if is_small(prompt):
+            return text.token_ids(prompt)
+        return await self._pool.run(lambda: text.token_ids(prompt))
+
+    def _job(
+        self,
+        request: GenerateRequest,
+        text: ModelText,
+        ids: list[int],
+        replay: tuple[int, ...],
+        max_tokens: int,
+    ) -> EngineJob:
+        seed = request.sampling.seed
+        return EngineJob(
+            request_id=request.request_id,
+            model_id=request.model,
+            prompt_token_ids=ids,
+            replayed_token_ids=replay,
+            sampling=request.sampling,
+            max_tokens=max_tokens,
+            seed=self._new_seed() if seed is None else seed,
+            n=request.n,
+            eos_token_ids=text.prepared.eos_token_ids,
+            response_format=request.response_format,
+            priority=request.priority,
+            principal=request.principal,
+        )
+
+    async def _generate(
+        self, request: GenerateRequest, prepared: _Prepared, meter: RequestMeter
+    ) -> AsyncGenerator[Event, None]:
+        answer = _Answer(request, prepared, meter)
+        if prepared.job is None:
+            for event in answer.admitted(0):
+                yield event
+        else:
+            stream = self._engine.submit(prepared.job)
+            try:
+                while (item := await self._next(stream)) is not None:
+                    for event in answer.take(item, stream):
+                        yield event
+            finally:
+                stream.cancel()
+        yield answer.completed()
+
+    async def _next(self, stream: TokenStream) -> StreamItem | Ping | None:
+        """Return the next item, a `Ping` if there is none for too long, None at the end."""
+        try:
+            if stream.buffered_tokens:
+                return await anext(stream)
+            async with asyncio.timeout(self._ping_interval_s):
+                return await anext(stream)
+        except TimeoutError:
+            return Ping()
+        except StopAsyncIteration:
+            return None
+
+
+class _Answer:
+    """Turns what the engine says of one request into events."""
+
+    def __init__(self, request: GenerateRequest, prepared: _Prepared, meter: RequestMeter) -> None:
+        self._request = request
+        self._prepared = prepared
+        self._output = prepared.output
+        self._meter = meter
+        self._cached_tokens = 0
+
+    def take(self, item: StreamItem | Ping, stream: TokenStream) -> list[Event]:
+        """Return the events of an item; ends a choice on `stream` whose stop string matched."""
+        match item:
+            case Ping():
+                return [item]
+            case Admitted(cached_tokens):
+                return self.admitted(cached_tokens)
+            case ChoiceFinished(index, reason):
+                return self._output.finish(index, reason)
+            case Token():
+                self._meter.token(time.monotonic())
+                events = self._output.feed(item)
+                if self._output.is_finished(item.index):
+                    stream.finish_choice(item.index)
+                return events
+
+    def admitted(self, cached_tokens: int) -> list[Event]:
+        """Return the stream's begin, and what a replay left to say."""
+        self._cached_tokens = cached_tokens
+        self._meter.admitted(cached_tokens)
+        ids = self._prepared.prompt_token_ids
+        started = Started(
+            request_id=self._request.request_id,
+            model=self._request.model,
+            prompt_tokens=len(ids),
+            cached_tokens=cached_tokens,
+            weights_id=self._prepared.weights_id,
+            prompt_token_ids=tuple(ids) if self._request.want_prompt_token_ids else None,
+        )
+        return [started, *self._prepared.replayed]
+
+    def completed(self) -> Completed:
+        """Return the stream's end.
+
+        Raises:
+            InternalError: not every choice has ended.
+        """
+        if not self._output.all_finished:
+            raise InternalError("cannot finish the answer: the engine ended it early")
+        tokens = self._output.completion_tokens
+        self._meter.completed(tokens)
+        prompt_tokens = len(self._prepared.prompt_token_ids)
+        return Completed(Usage(prompt_tokens, tokens, self._cached_tokens))
+
+
+async def _guarded(
+    first: Event, source: AsyncGenerator[Event, None], request: GenerateRequest
+) -> AsyncGenerator[Event, None]:
+    """Yield `first` and then `source`, whose error becomes its terminal event."""
+    try:
+        yield first
+        async for event in source:
+            yield event
+    except CortexError as ex:
+        yield Failed(ex.info())
+    except Exception as ex:  # noqa: BLE001 - a defect must end this stream only, and in its form
+        _log.exception("generation failed", extra=kv(request_id=request.request_id))
+        yield Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())
+    finally:
+        await source.aclose()
+
+
+def _check_continuation(request: GenerateRequest, going_on: ContinueFrom) -> None:
+    if request.n != 1:
+        raise InvalidRequest(
+            f"cannot continue a request of {request.n} choices", param="continue_from"
+        )
+    if not going_on.prompt_token_ids:
+        raise InvalidRequest(
+            "cannot continue without the prompt's token ids",
+            param="continue_from.prompt_token_ids",
+        )
+
+
+def _replay(
+    output: RequestOutput, token_ids: tuple[int, ...], room: int, going_on: ContinueFrom | None
+) -> list[Event]:
+    """Feed earlier output; returns what was not sent yet, with the end if the answer has one."""
+    events: list[Event] = []
+    for token_id in token_ids:
+        if not output.all_finished:
+            events += output.feed(Token(0, token_id))
+    if token_ids and not output.all_finished:
+        if output.ends_at(token_ids[-1]):
+            events += output.finish(0, "stop")
+        elif room <= 0:
+            events += output.finish(0, "length")
+    # Text that the end of a choice sets free has a number, but no token of its own.
+    if going_on is not None and going_on.next_seq > output.next_seq + 1:
+        raise InvalidRequest(
+            f"cannot continue at event {going_on.next_seq}: these {len(token_ids)} tokens make "
+            f"{output.next_seq}",
+            param="continue_from.next_seq",
+        )
+    return events

@@ -1,0 +1,197 @@
+"""The node's Prometheus metrics: what requests did, and how the devices are."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from prometheus_client import (
+    GC_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cortex_core.ids import ModelId
+from cortex_core.neuron_api import Health, NodeModel
+
+TTFT_BUCKETS: Final = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
+)  # fmt: skip
+TOKEN_BUCKETS: Final = (
+    0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+REQUEST_BUCKETS: Final = (
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0,
+)  # fmt: skip
+
+
+class GenerationMetrics:
+    """Counters and histograms of requests, per model. One event loop is their only writer."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "neuron_requests_total",
+            "Requests that ended: completed, cancelled, or an error code",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self.ttft = Histogram(
+            "neuron_time_to_first_token_seconds",
+            "From the request to its first token",
+            ["model"],
+            buckets=TTFT_BUCKETS,
+            registry=registry,
+        )
+        self.inter_token = Histogram(
+            "neuron_inter_token_latency_seconds",
+            "Between two tokens of a request",
+            ["model"],
+            buckets=TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "neuron_request_duration_seconds",
+            "From the request to its end, whatever that was",
+            ["model"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "neuron_prompt_tokens_total", "Tokens of prompts", ["model"], registry=registry
+        )
+        self.cached_tokens = Counter(
+            "neuron_cached_prompt_tokens_total",
+            "Tokens of prompts that were in the prefix cache",
+            ["model"],
+            registry=registry,
+        )
+        self.completion_tokens = Counter(
+            "neuron_completion_tokens_total", "Tokens of answers", ["model"], registry=registry
+        )
+
+    def request(self, model: ModelId, now: float) -> "RequestMeter":
+        """Return the meter of a request that begins `now`, on any clock that only goes forward."""
+        return RequestMeter(self, model, now)
+
+
+class RequestMeter:
+    """Measures one request. `close` counts it as cancelled unless it ended otherwise before."""
+
+    def __init__(self, metrics: GenerationMetrics, model: ModelId, now: float) -> None:
+        self._metrics = metrics
+        self._model: str = model
+        self._began_s = now
+        self._last_s = now
+        self._first = True
+        self._known = False
+        self._outcome = "cancelled"
+        self._closed = False
+        self._inter_token = metrics.inter_token
+
+    def prompt(self, tokens: int) -> None:
+        """The model is there and the prompt is counted. Before this the model's name is unproven,
+        and a label must not be whatever a client writes."""
+        self._known = True
+        self._metrics.prompt_tokens.labels(self._model).inc(tokens)
+
+    def admitted(self, cached_tokens: int) -> None:
+        self._metrics.cached_tokens.labels(self._model).inc(cached_tokens)
+
+    def token(self, now: float) -> None:
+        """A token came."""
+        if self._first:
+            self._first = False
+            self._metrics.ttft.labels(self._model).observe(now - self._began_s)
+        else:
+            self._metrics.inter_token.labels(self._model).observe(now - self._last_s)
+        self._last_s = now
+
+    def completed(self, tokens: int) -> None:
+        self._outcome = "completed"
+        self._metrics.completion_tokens.labels(self._model).inc(tokens)
+
+    def failed(self, code: str) -> None:
+        self._outcome = code
+
+    def close(self) -> None:
+        """The request has ended. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        model = self._model if self._known else "unknown"
+        self._metrics.requests.labels(model, self._outcome).inc()
+        if self._known:
+            self._metrics.duration.labels(model).observe(max(0.0, self._last_s - self._began_s))
+
+
+class NodeCollector(Collector):
+    """Gauges of devices and models, read from the supervisor when somebody scrapes."""
+
+    def __init__(
+        self, health: Callable[[], Health], models: Callable[[], Iterable[NodeModel]]
+    ) -> None:
+        self._health = health
+        self._models = models
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing beforehand: registering must not measure devices."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        yield from _device_metrics(self._health())
+        yield from _model_metrics(list(self._models()))
+
+
+def _device_metrics(health: Health) -> Iterable[Metric]:
+    used = GaugeMetricFamily("neuron_device_vram_used_mb", "MiB in use", labels=["device"])
+    free = GaugeMetricFamily("neuron_device_vram_free_mb", "MiB free", labels=["device"])
+    busy = GaugeMetricFamily("neuron_device_utilization_pct", "Per cent busy", labels=["device"])
+    warm = GaugeMetricFamily("neuron_device_temp_c", "Degrees Celsius", labels=["device"])
+    up = GaugeMetricFamily("neuron_device_up", "1 while its actor is ready", labels=["device"])
+    restarts = CounterMetricFamily(
+        "neuron_device_restarts", "Times the device's actor was respawned", labels=["device"]
+    )
+    for device in health.devices:
+        label = [device.id]
+        used.add_metric(label, device.vram_used_mb)
+        free.add_metric(label, device.vram_free_mb)
+        up.add_metric(label, device.state in {"ready", "draining"})
+        restarts.add_metric(label, device.restarts)
+        if device.utilization_pct is not None:
+            busy.add_metric(label, device.utilization_pct)
+        if device.temp_c is not None:
+            warm.add_metric(label, device.temp_c)
+    uptime = GaugeMetricFamily("neuron_uptime_seconds", "Since the node's start")
+    uptime.add_metric([], health.uptime_secs)
+    return [used, free, busy, warm, up, restarts, uptime]
+
+
+def _model_metrics(models: list[NodeModel]) -> Iterable[Metric]:
+    running = GaugeMetricFamily("neuron_requests_running", "Requests in a batch", labels=["model"])
+    waiting = GaugeMetricFamily("neuron_requests_waiting", "Requests in line", labels=["model"])
+    memory = GaugeMetricFamily("neuron_model_vram_used_mb", "MiB it holds", labels=["model"])
+    ready = GaugeMetricFamily("neuron_model_ready", "1 while it can generate", labels=["model"])
+    for model in models:
+        running.add_metric([model.id], model.running)
+        waiting.add_metric([model.id], model.waiting)
+        memory.add_metric([model.id], model.vram_used_mb)
+        ready.add_metric([model.id], model.status == "ready")
+    return [running, waiting, memory, ready]
+
+
+def make_registry() -> CollectorRegistry:
+    """Return a registry with the metrics of the process and its interpreter."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(GC_COLLECTOR)
+    return registry
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """Return the registry in Prometheus' text format."""
+    return generate_latest(registry)

@@ -1,0 +1,104 @@
+"""The node as its HTTP API and its admin socket see it."""
+
+import msgspec
+
+from cortex_core.canonical import GenerateRequest, Prompt
+from cortex_core.ids import ModelId
+from cortex_core.neuron_api import (
+    Discovery,
+    Health,
+    LoadRequest,
+    LoadResponse,
+    ModelsResponse,
+    NodeModel,
+    UnloadRequest,
+    UnloadResponse,
+)
+from neurond.config import NeuronConfig
+from neurond.generation import Generation
+from neurond.profiles import Profiles
+from neurond.supervisor.ports import ProgressCallback
+from neurond.supervisor.supervisor import Supervisor
+from neurond.text.template import check_template
+
+CHAT = "chat"
+
+
+class Node:
+    """Puts full model ids and profiles in front of the supervisor. One per daemon.
+
+    Attributes:
+        config: what the node was started with.
+        generation: serves requests, by full model id.
+    """
+
+    def __init__(
+        self,
+        config: NeuronConfig,
+        supervisor: Supervisor,
+        profiles: Profiles,
+        generation: Generation,
+    ) -> None:
+        self.config = config
+        self.generation = generation
+        self._supervisor = supervisor
+        self._profiles = profiles
+
+    @property
+    def draining(self) -> bool:
+        return self._supervisor.draining
+
+    def discovery(self) -> Discovery:
+        return self._supervisor.discovery()
+
+    def health(self) -> Health:
+        return self._supervisor.health()
+
+    def models(self) -> ModelsResponse:
+        """Return every model on disk, on its way or in memory."""
+        models = [self._with_profile(model) for model in self._supervisor.models()]
+        return ModelsResponse(self._supervisor.state_version, models)
+
+    def model(self, text: str) -> NodeModel:
+        """Return one model by the name a user wrote.
+
+        Raises:
+            InvalidRequest: it is no model id.
+            ModelNotFound: the node does not know it.
+        """
+        return self._with_profile(self._supervisor.model(self.config.model_id(text)))
+
+    async def load(self, request: LoadRequest, on_progress: ProgressCallback) -> LoadResponse:
+        """See `Supervisor.load`; the profile is completed from the node's own file.
+
+        Raises:
+            InvalidRequest: also where the profile's chat template is not valid.
+        """
+        model_id = self.config.model_id(request.model_id)
+        if request.profile.chat_template is not None:
+            check_template(request.profile.chat_template, model=model_id)
+        completed = self._profiles.for_load(msgspec.structs.replace(request, model_id=model_id))
+        response = await self._supervisor.load(completed, on_progress)
+        return msgspec.structs.replace(response, model=self._with_profile(response.model))
+
+    async def unload(self, request: UnloadRequest) -> UnloadResponse:
+        """See `Supervisor.unload`."""
+        model_id = self.config.model_id(request.model_id)
+        return await self._supervisor.unload(msgspec.structs.replace(request, model_id=model_id))
+
+    async def count_tokens(self, text: str, prompt: Prompt) -> int:
+        """Return how many tokens a prompt has for a model that is on disk."""
+        return await self.generation.count_tokens(self.config.model_id(text), prompt)
+
+    def addressed(self, request: GenerateRequest) -> GenerateRequest:
+        """Return the request with its model's full id."""
+        return msgspec.structs.replace(request, model=self.config.model_id(request.model))
+
+    def _with_profile(self, model: NodeModel) -> NodeModel:
+        """A template in the profile makes a model one to chat with."""
+        if CHAT in model.capabilities or self._template_of(model.id) is None:
+            return model
+        return msgspec.structs.replace(model, capabilities=[*model.capabilities, CHAT])
+
+    def _template_of(self, model_id: ModelId) -> str | None:
+        return self._profiles.of(model_id).chat_template

@@ -1,0 +1,44 @@
+"""`POST /generate`: canonical request in, canonical events out, one JSON object per line."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from cortex_core.asgi import until_disconnected
+from cortex_core.canonical import Event, GenerateRequest, SamplingParams
+from cortex_core.sampling_limits import check_choices, check_sampling
+from neurond.node import Node
+from neurond.resources.http import decode, read_body, until_gone, while_connected
+
+NDJSON_TYPE: Final = "application/x-ndjson"
+_encoder = msgspec.json.Encoder()
+
+
+class GenerateResource:
+    """The stream that gateways read. An error before the first event is the whole answer."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Take a `GenerateRequest`, answer with its events."""
+        body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
+        request = decode(body, GenerateRequest)
+        check_sampling(request.sampling, names=_SAMPLING_NAMES)
+        check_choices(request.n)
+        request = self._node.addressed(request)
+        events = await while_connected(req, self._node.generation.start(request))
+        resp.content_type = NDJSON_TYPE
+        resp.stream = until_disconnected(_lines(events), until_gone(req))
+
+
+async def _lines(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield _encoder.encode(event) + b"\n"
+
+
+_SAMPLING_NAMES: Final = {field: f"sampling.{field}" for field in SamplingParams.__struct_fields__}

@@ -1,0 +1,114 @@
+"""What every route needs: reading bodies, writing JSON and errors, noticing that a client left."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from cortex_core.asgi import DISCONNECTED
+from cortex_core.errors import ErrorInfo, InvalidRequest, RequestTooLarge, status_of
+from cortex_core.neuron_api import MIB
+
+JSON_TYPE: Final = "application/json"
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client left before the answer was ready; nobody reads what is sent now."""
+
+
+async def read_body(req: Request, *, max_mb: int) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        RequestTooLarge: it has more than `max_mb` MiB.
+        ClientGone: the client left while sending it.
+    """
+    limit = max_mb * MIB
+    declared = req.content_length
+    if declared is not None and declared > limit:
+        raise _too_large(max_mb)
+    body: bytes = await req.stream.read(limit + 1)
+    if len(body) > limit:
+        raise _too_large(max_mb)
+    if declared is not None and len(body) < declared:
+        raise ClientGone
+    return body
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """Return a body as a typed object.
+
+    Raises:
+        InvalidRequest: it is no JSON, or not of this type; `param` is the field at fault.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as ex:
+        field = _field_of(str(ex))
+        raise InvalidRequest(f"cannot read request: {ex}", param=field) from ex
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as ex:
+        raise InvalidRequest(f"cannot read request: the body is not JSON: {ex}") from ex
+
+
+async def while_connected(req: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; cancel it as soon as the client leaves.
+
+    Raises:
+        ClientGone: it left.
+        Exception: what `work` raises.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(req).wait())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+def until_gone(req: Request) -> asyncio.Event:
+    """Return the event that is set when the client leaves."""
+    return _disconnected(req)
+
+
+def model_in(path_segment: str) -> str:
+    """Return the model id in a path segment, see `neurond.api.RawModelPaths`."""
+    return unquote(path_segment)
+
+
+def write_json(resp: Response, value: object, *, status: int = 200) -> None:
+    """Answer with an object that msgspec can encode."""
+    resp.status = status
+    resp.content_type = JSON_TYPE
+    resp.data = msgspec.json.encode(value)
+
+
+def write_error(resp: Response, error: ErrorInfo, *, status: int | None = None) -> None:
+    """Answer with an error in the form of the node's own routes."""
+    write_json(resp, {"error": error}, status=status_of(error) if status is None else status)
+    if error.retry_after_s is not None:
+        resp.set_header("retry-after", str(max(1, round(error.retry_after_s))))
+
+
+def _disconnected(req: Request) -> asyncio.Event:
+    event: asyncio.Event = req.scope[DISCONNECTED]
+    return event
+
+
+def _too_large(max_mb: int) -> RequestTooLarge:
+    return RequestTooLarge(f"cannot read request: its body has more than {max_mb} MiB")
+
+
+def _field_of(message: str) -> str | None:
+    """Return the JSON path that msgspec names, as `sampling.top_p`."""
+    _, found, path = message.rpartition(" - at `$.")
+    return path.rstrip("`") if found else None

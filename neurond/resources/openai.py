@@ -1,0 +1,88 @@
+"""The node's own OpenAI dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/models`."""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+
+from falcon.asgi import Request, Response
+
+from cortex_core.asgi import until_disconnected
+from cortex_core.canonical import Event
+from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEncoder
+from cortex_core.dialects.model_lists import ModelEntry, openai_models
+from cortex_core.errors import CortexError
+from cortex_core.ids import RequestId, new_request_id
+from neurond.node import Node
+from neurond.resources.http import read_body, until_gone, while_connected
+
+
+class DialectResource:
+    """One route of one dialect. The model has to be loaded; loading on demand is the gateway's."""
+
+    def __init__(self, node: Node, dialect: Dialect) -> None:
+        self._node = node
+        self._dialect = dialect
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Answer in the dialect, errors included."""
+        request_id = new_request_id()
+        try:
+            await self._answer(req, resp, request_id)
+        except CortexError as ex:
+            reply = self._dialect.encode_error(ex.info(), request_id=request_id)
+            resp.status = reply.status
+            resp.content_type = JSON_TYPE
+            resp.set_headers(reply.headers)
+            resp.data = reply.body
+
+    async def _answer(self, req: Request, resp: Response, request_id: RequestId) -> None:
+        body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
+        decoded = self._dialect.decode_request(body, request_id=request_id)
+        request = self._node.addressed(decoded.request)
+        encoder = self._dialect.encoder(decoded, created=int(time.time()))
+        resp.set_headers(self._dialect.response_headers(request_id))
+        starting = self._node.generation.start(request)
+        if decoded.stream:
+            events = await while_connected(req, starting)
+            resp.content_type = SSE_TYPE
+            resp.set_header("cache-control", "no-cache")
+            resp.stream = until_disconnected(_chunks(events, encoder), until_gone(req))
+        else:
+            resp.content_type = JSON_TYPE
+            resp.data = await while_connected(req, _whole(starting, encoder))
+
+
+class OpenAIModelsResource:
+    """The models that can be generated with now."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._created = int(time.time())
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        """Answer with OpenAI's list."""
+        entries = [
+            ModelEntry(id=model.id, created=self._created, owned_by="neuron")
+            for model in self._node.models().models
+            if model.status == "ready"
+        ]
+        resp.content_type = JSON_TYPE
+        resp.data = openai_models(entries)
+
+
+async def _chunks(
+    events: AsyncGenerator[Event, None], encoder: ResponseEncoder
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            if chunk := encoder.event(event):
+                yield chunk
+
+
+async def _whole(
+    starting: Awaitable[AsyncGenerator[Event, None]], encoder: ResponseEncoder
+) -> bytes:
+    async with aclosing(await starting) as events:
+        async for event in events:
+            encoder.feed(event)
+    return encoder.body()

@@ -1,0 +1,111 @@
+"""Everything about a model's text: its tokenizer and its chat template."""
+
+from pathlib import Path
+from typing import Final
+
+from cortex_core.canonical import ChatPrompt, Prompt, TextPart, TextPrompt, TokensPrompt
+from cortex_core.errors import InvalidRequest
+from neurond.sources.prepared import PreparedModel
+from neurond.text.template import ChatTemplate
+from neurond.text.tokenizer import ModelTokenizer
+
+TEMPLATE_FILE: Final = "chat_template.jinja"
+SMALL_PROMPT_CHARS: Final = 1500
+"""A prompt up to this is tokenised within about a millisecond."""
+
+
+class ModelText:
+    """One model's way from prompts to token ids. Immutable; used from any thread.
+
+    Attributes:
+        prepared: the model's manifest.
+        tokenizer: also has the way back to text.
+    """
+
+    def __init__(
+        self, prepared: PreparedModel, tokenizer: ModelTokenizer, template: ChatTemplate | None
+    ) -> None:
+        self.prepared = prepared
+        self.tokenizer = tokenizer
+        self._template = template
+
+    @classmethod
+    def read(cls, folder: Path, prepared: PreparedModel, template: str | None) -> "ModelText":
+        """Read a prepared folder. `template` is Jinja text that replaces the model's own.
+
+        Raises:
+            ModelLoadFailed: the tokenizer cannot be read.
+            InvalidRequest: the template is no valid Jinja.
+        """
+        own = folder / TEMPLATE_FILE
+        source = template or (own.read_text() if own.exists() else None)
+        tokenizer = ModelTokenizer.read(folder, prepared)
+        if source is None:
+            return cls(prepared, tokenizer, None)
+        special = {"bos_token": prepared.bos_token or "", "eos_token": prepared.eos_token or ""}
+        compiled = ChatTemplate(source, model=prepared.model_id, special_tokens=special)
+        return cls(prepared, tokenizer, compiled)
+
+    def token_ids(self, prompt: Prompt) -> list[int]:
+        """Return a prompt's token ids.
+
+        Raises:
+            InvalidRequest: the model has no chat template, the template refuses the
+                conversation, a token id is not in the vocabulary, or there are no tokens at all.
+            WrongModality: the prompt has more than text.
+            InternalError: the template fails.
+        """
+        ids = self._ids(prompt)
+        if not ids:
+            raise InvalidRequest(
+                "cannot generate: the prompt has no tokens", param=_param_of(prompt)
+            )
+        return ids
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        match prompt:
+            case TextPrompt(text):
+                return self.tokenizer.encode_text(text)
+            case TokensPrompt(token_ids):
+                return self._checked(token_ids)
+            case ChatPrompt():
+                if self._template is None:
+                    raise InvalidRequest(
+                        f"cannot chat with {self.prepared.model_id}: it has no chat template; use "
+                        "completions, or set chat_template for it in models.toml or neuron.toml",
+                        param="messages",
+                    )
+                return self.tokenizer.encode_rendered(self._template.render(prompt))
+
+    def _checked(self, token_ids: tuple[int, ...]) -> list[int]:
+        size = self.tokenizer.vocab_size
+        wrong = next((id_ for id_ in token_ids if not 0 <= id_ < size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"cannot generate: token id {wrong} is not in the vocabulary of {size}",
+                param="prompt",
+            )
+        return list(token_ids)
+
+
+def is_small(prompt: Prompt) -> bool:
+    """Whether turning the prompt into ids takes about a millisecond at most."""
+    match prompt:
+        case TokensPrompt():
+            return True
+        case TextPrompt(text):
+            return len(text) <= SMALL_PROMPT_CHARS
+        case ChatPrompt(messages=messages, tools=tools):
+            if tools:
+                return False
+            chars = 0
+            for message in messages:
+                for part in message.content:
+                    if not isinstance(part, TextPart):
+                        return False
+                    chars += len(part.text)
+            return chars <= SMALL_PROMPT_CHARS
+
+
+def _param_of(prompt: Prompt) -> str:
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
