@@ -148,7 +148,7 @@ class AdminServer:
             self._channel.send(peer, reply)
         except (NodeUnavailable, Overloaded) as ex:
             # The client went away or stopped reading; nobody else waits for this frame.
-            _log.info("admin reply dropped: %s", ex.message)
+            _log.debug("admin reply dropped: %s", ex.message)
 
     def _unknown(self, verb: str) -> str:
         near = nearest_key(verb, self._handlers, cutoff=0.6)

@@ -29,6 +29,7 @@ _DRAIN_BATCH = 256
 """Messages handled in one turn of the loop, so that a flood does not starve everything else."""
 
 _CLOSED = "cannot use channel: it is closed"
+_FULL = "cannot send message: the peer's queue is full, or nobody is connected yet"
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], frames: list[bytes], expected_frames: int) -> T:
@@ -122,7 +123,7 @@ class _LoopChannel(Generic[M]):
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again as ex:
-            raise Overloaded("cannot send message: the peer's queue is full") from ex
+            raise Overloaded(_FULL) from ex
         finally:
             # Sending consumes the edge that would have told of an incoming message.
             if cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
@@ -172,7 +173,8 @@ class Channel(_LoopChannel[M]):
         """Queue a message for the peer; never blocks.
 
         Raises:
-            Overloaded: the high-water mark is reached; nothing was queued.
+            Overloaded: the high-water mark is reached, or nobody has connected to a bound socket
+                yet; nothing was queued.
             InternalError: the channel is closed.
         """
         self._transmit([self._encoder.encode(message)])
@@ -217,12 +219,13 @@ class BlockingChannel(Generic[M]):
         """Queue a message for the peer; never blocks.
 
         Raises:
-            Overloaded: the high-water mark is reached; nothing was queued.
+            Overloaded: the high-water mark is reached, or nobody has connected to a bound socket
+                yet; nothing was queued.
         """
         try:
             self.socket.send(self._encoder.encode(message), zmq.NOBLOCK)
         except zmq.Again as ex:
-            raise Overloaded("cannot send message: the peer's queue is full") from ex
+            raise Overloaded(_FULL) from ex
 
     def try_recv(self) -> list[M]:
         """Return every message that is here, oldest first; never blocks.

@@ -164,7 +164,13 @@ class ChildProcess:
             )
         except OSError as ex:
             raise InternalError(f"cannot start {argv[0]}: {ex.strerror}") from ex
-        return cls(process)
+        try:
+            return cls(process)
+        except BaseException:
+            # Without a watcher it would be nobody's.
+            process.kill()
+            process.wait()
+            raise
 
     @property
     def running(self) -> bool:
