@@ -149,15 +149,6 @@ class Engine:
         if seq is not None:
             self._scheduler.resume(seq)
 
-    def fail_all(self, error: ErrorInfo) -> StepOutput:
-        """Drop everything, because the model goes away; return all there is left to tell."""
-        output = StepOutput()
-        for request_id in tuple(self._streams_of):
-            self._drop(request_id)
-            output.failed.append((request_id, error))
-        output.finished, self._finished = self._finished, []
-        return output
-
     def step(self) -> StepOutput:
         """Compute one step, if there is one, and return everything there is to tell.
 

@@ -62,7 +62,7 @@ class FakeRunner:
         table = batch.block_tables[index]
         states = [self._states[self._slot(table, i)] for i in range(batch.seq_lens_k[index])]
         counts = row.counts
-        seen = None
+        seen: tuple[object, ...] = ()
         if counts is not None:
             seen = (tuple(sorted(counts.prompt)), tuple(sorted(counts.output.items())))
         return SampledToken(_choice(states, row.seed, row.choice, row.num_output_tokens, seen))
@@ -88,7 +88,7 @@ def expected_tokens(
     for _ in range(num_tokens):
         for position in range(len(states), len(tokens)):
             states.append(_state(states[-1] if states else 0, tokens[position], position))
-        seen = None
+        seen: tuple[object, ...] = ()
         if sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty:
             output = Counter(tokens[num_prompt_tokens:])
             seen = (
@@ -124,5 +124,7 @@ def _state(before: int, token_id: int, position: int) -> int:
     return hash((before, token_id, position))
 
 
-def _choice(states: list[int], seed: int, choice: int, num_output_tokens: int, seen: object) -> int:
+def _choice(
+    states: list[int], seed: int, choice: int, num_output_tokens: int, seen: tuple[object, ...]
+) -> int:
     return hash((tuple(states), seed, choice, num_output_tokens, seen)) % VOCAB_SIZE

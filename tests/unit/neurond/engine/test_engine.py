@@ -108,6 +108,14 @@ def test_requests_that_begin_together_share_what_the_first_has_computed() -> Non
     assert runner.num_computed_tokens <= 41 + 16
 
 
+def test_equal_prompts_of_whole_blocks_still_compute_their_last_token() -> None:
+    engine, _ = new_engine()
+    asked = [request(stream, range(40), max_tokens=2) for stream in (1, 2, 3)]
+    for each in asked:
+        engine.add(each)
+    assert run(engine).tokens == {each.first_stream: alone(each) for each in asked}
+
+
 def test_stop_tokens_and_eos_end_a_choice_with_the_token() -> None:
     base = request(1, range(7), max_tokens=12)
     free = alone(base)
@@ -230,20 +238,6 @@ def test_nothing_of_a_failed_step_is_offered_to_later_requests() -> None:
     run(engine)
     engine.add(request(3, range(16)))
     assert run(engine).cached == {"r3": 0}
-
-
-def test_fail_all_tells_of_each_request_once() -> None:
-    engine, _ = new_engine(max_sequences=1)
-    engine.add(request(1, range(5), n=2))
-    engine.add(request(3, range(5)))
-    engine.add(request(4, range(5)))
-    engine.step()
-    engine.cancel(RequestId("r4"))
-    output = engine.fail_all(ErrorInfo("model_not_loaded", "cannot go on: the model is unloaded"))
-    assert [request_id for request_id, _ in output.failed] == ["r1", "r3"]
-    assert output.finished == [(4, "cancelled")]
-    assert not engine.has_work()
-    engine.check()
 
 
 def test_a_prompt_beyond_the_context_is_refused_in_the_words_clients_know() -> None:
