@@ -61,7 +61,7 @@ class _LoopChannel(Generic[M]):
         self._handler: Callable[[M], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._again: asyncio.Handle | None = None
-        self._loop.add_reader(self._fd, self._on_readable)
+        self._loop.add_reader(self._fd, self._on_edge)
 
     @property
     def closed(self) -> bool:
@@ -131,9 +131,14 @@ class _LoopChannel(Generic[M]):
 
     def _schedule(self) -> None:
         if self._again is None and not self._socket.closed:
-            self._again = self._loop.call_soon(self._on_readable)
+            self._again = self._loop.call_soon(self._drain)
 
-    def _on_readable(self) -> None:
+    def _on_edge(self) -> None:
+        # With a turn already on its way, draining here too would double the batch.
+        if self._again is None:
+            self._drain()
+
+    def _drain(self) -> None:
         self._again = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -19,6 +19,7 @@ UNIX_PATH_MAX_BYTES = 107
 
 _BACKLOG = 128
 _PROBE_TIMEOUT_S = 1.0
+_NOBODY = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 
 ZmqSocket = zmq.Socket[bytes]
 ZmqContext = zmq.Context[ZmqSocket]
@@ -51,19 +52,31 @@ def make_runtime_dir(path: Path) -> None:
 
 
 def check_served(path: Path) -> None:
-    """Return if a process accepts on `path`.
+    """Return if a process listens on `path`, be it too busy to accept just now.
 
     Raises:
-        NodeUnavailable: nobody does.
+        NodeUnavailable: nobody does, or this user may not connect.
     """
+    failure = _probe(path)
+    if failure is None:
+        return
+    if isinstance(failure, _NOBODY):
+        raise NodeUnavailable(f"cannot reach {path}: is the daemon running?") from failure
+    raise NodeUnavailable(f"cannot reach {path}: {failure.strerror}") from failure
+
+
+def _probe(path: Path) -> OSError | None:
+    """Return why `path` cannot be connected to, or None if somebody listens."""
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
         try:
             probe.connect(str(path))
-        except PermissionError as ex:
-            raise NodeUnavailable(f"cannot reach {path}: permission denied") from ex
+        except (BlockingIOError, TimeoutError):
+            # The backlog is full, so there is one.
+            return None
         except OSError as ex:
-            raise NodeUnavailable(f"cannot reach {path}: is the daemon running?") from ex
+            return ex
+    return None
 
 
 class BoundSocket:
@@ -126,7 +139,8 @@ def connect_socket(
     """Connect to `path`, now or whenever somebody listens there.
 
     `routing_id` is the identity under which a ROUTER on the other side sees this socket; without
-    one it makes one up. Messages sent before the peer is there wait, up to `hwm_messages`.
+    one it makes one up. Messages sent before the peer is there wait, up to `hwm_messages`; what
+    was handed to a peer that then died is lost, so a sender repeats what is not answered.
 
     Raises:
         ConfigError: the path is too long.
@@ -171,10 +185,11 @@ def _listen(path: Path, mode: int) -> sockets.socket:
 def _remove_stale(path: Path) -> None:
     if not path.is_socket():
         return
-    with contextlib.suppress(NodeUnavailable):
-        check_served(path)
+    failure = _probe(path)
+    if failure is None:
         raise ConfigError(
             f"cannot listen on {path}: another process serves it; stop that one, or choose "
             "another runtime folder"
         )
-    path.unlink(missing_ok=True)
+    if isinstance(failure, _NOBODY):
+        path.unlink(missing_ok=True)

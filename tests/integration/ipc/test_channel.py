@@ -1,6 +1,9 @@
 import asyncio
+import contextlib
+import itertools
 import logging
 import os
+import socket
 import stat
 
 import msgspec
@@ -269,3 +272,65 @@ def test_bad_paths_are_named(context, tmp_path) -> None:
         bind_socket(context, zmq.ROUTER, tmp_path / "file", hwm_messages=1)
     with pytest.raises(NodeUnavailable, match=r"is the daemon running\?"):
         check_served(tmp_path / "nobody.sock")
+
+
+def test_owner_that_is_too_busy_to_accept_is_not_taken_for_dead(context, path) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        waiting.connect(str(path))
+        with pytest.raises(ConfigError, match="another process serves it"):
+            bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
+        assert path.exists()
+
+
+def test_socket_of_another_kind_is_left_alone(context, path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(ConfigError, match="Address already in use"):
+            bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
+        with pytest.raises(NodeUnavailable, match="wrong type for socket"):
+            check_served(path)
+        assert path.exists()
+
+
+async def test_message_sent_before_the_peer_is_there_waits_for_it(context, closing, path) -> None:
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    client.send(Note(1))
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    assert await asyncio.wait_for(server.recv(), 10) == Note(1)
+
+
+async def test_connecting_side_outlives_the_serving_one(context, closing, path) -> None:
+    peer = connect_socket(context, zmq.DEALER, path, hwm_messages=1000, routing_id=b"w0")
+    client = closing(Channel(peer, DECODER))
+    answers: list[int] = []
+    client.on_message(lambda note: answers.append(note.number))
+
+    def ask(number: int) -> bool:
+        client.send(Note(number))
+        return number in answers
+
+    for life in range(3):
+        bound = bind_socket(context, zmq.ROUTER, path, hwm_messages=1000)
+        server: RouterChannel[Note] = closing(RouterChannel(bound, DECODER))
+        server.on_message(lambda pair, server=server: server.send(*pair))
+        await wait_until_async(lambda life=life: ask(life))
+        server.close()
+
+
+async def test_flood_leaves_the_loop_to_others(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=5000), DECODER))
+    client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=5000), DECODER))
+    for number in range(5000):
+        client.send(Note(number))
+    seen: list[int] = []
+    turns: list[int] = []
+    server.on_message(lambda note: seen.append(note.number))
+    while len(seen) < 5000:
+        turns.append(len(seen))
+        await asyncio.sleep(0)
+    assert seen == list(range(5000))
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 256
