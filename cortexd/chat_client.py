@@ -1,0 +1,207 @@
+"""Asks a running gateway over HTTP, as any OpenAI client would; for the terminal."""
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import msgspec
+
+from cortex_core.errors import (
+    CortexError,
+    ErrorInfo,
+    ModelNotFound,
+    NodeUnavailable,
+    ProtocolError,
+    error_from_info,
+)
+from cortexd.http1.errors import ConnectFailed, ConnectionLost, TooManyConnections
+from cortexd.http1.exchange import Exchange
+from cortexd.http1.message import ResponseHead, parse_endpoint
+from cortexd.http1.pool import ConnectionPool
+
+SILENCE_S: Final = 30.0
+"""A gateway says something each second; after so much silence it counts as gone."""
+_OK: Final = 200
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+class Said(msgspec.Struct, frozen=True):
+    """More of the answer."""
+
+    text: str
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Nothing of the answer yet; what the gateway says it is doing."""
+
+    doing: str
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """Tokens of the whole exchange, at its end."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Piece = Said | Busy | Spent
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta
+
+
+class _WireError(msgspec.Struct):
+    message: str
+    code: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: Spent | None = None
+    error: _WireError | None = None
+
+
+class _Model(msgspec.Struct):
+    id: str
+    loaded: bool = False
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+class ChatClient:
+    """One gateway. Close it when done; use it on one event loop."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._origin = parse_endpoint(base_url)
+        self._pool = ConnectionPool()
+
+    def close(self) -> None:
+        """Drop every connection, and with it what is being answered on it."""
+        self._pool.close()
+
+    async def pick_model(self) -> str:
+        """Return a model to talk to: one that is loaded, else the first there is.
+
+        Raises:
+            ModelNotFound: the gateway has no models.
+            CortexError: it cannot be asked.
+        """
+        exchange = Exchange(self._pool, self._origin, "GET", "/v1/models", headers={})
+        try:
+            head = await self._head(exchange)
+            body = await self._body(exchange)
+        finally:
+            exchange.close()
+        if head.status != _OK:
+            raise _refusal(head, body)
+        models = msgspec.json.decode(body, type=_Models).data
+        if not models:
+            raise ModelNotFound(f"cannot chat: {self._base_url} has no models", param="model")
+        return next((model.id for model in models if model.loaded), models[0].id)
+
+    async def ask(
+        self, model: str, turns: list[Turn], *, max_tokens: int | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the answer as it comes. Closing the generator stops it on the node as well.
+
+        Raises:
+            CortexError: what the gateway answered instead, or NodeUnavailable where it is away.
+        """
+        body = {
+            "model": model,
+            "messages": turns,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": max_tokens,
+        }
+        headers = {"content-type": "application/json"}
+        exchange = Exchange(
+            self._pool,
+            self._origin,
+            "POST",
+            "/v1/chat/completions",
+            body=msgspec.json.encode(body),
+            headers=headers,
+        )
+        try:
+            head = await self._head(exchange)
+            if head.status != _OK:
+                raise _refusal(head, await self._body(exchange))
+            rest = b""
+            while chunk := await self._read(exchange):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    for piece in _pieces(line):
+                        yield piece
+        finally:
+            exchange.close()
+
+    async def _head(self, exchange: Exchange) -> ResponseHead:
+        try:
+            head = await exchange.head(SILENCE_S)
+        except (ConnectFailed, ConnectionLost, TooManyConnections) as error:
+            raise self._away(str(error)) from error
+        if head is None:
+            raise self._away(f"silent for {SILENCE_S:g} s")
+        return head
+
+    async def _read(self, exchange: Exchange) -> bytes:
+        try:
+            chunk = await exchange.read(SILENCE_S)
+        except ConnectionLost as error:
+            raise self._away(str(error)) from error
+        if chunk is None:
+            raise self._away(f"silent for {SILENCE_S:g} s")
+        return chunk
+
+    async def _body(self, exchange: Exchange) -> bytes:
+        data = b""
+        while chunk := await self._read(exchange):
+            data += chunk
+        return data
+
+    def _away(self, cause: str) -> NodeUnavailable:
+        return NodeUnavailable(f"cannot talk to the gateway at {self._base_url}: {cause}")
+
+
+def _pieces(line: bytes) -> list[Piece]:
+    """Return what one line of the event stream says."""
+    if line.startswith(b":"):
+        doing = line[1:].strip().decode()
+        return [Busy(doing)] if doing.startswith("loading") else []
+    if not line.startswith(b"data: {"):
+        return []
+    chunk = msgspec.json.decode(line.removeprefix(b"data: "), type=_Chunk)
+    if chunk.error is not None:
+        raise _as_error(chunk.error)
+    said: list[Piece] = [
+        Said(choice.delta.content) for choice in chunk.choices if choice.delta.content
+    ]
+    return [*said, chunk.usage] if chunk.usage is not None else said
+
+
+def _refusal(head: ResponseHead, body: bytes) -> CortexError:
+    try:
+        error = msgspec.json.decode(body, type=_Chunk).error
+    except msgspec.DecodeError:
+        error = None
+    if error is None:
+        return ProtocolError(f"cannot use the gateway's answer: status {head.status}")
+    return _as_error(error)
+
+
+def _as_error(error: _WireError) -> CortexError:
+    return error_from_info(ErrorInfo(error.code or "internal_error", error.message))

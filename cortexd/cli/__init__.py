@@ -1,0 +1,5 @@
+"""The command `cortex`."""
+
+from cortexd.cli.run import main
+
+__all__ = ["main"]

@@ -1,0 +1,48 @@
+"""Finding the running gateway from the command line."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from cortex_core.config import parse_address
+from cortex_core.ipc.admin import AdminClient
+from cortexd.child_env import ADMIN_SOCKET
+from cortexd.config import CortexConfig
+from cortexd.config_files import DEFAULT_CONFIG, read_cortex_config, runtime_dir
+from cortexd.up.defaults import default_state_dir
+from cortexd.up.folders import gateway_run_dir
+
+SERVICE_RUNTIME_DIR: Final = Path("/run/cortex")
+"""Where the service's sockets are when systemd makes the folder."""
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+
+
+def admin_client(options: argparse.Namespace) -> AdminClient:
+    """Return a client of the gateway that the options mean."""
+    return AdminClient(options.socket or admin_socket(_config(options)))
+
+
+def admin_socket(config: CortexConfig) -> Path:
+    """Return the admin socket of the gateway that runs here.
+
+    The first that exists of: the configured one, the service's, the one of `cortex up`.
+    """
+    own = runtime_dir(config) / ADMIN_SOCKET
+    up = gateway_run_dir(default_state_dir()) / ADMIN_SOCKET
+    candidates = (own, SERVICE_RUNTIME_DIR / ADMIN_SOCKET, up)
+    return next((path for path in candidates if path.exists()), own)
+
+
+def base_url(options: argparse.Namespace) -> str:
+    """Return where the gateway's API is."""
+    if options.url:
+        return str(options.url).rstrip("/")
+    address = parse_address(_config(options).gateway.listen, key="gateway.listen")
+    host = _ANY.get(address.host, address.host)
+    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+
+
+def _config(options: argparse.Namespace) -> CortexConfig:
+    if options.config is None and not DEFAULT_CONFIG.exists():
+        return CortexConfig()
+    return read_cortex_config(options.config or DEFAULT_CONFIG)

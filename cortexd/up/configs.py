@@ -1,0 +1,79 @@
+"""The configuration files that `cortex up` writes, anew at each start. Pure text."""
+
+import json
+from typing import Final
+
+from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts
+from cortexd.up.folders import UpFolders
+
+NODE_NAME: Final = "local"
+HOST: Final = "127.0.0.1"
+DRAIN_TIMEOUT_S: Final = 5
+
+_HEADER: Final = "# Written by `cortex up` at each start; changes here are lost.\n"
+
+PLAIN_TEMPLATE: Final = (
+    "{{ bos_token }}{% for message in messages %}{{ message['role'] | capitalize }}: "
+    "{{ message['content'] }}\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""Turns for a base model, which has no template of its own."""
+
+ALIASES: Final = {"smollm2": DEFAULT_MODEL, "gemma": SECOND_MODEL}
+
+
+def cortex_toml(folders: UpFolders, ports: UpPorts) -> str:
+    """Return `cortex.toml`."""
+    return f"""{_HEADER}models_config = "models.toml"
+
+[gateway]
+listen = "{HOST}:{ports.gateway}"
+metrics_listen = "{HOST}:{ports.metrics}"
+runtime_dir = {_quoted(str(folders.gateway_run))}
+workers = 1
+default_scheme = "pypi"
+drain_timeout_s = {DRAIN_TIMEOUT_S}
+
+[fleet]
+poll_interval_s = 2
+
+[[neurons]]
+name = "{NODE_NAME}"
+endpoint = "http://{HOST}:{ports.neuron}"
+"""
+
+
+def models_toml(model: str) -> str:
+    """Return `models.toml`: the two small models, and `model` if it is another one."""
+    others = [] if model in (DEFAULT_MODEL, SECOND_MODEL) else [model]
+    entries = [f"[[models]]\nid = {_quoted(one)}\n" for one in (DEFAULT_MODEL, *others)]
+    entries.append(
+        f"[[models]]\nid = {_quoted(SECOND_MODEL)}\nchat_template = {_quoted(PLAIN_TEMPLATE)}\n"
+    )
+    aliases = "".join(f"{_quoted(name)} = {_quoted(to)}\n" for name, to in ALIASES.items())
+    return "\n".join([_HEADER, *entries, f"[aliases]\n{aliases}"])
+
+
+def neuron_toml(folders: UpFolders, ports: UpPorts, model: str) -> str:
+    """Return `neuron.toml`; the node begins to load `model` as it starts."""
+    return f"""{_HEADER}port = {ports.neuron}
+listen = "{HOST}"
+state_dir = {_quoted(str(folders.neuron_state))}
+runtime_dir = {_quoted(str(folders.neuron_run))}
+default_scheme = "pypi"
+drain_timeout_s = {DRAIN_TIMEOUT_S}
+
+[[default_models]]
+model_id = {_quoted(model)}
+"""
+
+
+def write_configs(folders: UpFolders, ports: UpPorts, model: str) -> None:
+    """Write all three files."""
+    folders.cortex_toml.write_text(cortex_toml(folders, ports), encoding="utf-8")
+    folders.models_toml.write_text(models_toml(model), encoding="utf-8")
+    folders.neuron_toml.write_text(neuron_toml(folders, ports, model), encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    """Return a TOML basic string; its escapes are those of JSON."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,194 @@
+"""One run of `cortex up`: fetch, start, ask, stay, and leave nothing behind."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+
+from cortex_core.errors import InternalError, Timeout
+from cortexd.chat_client import Busy, ChatClient, Said, Spent, Turn
+from cortexd.health_probe import HealthProbe
+from cortexd.listening import check_free
+from cortexd.up.configs import DRAIN_TIMEOUT_S, HOST, write_configs
+from cortexd.up.daemons import Daemon
+from cortexd.up.defaults import UpPorts
+from cortexd.up.folders import UpFolders
+from cortexd.up.hints import hints
+
+START_TIMEOUT_S: Final = 120.0
+ANSWER_TOKENS: Final = 200
+STOP_GRACE_S: Final = DRAIN_TIMEOUT_S + 15.0
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class UpOptions(msgspec.Struct, frozen=True):
+    """What the user asked for."""
+
+    ports: UpPorts
+    model: str
+    ask: str
+    once: bool
+
+
+class Stopped(Exception):
+    """The user does not want to go on."""
+
+
+class DaemonEnded(InternalError):
+    """A daemon ended that should not have; the message has its last words."""
+
+
+class UpSession:
+    """Holds the daemons. `console` is for progress; the answer goes to stdout."""
+
+    def __init__(self, folders: UpFolders, options: UpOptions, console: Console) -> None:
+        self._folders = folders
+        self._options = options
+        self._console = console
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._neuron = self._daemon("neuron", "neurond.cli", str(folders.neuron_toml))
+        self._gateway = self._daemon("cortex", "cortexd.cli", str(folders.cortex_toml))
+        self._running: list[Daemon] = []
+
+    async def run(self) -> None:
+        """Return when the user has had enough, or after the answer if only that was wanted.
+
+        Raises:
+            DaemonEnded: a daemon ended by itself.
+            CortexError: nothing came of the first question, or a port is taken.
+        """
+        loop = asyncio.get_running_loop()
+        for signum in _STOP_SIGNALS:
+            loop.add_signal_handler(signum, self._on_signal)
+        try:
+            await self._run()
+        except Stopped:
+            return
+
+    async def _run(self) -> None:
+        ports = self._options.ports
+        for port in (ports.gateway, ports.metrics, ports.neuron):
+            check_free(f"{HOST}:{port}", key="its --...-port option")
+        write_configs(self._folders, ports, self._options.model)
+        async with AsyncExitStack() as stack:
+            await self._start(stack, self._gateway)
+            await self._fetch(stack)
+            await self._start(stack, self._neuron)
+            with self._console.status("starting the gateway and the node"):
+                await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
+            await self._or_stop(self._ask())
+            if self._options.once:
+                return
+            self._console.print(
+                hints(ports, self._options.model, self._options.ask), soft_wrap=True
+            )
+            self._console.print("Ctrl-C stops it.")
+            await self._or_stop(asyncio.Event().wait())
+
+    def _daemon(self, name: str, module: str, config: str) -> Daemon:
+        return Daemon(name, module, ["serve", "--config", config], self._folders.log(name))
+
+    async def _start(self, stack: AsyncExitStack, daemon: Daemon) -> None:
+        daemon.start()
+        stack.push_async_callback(self._stop, daemon)
+        self._running.append(daemon)
+
+    async def _stop(self, daemon: Daemon) -> None:
+        if daemon in self._running:
+            self._running.remove(daemon)
+        await daemon.stop(STOP_GRACE_S, self._hurry)
+
+    async def _fetch(self, stack: AsyncExitStack) -> None:
+        """Fetch the model in a process of its own, which shows a progress bar."""
+        arguments = ["pull", "--config", str(self._folders.neuron_toml), self._options.model]
+        fetch = Daemon("neuron pull", "neurond.cli", arguments, log=None)
+        fetch.start()
+        stack.push_async_callback(fetch.stop, STOP_GRACE_S, self._hurry)
+        status = await self._or_stop(asyncio.shield(fetch.exited))
+        if status.returncode != 0:
+            raise InternalError(f"cannot fetch {self._options.model}: see the message above")
+
+    async def _ready(self) -> None:
+        ports = self._options.ports
+        await HealthProbe((HOST, ports.neuron)).until_ok()
+        await HealthProbe((HOST, ports.gateway)).until_ok()
+
+    async def _ask(self) -> None:
+        """Put the first question and print the answer as it comes."""
+        client = ChatClient(f"http://{HOST}:{self._options.ports.gateway}")
+        began_at = time.monotonic()
+        first_at: float | None = None
+        spent: Spent | None = None
+        self._console.print(f"[bold]{self._options.model}[/bold] is asked: {self._options.ask}")
+        question = [Turn("user", self._options.ask)]
+        pieces = client.ask(self._options.model, question, max_tokens=ANSWER_TOKENS)
+        try:
+            with self._console.status("waiting for the first token") as status:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        if isinstance(piece, Busy):
+                            status.update(piece.doing)
+                        elif isinstance(piece, Spent):
+                            spent = piece
+                        elif isinstance(piece, Said):
+                            status.stop()
+                            first_at = first_at or time.monotonic()
+                            print(piece.text, end="", flush=True)  # noqa: T201 - the answer
+        finally:
+            client.close()
+        if first_at is None or spent is None:
+            raise InternalError(f"cannot show an answer: {self._options.model} gave none")
+        print(flush=True)  # noqa: T201 - ends the answer's line
+        self._tell_speed(first_at - began_at, time.monotonic() - first_at, spent)
+
+    def _tell_speed(self, waited_s: float, answered_s: float, spent: Spent) -> None:
+        after_first = spent.completion_tokens - 1
+        rate = f", then {after_first / answered_s:.0f} tokens/s" if after_first > 0 else ""
+        self._console.print(
+            f"[dim]{spent.prompt_tokens} + {spent.completion_tokens} tokens, the first after "
+            f"{waited_s:.2f} s{rate}[/dim]"
+        )
+
+    async def _or_stop(self, work: Awaitable[Any], *, timeout_s: float | None = None) -> Any:
+        """Await `work`, unless the user stops us or a daemon ends before."""
+        doing: asyncio.Future[Any] = asyncio.ensure_future(work)
+        stop = asyncio.create_task(self._stopping.wait())
+        ends: set[asyncio.Future[Any]] = {doing, stop, *(one.exited for one in self._running)}
+        try:
+            done, _ = await asyncio.wait(
+                ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if stop in done:
+                raise Stopped
+            for daemon in self._running:
+                if daemon.exited.done():
+                    raise DaemonEnded(_last_words(daemon))
+            if doing not in done:
+                raise Timeout(f"cannot start: not ready within {timeout_s:g} s; {self._logs()}")
+            return doing.result()
+        finally:
+            stop.cancel()
+            doing.cancel()
+            await asyncio.wait({doing})
+
+    def _logs(self) -> str:
+        return f"the logs are in {self._folders.log('x').parent}"
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+
+def _last_words(daemon: Daemon) -> str:
+    return (
+        f"cannot go on: {daemon.name} {daemon.exited.result()}; the end of {daemon.log}:\n"
+        f"{daemon.tail()}"
+    )
