@@ -56,7 +56,7 @@ def create_app(node: Node, registry: CollectorRegistry) -> AsgiApp:
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(CortexError, _on_error)
     app.add_error_handler(ClientGone, _on_client_gone)
-    return RawModelPaths(DisconnectMiddleware(cast(AsgiApp, app)))
+    return RawModelPaths(DisconnectMiddleware(cast("AsgiApp", app)))
 
 
 class RawModelPaths:

@@ -1,0 +1,171 @@
+"""Chat templates: what they are given, what they may do, and how their failures read."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cortex_core.canonical import (
+    ChatPrompt,
+    MediaPart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    Tool,
+    ToolCallPart,
+    ToolChoice,
+    ToolResultPart,
+)
+from cortex_core.errors import InternalError, InvalidRequest, WrongModality
+from neurond.text.template import ChatTemplate, check_template
+
+ROLES = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+STRICT = (
+    "{% for m in messages %}"
+    "{% if m.role == 'system' and not loop.first %}{{ raise_exception('system first') }}{% endif %}"
+    "{% if not loop.first and m.role == loop.previtem.role %}"
+    "{{ raise_exception('roles alternate') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+    "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+
+
+def say(role: str, *texts: str) -> Message:
+    return Message(role, tuple(TextPart(text) for text in texts))
+
+
+def template(source: str) -> ChatTemplate:
+    return ChatTemplate(
+        source,
+        model="m",
+        special_tokens={"bos_token": "<s>"},
+        now=lambda: datetime(2026, 2, 3, tzinfo=UTC),
+    )
+
+
+def render(source: str, *messages: Message, **options: object) -> str:
+    return template(source).render(ChatPrompt(messages, **options))
+
+
+def test_the_prompt_ends_where_the_answer_begins() -> None:
+    assert render(ROLES, say("user", "hi")) == "[user]hi[assistant]"
+
+
+def test_parts_of_a_turn_are_lines_and_developer_is_system() -> None:
+    assert render(ROLES, say("developer", "a", "b"), say("user", "c")).startswith(
+        "[system]a\nb[user]c"
+    )
+
+
+def test_whitespace_around_blocks_is_trimmed_as_in_transformers() -> None:
+    source = "{% if true %}\nx\n    {% endif %}\ny"
+    assert render(source, say("user", "hi")) == "x\ny"
+
+
+def test_variables_and_functions_of_transformers_are_there() -> None:
+    source = (
+        "{{ bos_token }}{{ strftime_now('%d %b %Y') }}{{ {'k': '<é>'} | tojson }}"
+        "{% for i in range(9) %}{% if i == 1 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+        "{% generation %}g{% endgeneration %}{{ enable_thinking }}{{ reasoning_effort }}"
+    )
+    text = render(
+        source,
+        say("user", "hi"),
+        template_kwargs={"enable_thinking": False, "messages": []},
+        reasoning_effort="low",
+    )
+    assert text == '<s>03 Feb 2026{"k": "<é>"}0gFalselow'
+
+
+def test_tools_and_calls_come_as_templates_expect_them() -> None:
+    source = (
+        "{{ tools[0].function.name }}:{{ tools[0].function.parameters.type }};"
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.name }}({{ c.function.arguments.city }}){% endfor %}"
+        "{{ m.reasoning_content }}{% if m.role == 'tool' %}{{ m.tool_call_id }}={{ m.content }}"
+        "{% endif %}{% endfor %}"
+    )
+    calling = Message(
+        "assistant", (ReasoningPart("hm"), ToolCallPart("c1", "weather", '{"city": "Oslo"}'))
+    )
+    result = Message("tool", (ToolResultPart("c1", (TextPart("rain"),)),))
+    text = render(source, say("user", "?"), calling, result, tools=(Tool("weather"),))
+    assert text == "weather:object;weather(Oslo)hmc1=rain"
+
+
+def test_arguments_that_are_no_json_reach_the_template_as_text() -> None:
+    calling = Message("assistant", (ToolCallPart("c1", "f", "{oops"),))
+    source = "{% for m in messages %}{{ m.tool_calls[0].function.arguments }}{% endfor %}"
+    assert render(source, calling) == "{oops"
+
+
+def test_tool_choice_none_hides_the_tools() -> None:
+    text = render(
+        "{{ tools }}", say("user", "?"), tools=(Tool("f"),), tool_choice=ToolChoice("none")
+    )
+    assert text == "None"
+
+
+def test_a_later_system_message_becomes_a_user_turn_where_it_must() -> None:
+    messages = (say("system", "s"), say("user", "a"), say("system", "note"), say("user", "b"))
+    assert render(STRICT, *messages) == "[system]s[user]a\n\nnote\n\nb"
+    assert "[system]note" in render(ROLES, *messages)
+
+
+def test_a_template_without_system_gets_it_in_the_first_user_turn() -> None:
+    assert render(NO_SYSTEM, say("system", "s"), say("user", "a")) == "[user]s\n\na"
+
+
+def test_a_refusal_is_the_clients_error_in_the_templates_words() -> None:
+    with pytest.raises(InvalidRequest, match="no such thing") as caught:
+        render("{{ raise_exception('no such thing') }}", say("user", "a"))
+    assert caught.value.param == "messages"
+
+
+def test_a_failure_names_template_and_line() -> None:
+    with pytest.raises(InternalError, match="template of m fails in line 2: UndefinedError"):
+        render("x\n{{ missing.key }}", say("user", "a"))
+
+
+def test_an_invalid_template_names_its_line() -> None:
+    with pytest.raises(InvalidRequest, match="chat template of m: line 2") as caught:
+        check_template("a\n{% if %}", model="m")
+    assert caught.value.param == "chat_template"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ raise_exception.__globals__.keys() }}",
+        "{% for i in range(10000000) %}{% endfor %}",
+    ],
+)
+def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
+    with pytest.raises(InternalError):
+        render(source, say("user", "a"))
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        (
+            Message("user", (TextPart("see"), MediaPart("image", "image/png", b"x"))),
+            "[0].content[1]",
+        ),
+        (
+            Message("tool", (ToolResultPart("c", (MediaPart("image", url="http://x"),)),)),
+            "[0].content[0]",
+        ),
+    ],
+)
+def test_media_are_refused_with_their_place(message: Message, param: str) -> None:
+    with pytest.raises(WrongModality) as caught:
+        render(ROLES, message)
+    assert caught.value.param == f"messages{param}"
