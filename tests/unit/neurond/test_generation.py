@@ -1,0 +1,363 @@
+"""From requests to events over an engine that follows a script."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cortex_core.canonical import (
+    ChatPrompt,
+    Completed,
+    ContinueFrom,
+    Event,
+    Failed,
+    Finished,
+    GenerateRequest,
+    MediaPart,
+    Message,
+    Ping,
+    SamplingParams,
+    Started,
+    TextDelta,
+    TextPrompt,
+    TokensPrompt,
+    Usage,
+)
+from cortex_core.errors import (
+    ContextLengthExceeded,
+    CortexError,
+    DeviceFailed,
+    InvalidRequest,
+    ModelNotLoaded,
+    QueueFull,
+    WrongModality,
+)
+from cortex_core.ids import ModelId, RequestId
+from cortex_core.neuron_api import ModelLimit, NodeModel
+from neurond.generation import Generation
+from neurond.metrics import GenerationMetrics
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.supervisor.streams import TokenStream
+from neurond.text.model_text import ModelText
+from neurond.text.pool import TextPool
+from neurond.text.template import ChatTemplate
+from tests.fakes.tokenizers_made import EOS, byte_level, model_tokenizer, prepared
+
+MODEL = ModelId("file:/made")
+TOKENIZER = byte_level()
+END = TOKENIZER.token_to_id(EOS) or 0
+CONTEXT = 64
+
+
+def ids_of(text: str) -> list[int]:
+    return TOKENIZER.encode(text, add_special_tokens=False).ids
+
+
+class Control:
+    """Takes note of what a stream asks of its actor."""
+
+    def __init__(self) -> None:
+        self.finished: list[int] = []
+        self.cancelled = False
+
+    def pause(self, choice: int) -> None: ...
+
+    def resume(self, choice: int) -> None: ...
+
+    def finish(self, choice: int) -> None:
+        self.finished.append(choice)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+Script = Callable[[EngineJob, TokenStream], None]
+
+
+class ScriptedEngine:
+    """Plays a script on each job's stream."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.jobs: list[EngineJob] = []
+        self.controls: list[Control] = []
+        self.refusal: CortexError | None = None
+
+    def require_ready(self, model_id: ModelId) -> NodeModel:
+        if model_id != MODEL:
+            raise ModelNotLoaded(f"cannot generate: {model_id} is unloaded on this node")
+        return NodeModel(MODEL, "torch", "ready", limit=ModelLimit(context=CONTEXT), weights_id="w")
+
+    def submit(self, job: EngineJob) -> TokenStream:
+        if self.refusal is not None:
+            raise self.refusal
+        control = Control()
+        self.jobs.append(job)
+        self.controls.append(control)
+        stream = TokenStream(job.n, control)
+        self.script(job, stream)
+        return stream
+
+
+class Texts:
+    async def get(self, _model_id: ModelId) -> ModelText:
+        template = ChatTemplate("{{ messages[-1].content }}", model=MODEL, special_tokens={})
+        return ModelText(prepared(TOKENIZER), model_tokenizer(TOKENIZER), template)
+
+
+def says(text: str, *, end: bool = True) -> Script:
+    """The engine says `text` in each choice, up to `max_tokens`."""
+
+    def play(job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(3))
+        ids = [*ids_of(text), END] if end else ids_of(text)
+        ids = ids[len(job.replayed_token_ids) :]
+        for index in range(job.n):
+            for id_ in ids[: job.max_tokens]:
+                stream.deliver(Token(index, id_))
+            enough = len(ids) <= job.max_tokens
+            stream.deliver(ChoiceFinished(index, "stop" if enough else "length"))
+
+    return play
+
+
+class Rig:
+    def __init__(self, script: Script, *, ping_interval_s: float = 60.0) -> None:
+        self.engine = ScriptedEngine(script)
+        self.registry = CollectorRegistry()
+        self.pool = TextPool(1)
+        self.generation = Generation(
+            self.engine,
+            Texts(),  # type: ignore[arg-type]  # it opens one model only
+            self.pool,
+            GenerationMetrics(self.registry),
+            ping_interval_s=ping_interval_s,
+            new_seed=lambda: 77,
+        )
+
+    async def run(self, request: GenerateRequest) -> list[Event]:
+        return [event async for event in await self.generation.start(request)]
+
+    def outcome(self, outcome: str, model: str = MODEL) -> float | None:
+        labels = {"model": model, "outcome": outcome}
+        return self.registry.get_sample_value("neuron_requests_total", labels)
+
+
+def request(text: str = "hi", *, n: int = 1, **sampling: object) -> GenerateRequest:
+    return GenerateRequest(RequestId("r"), MODEL, TextPrompt(text), SamplingParams(**sampling), n=n)
+
+
+def text_of(events: list[Event], index: int = 0) -> str:
+    return "".join(e.text for e in events if isinstance(e, TextDelta) and e.index == index)
+
+
+async def test_a_request_gives_started_deltas_finished_completed() -> None:
+    rig = Rig(says("hello"))
+    events = await rig.run(request())
+    assert events[0] == Started(RequestId("r"), MODEL, 2, 3, "w")
+    assert text_of(events) == "hello"
+    assert isinstance(events[-2], Finished)
+    assert events[-2].reason == "stop"
+    tokens = len(ids_of("hello")) + 1
+    assert events[-1] == Completed(Usage(2, tokens, 3))
+    assert rig.outcome("completed") == 1
+
+
+async def test_the_job_is_complete_and_clamped() -> None:
+    rig = Rig(says("x"))
+    await rig.run(request("qrs", max_tokens=32_000, temperature=0.5))
+    job = rig.engine.jobs[0]
+    assert list(job.prompt_token_ids) == ids_of("qrs")
+    assert job.max_tokens == CONTEXT - 3
+    assert job.seed == 77
+    assert job.eos_token_ids == (END,)
+    await rig.run(request("qrs", seed=5, max_tokens=4))
+    assert rig.engine.jobs[1].seed == 5
+    assert rig.engine.jobs[1].max_tokens == 4
+
+
+async def test_an_answer_that_fills_the_context_ends_with_length() -> None:
+    rig = Rig(says("y" * 100, end=False))
+    events = await rig.run(request("qrs", max_tokens=32_000))
+    assert text_of(events) == "y" * (CONTEXT - 3)
+    assert isinstance(events[-2], Finished)
+    assert events[-2].reason == "length"
+
+
+async def test_a_prompt_that_is_too_long_is_refused_in_the_words_clients_know() -> None:
+    rig = Rig(says("x"))
+    with pytest.raises(
+        ContextLengthExceeded, match=r"^prompt is too long: 64 tokens > 63 maximum$"
+    ):
+        await rig.generation.start(request("z" * CONTEXT))
+    assert rig.outcome("context_length_exceeded", "unknown") == 1
+
+
+async def test_a_stop_string_ends_the_choice_in_the_engine_too() -> None:
+    def goes_on(_job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(3))
+        for id_ in ids_of("one two three"):
+            stream.deliver(Token(0, id_))
+
+    rig = Rig(goes_on)
+    events = await rig.run(request(stop=("two",)))
+    assert text_of(events) == "one "
+    assert isinstance(events[-2], Finished)
+    assert events[-2].stop_sequence == "two"
+    assert rig.engine.controls[0].finished == [0]
+    usage = events[-1]
+    assert isinstance(usage, Completed)
+    assert usage.usage.completion_tokens == len(ids_of("one two"))
+
+
+async def test_choices_are_counted_together() -> None:
+    rig = Rig(says("ab"))
+    events = await rig.run(request(n=3))
+    assert [text_of(events, index) for index in range(3)] == ["ab"] * 3
+    assert events[-1] == Completed(Usage(2, 3 * (len(ids_of("ab")) + 1), 3))
+
+
+async def test_a_silent_engine_is_bridged_by_pings() -> None:
+    def silent(_job: EngineJob, stream: TokenStream) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, stream.deliver, Admitted(0))
+        loop.call_later(0.1, stream.deliver, ChoiceFinished(0, "stop"))
+
+    events = await Rig(silent, ping_interval_s=0.01).run(request())
+    assert isinstance(events[0], Ping)
+    kinds = [type(event) for event in events if not isinstance(event, Ping)]
+    assert kinds == [Started, Finished, Completed]
+
+
+async def test_refusals_come_before_anything_is_said() -> None:
+    rig = Rig(says("x"))
+    rig.engine.refusal = QueueFull("cannot queue", retry_after_s=1.0)
+    with pytest.raises(QueueFull):
+        await rig.generation.start(request())
+    with pytest.raises(ModelNotLoaded):
+        await rig.generation.start(
+            GenerateRequest(RequestId("r"), ModelId("pypi:other"), TextPrompt("x"))
+        )
+    picture = Message("user", (MediaPart("image", "image/png", b"x"),))
+    with pytest.raises(WrongModality):
+        await rig.generation.start(GenerateRequest(RequestId("r"), MODEL, ChatPrompt((picture,))))
+
+
+async def test_a_failure_in_the_middle_is_the_last_event() -> None:
+    def dies(_job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(0))
+        stream.deliver(Token(0, ids_of("a")[0]))
+        stream.fail(DeviceFailed("cannot go on: it died"))
+
+    rig = Rig(dies)
+    events = await rig.run(request())
+    assert text_of(events) == "a"
+    assert isinstance(events[-1], Failed)
+    assert events[-1].error.code == "device_failed"
+    assert rig.outcome("device_failed") == 1
+
+
+async def test_an_engine_that_ends_too_early_is_a_failure() -> None:
+    def gives_up(_job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(0))
+        asyncio.get_running_loop().call_soon(stream.cancel)
+
+    events = await Rig(gives_up).run(request())
+    assert isinstance(events[-1], Failed)
+    assert events[-1].error.code == "internal_error"
+
+
+async def test_closing_the_stream_cancels_the_request() -> None:
+    def endless(_job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(0))
+        stream.deliver(Token(0, ids_of("a")[0]))
+
+    rig = Rig(endless)
+    events: AsyncGenerator[Event, None] = await rig.generation.start(request())
+    assert isinstance(await anext(events), Started)
+    await anext(events)
+    await events.aclose()
+    assert rig.engine.controls[0].cancelled
+    assert rig.outcome("cancelled") == 1
+
+
+async def test_cancelling_a_waiting_reader_cancels_the_request() -> None:
+    rig = Rig(lambda _job, stream: stream.deliver(Admitted(0)))
+    events = await rig.generation.start(request())
+    await anext(events)
+    reader = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    reader.cancel()
+    await asyncio.wait({reader})
+    assert rig.engine.controls[0].cancelled
+
+
+@pytest.mark.parametrize("cut", range(8))
+async def test_a_stream_cut_anywhere_goes_on_as_if_uncut(cut: int) -> None:
+    rig = Rig(says("ab cd, stop"))
+    asked = request("hello", stop=("never",))
+    uncut = await rig.run(asked)
+    deltas = [event for event in uncut if isinstance(event, TextDelta | Finished)]
+    seen = deltas[: min(cut, len(deltas) - 1)]
+    outputs = tuple(id_ for event in seen for id_ in event.token_ids)
+    going_on = GenerateRequest(
+        RequestId("r"),
+        MODEL,
+        TextPrompt("not rendered again"),
+        asked.sampling,
+        continue_from=ContinueFrom(tuple(ids_of("hello")), outputs, len(seen)),
+    )
+    events = await rig.run(going_on)
+    rest = [event for event in events if isinstance(event, TextDelta | Finished)]
+    assert seen + rest == deltas
+    assert isinstance(events[-1], Completed)
+    assert isinstance(uncut[-1], Completed)
+    assert events[-1].usage == uncut[-1].usage
+
+
+async def test_a_continuation_that_is_at_its_end_needs_no_engine() -> None:
+    rig = Rig(says("x"))
+    tokens = tuple(ids_of("qr"))
+    going_on = GenerateRequest(
+        RequestId("r"),
+        MODEL,
+        TextPrompt(""),
+        SamplingParams(max_tokens=2),
+        continue_from=ContinueFrom((1, 2), tokens, 2),
+    )
+    events = await rig.run(going_on)
+    assert rig.engine.jobs == []
+    assert [type(event) for event in events] == [Started, Finished, Completed]
+    assert events[-1] == Completed(Usage(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("going_on", "n", "param"),
+    [
+        (ContinueFrom((1,), (2,), 1), 2, "continue_from"),
+        (ContinueFrom((), (2,), 1), 1, "continue_from.prompt_token_ids"),
+        (ContinueFrom((1,), (2,), 9), 1, "continue_from.next_seq"),
+    ],
+)
+async def test_impossible_continuations_are_refused(
+    going_on: ContinueFrom, n: int, param: str
+) -> None:
+    asked = GenerateRequest(RequestId("r"), MODEL, TextPrompt("x"), n=n, continue_from=going_on)
+    with pytest.raises(InvalidRequest) as caught:
+        await Rig(says("x")).generation.start(asked)
+    assert caught.value.param == param
+
+
+async def test_prompt_token_ids_come_with_started_where_they_are_wanted() -> None:
+    asked = GenerateRequest(RequestId("r"), MODEL, TokensPrompt((5, 6)), want_prompt_token_ids=True)
+    started = (await Rig(says("x")).run(asked))[0]
+    assert isinstance(started, Started)
+    assert started.prompt_token_ids == (5, 6)
+
+
+async def test_tokens_are_counted_without_an_engine() -> None:
+    rig = Rig(says("x"))
+    assert await rig.generation.count_tokens(MODEL, TextPrompt("four")) == 4
+    assert await rig.generation.count_tokens(MODEL, TextPrompt("q" * 5000)) == 5000
+    assert rig.engine.jobs == []
