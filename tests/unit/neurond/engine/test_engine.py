@@ -109,8 +109,9 @@ def test_requests_that_begin_together_share_what_the_first_has_computed() -> Non
 
 
 def test_equal_prompts_of_whole_blocks_still_compute_their_last_token() -> None:
-    engine, _ = new_engine()
-    asked = [request(stream, range(40), max_tokens=2) for stream in (1, 2, 3)]
+    # The second is left with its last block just when the first has computed the same one.
+    engine, _ = new_engine(step_tokens=12)
+    asked = [request(stream, range(44), max_tokens=2) for stream in (1, 2)]
     for each in asked:
         engine.add(each)
     assert run(engine).tokens == {each.first_stream: alone(each) for each in asked}
@@ -215,6 +216,16 @@ def test_a_failing_row_fails_its_request_alone() -> None:
     assert told.failed == {"r1": "internal_error"}
     assert told.tokens[10] == alone(good)
     assert 2 not in told.tokens
+
+
+def test_nothing_of_a_failed_request_is_told_in_the_step_it_fails() -> None:
+    engine, runner = new_engine()
+    engine.add(request(1, range(3), n=2, max_tokens=1))
+    runner.failing_streams[2] = BAD_LOGITS
+    output = engine.step()
+    assert not output.tokens
+    assert output.failed == [("r1", BAD_LOGITS)]
+    engine.check()
 
 
 def test_a_failing_step_fails_the_requests_in_it_and_no_others() -> None:

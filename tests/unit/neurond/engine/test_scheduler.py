@@ -108,13 +108,15 @@ def test_without_blocks_the_lowest_priority_goes_even_if_it_is_older() -> None:
     assert chosen == [2]
 
 
-def test_one_put_out_goes_before_those_that_never_began() -> None:
-    engine, runner = new_engine(num_blocks=7, max_sequences=2)
-    engine.add(request(1, range(10, 17), max_tokens=15))
+def test_one_put_out_is_not_overtaken_by_one_that_never_began() -> None:
+    engine, runner = new_engine(num_blocks=7)
+    engine.add(request(1, range(10, 17), max_tokens=15, principal="a"))
     engine.add(request(2, range(20, 27), max_tokens=15, principal="a"))
     while engine.scheduler.num_preemptions == 0:
         engine.step()
-    engine.add(request(3, range(30, 37), max_tokens=1, principal="b"))
+    # There is room for this one, and its principal has nothing running.
+    engine.add(request(3, range(30, 31), max_tokens=1, principal="b"))
+    assert streams(engine, runner) == [1]
     engine.cancel(RequestId("r1"))
     assert streams(engine, runner) == [2, 3]
 
