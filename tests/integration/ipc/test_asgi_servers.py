@@ -13,7 +13,15 @@ from tests.fakes.waiting import wait_until
 HERE = Path(__file__).parent
 SERVERS = {
     "uvicorn": ["uvicorn", "--log-level", "warning", "--port"],
-    "gunicorn": ["gunicorn", "--worker-class", "asgi", "--log-level", "warning", "--bind"],
+    "gunicorn": [
+        "gunicorn",
+        "--worker-class",
+        "asgi",
+        "--no-control-socket",
+        "--log-level",
+        "warning",
+        "--bind",
+    ],
 }
 
 
