@@ -1,44 +1,52 @@
-"""The backend that serves real models: transformers' modeling code under torch."""
+"""What an actor computes with: torch, on the device that it is told to open."""
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from cortex_core.errors import CortexError, InternalError, OutOfMemory
-from neurond.actor.backend import LoadProgressCallback, OpenedDevice, ServedModel
+from neurond.actor.backend import OpenedDevice, ServedModel
 from neurond.engine.device import Device, open_device
 from neurond.models.loader import load_model
 from neurond.models.serving import Serving, preferred_backend
 from neurond.protocol import Configure, LoadModel, ModelLoaded
-from neurond.sources.prepared import read_manifest
+from neurond.sources.prepared import PreparedModel, read_manifest
 
-_HOST_ALLOCATOR_WORDS = "can't allocate memory"
+_BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
 
 
 class TorchBackend:
-    """One device under torch."""
+    """See `neurond.actor.backend.Backend`."""
 
     def __init__(self) -> None:
-        self._device: Device
+        self._device: Device | None = None
 
     def open(self, configure: Configure) -> OpenedDevice:
-        """Open the device and set torch's threads."""
+        """Open the device and set torch's number of threads."""
         self._device = open_device(
             configure.device, configure.threads, configure.memory_budget_bytes
         )
         memory = self._device.memory_info()
-        dtype = "float32" if self._device.compute_capability is None else "bfloat16"
         return OpenedDevice(
-            attention_backend=preferred_backend(self._device, dtype),
+            attention_backend=preferred_backend(self._device, "bfloat16"),
             memory_total_bytes=memory.total_bytes,
             memory_free_bytes=memory.free_bytes,
         )
 
-    def load(self, command: LoadModel, on_progress: LoadProgressCallback) -> ServedModel:
-        """Read the weights and allocate the KV cache."""
+    def load(self, command: LoadModel, on_progress: Callable[[float], None]) -> ServedModel:
+        """Load weights and allocate the KV cache.
+
+        Raises:
+            ModelLoadFailed: the model cannot be read, or not be served.
+            OutOfMemory: weights and cache do not fit; the message has the arithmetic.
+        """
+        assert self._device is not None, "the device is opened first"
         folder = Path(command.model_dir)
-        loaded = load_model(folder, read_manifest(folder), command.dtype, self._device, on_progress)
+        manifest = read_manifest(folder)
+        _refuse_too_large(self._device, manifest, command)
+        loaded = load_model(folder, manifest, command.dtype, self._device, on_progress)
         serving = Serving(
             loaded,
             context_tokens=command.context_tokens,
@@ -46,35 +54,47 @@ class TorchBackend:
             kv_cache_bytes=command.kv_cache_bytes,
             block_tokens=command.block_tokens,
         )
-        notice = ModelLoaded(
-            model_id=command.model_id,
-            weights_id=serving.weights_id,
-            weights_bytes=loaded.weights_bytes,
-            kv_cache_bytes=serving.sizes.size_bytes,
-            num_blocks=serving.sizes.num_blocks,
-            context_tokens=serving.sizes.context_tokens,
+        return ServedModel(
+            loaded=ModelLoaded(
+                model_id=command.model_id,
+                weights_id=serving.weights_id,
+                weights_bytes=loaded.weights_bytes,
+                kv_cache_bytes=serving.sizes.size_bytes,
+                num_blocks=serving.sizes.num_blocks,
+                context_tokens=serving.sizes.context_tokens,
+            ),
+            new_engine=serving.new_engine,
+            free=lambda: _free(serving),
         )
-        return ServedModel(notice, serving.new_engine, lambda: _free(serving))
 
     def describe(self, error: Exception) -> CortexError:
-        """Tell memory that ran out from defects."""
+        """Return a library's exception as one of ours."""
         if isinstance(error, CortexError):
             return error
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-            isinstance(error, RuntimeError) and _HOST_ALLOCATOR_WORDS in str(error)
-        ):
-            return OutOfMemory(f"cannot compute: the device is out of memory: {error}")
-        return InternalError(f"cannot compute: {type(error).__name__}: {error}")
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return OutOfMemory(f"cannot allocate memory on the device: {error}")
+        return InternalError(f"cannot go on: {type(error).__name__}: {error}")
 
     def is_poisoned(self, error: Exception) -> bool:
-        """Tell errors after which the CUDA context answers nothing else any more."""
-        if isinstance(error, torch.OutOfMemoryError):
-            return False
-        return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+        """Tell whether CUDA's context is lost: after most of its errors nothing works any more."""
+        return isinstance(error, torch.AcceleratorError)
 
 
 def _free(serving: Serving) -> None:
     serving.close()
+    # Modules refer to each other in cycles; the memory is wanted now, not at the next collection.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _refuse_too_large(device: Device, manifest: PreparedModel, command: LoadModel) -> None:
+    weights_bytes = manifest.num_parameters * _BYTES_PER_VALUE[command.dtype]
+    free_bytes = device.memory_info().free_bytes
+    if weights_bytes + command.kv_cache_bytes > free_bytes:
+        raise OutOfMemory(
+            f"cannot load {command.model_id} on {device.name}: weights of "
+            f"{manifest.num_parameters} values in {command.dtype} take {weights_bytes} bytes and "
+            f"the KV cache {command.kv_cache_bytes}, {weights_bytes + command.kv_cache_bytes} in "
+            f"all, and {free_bytes} are free"
+        )

@@ -1,0 +1,1 @@
+"""Paged attention: one contract, a reference that is easy to believe, and faster backends."""

@@ -1,0 +1,92 @@
+"""The contract that every attention backend keeps.
+
+Query tokens of B sequences stand flat, one sequence after another. Sequence `i` has `n` query
+tokens and `m >= n` tokens of context, of which the queries are the last ones; all of the context's
+K/V is in pages that the sequence's block table names in order; what slots behind it hold is finite.
+Query `j` of `n` sees the keys `0 .. m - n + j`, and with a window of `w` only the last `w` of
+those, its own included.
+
+Scores are `scale * q @ k`, then `softcap * tanh(scores / softcap)` where there is a softcap. A
+sink is one more logit per head that takes part in the softmax and has no value. Every query sees
+at least itself.
+
+Pages are `[num_blocks, block_tokens, num_kv_heads, head_dim]`. `num_heads` is a multiple of
+`num_kv_heads`, heads of one group stand together.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionBatch:
+    """Where the tokens of one step stand. Tensors are on the device, tuples on the host.
+
+    The host's copies are for planning: a backend reads lengths there and never from the device,
+    which would wait for it.
+    """
+
+    cu_seqlens_q: torch.Tensor  # int32 [B + 1]
+    seq_lens_k: torch.Tensor  # int32 [B]
+    block_tables: torch.Tensor
+    """int32 [B, ceil(max_seqlen_k / block_tokens)], padded with the id of a page of zeros."""
+    query_lens: tuple[int, ...]  # [B]
+    kv_lens: tuple[int, ...]  # [B]
+    num_decodes: int
+    """The first so many sequences have one query token."""
+    max_seqlen_q: int
+    max_seqlen_k: int
+    block_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionParams:
+    """What a layer asks of attention besides its tensors."""
+
+    scale: float
+    window: int | None = None
+    """Keys that a query sees at most, itself included."""
+    softcap: float | None = None
+    sinks: torch.Tensor | None = None  # [num_heads]
+
+
+class AttentionPlan(Protocol):
+    """One step, prepared once and used by every layer of the model."""
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key_pages: torch.Tensor,
+        value_pages: torch.Tensor,
+        params: AttentionParams,
+    ) -> torch.Tensor:
+        """Attend from `query` [T, num_heads, head_dim]; K/V of the step are in the pages already.
+
+        Returns:
+            [T, num_heads, value head_dim], of the query's dtype.
+        """
+        ...
+
+
+class AttentionBackend(Protocol):
+    """A way to compute paged attention on one kind of device. Holds no state of a step."""
+
+    @property
+    def name(self) -> str:
+        """As reported in /discovery."""
+        ...
+
+    @property
+    def page_multiple_tokens(self) -> int:
+        """A page's tokens are a multiple of this."""
+        ...
+
+    def check(self, dtype: torch.dtype, key_dim: int, value_dim: int) -> str | None:
+        """Return why such K/V cannot be served, or None where they can."""
+        ...
+
+    def plan(self, batch: AttentionBatch) -> AttentionPlan:
+        """Prepare one step without waiting for the device."""
+        ...

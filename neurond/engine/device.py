@@ -1,0 +1,148 @@
+"""The seam between the engine and a kind of device: all that differs between CPU and CUDA.
+
+Opened once in an actor's life, in the process that owns the device.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import torch
+
+from cortex_core.errors import InternalError
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInfo:
+    """Bytes of the device, or of the budget where that is less."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Device(Protocol):
+    """A place where tensors live and are computed on."""
+
+    @property
+    def name(self) -> str:
+        """`cpu`, `cuda-0`."""
+        ...
+
+    @property
+    def torch_device(self) -> torch.device: ...
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        """Of a CUDA device; None on others."""
+        ...
+
+    def memory_info(self) -> MemoryInfo: ...
+
+    def upload(self, column: array[int]) -> torch.Tensor:
+        """Return int32 `column` on the device, without waiting for it. The column may go."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all that was submitted is computed."""
+        ...
+
+
+class CpuDevice:
+    """The host's processors, shared with everything else on the host."""
+
+    name = "cpu"
+    torch_device = torch.device("cpu")
+    compute_capability = None
+
+    def __init__(self, memory_budget_bytes: int | None) -> None:
+        self._budget_bytes = memory_budget_bytes
+        self._process = psutil.Process()
+
+    def memory_info(self) -> MemoryInfo:
+        """Return host memory within the budget and the control group's limit."""
+        host = psutil.virtual_memory()
+        total_bytes = min(
+            limit
+            for limit in (host.total, _cgroup_limit_bytes(), self._budget_bytes)
+            if limit is not None
+        )
+        unused_bytes = total_bytes - self._process.memory_info().rss
+        return MemoryInfo(total_bytes, max(0, min(unused_bytes, host.available)))
+
+    def upload(self, column: array[int]) -> torch.Tensor:
+        """Return a copy: `column` may be reused."""
+        return torch.frombuffer(column, dtype=torch.int32).clone()
+
+    def synchronize(self) -> None:
+        """Do nothing: torch's CPU operations are done when they return."""
+
+
+class CudaDevice:
+    """One CUDA device, the only one that this process sees."""
+
+    def __init__(self, name: str, index: int, memory_budget_bytes: int | None) -> None:
+        self.name = name
+        self.torch_device = torch.device("cuda", index)
+        self._budget_bytes = memory_budget_bytes
+        torch.cuda.set_device(self.torch_device)
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """Major and minor."""
+        return torch.cuda.get_device_capability(self.torch_device)
+
+    def memory_info(self) -> MemoryInfo:
+        """Return the device's memory; what torch has cached and not in use counts as free."""
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self.torch_device)
+        reserved_bytes = torch.cuda.memory_reserved(self.torch_device)
+        in_use_bytes = torch.cuda.memory_allocated(self.torch_device)
+        free_bytes += reserved_bytes - in_use_bytes
+        if self._budget_bytes is not None:
+            total_bytes = min(total_bytes, self._budget_bytes)
+            free_bytes = min(free_bytes, max(0, total_bytes - in_use_bytes))
+        return MemoryInfo(total_bytes, free_bytes)
+
+    def upload(self, column: array[int]) -> torch.Tensor:
+        """Copy through pinned memory, so that the copy does not wait for the device."""
+        pinned = torch.frombuffer(column, dtype=torch.int32).pin_memory()
+        return pinned.to(self.torch_device, non_blocking=True)
+
+    def synchronize(self) -> None:
+        """Wait for every stream of the device."""
+        torch.cuda.synchronize(self.torch_device)
+
+
+def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Device:
+    """Open the device called `name` and set this process up for it.
+
+    Args:
+        name: `cpu` or `cuda-N`.
+        threads: threads that torch computes with on the host.
+        memory_budget_bytes: most that this process may use of the device; None is all of it.
+
+    Raises:
+        InternalError: there is no such device.
+    """
+    torch.set_num_threads(threads)
+    kind, _, index = name.partition("-")
+    if kind == "cpu":
+        return CpuDevice(memory_budget_bytes)
+    if kind == "cuda" and index.isdecimal() and int(index) < torch.cuda.device_count():
+        return CudaDevice(name, int(index), memory_budget_bytes)
+    raise InternalError(
+        f"cannot open device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices"
+    )
+
+
+def _cgroup_limit_bytes() -> int | None:
+    try:
+        text = CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None

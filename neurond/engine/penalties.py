@@ -1,0 +1,78 @@
+"""Logit bias and penalties, added to the few logits that they concern.
+
+A repetition penalty divides positive and multiplies negative logits of tokens in prompt and output
+(CTRL, arXiv:1909.05858); presence and frequency penalties are subtracted for tokens in the output
+(OpenAI); logit bias is added last.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from neurond.engine.batch import Row
+
+
+@dataclass(slots=True)
+class _Entries:
+    """Values for places in flattened logits."""
+
+    places: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, row: int, vocab_size: int, pairs: Iterable[tuple[int, float]]) -> None:
+        """Collect (token id, value) pairs; ids that are no tokens have no logit to change."""
+        for token, value in pairs:
+            if 0 <= token < vocab_size:
+                self.places.append(row * vocab_size + token)
+                self.values.append(value)
+
+    def on(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return places (int64) and values on the device of `like`, without waiting for it."""
+        pinned = not like.is_cpu
+        places = torch.tensor(self.places, dtype=torch.int64, pin_memory=pinned)
+        values = torch.tensor(self.values, dtype=torch.float32, pin_memory=pinned)
+        return (
+            places.to(like.device, non_blocking=True),
+            values.to(like.device, non_blocking=True),
+        )
+
+
+def adjust(logits: torch.Tensor, rows: Sequence[Row], *, keep: bool) -> torch.Tensor:
+    """Return float32 `logits` [S, V] with what the rows ask for; in place unless `keep`."""
+    divisors, summands = _collect(rows, logits.shape[-1])
+    if not divisors.places and not summands.places:
+        return logits
+    if keep:
+        logits = logits.clone()
+    flat = logits.view(-1)
+    if divisors.places:
+        places, penalties = divisors.on(logits)
+        found = flat[places]
+        flat[places] = torch.where(found > 0, found / penalties, found * penalties)
+    if summands.places:
+        places, values = summands.on(logits)
+        flat.index_add_(0, places, values)
+    return logits
+
+
+def _collect(rows: Sequence[Row], vocab_size: int) -> tuple[_Entries, _Entries]:
+    divisors, summands = _Entries(), _Entries()
+    for index, row in enumerate(rows):
+        sampling, counts = row.sampling, row.counts
+        if sampling.logit_bias:
+            summands.add(index, vocab_size, sampling.logit_bias.items())
+        if counts is None:
+            continue
+        penalty = sampling.repetition_penalty
+        if penalty is not None and penalty != 1.0:
+            seen = counts.prompt.union(counts.output)
+            divisors.add(index, vocab_size, ((token, penalty) for token in seen))
+        presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+        if presence or frequency:
+            summands.add(
+                index,
+                vocab_size,
+                ((token, -presence - frequency * n) for token, n in counts.output.items()),
+            )
+    return divisors, summands

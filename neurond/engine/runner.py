@@ -1,0 +1,121 @@
+"""Computes a scheduled batch: tensors, forward pass, K/V, sampling.
+
+One runner serves one loaded model and owns its KV cache. A step only submits work to the device
+until the chosen tokens are fetched at its end.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+from cortex_core.errors import OutOfMemory
+from neurond.attention.base import AttentionBatch
+from neurond.engine.sampler import Choices, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from cortex_core.errors import ErrorInfo
+    from neurond.attention.base import AttentionBackend, AttentionParams, AttentionPlan
+    from neurond.engine.batch import SampledToken, ScheduledBatch
+    from neurond.engine.device import Device
+    from neurond.engine.kv_cache import KvCache
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the attention layers of one forward pass share; see `attention_hook.PagedStep`."""
+
+    cache: KvCache
+    plan: AttentionPlan
+    slots: torch.Tensor
+
+    def attend(
+        self,
+        layer: nn.Module,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        params: AttentionParams,
+    ) -> torch.Tensor:
+        index: int = layer.kv_layer  # type: ignore[assignment]  # set by the loader
+        self.cache.write(index, keys, values, self.slots)
+        key_pages, value_pages = self.cache.pages(index)
+        return self.plan.attend(query, key_pages, value_pages, params)
+
+
+class ModelRunner:
+    """Runs one model. Called from the actor's one thread."""
+
+    def __init__(
+        self, model: nn.Module, device: Device, backend: AttentionBackend, cache: KvCache
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._backend = backend
+        self._cache = cache
+
+    @torch.inference_mode()
+    def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
+        """See `Runner.execute`.
+
+        Raises:
+            OutOfMemory: the device has no memory for the step's activations.
+        """
+        try:
+            return self.submit(batch).fetch(batch.rows)
+        except torch.OutOfMemoryError as ex:
+            raise OutOfMemory(
+                f"cannot compute a step of {batch.num_tokens} tokens: {ex}; "
+                "lower the model's number of sequences or its KV cache"
+            ) from ex
+
+    @torch.inference_mode()
+    def submit(self, batch: ScheduledBatch) -> Choices:
+        """Compute the step without waiting for the device."""
+        device = self._device
+        fresh = _fresh_blocks(batch.slot_mapping, self._cache.block_tokens)
+        if fresh:
+            self._cache.clear(device.upload(fresh).long())
+        plan = self._backend.plan(self._attention_batch(batch))
+        step = _Step(self._cache, plan, device.upload(batch.slot_mapping).long())
+        logits = self._model(
+            input_ids=device.upload(batch.token_ids).long()[None],
+            position_ids=device.upload(batch.positions).long()[None],
+            use_cache=False,
+            logits_to_keep=device.upload(batch.sample_rows).long(),
+            paged=step,
+        ).logits
+        return sample(logits[0], batch.rows)
+
+    def _attention_batch(self, batch: ScheduledBatch) -> AttentionBatch:
+        block_tokens = self._cache.block_tokens
+        width = -(-batch.max_seqlen_k // block_tokens)
+        padded = array("i")
+        for table, kv_len in zip(batch.block_tables, batch.seq_lens_k, strict=True):
+            num_blocks = -(-kv_len // block_tokens)
+            padded.extend(table[:num_blocks])
+            padded.extend([self._cache.blank_block] * (width - num_blocks))
+        return AttentionBatch(
+            cu_seqlens_q=self._device.upload(batch.cu_seqlens_q),
+            seq_lens_k=self._device.upload(batch.seq_lens_k),
+            block_tables=self._device.upload(padded).view(-1, width),
+            query_lens=tuple(end - start for start, end in pairwise(batch.cu_seqlens_q)),
+            kv_lens=tuple(batch.seq_lens_k),
+            num_decodes=batch.num_decodes,
+            max_seqlen_q=batch.max_seqlen_q,
+            max_seqlen_k=batch.max_seqlen_k,
+            block_tokens=block_tokens,
+        )
+
+
+def _fresh_blocks(slots: array[int], block_tokens: int) -> array[int]:
+    """Return the blocks of which `slots` hold the first place: their first use since allocation."""
+    return array("i", (slot // block_tokens for slot in slots if slot % block_tokens == 0))

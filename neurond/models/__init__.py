@@ -1,0 +1,1 @@
+"""Model files to modules that answer: reading weights, checking architectures, running layers."""

@@ -1,0 +1,231 @@
+"""From a prepared folder to a model in memory.
+
+The model is built without memory (on torch's meta device), its weights are read one by one into
+their final type and place, and what is not in the file (rotary tables) is computed as transformers
+does. Nothing here executes what a file says: safetensors and GGUF only.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils.logging import disable_progress_bar
+
+from cortex_core.errors import ModelLoadFailed
+from neurond.engine.device import Device
+from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
+from neurond.models.attention_hook import ATTENTION_NAME, register_attention
+from neurond.models.gguf_weights import gguf_state_dict
+from neurond.models.weights import LazyTensor, LoadProgress
+from neurond.sources.prepared import PreparedModel
+
+MAX_NAMES_TOLD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model on its device, ready to run; dropping the last reference frees it."""
+
+    model: PreTrainedModel
+    layers: tuple[AttentionLayer, ...]
+    device: Device
+    dtype: torch.dtype
+    manifest: PreparedModel
+    weights_bytes: int
+    """Memory of parameters and buffers, tied ones once."""
+    weights_id: str
+    """Equal for equal weights in equal format; the kernel variant is added by `serving`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        size: int = self.model.config.get_text_config().vocab_size
+        return size
+
+
+def load_model(
+    folder: Path,
+    manifest: PreparedModel,
+    dtype: str,
+    device: Device,
+    on_progress: Callable[[float], None],
+) -> LoadedModel:
+    """Load the prepared model in `folder`.
+
+    May run in a thread of its own beside engines that step; one load at a time.
+
+    Args:
+        dtype: `float32` or `bfloat16`.
+        on_progress: told the fraction of the file read, from reading threads.
+
+    Raises:
+        ModelLoadFailed: names the file, or the architecture, and what is wrong with it.
+    """
+    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    _check_files(folder, manifest)
+    config = _read_config(folder)
+    check_config(config)
+    model = _build(config, torch_dtype)
+    check_model(model)
+    with ExitStack() as files:
+        weights = _open_weights(folder, manifest, model, files, on_progress)
+        _fill(model, weights, folder / manifest.weights[0].name, device.torch_device)
+    model.eval().requires_grad_(requires_grad=False)
+    layers = trace_attention(model)
+    for index, layer in enumerate(layers):
+        layer.module.kv_layer = index  # type: ignore[assignment]  # a module takes any attribute
+    return LoadedModel(
+        model=model,
+        layers=layers,
+        device=device,
+        dtype=torch_dtype,
+        manifest=manifest,
+        weights_bytes=_weights_bytes(model),
+        weights_id=f"{manifest.weights_hash}-{dtype}",
+    )
+
+
+def _check_files(folder: Path, manifest: PreparedModel) -> None:
+    for file in manifest.weights:
+        path = folder / file.name
+        try:
+            size_bytes = path.stat().st_size
+        except OSError as ex:
+            raise ModelLoadFailed(
+                f"cannot read {path}: {ex.strerror}; pull the model again"
+            ) from ex
+        if size_bytes != file.size_bytes:
+            raise ModelLoadFailed(
+                f"cannot read {path}: it has {size_bytes} bytes instead of {file.size_bytes}; "
+                "pull the model again"
+            )
+
+
+def _read_config(folder: Path) -> PreTrainedConfig:
+    path = folder / "config.json"
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as ex:
+        raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
+    return config
+
+
+def _build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the model of `config` on the meta device, with parameters of `dtype`.
+
+    Built as float32 and cast afterwards: transformers would set torch's default type, which is one
+    for all threads, and an engine may be stepping in another.
+    """
+    register_attention()
+    disable_progress_bar()
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config,
+                dtype=torch.float32,
+                attn_implementation=ATTENTION_NAME,
+                trust_remote_code=False,
+            )
+    except (ValueError, KeyError, TypeError, ImportError) as ex:
+        raise ModelLoadFailed(f"cannot build a model of type {config.model_type!r}: {ex}") from ex
+    config.dtype = dtype
+    kept = tuple(model._keep_in_fp32_modules_strict or ())  # noqa: SLF001 -- no public accessor
+    for prefix, module in model.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            full_name = f"{prefix}.{name}"
+            if parameter.is_floating_point() and not any(part in full_name for part in kept):
+                setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+    return model
+
+
+def _open_weights(
+    folder: Path,
+    manifest: PreparedModel,
+    model: PreTrainedModel,
+    files: ExitStack,
+    on_progress: Callable[[float], None],
+) -> Mapping[str, object]:
+    """Return the checkpoint's tensors by name, unread. Safetensors stay open as long as `files`."""
+    if manifest.kind == "gguf":
+        return gguf_state_dict(folder / manifest.weights[0].name, model, on_progress)
+    progress = LoadProgress(sum(file.size_bytes for file in manifest.weights), on_progress)
+    weights: dict[str, LazyTensor] = {}
+    for file in manifest.weights:
+        path = folder / file.name
+        try:
+            opened = files.enter_context(safe_open(path, framework="pt", device="cpu"))
+        except (OSError, SafetensorError) as ex:
+            raise ModelLoadFailed(f"cannot read {path}: {ex}; pull the model again") from ex
+        names = list(opened.keys())
+        for name in names:
+            read = partial(opened.get_tensor, name)
+            weights[name] = LazyTensor(read, file.size_bytes // len(names), progress)
+    return weights
+
+
+def _fill(
+    model: PreTrainedModel, weights: Mapping[str, object], path: Path, device: torch.device
+) -> None:
+    """Put `weights` into `model` on `device`, and compute what they do not contain."""
+    mapping: list[Any] = [*get_model_conversion_mapping(model)]
+    try:
+        info, _ = convert_and_load_state_dict_in_model(
+            model,
+            dict(weights),
+            LoadStateDictConfig(device_map={"": device}, weight_mapping=mapping),
+        )
+    except (RuntimeError, ValueError, OSError, SafetensorError) as ex:
+        raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
+    model.mark_tied_weights_as_initialized(info)
+    for name, buffer in model.named_non_persistent_buffers():
+        module = model.get_submodule(name.rpartition(".")[0])
+        module.register_buffer(
+            name.rpartition(".")[2], torch.empty_like(buffer, device=device), persistent=False
+        )
+    model.initialize_weights()
+    model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
+    _refuse_gaps(model, info.conversion_errors, info.mismatched_keys, path)
+
+
+def _refuse_gaps(
+    model: PreTrainedModel,
+    errors: Mapping[str, str],
+    mismatched: Iterable[tuple[str, torch.Size, torch.Size]],
+    path: Path,
+) -> None:
+    if errors:
+        name, reason = next(iter(errors.items()))
+        raise ModelLoadFailed(f"cannot read {name} from {path}: {reason.splitlines()[-1]}")
+    for name, found, expected in mismatched:
+        raise ModelLoadFailed(
+            f"cannot read {name} from {path}: it has shape {tuple(found)}, "
+            f"config.json asks for {tuple(expected)}"
+        )
+    missing = [name for name, tensor in _tensors(model) if tensor.is_meta]
+    if missing:
+        told = ", ".join(missing[:MAX_NAMES_TOLD])
+        raise ModelLoadFailed(
+            f"cannot load {path}: it lacks {len(missing)} weights of the model, such as {told}"
+        )
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield parameters and buffers by name, tied ones once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _weights_bytes(model: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for _, tensor in _tensors(model))

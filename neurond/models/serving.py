@@ -1,0 +1,161 @@
+"""From a loaded model to an engine: sizes of the KV cache, choice of backend, wiring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cortex_core.errors import ModelLoadFailed, OutOfMemory
+from neurond.attention.base import AttentionBackend
+from neurond.attention.reference import ReferenceBackend
+from neurond.attention.selection import BackendName, choose_backend
+from neurond.engine.config import SchedulerConfig
+from neurond.engine.device import Device
+from neurond.engine.engine import Engine
+from neurond.engine.kv_cache import KvCache, LayerShape, kv_block_bytes
+from neurond.engine.runner import ModelRunner
+from neurond.models.loader import LoadedModel
+
+STEP_TOKENS = 512
+"""Query tokens in one step, at least: what a prompt may hold up those who decode."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvSizes:
+    """What the KV cache of a model comes to."""
+
+    num_blocks: int
+    block_tokens: int
+    context_tokens: int
+    """Longest sequence that model and cache can hold."""
+    size_bytes: int
+
+
+def preferred_backend(device: Device, dtype: str) -> BackendName:
+    """Return the backend that serves models of `dtype` on `device`."""
+    return choose_backend(device.compute_capability, dtype)
+
+
+def kv_sizes(
+    shapes: Sequence[LayerShape],
+    *,
+    value_bytes: int,
+    context_tokens: int,
+    max_sequences: int,
+    kv_cache_bytes: int,
+    block_tokens: int,
+) -> KvSizes:
+    """Divide `kv_cache_bytes` into blocks, no more than can ever be used at once.
+
+    Args:
+        value_bytes: bytes of one number of K or V.
+
+    Raises:
+        OutOfMemory: not even two blocks fit.
+    """
+    block_bytes = kv_block_bytes(shapes, block_tokens, value_bytes)
+    affordable = kv_cache_bytes // block_bytes - 1  # one stays blank, to pad tables
+    if affordable < 1:
+        raise OutOfMemory(
+            f"cannot allocate a KV cache: {kv_cache_bytes} bytes are given, and 2 blocks of "
+            f"{block_tokens} tokens take {2 * block_bytes}; give the model a larger KV cache"
+        )
+    usable = max_sequences * -(-context_tokens // block_tokens)
+    num_blocks = min(affordable, usable)
+    return KvSizes(
+        num_blocks=num_blocks,
+        block_tokens=block_tokens,
+        context_tokens=min(context_tokens, num_blocks * block_tokens),
+        size_bytes=(num_blocks + 1) * block_bytes,
+    )
+
+
+class Serving:
+    """A loaded model with its KV cache. Owns both until `close`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        context_tokens: int,
+        max_sequences: int,
+        kv_cache_bytes: int,
+        block_tokens: int,
+    ) -> None:
+        """Allocate the KV cache.
+
+        Raises:
+            OutOfMemory: it does not fit what is given, or what the device has.
+            ModelLoadFailed: no attention backend here can serve the model.
+        """
+        backend = _backend(loaded)
+        multiple = backend.page_multiple_tokens
+        shapes = [layer.shape for layer in loaded.layers]
+        self.sizes = kv_sizes(
+            shapes,
+            value_bytes=loaded.dtype.itemsize,
+            context_tokens=min(context_tokens, loaded.manifest.context_tokens),
+            max_sequences=max_sequences,
+            kv_cache_bytes=kv_cache_bytes,
+            block_tokens=-(-block_tokens // multiple) * multiple,
+        )
+        free_bytes = loaded.device.memory_info().free_bytes
+        if self.sizes.size_bytes > free_bytes:
+            raise OutOfMemory(
+                f"cannot allocate a KV cache of {self.sizes.size_bytes} bytes beside "
+                f"{loaded.weights_bytes} bytes of weights: {loaded.device.name} has {free_bytes} "
+                "bytes free; lower the model's context or number of sequences"
+            )
+        cache = KvCache(
+            shapes,
+            num_blocks=self.sizes.num_blocks,
+            block_tokens=self.sizes.block_tokens,
+            dtype=loaded.dtype,
+            device=loaded.device.torch_device,
+        )
+        self.weights_id = f"{loaded.weights_id}-{backend.name}"
+        self._runner: ModelRunner | None = ModelRunner(loaded.model, loaded.device, backend, cache)
+        self._config = SchedulerConfig(
+            num_blocks=self.sizes.num_blocks,
+            context_tokens=self.sizes.context_tokens,
+            block_tokens=self.sizes.block_tokens,
+            max_sequences=max_sequences,
+            step_tokens=max(STEP_TOKENS, max_sequences),
+        )
+
+    def new_engine(self) -> Engine:
+        """Return an engine over an empty cache; the former one must not step any more."""
+        assert self._runner is not None, "the model has been closed"
+        return Engine(self._runner, self._config)
+
+    def close(self) -> None:
+        """Let go of weights and cache; they are freed with the engines made here."""
+        self._runner = None
+
+
+def build_engine(
+    loaded: LoadedModel,
+    context_tokens: int,
+    max_sequences: int,
+    kv_cache_bytes: int,
+    block_tokens: int,
+) -> Engine:
+    """Return an engine for `loaded` with a KV cache of its own; see `Serving`."""
+    return Serving(
+        loaded,
+        context_tokens=context_tokens,
+        max_sequences=max_sequences,
+        kv_cache_bytes=kv_cache_bytes,
+        block_tokens=block_tokens,
+    ).new_engine()
+
+
+def _backend(loaded: LoadedModel) -> AttentionBackend:
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    backend = ReferenceBackend()
+    assert backend.name == preferred_backend(loaded.device, dtype)
+    for layer in loaded.layers:
+        reason = backend.check(loaded.dtype, layer.shape.key_dim, layer.shape.value_dim)
+        if reason is not None:
+            raise ModelLoadFailed(
+                f"cannot serve {loaded.manifest.architecture} with {backend.name}: {reason}"
+            )
+    return backend

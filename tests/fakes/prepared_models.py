@@ -1,0 +1,62 @@
+"""Prepared model folders, made by hand: from a GGUF file, or from a small random model."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import msgspec
+from transformers import AutoConfig, PreTrainedModel
+
+from cortex_core.ids import ModelId
+from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+
+
+def prepare_gguf(gguf: Path, folder: Path) -> PreparedModel:
+    """Make `folder` a prepared model of the GGUF file at `gguf`, without a tokenizer."""
+    folder.mkdir(parents=True)
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config.save_pretrained(folder)
+    (folder / gguf.name).hardlink_to(gguf) if _same_disk(gguf, folder) else shutil.copy(
+        gguf, folder
+    )
+    return _write_manifest(folder, "gguf", config)
+
+
+def prepare_model(model: PreTrainedModel, folder: Path) -> PreparedModel:
+    """Make `folder` a prepared model of `model`'s weights, as safetensors."""
+    model.save_pretrained(folder, max_shard_size="200KB")
+    return _write_manifest(folder, "safetensors", model.config)
+
+
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
+def _write_manifest(folder: Path, kind: str, config: object) -> PreparedModel:
+    text = config.get_text_config()
+    weights = tuple(
+        WeightsFile(path.name, path.stat().st_size, _sha256(path))
+        for path in sorted(folder.iterdir())
+        if path.suffix == f".{kind}"
+    )
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    manifest = PreparedModel(
+        model_id=ModelId(f"file:{folder.name}"),
+        kind=kind,
+        weights=weights,
+        architecture=(getattr(config, "architectures", None) or [config.model_type])[0],
+        context_tokens=text.max_position_embeddings,
+        vocab_size=text.vocab_size,
+        num_parameters=sum(file.size_bytes for file in weights) // 4,
+        num_layers=text.num_hidden_layers,
+        num_kv_heads=text.num_key_value_heads,
+        head_dim=head_dim,
+        eos_token_ids=(),
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
