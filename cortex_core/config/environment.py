@@ -24,7 +24,7 @@ from cortex_core.config.walker import (
 from cortex_core.errors import ConfigError
 
 _SEPARATOR = "__"
-_TYPO = 0.8
+_TYPO = 0.75
 
 
 def apply_environment(

@@ -343,3 +343,28 @@ def test_any_valid_config_is_read_as_it_was_written(
     path = tmp_path_factory.mktemp("config") / "c.toml"
     path.write_text(text, encoding="utf-8")
     assert read(path) == config
+
+
+class NeuronLike(msgspec.Struct, frozen=True):
+    port: int = 13131
+    state_dir: str = "/var/lib/neuron"
+
+
+@pytest.mark.parametrize("variable", ["NEURON_PROT", "NEURON_POR", "NEURON_STATEDIR"])
+def test_nearly_a_key_is_a_typo(tmp_path: Path, variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot read environment variable {variable}: .*mean"):
+        read_config(
+            tmp_path / "none",
+            NeuronLike,
+            env_prefix="NEURON",
+            environ={variable: "1"},
+            optional=True,
+        )
+
+
+@pytest.mark.parametrize("variable", ["NEURON_RT_VISIBLE_CORES", "NEURON_CC_FLAGS", "NEURON_"])
+def test_variables_of_other_programs_are_left_alone(tmp_path: Path, variable: str) -> None:
+    found = read_config(
+        tmp_path / "none", NeuronLike, env_prefix="NEURON", environ={variable: "1"}, optional=True
+    )
+    assert found == NeuronLike()
