@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import msgspec
+
 from cortexd.http1.errors import ConnectFailed, ConnectionLost, TooManyConnections
 from cortexd.http1.exchange import Exchange
 from cortexd.http1.message import Origin
@@ -15,15 +17,23 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not 
 _OK = 200
 
 
-class HealthProbe:
-    """`GET /health` on the address a listening socket has."""
+class _Health(msgspec.Struct):
+    healthy_nodes: int
 
-    def __init__(self, listening_on: Any) -> None:
+
+class HealthProbe:
+    """`GET /health` on the address a listening socket has.
+
+    With `nodes`, so many nodes must be healthy too.
+    """
+
+    def __init__(self, listening_on: Any, *, nodes: int = 0) -> None:
         host, port = listening_on[:2]
         self._origin = Origin(host=_ANY.get(host, host), port=port)
+        self._nodes = nodes
 
     async def until_ok(self) -> None:
-        """Return once the answer is 200. The caller bounds the time."""
+        """Return once the answer is as it should be. The caller bounds the time."""
         pool = ConnectionPool()
         try:
             while True:
@@ -37,10 +47,13 @@ class HealthProbe:
         exchange = Exchange(pool, self._origin, "GET", "/health", headers={})
         try:
             head = await exchange.head(PROBE_TIMEOUT_S)
-            while head is not None and await exchange.read(PROBE_TIMEOUT_S):
-                continue
+            body = b""
+            while head is not None and (chunk := await exchange.read(PROBE_TIMEOUT_S)):
+                body += chunk
         except (ConnectFailed, ConnectionLost, TooManyConnections):
             return False
         finally:
             exchange.close()
-        return head is not None and head.status == _OK
+        if head is None or head.status != _OK:
+            return False
+        return msgspec.json.decode(body, type=_Health).healthy_nodes >= self._nodes

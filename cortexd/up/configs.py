@@ -34,7 +34,7 @@ default_scheme = "pypi"
 drain_timeout_s = {DRAIN_TIMEOUT_S}
 
 [fleet]
-poll_interval_s = 2
+poll_interval_s = 1
 
 [[neurons]]
 name = "{NODE_NAME}"

@@ -116,9 +116,7 @@ class UpSession:
             raise InternalError(f"cannot fetch {self._options.model}: see the message above")
 
     async def _ready(self) -> None:
-        ports = self._options.ports
-        await HealthProbe((HOST, ports.neuron)).until_ok()
-        await HealthProbe((HOST, ports.gateway)).until_ok()
+        await HealthProbe((HOST, self._options.ports.gateway), nodes=1).until_ok()
 
     async def _ask(self) -> None:
         """Put the first question and print the answer as it comes."""
