@@ -117,7 +117,7 @@ class ActorLifecycle:
             case ActorState.STOPPING | ActorState.STOPPED:
                 return "draining"
             case _:
-                return "starting" if self.last_error is None else "failed"
+                return "starting"
 
     def start(self, now: float) -> list[ActorEffect]:
         """Spawn for the first time."""

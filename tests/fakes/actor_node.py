@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 
 from cortex_core.canonical import SamplingParams
+from cortex_core.errors import Timeout
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import LoadProgress, LoadRequest
 from neurond.devices import CPU, Devices
@@ -23,7 +24,7 @@ class Node:
     def __init__(self, root: Path, **settings: object) -> None:
         runtime_dir = root / "run"
         models = root / "models"
-        models.mkdir()
+        models.mkdir(exist_ok=True)
         self.runtime_dir = runtime_dir
         self.library = FolderLibrary(models)
         defaults: dict[str, object] = {
@@ -53,6 +54,10 @@ class Node:
     def submit(self, model_id: ModelId, prompt: list[int], **changes: object) -> TokenStream:
         return self.supervisor.submit(job(model_id, prompt, **changes))
 
+    def in_flight(self, model_id: ModelId) -> int:
+        view = self.supervisor.model(model_id)
+        return view.running + view.waiting
+
     @property
     def actor_pid(self) -> int:
         children = psutil.Process().children()
@@ -62,6 +67,15 @@ class Node:
     @property
     def restarts(self) -> int:
         return self.supervisor.health().devices[0].restarts
+
+
+async def until_stuck(node: Node) -> None:
+    """Return when the actor's loop has not answered for half a second."""
+    while True:
+        try:
+            await node.supervisor.ping(CPU, 0.5)
+        except Timeout:
+            return
 
 
 def job(model_id: ModelId, prompt: list[int], **changes: object) -> EngineJob:
@@ -90,3 +104,23 @@ def finishes_of(items: list[StreamItem]) -> dict[int, str]:
 
 async def collect(stream: TokenStream) -> list[StreamItem]:
     return [item async for item in stream]
+
+
+async def collect_into(items: list[StreamItem], stream: TokenStream) -> None:
+    async for item in stream:
+        items.append(item)  # noqa: PERF401 - what came before an error is wanted
+
+
+class Host:
+    """What this process holds of its host: descriptors, children, shared memory."""
+
+    def __init__(self) -> None:
+        self.fds = sorted(path.name for path in Path("/proc/self/fd").iterdir())
+        self.children = sorted(child.pid for child in psutil.Process().children(recursive=True))
+        self.shm = sorted(Path("/dev/shm").iterdir())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Host) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"Host({vars(self)})"

@@ -73,7 +73,7 @@ async def test_cancel_frees_the_engine_at_once(node: Node) -> None:
     stream.cancel()
 
     assert await collect(stream) == []
-    await wait_until_async(lambda: node.supervisor.model(model_id).running == 0)
+    await wait_until_async(lambda: node.in_flight(model_id) == 0)
     # With as many blocks as the whole cache has, this fits only if the other's were freed.
     whole = list(range(NUM_BLOCKS * 16 // 2 - 100))
     assert tokens_of(await collect(node.submit(model_id, whole, max_tokens=1))) == [len(whole)]
@@ -89,7 +89,7 @@ async def test_a_finished_choice_ends_alone(node: Node) -> None:
 
     assert tokens_of(items, 0) == []
     assert tokens_of(items, 1) == list(range(11, 51))
-    await wait_until_async(lambda: node.supervisor.model(model_id).running == 0)
+    await wait_until_async(lambda: node.in_flight(model_id) == 0)
 
 
 async def test_a_slow_reader_pauses_its_own_stream_only(node: Node) -> None:
@@ -156,7 +156,7 @@ async def test_requests_beyond_the_limit_are_refused(make_node: Callable[..., No
 
     for stream in running:
         stream.cancel()
-    await wait_until_async(lambda: node.supervisor.model(model_id).running == 0)
+    await wait_until_async(lambda: node.in_flight(model_id) == 0)
     assert tokens_of(await collect(node.submit(model_id, [10], max_tokens=1))) == [11]
 
 

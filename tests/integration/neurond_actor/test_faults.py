@@ -1,0 +1,131 @@
+"""Actors that die, hang, or break their device, for real."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from cortex_core.errors import DeviceFailed, ModelNotLoaded
+from cortex_core.ids import ModelId
+from cortex_core.neuron_api import LoadRequest
+from neurond.supervisor.jobs import StreamItem
+from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
+from tests.fakes.fake_engine import CRASH, HANG, POISON
+from tests.fakes.waiting import wait_until_async
+
+MUCH = 1500
+RECOVERY_S = 60.0
+
+
+async def works_again(node: Node, model_id: ModelId) -> bool:
+    await node.load(model_id)
+    return tokens_of(await collect(node.submit(model_id, [10], max_tokens=2))) == [11, 12]
+
+
+async def test_a_killed_actor_is_respawned_and_its_models_are_reloaded(node: Node) -> None:
+    model_id, other = await node.loaded(), await node.loaded("other")
+    stream = node.submit(model_id, [10], max_tokens=MUCH)
+    first = await anext(stream)
+    killed = node.actor_pid
+
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(DeviceFailed, match="signal 9"):
+        await collect(stream)
+
+    assert first is not None
+    with pytest.raises(ModelNotLoaded, match="loading"):
+        node.submit(model_id, [10])
+    assert await works_again(node, model_id)
+    assert await works_again(node, other)
+    assert node.restarts == 1
+    assert node.actor_pid != killed
+    # Both came back by themselves: nobody fetched or placed them again.
+    assert node.library.fetches == 2
+
+
+async def test_every_token_published_before_a_death_is_delivered(node: Node) -> None:
+    model_id = await node.loaded()
+    stream = node.submit(model_id, [10], max_tokens=MUCH)
+    await wait_until_async(lambda: stream.paused)
+    os.kill(node.actor_pid, signal.SIGKILL)
+
+    got: list[StreamItem] = []
+    with pytest.raises(DeviceFailed):
+        await collect_into(got, stream)
+
+    tokens = tokens_of(got)
+    assert tokens == list(range(11, 11 + len(tokens)))
+    assert len(tokens) > 200
+
+
+async def test_a_stopped_actor_counts_as_hung(make_node: Callable[..., Node]) -> None:
+    node = make_node(idle_deadline_s=0.6)
+    await node.start()
+    model_id = await node.loaded()
+    stopped = node.actor_pid
+
+    os.kill(stopped, signal.SIGSTOP)
+    await wait_until_async(lambda: node.restarts == 1, timeout_s=RECOVERY_S)
+
+    assert await works_again(node, model_id)
+    with pytest.raises(ProcessLookupError):
+        os.kill(stopped, 0)
+
+
+async def test_a_step_that_never_ends_is_killed(make_node: Callable[..., Node]) -> None:
+    node = make_node(step_deadline_s=0.5)
+    await node.start()
+    model_id = await node.loaded()
+
+    with pytest.raises(DeviceFailed, match="while stepping"):
+        await collect(node.submit(model_id, [HANG]))
+
+    assert await works_again(node, model_id)
+
+
+async def test_a_crash_in_a_step_tells_its_exit_status(node: Node) -> None:
+    model_id = await node.loaded()
+
+    with pytest.raises(DeviceFailed, match="status 13"):
+        await collect(node.submit(model_id, [CRASH]))
+
+    assert await works_again(node, model_id)
+
+
+async def test_a_poisoned_device_is_replaced(node: Node) -> None:
+    model_id = await node.loaded()
+    bystander = node.submit(await node.loaded("other"), [20], max_tokens=MUCH)
+
+    with pytest.raises(Exception, match="device-side assert"):
+        await collect(node.submit(model_id, [POISON]))
+    with pytest.raises(DeviceFailed, match="device-side assert"):
+        await collect(bystander)
+
+    assert await works_again(node, model_id)
+    assert node.restarts == 1
+
+
+async def test_a_model_that_kills_its_actor_is_not_tried_again(node: Node) -> None:
+    healthy = await node.loaded()
+    fatal = node.library.add("fatal")
+
+    with pytest.raises(DeviceFailed, match="status 14"):
+        await node.load(fatal)
+
+    assert await works_again(node, healthy)
+    assert node.supervisor.model(fatal).status == "failed"
+    assert node.restarts == 1
+
+
+async def test_an_actor_that_cannot_start_is_reported(make_node: Callable[..., Node]) -> None:
+    node = make_node(backend="tests.fakes.fake_engine:Nothing")
+    await node.supervisor.start()
+
+    assert not await node.supervisor.wait_ready(RECOVERY_S)
+
+    (health,) = node.supervisor.health().devices
+    assert health.state == "failed"
+    model_id = node.library.add("counting")
+    with pytest.raises(DeviceFailed, match="Nothing"):
+        await node.supervisor.load(LoadRequest(model_id), ignore_progress)
