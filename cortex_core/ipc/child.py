@@ -125,12 +125,19 @@ class ChildProcess:
     """
 
     def __init__(self, handle: ProcessHandle) -> None:
-        """Watch a process that was started elsewhere, by this process, and not yet reaped."""
+        """Watch a process that was started elsewhere, by this process, and not yet reaped.
+
+        Raises:
+            InternalError: it cannot be watched; it runs on.
+        """
         self.pid = handle.pid
         self._handle = handle
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[ExitStatus] = self._loop.create_future()
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as ex:
+            raise InternalError(f"cannot watch process {self.pid}: {ex.strerror}") from ex
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     @classmethod

@@ -20,6 +20,7 @@ from cortex_core.errors import (
 from cortex_core.ipc.channel import BlockingChannel, Channel, RouterChannel, wait_readable
 from cortex_core.ipc.sockets import (
     BoundSocket,
+    ZmqContext,
     bind_socket,
     check_served,
     connect_socket,
@@ -210,6 +211,52 @@ def test_blocking_side_tells_of_a_full_queue(context, closing, path) -> None:
     client.send(Note(0))
     with pytest.raises(Overloaded, match="queue is full"):
         client.send(Note(1))
+
+
+def test_blocking_side_drops_what_it_cannot_decode(context, closing, path, caplog) -> None:
+    server = closing(
+        BlockingChannel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    )
+    raw = closing(connect_socket(context, zmq.DEALER, path, hwm_messages=10))
+    raw.send(b"\xc1")
+    raw.send(msgspec.msgpack.encode(Note(1)))
+    got: list[Note] = []
+    with caplog.at_level(logging.ERROR):
+        while not got:
+            assert wait_readable([server], 5.0)
+            got += server.try_recv()
+    assert got == [Note(1)]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["message dropped"]
+
+
+async def test_messages_go_to_one_receiver_only(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    waiting = asyncio.create_task(server.recv())
+    await asyncio.sleep(0)
+    with pytest.raises(InternalError, match="somebody else receives"):
+        await server.recv()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    server.on_message(lambda _: None)
+    with pytest.raises(InternalError, match="somebody else receives"):
+        await server.recv()
+
+
+def test_failed_bind_leaves_no_file(path) -> None:
+    ended: ZmqContext = zmq.Context()
+    ended.term()
+    with pytest.raises(InternalError, match=f"cannot serve {path}"):
+        bind_socket(ended, zmq.ROUTER, path, hwm_messages=1)
+    assert not path.exists()
+
+
+async def test_last_words_leave_within_the_linger(context, closing, path) -> None:
+    server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
+    client = Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    client.send(Note(1))
+    client.close(linger_s=10.0)
+    assert await asyncio.wait_for(server.recv(), 10) == Note(1)
 
 
 def test_wait_ends_for_a_descriptor_too(context, closing, path) -> None:

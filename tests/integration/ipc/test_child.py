@@ -121,6 +121,21 @@ async def test_program_that_is_not_there_is_named() -> None:
         ChildProcess.spawn(["/no/such"])
 
 
+async def test_child_that_cannot_be_watched_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[int] = []
+
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(InternalError, match=r"cannot watch process \d+: Too many open files"):
+        ChildProcess.spawn(["sleep", "1000"])
+    assert not psutil.pid_exists(started[0])
+
+
 async def test_other_threads_may_not_start_children() -> None:
     failures: list[str] = []
 

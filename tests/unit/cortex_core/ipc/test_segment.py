@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,13 @@ def test_descriptor_does_not_leak_into_children() -> None:
 def test_create_refuses_sizes_that_are_not_positive(size_bytes: int) -> None:
     with pytest.raises(InternalError, match="cannot create segment test"):
         Segment.create("test", size_bytes)
+
+
+def test_create_says_what_the_kernel_refuses() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(InternalError, match="cannot create segment test: "):
+        Segment.create("test", 1 << 62)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_attach_refuses_what_is_no_memory() -> None:
