@@ -1,0 +1,110 @@
+"""The ledger: whatever breaks wherever, the client sees each event once and in order."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_core.canonical import (
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    GenerateRequest,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TextPrompt,
+    Usage,
+)
+from cortex_core.errors import DeviceFailed, InvalidRequest, NodeUnavailable, ProtocolError
+from cortex_core.ids import ModelId, RequestId
+from cortexd.continuation import MAX_ATTEMPTS, StreamLedger, is_replicas_fault
+from tests.fakes.scripts import answer_events
+
+REQUEST = GenerateRequest(
+    RequestId("r1"), ModelId("fake:m"), TextPrompt("hi"), want_prompt_token_ids=True
+)
+GONE = NodeUnavailable("cannot go on: gone")
+
+
+def words_of(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, TextDelta)]
+
+
+@given(
+    words=st.lists(st.text(max_size=4), max_size=12),
+    cuts=st.lists(st.integers(0, 15), max_size=MAX_ATTEMPTS - 1),
+)
+def test_every_event_is_seen_once(words: list[str], cuts: list[int]) -> None:
+    ledger = StreamLedger(REQUEST)
+    seen: list[Event] = []
+    for cut in [*cuts, len(words) + 3]:
+        for event in answer_events(ledger.next_request(), tuple(words))[:cut]:
+            passed = ledger.take(event)
+            if passed is not None:
+                seen.append(passed)
+        if seen and isinstance(seen[-1], Completed):
+            break
+        missing = ledger.completed_without_saying()
+        if missing is not None:
+            seen.append(missing)
+            break
+        assert ledger.can_go_on(GONE)
+    assert words_of(seen) == words
+    assert [type(event) for event in seen].count(Started) == 1
+    assert isinstance(seen[-1], Completed)
+    assert seen[-1].usage == Usage(3, len(words))
+    assert ledger.exact
+
+
+def test_other_weights_are_noticed() -> None:
+    ledger = StreamLedger(REQUEST)
+    started = answer_events(REQUEST)[0]
+    assert isinstance(started, Started)
+    ledger.take(started)
+    ledger.take(msgspec.structs.replace(started, weights_id="other"))
+    assert not ledger.exact
+
+
+def test_usage_of_a_continued_stream_is_of_the_whole() -> None:
+    ledger = StreamLedger(REQUEST)
+    ledger.next_request()
+    ledger.take(Started(RequestId("r1"), REQUEST.model, 9, cached_tokens=4, prompt_token_ids=(1,)))
+    ledger.take(ReasoningDelta(0, "hm", seq=0, token_ids=(5, 6)))
+    ledger.next_request()
+    ledger.take(Started(RequestId("r1"), REQUEST.model, 11))
+    ledger.take(TextDelta(0, "yes", seq=1, token_ids=(7,)))
+    ledger.take(Finished(0, "stop", seq=2, token_ids=(8,)))
+    last = ledger.take(Completed(Usage(11, 2)))
+    assert last == Completed(Usage(9, 4, cached_tokens=4, reasoning_tokens=2))
+
+
+def test_node_that_gives_no_prompt_ids_cannot_be_continued() -> None:
+    ledger = StreamLedger(REQUEST)
+    ledger.next_request()
+    ledger.take(Started(RequestId("r1"), REQUEST.model, 1))
+    assert ledger.can_go_on(GONE)
+    ledger.take(TextDelta(0, "a", seq=0, token_ids=(1,)))
+    assert not ledger.can_go_on(GONE)
+
+
+def test_hole_in_a_continued_stream_is_a_protocol_error() -> None:
+    ledger = StreamLedger(REQUEST)
+    ledger.next_request()
+    for event in answer_events(REQUEST)[:3]:
+        ledger.take(event)
+    ledger.next_request()
+    with pytest.raises(ProtocolError, match="event 3 came where 2 was due"):
+        ledger.take(TextDelta(0, "late", seq=3))
+
+
+def test_failed_raises_its_error() -> None:
+    with pytest.raises(DeviceFailed, match="dead"):
+        StreamLedger(REQUEST).take(Failed(DeviceFailed("dead").info()))
+
+
+def test_who_is_at_fault() -> None:
+    assert is_replicas_fault(GONE)
+    assert not is_replicas_fault(InvalidRequest("bad"))
+    assert not StreamLedger(REQUEST).can_go_on(InvalidRequest("bad"))
