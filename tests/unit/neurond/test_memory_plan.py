@@ -1,0 +1,120 @@
+"""Whether a model fits, and what is allocated for it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_core.errors import InvalidRequest, OutOfMemory
+from cortex_core.ids import DeviceName, ModelId
+from cortex_core.neuron_api import MIB, ModelProfile
+from neurond.memory_plan import (
+    ACTIVATION_BYTES,
+    BLOCK_TOKENS,
+    MIN_CONTEXT_TOKENS,
+    MemoryPlan,
+    kv_bytes_per_token,
+    plan_memory,
+    weights_bytes,
+)
+from neurond.sources.prepared import PreparedModel
+
+GIB = 1024 * MIB
+MODEL = PreparedModel(
+    model_id=ModelId("file:m"),
+    kind="safetensors",
+    weights=(),
+    architecture="LlamaForCausalLM",
+    context_tokens=131_072,
+    vocab_size=128_000,
+    num_parameters=GIB,
+    num_layers=32,
+    num_kv_heads=8,
+    head_dim=128,
+    eos_token_ids=(2,),
+)
+
+
+def plan(profile: ModelProfile, free_bytes: int, default_kv_bytes: int | None = None) -> MemoryPlan:
+    return plan_memory(
+        MODEL,
+        profile,
+        device=DeviceName("cuda-0"),
+        free_bytes=free_bytes,
+        default_dtype="bfloat16",
+        default_kv_bytes=default_kv_bytes,
+    )
+
+
+def test_sizes_follow_the_headers() -> None:
+    assert weights_bytes(MODEL, "float32") == 4 * GIB
+    assert weights_bytes(MODEL, "bfloat16") == 2 * GIB
+    assert kv_bytes_per_token(MODEL, "bfloat16") == 2 * 32 * 8 * 128 * 2
+
+
+def test_what_is_left_open_takes_a_share_of_what_is_free() -> None:
+    chosen = plan(ModelProfile(), 18 * GIB + ACTIVATION_BYTES)
+
+    assert chosen.kv_cache_bytes == 8 * GIB
+    # One block of the cache pads tables and holds no context.
+    assert chosen.context_tokens == 8 * GIB // kv_bytes_per_token(MODEL, "bfloat16") - BLOCK_TOKENS
+
+
+def test_the_default_is_bounded_but_holds_a_useful_context() -> None:
+    chosen = plan(ModelProfile(), 30 * GIB, default_kv_bytes=MIB)
+
+    assert chosen.context_tokens == MIN_CONTEXT_TOKENS
+
+
+def test_context_and_concurrency_decide_where_both_are_named() -> None:
+    chosen = plan(ModelProfile(context_tokens=4096, max_sequences=4), 30 * GIB)
+
+    tokens = 4 * 4096 + BLOCK_TOKENS
+    assert chosen.kv_cache_bytes == tokens * kv_bytes_per_token(MODEL, "bfloat16")
+    assert (chosen.context_tokens, chosen.max_sequences) == (4096, 4)
+
+
+def test_a_named_cache_is_kept_and_bounds_the_context() -> None:
+    chosen = plan(ModelProfile(kv_cache_mb=64), 30 * GIB)
+
+    assert chosen.kv_cache_bytes == 64 * MIB
+    assert chosen.context_tokens == 512 - BLOCK_TOKENS
+
+
+def test_a_profile_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="kv_cache_mb is 64"):
+        plan(ModelProfile(kv_cache_mb=64, context_tokens=4096), 30 * GIB)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(OutOfMemory) as caught:
+        plan(ModelProfile(context_tokens=8192, max_sequences=8), 4 * GIB)
+
+    assert str(caught.value) == (
+        "cannot load file:m on cuda-0: it needs 10498 MiB (weights 2048 in bfloat16 + KV cache "
+        "8194 + activations 256), free are 4096 MiB; lower context_tokens, max_sequences or "
+        "kv_cache_mb, or unload another model"
+    )
+
+
+@given(
+    st.integers(0, 100 * GIB),
+    st.builds(
+        ModelProfile,
+        dtype=st.sampled_from([None, "float32", "bfloat16"]),
+        context_tokens=st.none() | st.integers(1, 200_000),
+        max_sequences=st.none() | st.integers(1, 64),
+        kv_cache_mb=st.none() | st.integers(1, 100_000),
+    ),
+    st.none() | st.integers(1, 10 * GIB),
+)
+def test_a_plan_always_fits_and_never_exceeds_what_was_asked(
+    free_bytes: int, profile: ModelProfile, default_kv_bytes: int | None
+) -> None:
+    try:
+        chosen = plan(profile, free_bytes, default_kv_bytes)
+    except (OutOfMemory, InvalidRequest):
+        return
+    assert chosen.total_bytes <= free_bytes
+    assert 1 <= chosen.context_tokens <= (profile.context_tokens or MODEL.context_tokens)
+    if profile.kv_cache_mb is not None:
+        assert chosen.kv_cache_bytes == profile.kv_cache_mb * MIB

@@ -1,0 +1,59 @@
+"""Token records, to bytes and back."""
+
+import contextlib
+import struct
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_core.canonical import FinishReason
+from cortex_core.errors import ProtocolError
+from neurond.ring_records import (
+    MAX_RECORD_BYTES,
+    FinishRecord,
+    TokenRecord,
+    decode_record,
+    encode_finish,
+    encode_token,
+)
+
+ids = st.integers(0, 2**32 - 1)
+logprobs = st.floats(width=32, allow_nan=False)
+
+
+@given(ids, ids, st.none() | logprobs, st.lists(st.tuples(ids, logprobs), max_size=20))
+def test_tokens_come_back_as_they_went(
+    stream: int, token_id: int, logprob: float | None, top: list[tuple[int, float]]
+) -> None:
+    data = encode_token(stream, token_id, logprob, top)
+
+    assert decode_record(data) == TokenRecord(stream, token_id, logprob, tuple(top))
+    assert len(data) <= MAX_RECORD_BYTES
+
+
+@given(ids, st.sampled_from(get_args(FinishReason)))
+def test_finishes_come_back_as_they_went(stream: int, reason: FinishReason) -> None:
+    assert decode_record(encode_finish(stream, reason)) == FinishRecord(stream, reason)
+
+
+@given(st.binary(min_size=16, max_size=64))
+def test_noise_is_refused_or_read_whole(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        assert isinstance(decode_record(data), TokenRecord | FinishRecord)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        encode_token(1, 2, None, [(3, -1.0)])[:-1],
+        encode_token(1, 2, None, []) + b"\0",
+        struct.pack("<IBBHIf", 1, 2, 0, 0, 0, 0.0),
+        struct.pack("<IBBHIf", 1, 1, 99, 0, 0, 0.0),
+    ],
+)
+def test_a_record_that_is_cut_or_unknown_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_record(data)
