@@ -267,28 +267,26 @@ def test_a_model_that_yields_goes_on_when_nobody_wants_its_memory_any_more() -> 
     assert isinstance(answers(effects)["a"], Granted)
 
 
-def test_a_model_just_loaded_serves_its_waiters_before_it_is_evicted_again() -> None:
+def test_a_model_just_loaded_serves_who_waited_before_it_gives_way() -> None:
     fleet = dispatcher_of("n", collate_s=20.0)
-    fleet.apply(
-        polled("n", node_model(A, "unloaded", mb=8000), node_model(B, "unloaded", mb=8000)), 0.0
-    )
-    ask(fleet, A, "a", 0.0)
-    for number in range(3):
-        ask(fleet, B, f"b{number}", 1.0)
-    fleet.apply(LoadDone(A, N, node_model(A, mb=8000), 3), 100.0)
-    fleet.apply(
-        polled(
-            "n", node_model(A, mb=8000), node_model(B, "unloaded", mb=8000), version=3, at=100.0
-        ),
-        100.1,
-    )
-    fleet.cancel(Ticket(WORKER, RequestId("a")), 101.0)
-    ask(fleet, A, "a2", 101.0)
+    cold_b = node_model(B, "unloaded", mb=8000)
+    fleet.apply(polled("n", node_model(A, mb=8000), cold_b), 0.0)
+    swap = loads(ask(fleet, B, "b1", 50.0))
+    ask(fleet, A, "a", 50.1)
+    ask(fleet, B, "b2", 50.2)
+    fleet.apply(Unloaded(ReplicaId("n/file:a"), 2), 51.0)
 
-    granted = answers(fleet.tick(101.1))
+    done = fleet.apply(LoadDone(B, N, node_model(B, mb=8000), 3), 100.0)
+    cold_a = node_model(A, "unloaded", mb=8000)
+    fleet.apply(polled("n", cold_a, node_model(B, mb=8000), version=3, at=100.0), 100.1)
+    fleet.taken(Ticket(WORKER, RequestId("b1")), 100.2)
+    fleet.taken(Ticket(WORKER, RequestId("b2")), 100.2)
+    fleet.count(InFlightRead({0: 0, 1: 0}, {0: 0, 1: 2}), 101.0)
 
-    assert loads(fleet.tick(101.2)) == []
-    assert granted == {}
+    assert [load.load.evict for load in swap] == [("n/file:a",)]
+    assert set(answers(done)) == {"b1", "b2"}
+    assert loads(fleet.tick(101.1)) == [], "its next request may be on the way"
+    assert [load.load.evict for load in loads(fleet.tick(101.6))] == [("n/file:b",)]
 
 
 def test_a_broken_stream_stops_routing_until_the_node_was_asked() -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    precondition,
     rule,
 )
 
@@ -21,6 +22,7 @@ from cortex_core.errors import Conflict, CortexError, ModelLoadFailed, NodeUnava
 from cortex_core.ids import ModelId, NodeName, RequestId
 from cortex_core.neuron_api import NodeModel
 from cortexd.config import ModelConfig
+from cortexd.fleet.dispatcher import HOLD_S
 from cortexd.fleet.effects import Effect, PollNow, StartLoad, StartUnload, Tell
 from cortexd.fleet.events import (
     InFlightRead,
@@ -34,7 +36,7 @@ from cortexd.fleet.queues import Ticket
 from cortexd.fleet.state import replica_id
 from tests.fakes.fleet_world import WORKER, ask, dispatcher_of, node_model, polled
 
-MODELS = {"file:a": 4000, "file:b": 4000, "file:c": 6000, "file:pinned": 3000}
+MODELS = {"file:a": 5000, "file:b": 6000, "file:c": 8000, "file:pinned": 3000}
 NODES = ("n", "m")
 VRAM_MB = 8000
 BOUND = 4
@@ -54,6 +56,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.started: dict[int, int] = {}
         self.asked: dict[str, str] = {}
         self.granted: dict[str, ReplicaView] = {}
+        self.granted_at: dict[str, float] = {}
         self.running: dict[str, ReplicaView] = {}
         self.ended: set[str] = set()
         self.open_loads: dict[str, StartLoad] = {}
@@ -116,6 +119,12 @@ class FleetMachine(RuleBasedStateMachine):
         if self.running:
             self.release(data.draw(st.sampled_from(sorted(self.running))))
 
+    @rule()
+    def everything_ends(self) -> None:
+        for name in sorted(self.running):
+            self.release(name)
+        self.time_passes(1.0)
+
     @rule(seconds=st.sampled_from([0.25, 1.0, 15.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -127,6 +136,7 @@ class FleetMachine(RuleBasedStateMachine):
         if self.open_loads:
             self.finish(data.draw(st.sampled_from(sorted(self.open_loads))), outcome)
 
+    @precondition(lambda self: self.now > 60.0)
     @rule(node=st.sampled_from(NODES))
     def node_dies(self, node: str) -> None:
         self.alive[node] = False
@@ -141,6 +151,15 @@ class FleetMachine(RuleBasedStateMachine):
         if not self.alive[node]:
             self.alive[node] = True
             self.version[node] += 1
+
+    @rule(model=st.sampled_from(sorted(MODELS)), count=st.integers(1, 3))
+    def run_some(self, model: str, count: int) -> None:
+        for _ in range(count):
+            self.acquire(model, 0)
+        for loading in list(self.open_loads):
+            self.finish(loading, "done")
+        self.polls_arrive()
+        self.take_granted()
 
     @rule()
     def polls_arrive(self) -> None:
@@ -191,7 +210,13 @@ class FleetMachine(RuleBasedStateMachine):
         assert name not in self.ended, "answered twice"
         assert name not in self.granted, "answered twice"
         self.granted[name] = granted.replica
-        assert self.fleet.in_flight(row) <= MAX_IN_FLIGHT
+        self.granted_at[name] = self.now
+        taken = sum(replica.row == row for replica in self.running.values())
+        held = sum(
+            replica.row == row and self.now < self.granted_at[other] + HOLD_S
+            for other, replica in self.granted.items()
+        )
+        assert taken + held <= MAX_IN_FLIGHT
 
     def on_start_load(self, order: StartLoad) -> None:
         model, node = order.model_id, order.load.node
@@ -276,4 +301,4 @@ class FleetMachine(RuleBasedStateMachine):
 
 
 TestFleetMachine = FleetMachine.TestCase
-TestFleetMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestFleetMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
