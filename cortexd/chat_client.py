@@ -113,9 +113,20 @@ class ChatClient:
         return next((model.id for model in models if model.loaded), models[0].id)
 
     async def ask(
-        self, model: str, turns: list[Turn], *, max_tokens: int | None = None
+        self,
+        model: str,
+        turns: list[Turn],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Yield the answer as it comes. Closing the generator stops it on the node as well.
+
+        Args:
+            model: id or alias.
+            turns: the conversation so far; the last turn is the user's.
+            max_tokens: longest answer; None leaves it to the model's context.
+            temperature: 0 is greedy; None leaves it to the model's profile.
 
         Raises:
             CortexError: what the gateway answered instead, or NodeUnavailable where it is away.
@@ -126,6 +137,7 @@ class ChatClient:
             "stream": True,
             "stream_options": {"include_usage": True},
             "max_tokens": max_tokens,
+            "temperature": temperature,
         }
         headers = {"content-type": "application/json"}
         exchange = Exchange(

@@ -126,7 +126,10 @@ class UpSession:
         spent: Spent | None = None
         self._console.print(f"[bold]{self._options.model}[/bold] is asked: {self._options.ask}")
         question = [Turn("user", self._options.ask)]
-        pieces = client.ask(self._options.model, question, max_tokens=ANSWER_TOKENS)
+        # Greedy: a small model's likeliest answer is right where a sampled one often is not.
+        pieces = client.ask(
+            self._options.model, question, max_tokens=ANSWER_TOKENS, temperature=0.0
+        )
         try:
             with self._console.status("waiting for the first token") as status:
                 async with aclosing(pieces):
