@@ -60,9 +60,9 @@ async def serve(config: NeuronConfig, *, settings: SupervisorSettings | None = N
         async with _running(config, settings or supervisor_settings(config)) as parts:
             supervisor, app_server = parts.supervisor, HttpServer(parts.app, bound)
             app_server.start()
-            notifier.ready()
             address = Address(config.listen, bound.getsockname()[1])
             _log.info("listening", extra=kv(address=address, boot_id=supervisor.boot_id))
+            notifier.ready()
             activation = asyncio.create_task(
                 supervisor.activate([parts.profiles.for_load(r) for r in config.default_loads()])
             )
@@ -71,6 +71,7 @@ async def serve(config: NeuronConfig, *, settings: SupervisorSettings | None = N
             notifier.stopping()
             await _drain(supervisor, signals, config.drain_timeout_s)
             activation.cancel()
+            await supervisor.stop()  # before the server: whoever waits for a load is still told
             await app_server.close()
             reporter.cancel()
             await asyncio.gather(activation, reporter, return_exceptions=True)

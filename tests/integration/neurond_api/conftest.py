@@ -1,0 +1,18 @@
+"""A node that tests of one file share; those that end or change it start their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.neuron_process import NeuronProcess, add_model, neuron_process
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeuronProcess]:
+    root: Path = tmp_path_factory.mktemp("node")
+    for name in ("bare", "never-loaded"):
+        add_model(root / "state", name, template=None if name == "bare" else "{{ messages }}")
+    with neuron_process(root) as started:
+        started.load()
+        yield started

@@ -1,0 +1,164 @@
+"""Every kind of bad input gets a clear error, and the node goes on."""
+
+import httpx
+import pytest
+
+from tests.fakes.neuron_process import MODEL, NeuronProcess
+
+CHAT = "/v1/chat/completions"
+TEXTS = "/v1/completions"
+USER = {"role": "user", "content": "q"}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+
+
+def generate(**changes: object) -> dict[str, object]:
+    prompt = {"type": "text", "text": "q"}
+    return {"request_id": "r", "model": MODEL, "prompt": prompt} | changes
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/generate", b"{"),
+        ("/generate", b""),
+        ("/generate", b"\xff\xfe"),
+        ("/generate", b"[" * 100_000),
+        ("/models/load", b"nonsense"),
+        ("/models/unload", b"[]"),
+        (f"/models/{MODEL}/count_tokens", b'{"prompt": 3}'),
+    ],
+)
+def test_a_body_that_is_no_json_or_not_the_right_one(
+    node: NeuronProcess, path: str, content: bytes
+) -> None:
+    answer = node.client.post(path, content=content)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_request"
+    assert answer.json()["error"]["message"].startswith("cannot read request")
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXTS])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"3"])
+def test_the_openai_dialect_answers_in_its_own_form(
+    node: NeuronProcess, path: str, content: bytes
+) -> None:
+    answer = node.client.post(path, content=content)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"request_id": 3}, "request_id"),
+        ({"prompt": {"type": "song"}}, "prompt.type"),
+        ({"sampling": {"temperature": "hot"}}, "sampling.temperature"),
+        ({"sampling": {"temperature": -1}}, "sampling.temperature"),
+        ({"sampling": {"top_p": 0}}, "sampling.top_p"),
+        ({"sampling": {"max_tokens": -5}}, "sampling.max_tokens"),
+        ({"sampling": {"max_tokens": "many"}}, "sampling.max_tokens"),
+        ({"n": 17}, "n"),
+        ({"n": 0}, "n"),
+        ({"prompt": {"type": "tokens", "token_ids": [-1]}}, "prompt"),
+        ({"prompt": {"type": "text", "text": ""}}, "prompt"),
+        ({"model": ""}, "model"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    node: NeuronProcess, changes: dict[str, object], param: str
+) -> None:
+    answer = node.client.post("/generate", json=generate(**changes))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": MODEL, "messages": [USER], "max_tokens": -1}, "max_tokens"),
+        ({"model": MODEL, "messages": [USER], "max_tokens": "ten"}, "max_tokens"),
+        ({"model": MODEL, "messages": [USER], "n": 99}, "n"),
+        ({"model": MODEL, "messages": 3}, "messages"),
+        ({"messages": [USER]}, "model"),
+    ],
+)
+def test_wrong_limits_are_named_in_the_clients_words(
+    node: NeuronProcess, body: dict[str, object], param: str
+) -> None:
+    answer = node.client.post(CHAT, json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_an_unknown_model_is_not_found(node: NeuronProcess) -> None:
+    openai = node.client.post(CHAT, json={"model": "nothing", "messages": [USER]})
+    assert openai.status_code == 404
+    assert openai.json()["error"]["code"] == "model_not_found"
+    canonical = node.client.post("/generate", json=generate(model="pypi:nothing"))
+    assert canonical.status_code == 404
+    assert canonical.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_model_that_is_not_loaded_is_said_to_be_so(node: NeuronProcess) -> None:
+    answer = node.client.post("/generate", json=generate(model="pypi:never-loaded"))
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "model_not_loaded"
+
+
+def test_an_image_for_a_text_model(node: NeuronProcess) -> None:
+    content = [{"type": "text", "text": "what is it?"}, PICTURE]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": content}]}
+    answer = node.client.post(CHAT, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "wrong_modality"
+    assert "text only" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_is_too_large(node: NeuronProcess) -> None:
+    large = b" " * (33 * 1024 * 1024)
+    for path in ("/generate", CHAT):
+        answer = node.client.post(path, content=large)
+        assert answer.status_code == 413
+
+    def chunks():
+        for _ in range(33):
+            yield b" " * 1024 * 1024
+
+    with httpx.Client(base_url=node.base_url) as client:
+        assert client.post("/generate", content=chunks()).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"model_id": "ftp:x"}, 400, "invalid_request"),
+        ({"model_id": ":"}, 400, "invalid_request"),
+        ({"model_id": "file:relative"}, 400, "invalid_request"),
+        ({"model_id": "file:/does/not/exist.gguf"}, 404, "model_not_found"),
+        ({"model_id": "never-loaded", "harness": "candle"}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "devices": ["cuda-7"]}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"dtype": "int3"}}, 400, "invalid_request"),
+        (
+            {"model_id": "never-loaded", "profile": {"chat_template": "{% if %}"}},
+            400,
+            "invalid_request",
+        ),
+        (
+            {"model_id": "never-loaded", "profile": {"kv_cache_mb": 100_000_000}},
+            503,
+            "out_of_memory",
+        ),
+    ],
+)
+def test_a_load_that_cannot_be(
+    node: NeuronProcess, body: dict[str, object], status: int, code: str
+) -> None:
+    answer = node.client.post("/models/load", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_the_node_still_serves_after_all_of_it(node: NeuronProcess) -> None:
+    answer = node.client.post(TEXTS, json={"model": MODEL, "prompt": "0", "max_tokens": 3})
+    assert answer.json()["choices"][0]["text"] == "123"

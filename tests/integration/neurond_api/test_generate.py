@@ -1,0 +1,148 @@
+"""The canonical stream and the OpenAI dialect, on a real daemon."""
+
+import httpx
+import openai
+import pytest
+
+from cortex_core.canonical import Completed, Finished, Started, TextDelta
+from tests.fakes.neuron_process import CONTEXT, MODEL, NeuronProcess
+from tests.fakes.tokenizers_made import byte_level
+from tests.fakes.waiting import wait_until
+from tests.fakes.wire import events_of
+
+TOKENIZER = byte_level()
+
+
+def ids_of(text: str) -> list[int]:
+    return TOKENIZER.encode(text, add_special_tokens=False).ids
+
+
+def body(text: str = "q", **sampling: object) -> dict[str, object]:
+    prompt = {"type": "text", "text": text}
+    return {"request_id": "r", "model": MODEL, "prompt": prompt, "sampling": sampling}
+
+
+def in_flight(node: NeuronProcess) -> int:
+    models = node.client.get("/models").json()["models"]
+    return sum(m.get("running", 0) + m.get("waiting", 0) for m in models)
+
+
+def test_generate_counts_on_from_the_prompt(node: NeuronProcess) -> None:
+    answer = node.client.post("/generate", json=body("q", max_tokens=5))
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    events = events_of(answer.content)
+    assert isinstance(events[0], Started)
+    assert events[0].prompt_tokens == 1
+    tokens = [id_ for event in events if isinstance(event, TextDelta) for id_ in event.token_ids]
+    (first,) = ids_of("q")
+    assert tokens == list(range(first + 1, first + 6))
+    assert isinstance(events[-2], Finished)
+    assert events[-2].reason == "length"
+    assert isinstance(events[-1], Completed)
+    assert events[-1].usage.completion_tokens == 5
+
+
+def test_a_stream_goes_on_where_it_was_cut(node: NeuronProcess) -> None:
+    asked = body("q", max_tokens=8)
+    uncut = events_of(node.client.post("/generate", json=asked).content)
+    deltas = [event for event in uncut if isinstance(event, TextDelta | Finished)]
+    seen = deltas[:3]
+    outputs = [id_ for event in seen for id_ in event.token_ids]
+    going_on = {"prompt_token_ids": ids_of("q"), "output_token_ids": outputs, "next_seq": 3}
+    events = events_of(
+        node.client.post("/generate", json=asked | {"continue_from": going_on}).content
+    )
+    assert seen + [e for e in events if isinstance(e, TextDelta | Finished)] == deltas
+    assert events[-1] == uncut[-1]
+
+
+def test_a_prompt_that_does_not_fit_is_refused_and_a_large_max_tokens_is_not(
+    node: NeuronProcess,
+) -> None:
+    refused = node.client.post("/generate", json=body("z" * CONTEXT))
+    assert refused.status_code == 400
+    message = f"prompt is too long: {CONTEXT} tokens > {CONTEXT - 1} maximum"
+    assert refused.json()["error"] == {
+        "code": "context_length_exceeded",
+        "message": message,
+        "param": "messages",
+    }
+    clamped = events_of(
+        node.client.post(
+            "/generate", json=body("z" * (CONTEXT - 4), max_tokens=32_000, ignore_eos=True)
+        ).content
+    )
+    assert isinstance(clamped[-2], Finished)
+    assert clamped[-2].reason == "length"
+    assert isinstance(clamped[-1], Completed)
+    assert clamped[-1].usage.completion_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/generate", body("q", max_tokens=2000, ignore_eos=True) | {"n": 16}),
+        (
+            "/v1/completions",
+            {
+                "model": MODEL,
+                "prompt": "q",
+                "max_tokens": 2000,
+                "ignore_eos": True,
+                "n": 16,
+                "stream": True,
+            },
+        ),
+    ],
+    ids=["canonical", "openai"],
+)
+def test_a_client_that_leaves_frees_its_place(
+    node: NeuronProcess, path: str, asked: dict[str, object]
+) -> None:
+    before = metric(node, "cancelled")
+    with httpx.Client(base_url=node.base_url) as client, client.stream("POST", path, json=asked):
+        pass
+    wait_until(lambda: metric(node, "cancelled") == before + 1 and in_flight(node) == 0)
+    assert in_flight(node) == 0
+
+
+def metric(node: NeuronProcess, outcome: str) -> float:
+    lines = node.client.get("/metrics").text.splitlines()
+    start = f'neuron_requests_total{{model="{MODEL}",outcome="{outcome}"}}'
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(start))
+
+
+def test_the_openai_sdk_streams_and_waits(node: NeuronProcess) -> None:
+    with openai.OpenAI(base_url=f"{node.base_url}/v1", api_key="none") as client:
+        messages = [{"role": "user", "content": "q"}]
+        whole = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4)
+        stream = client.chat.completions.create(
+            model=MODEL,
+            messages=messages,
+            max_tokens=4,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = list(stream)
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert text == whole.choices[0].message.content
+        assert whole.choices[0].finish_reason == "length"
+        assert chunks[-1].usage == whole.usage
+        assert [model.id for model in client.models.list()] == [MODEL]
+        completion = client.completions.create(model=MODEL, prompt="q", max_tokens=4)
+        assert completion.choices[0].text == text
+
+
+def test_stop_strings_choices_and_logprobs_work_together(node: NeuronProcess) -> None:
+    asked = {
+        "model": MODEL,
+        "prompt": "0",
+        "max_tokens": 9,
+        "stop": ["45"],
+        "n": 2,
+        "logprobs": 1,
+    }
+    answer = node.client.post("/v1/completions", json=asked).json()
+    assert [choice["text"] for choice in answer["choices"]] == ["123", "123"]
+    assert {choice["finish_reason"] for choice in answer["choices"]} == {"stop"}
+    assert answer["choices"][0]["logprobs"]["tokens"][:3] == ["1", "2", "3"]
