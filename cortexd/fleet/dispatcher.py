@@ -121,11 +121,8 @@ class Dispatcher:
         return self._settle(now)
 
     def taken(self, ticket: Ticket, now: float) -> list[Effect]:
-        """The worker counts the request in its own row now."""
-        hold = self._let_go(ticket)
-        if hold is not None:
-            row = hold.replica.row
-            self._counts[row] = self._counts.get(row, 0) + 1
+        """The worker counts the request in its own row; what was read of that has it already."""
+        self._let_go(ticket)
         return self._settle(now)
 
     def origin_gone(self, origin: bytes, now: float) -> list[Effect]:

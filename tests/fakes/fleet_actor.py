@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import zmq
@@ -40,9 +40,10 @@ class FleetWorker:
             routing_id=f"worker-{row}".encode(),
         )
         self.channel: Channel[ToWorker] = Channel(socket, msgspec.msgpack.Decoder(ToWorker))
+        self.counts = CounterTable(actor.in_flight, ROWS, IN_FLIGHT_COLUMNS)
         self.client = FleetClient(
             SnapshotReader(actor.snapshot),
-            CounterTable(actor.in_flight, ROWS, IN_FLIGHT_COLUMNS),
+            self.counts,
             row,
             self.channel,
             clock=time.monotonic,
@@ -120,10 +121,10 @@ class FleetActorProcess:
         self.workers.append(worker)
         return worker
 
-    async def admin(self, verb: str, **args: object) -> object:
+    async def admin(self, verb: str, **args: object) -> Any:
         """Call an admin verb and return its result as plain data."""
 
-        def call() -> object:
+        def call() -> Any:
             with AdminClient(self.environment.runtime_dir / ADMIN_SOCKET) as client:
                 return client.call(verb, timeout_s=10.0, **args)
 

@@ -1,35 +1,397 @@
 """The fleet actor as a real process, with real HTTP nodes."""
 
 import asyncio
+import urllib.request
+from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cortex_core.canonical import Loading
-from cortex_core.ids import ModelId, new_request_id
+from cortex_core.errors import (
+    ModelNotFound,
+    ModelNotLoaded,
+    NodeUnavailable,
+    OutOfMemory,
+    Overloaded,
+    QueueFull,
+)
+from cortex_core.ids import ModelId, ReplicaId, RequestId, new_request_id
+from cortex_core.neuron_api import LoadProgress
 from cortexd.fleet.client import Lease
+from cortexd.fleet.layout import started_column
 from tests.fakes.fake_neuron import FakeNeuron
-from tests.fakes.fleet_actor import FleetActorProcess
+from tests.fakes.fleet_actor import FleetActorProcess, FleetWorker
 from tests.fakes.waiting import wait_until_async
+
+A, B = ModelId("file:a"), ModelId("file:b")
 
 
 def toml(*neurons: FakeNeuron, port: int, more: str = "") -> str:
-    nodes = "".join(
-        f'[[neurons]]\nname = "{n.name}"\nendpoint = "{n.endpoint}"\n' for n in neurons
-    )
+    nodes = "".join(f'[[neurons]]\nname = "{n.name}"\nendpoint = "{n.endpoint}"\n' for n in neurons)
     return f'[gateway]\nmetrics_listen = "127.0.0.1:{port}"\n{more}\n{nodes}'
 
 
+async def see(worker: FleetWorker, model: str, status: str = "") -> None:
+    """Wait until the snapshot has the model, or a replica of it that is ready."""
+    index = worker.client.index
+    if status:
+        await wait_until_async(
+            lambda: any(r.status == status for r in index().replicas_of(ModelId(model)))
+        )
+    await wait_until_async(lambda: model in index().models)
+
+
 async def test_twenty_waiters_share_one_cold_load(tmp_path: Path, free_port: int) -> None:
-    async with FakeNeuron({"file:a": 1000}) as neuron:
+    async with FakeNeuron({A: 1000}) as neuron:
         neuron.load_gate.clear()
         async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
-            worker = actor.worker()
-            await wait_until_async(lambda: worker.client.snapshot().models)
-            tasks = [asyncio.create_task(worker.lease("file:a")) for _ in range(20)]
+            workers = [actor.worker(0), actor.worker(1)]
+            await see(workers[0], A)
+            tasks = [asyncio.create_task(workers[n % 2].lease(A)) for n in range(20)]
             await wait_until_async(lambda: neuron.loads)
             neuron.load_gate.set()
             leases = await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
-    assert neuron.loads == ["file:a"]
-    assert {lease.replica.node for lease in leases} == {"fake"}
+            assert neuron.loads == [A]
+            assert {lease.replica.node for lease in leases} == {"fake"}
+            again = await asyncio.wait_for(workers[0].lease(A), 5)
+            assert again.replica == leases[0].replica
+
+
+async def test_a_waiter_hears_of_the_load_at_least_once_a_second(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.load_gate.clear()
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, A)
+            loop = asyncio.get_running_loop()
+            heard: list[Loading] = []
+            gaps: list[float] = []
+            last = loop.time()
+            async with aclosing(worker.client.acquire(A, new_request_id())) as steps:
+                async for step in steps:
+                    gaps.append(loop.time() - last)
+                    last = loop.time()
+                    if isinstance(step, Lease):
+                        break
+                    heard.append(step)
+                    if neuron.loads and len(heard) > 2:
+                        neuron.progress(A, LoadProgress("loading", 0.5, eta_s=3.0))
+                    if step.progress == 0.5:
+                        neuron.load_gate.set()
+
+    assert max(gaps) < 1.0
+    assert Loading("loading", 0.5, 3.0) in heard
+
+
+async def test_an_idle_model_gives_way_and_a_busy_one_does_not(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with FakeNeuron({A: 16_000, B: 16_000}, vram_mb=24_000) as neuron:
+        neuron.put(A)
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, A, "ready")
+            busy = await worker.lease(A)
+            swap = asyncio.create_task(worker.lease(B))
+            await wait_until_async(lambda: worker.client.index().models[B].queued)
+            assert neuron.unloads == []
+
+            busy.release()
+            lease = await asyncio.wait_for(swap, 10)
+
+            assert (neuron.unloads, neuron.loads) == ([A], [B])
+            assert lease.replica.model_id == B
+
+
+async def test_a_full_queue_refuses_at_once(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.load_gate.clear()
+        more = "[admission]\nmax_queue_depth = 2\n"
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
+            worker = actor.worker()
+            await see(worker, A)
+            waiting = [asyncio.create_task(worker.lease(A)) for _ in range(2)]
+            await wait_until_async(lambda: neuron.loads)
+
+            with pytest.raises(QueueFull) as refused:
+                await worker.lease(A)
+
+            assert refused.value.retry_after_s
+            neuron.load_gate.set()
+            await asyncio.wait_for(asyncio.gather(*waiting), 10)
+
+
+async def test_a_wait_for_a_place_is_bounded(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.put(A)
+        more = "[admission]\nmax_in_flight = 1\nmax_wait_s = 0.5\n"
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
+            worker = actor.worker()
+            await see(worker, A, "ready")
+            await worker.lease(A)
+
+            with pytest.raises(Overloaded) as ended:
+                await asyncio.wait_for(worker.lease(A), 10)
+
+            assert ended.value.retry_after_s
+
+
+async def test_a_released_place_goes_to_who_waits(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.put(A)
+        more = "[admission]\nmax_in_flight = 1\n"
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
+            first, second = actor.worker(0), actor.worker(1)
+            await see(first, A, "ready")
+            lease = await first.lease(A)
+            waiting = asyncio.create_task(second.lease(A))
+            await wait_until_async(lambda: first.client.index().models[A].queued)
+
+            lease.release()
+
+            assert (await asyncio.wait_for(waiting, 5)).replica.id == "fake/file:a"
+
+
+async def test_a_waiter_that_leaves_gives_up_its_place(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.load_gate.clear()
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, A)
+            waiting = asyncio.create_task(worker.lease(A))
+            await wait_until_async(lambda: worker.client.index().models[A].queued)
+
+            waiting.cancel()
+
+            await wait_until_async(lambda: not worker.client.index().models[A].queued)
+            neuron.load_gate.set()
+            await see(worker, A, "ready")
+            row = worker.client.index().replicas[ReplicaId("fake/file:a")].row
+            assert worker.counts.sum(row) == 0
+
+
+async def test_a_killed_actor_is_followed_by_one_that_knows_the_same(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with FakeNeuron({A: 1000, B: 1000}) as neuron:
+        neuron.put(A)
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, A, "ready")
+            before = worker.client.snapshot()
+            held = await worker.lease(A)
+            neuron.load_gate.clear()
+            waiting = asyncio.create_task(worker.lease(B))
+            await wait_until_async(lambda: neuron.loads)
+
+            await actor.kill()
+            while_away = await asyncio.wait_for(worker.lease(A), 1)
+            actor.start()
+            await wait_until_async(lambda: worker.client.snapshot().version > before.version + 1)
+            neuron.load_gate.set()
+            moved = await asyncio.wait_for(waiting, 20)
+
+            assert while_away.replica.row == held.replica.row
+            assert worker.client.index().replicas[held.replica.id].row == held.replica.row
+            assert worker.counts.sum(held.replica.row) == 2
+            assert moved.replica.model_id == B
+            assert neuron.loads.count(B) == 1
+
+
+async def test_requests_put_while_the_actor_is_away_are_served_later(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with (
+        FakeNeuron({A: 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        worker = actor.worker()
+        await see(worker, A)
+        await actor.kill()
+        waiting = asyncio.create_task(worker.lease(A))
+        actor.start()
+
+        lease = await asyncio.wait_for(waiting, 20)
+
+    assert lease.replica.model_id == A
+
+
+async def test_a_decision_on_a_stale_state_is_made_again(tmp_path: Path, free_port: int) -> None:
+    async with (
+        FakeNeuron({A: 1000, B: 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        worker = actor.worker()
+        await see(worker, A)
+        neuron.put(B)
+
+        lease = await asyncio.wait_for(worker.lease(A), 10)
+
+        assert lease.replica.model_id == A
+        assert neuron.loads == [A]
+        await see(worker, B, "ready")
+
+
+async def test_out_of_memory_makes_room_once(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000, B: 1000}) as neuron:
+        neuron.put(B)
+        neuron.load_errors = [OutOfMemory("cannot load: fragmented")]
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, B, "ready")
+
+            await asyncio.wait_for(worker.lease(A), 10)
+
+            assert (neuron.loads, neuron.unloads) == ([A, A], [B])
+
+
+async def test_a_model_too_large_for_every_node_is_refused_with_the_arithmetic(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with (
+        FakeNeuron({A: 90_000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        worker = actor.worker()
+        await see(worker, A)
+
+        with pytest.raises(OutOfMemory, match="24000 MB"):
+            await asyncio.wait_for(worker.lease(A), 10)
+
+        assert neuron.loads == []
+
+
+async def test_a_broken_node_is_left_and_its_models_are_loaded_elsewhere(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with FakeNeuron({A: 1000}, name="n") as dying, FakeNeuron({A: 1000}, name="m") as other:
+        dying.put(A)
+        async with FleetActorProcess(tmp_path, toml(dying, other, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, A, "ready")
+            lease = await worker.lease(A)
+            await dying.__aexit__()
+
+            worker.client.report_failure(lease.replica.id, NodeUnavailable("broke off").info())
+            moved = await asyncio.wait_for(worker.lease(A, failed_on=(lease.replica.id,)), 10)
+
+            assert (lease.replica.node, moved.replica.node) == ("n", "m")
+            assert not worker.client.index().nodes[lease.replica.node].healthy
+
+
+async def test_names_are_resolved_and_near_ones_are_named(tmp_path: Path, free_port: int) -> None:
+    models = '[aliases]\nsmall = "file:a"\n'
+    async with (
+        FakeNeuron({"file:a": 1000, "hf:org/model": 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port), models) as actor,
+    ):
+        client = actor.worker().client
+        await wait_until_async(lambda: client.snapshot().models)
+
+        assert client.resolve("small") == "file:a"
+        assert client.resolve("org/model") == "hf:org/model"
+        with pytest.raises(ModelNotFound, match="org/model"):
+            client.resolve("org/modle")
+
+
+async def test_operators_load_unload_and_drain(tmp_path: Path, free_port: int) -> None:
+    async with (
+        FakeNeuron({A: 1000, B: 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        worker = actor.worker()
+        await see(worker, A)
+
+        loaded = await actor.admin("load", model="file:a")
+        assert loaded["status"] == "ready"
+        assert await actor.admin("unload", model="file:a") == ["fake/file:a"]
+        assert (neuron.loads, neuron.unloads) == ([A], [A])
+        with pytest.raises(ModelNotLoaded):
+            await actor.admin("unload", model="file:a")
+        drained = await actor.admin("drain", node="fake")
+        assert drained["draining"] is True
+        with pytest.raises(NodeUnavailable, match="drained by an operator"):
+            await asyncio.wait_for(worker.lease(B), 10)
+        await actor.admin("undrain", node="fake")
+        await asyncio.wait_for(worker.lease(B), 10)
+        status = await actor.admin("status")
+        assert [r["in_flight"] for r in status["replicas"]] == [1]
+        listed = await actor.admin("models")
+        assert {model["id"] for model in listed} == {A, B}
+
+
+async def test_an_unload_waits_for_what_runs(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.put(A)
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker()
+            await see(worker, A, "ready")
+            lease = await worker.lease(A)
+            unloading = asyncio.create_task(actor.admin("unload", model=A))
+            await see(worker, A, "draining")
+            assert neuron.unloads == []
+
+            lease.release()
+
+            assert await asyncio.wait_for(unloading, 10) == ["fake/file:a"]
+
+
+async def test_metrics_and_health_are_served(tmp_path: Path, free_port: int) -> None:
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    async with (
+        FakeNeuron({A: 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        worker = actor.worker()
+        await see(worker, A)
+        await asyncio.wait_for(worker.lease(A), 10)
+
+        text = await asyncio.to_thread(get, "/metrics")
+        health = msgspec.json.decode(await asyncio.to_thread(get, "/health"))
+
+    assert 'cortex_cold_starts_total{model="file:a",node="fake"} 1.0' in text
+    assert 'cortex_node_up{node="fake"} 1.0' in text
+    assert 'cortex_model_in_flight{model="file:a",node="fake"} 1.0' in text
+    assert 'cortex_model_queue_depth{model="file:a"} 0.0' in text
+    assert health == {"status": "ok", "nodes_up": 1}
+
+
+async def test_sigterm_ends_the_actor_and_removes_its_sockets(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with (
+        FakeNeuron({A: 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        await see(actor.worker(), A)
+        assert actor.process is not None
+
+        status = await actor.process.stop(10.0)
+
+        assert status.returncode == 0
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+async def test_a_used_request_row_is_shared_with_nobody(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.put(A)
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            worker = actor.worker(2)
+            await see(worker, A, "ready")
+
+            lease = await worker.lease(A, RequestId("one"))
+            counted = worker.counts.sum(lease.replica.row)
+            lease.release()
+            lease.release()
+
+            assert (counted, worker.counts.sum(lease.replica.row)) == (1, 0)
+            assert worker.counts.sum(started_column(lease.replica.row)) == 1

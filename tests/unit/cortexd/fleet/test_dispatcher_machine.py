@@ -111,8 +111,8 @@ class FleetMachine(RuleBasedStateMachine):
             self.ended.add(name)
             self.rows[replica.row] = self.rows.get(replica.row, 0) + 1
             self.started[replica.row] = self.started.get(replica.row, 0) + 1
+            self.look()
             self.do(self.fleet.taken(Ticket(WORKER, RequestId(name)), self.now))
-        self.look()
 
     @rule(data=st.data())
     def release_one(self, data: st.DataObject) -> None:
