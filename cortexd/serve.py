@@ -29,6 +29,7 @@ from cortex_core.logs import kv, set_up_logging
 from cortexd.child_env import ADMIN_SOCKET, FLEET_SOCKET, ChildEnvironment
 from cortexd.config_files import Configuration, read_configuration, runtime_dir
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
+from cortexd.folder_lock import locked
 from cortexd.health_probe import HealthProbe
 from cortexd.listening import check_free, listen_on
 from cortexd.respawn import Respawned
@@ -41,7 +42,7 @@ START_TIMEOUT_S: Final = 60.0
 HTTP_GRACE_S: Final = 10.0
 """What the HTTP server gets beyond the drain before it is killed."""
 ACTOR_GRACE_S: Final = 5.0
-QUICK_GRACE_S: Final = 1.0
+QUICK_GRACE_S: Final = 2.0
 METRICS_DIR: Final = "metrics"
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -124,9 +125,10 @@ class Parent:
             started_at=int(time.time()),
         )
         actor = self._child("fleet actor", "cortexd.fleet.actor", handed)
-        stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S)
+        stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S, signal.SIGTERM)
         http = self._child("HTTP server", "cortexd.http_server", handed)
-        stack.push_async_callback(self._stop, http, self._gateway.drain_timeout_s + HTTP_GRACE_S)
+        grace_s = self._gateway.drain_timeout_s + HTTP_GRACE_S
+        stack.push_async_callback(self._stop, http, grace_s, signal.SIGQUIT)
         actor.start()
         http.start()
         return listener, http, actor
@@ -135,11 +137,19 @@ class Parent:
         for name in (FLEET_SOCKET, ADMIN_SOCKET):
             check_socket_path(self._runtime_dir / name)
         make_runtime_dir(self._runtime_dir)
+        other = "another gateway has its sockets there; stop that one, or set gateway.runtime_dir"
+        stack.enter_context(locked(self._runtime_dir, otherwise=other))
+        stack.callback(self._remove_sockets)
         folder = self._runtime_dir / METRICS_DIR
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return folder
+
+    def _remove_sockets(self) -> None:
+        """Remove what a fleet actor that had to be killed has left."""
+        for name in (FLEET_SOCKET, ADMIN_SOCKET):
+            (self._runtime_dir / name).unlink(missing_ok=True)
 
     def _child(self, name: str, module: str, handed: ChildEnvironment) -> Respawned:
         base = {key: text for key, text in os.environ.items() if key not in NOTIFY_VARIABLES}
@@ -191,14 +201,14 @@ class Parent:
             self._notifier.watchdog()
             await asyncio.sleep(interval_s)
 
-    async def _stop(self, child: Respawned, grace_s: float) -> None:
-        """End one child; a second signal cuts the wait short."""
+    async def _stop(self, child: Respawned, grace_s: float, quickly: signal.Signals) -> None:
+        """End one child; a second signal cuts the wait short, and `quickly` tells the child."""
         stopping = asyncio.create_task(child.stop(grace_s))
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if not stopping.done():
-            child.signal(signal.SIGQUIT)
+            child.signal(quickly)
             await asyncio.wait({stopping}, timeout=QUICK_GRACE_S)
             child.signal(signal.SIGKILL)
         await stopping

@@ -1,7 +1,6 @@
 """What lies where in the state folder of `cortex up`, and who may use it."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +13,7 @@ import msgspec
 
 from cortex_core.errors import ConfigError
 from cortex_core.ipc.sockets import UNIX_PATH_MAX_BYTES
+from cortexd.folder_lock import locked
 
 _LONGEST_SOCKET_NAME_BYTES: Final = 48
 """Room for `/neuron/<device>-<boot>.control.sock`."""
@@ -75,14 +75,13 @@ def occupied(folders: UpFolders) -> Iterator[None]:
     try:
         for folder in (folders.log("x").parent, folders.neuron_state):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folders.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(
             f"cannot use state folder {folders.state}: {error.strerror}; choose another with "
             "--state-dir"
         ) from error
-    try:
-        _take(lock, folders.state)
+    other = "another 'cortex up' runs in it; stop that one, or choose others with --state-dir"
+    with locked(folders.state, otherwise=other):
         # Whatever lies there now was left by one that was killed.
         shutil.rmtree(folders.run, ignore_errors=True)
         folders.run.mkdir(mode=0o700, parents=True)
@@ -90,18 +89,6 @@ def occupied(folders: UpFolders) -> Iterator[None]:
             yield
         finally:
             shutil.rmtree(folders.run, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _take(lock: int, state: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"cannot use state folder {state}: another 'cortex up' runs in it; stop that one, or "
-            "choose another with --state-dir and other ports"
-        ) from None
 
 
 def _run_dir(state: Path) -> Path:

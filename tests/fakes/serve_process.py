@@ -1,0 +1,130 @@
+"""`cortex serve` as a real process: parent, gunicorn and fleet actor, over fake neurons."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests.fakes.waiting import wait_until
+
+MODEL = "fake:m"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nothing listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+class ServeProcess:
+    """One `cortex serve`. `close` kills what is left and fails the test if that was needed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *endpoints: str,
+        drain_timeout_s: float = 2.0,
+        port: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        ports = free_ports(2)
+        self.port = ports[0] if port is None else port
+        self.metrics_port = ports[1]
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.run_dir = folder / "run"
+        self.log = folder / "serve.log"
+        self.config = folder / "cortex.toml"
+        nodes = "".join(
+            f'[[neurons]]\nname = "node{number}"\nendpoint = "{endpoint}"\n'
+            for number, endpoint in enumerate(endpoints)
+        )
+        self.config.write_text(
+            'models_config = "models.toml"\n'
+            f'[gateway]\nlisten = "127.0.0.1:{self.port}"\nworkers = 1\ndefault_scheme = "fake"\n'
+            f'metrics_listen = "127.0.0.1:{self.metrics_port}"\nruntime_dir = "{self.run_dir}"\n'
+            f"drain_timeout_s = {drain_timeout_s}\n[fleet]\npoll_interval_s = 0.2\n{nodes}"
+        )
+        (folder / "models.toml").write_text(
+            f'[[models]]\nid = "{MODEL}"\nmax_replicas = 2\n[aliases]\nsmall = "{MODEL}"\n'
+        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cortexd.cli", "serve", "--config", str(self.config)],
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._seen: dict[int, psutil.Process] = {}
+
+    def family(self) -> list[psutil.Process]:
+        """The parent and all below it that are alive now; what was seen once is remembered."""
+        try:
+            parent = psutil.Process(self.process.pid)
+            for process in (parent, *parent.children(recursive=True)):
+                self._seen.setdefault(process.pid, process)
+        except psutil.NoSuchProcess:
+            pass
+        return [process for process in self._seen.values() if alive(process)]
+
+    def pids(self, module: str) -> set[int]:
+        """The processes that run `module` now."""
+        return {one.pid for one in self.family() if module in command_of(one)}
+
+    def member(self, module: str, *, worker: bool = False) -> psutil.Process:
+        """The one process that runs `module`; with `worker`, of gunicorn's not the master."""
+        found = [one for one in self.family() if module in command_of(one)]
+        found = [one for one in found if (one.ppid() in {p.pid for p in found}) == worker]
+        assert len(found) == 1, found
+        return found[0]
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait_gone(self, timeout_s: float = 10.0) -> int:
+        """Wait until the whole family has ended; return the parent's status."""
+        wait_until(lambda: self.process.poll() is not None, timeout_s=timeout_s)
+        wait_until(lambda: not self.family(), timeout_s=timeout_s)
+        return self.process.returncode
+
+    def left_behind(self) -> list[Path]:
+        """Socket files and folders in the runtime folder."""
+        return sorted(self.run_dir.iterdir()) if self.run_dir.exists() else []
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def close(self) -> None:
+        left = self.family()
+        if self.process.poll() is None:
+            self.terminate()
+            try:
+                self.wait_gone()
+                left = []
+            except AssertionError:
+                left = self.family()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(timeout=10)
+        assert not left, f"{left} did not end: {self.output()}"
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,272 @@
+"""`cortex serve` with all its processes: faults, drains, and what is left afterwards."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cortexd.http1.errors import ConnectFailed, ConnectionLost
+from tests.fakes.fake_neuron import FakeNeuron
+from tests.fakes.gateway_client import GatewayClient, texts_of
+from tests.fakes.scripts import TEXT, held_after, silent_after, whole
+from tests.fakes.serve_process import MODEL, ServeProcess, alive
+from tests.fakes.waiting import wait_until_async
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def neuron() -> AsyncIterator[FakeNeuron]:
+    async with FakeNeuron({MODEL: 100}) as made:
+        made.script = whole
+        yield made
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start a gateway and wait until it is ready."""
+    started: list[ServeProcess] = []
+
+    async def make(*neurons: FakeNeuron, **options: Any) -> ServeProcess:
+        process = ServeProcess(tmp_path, *(one.endpoint for one in neurons), **options)
+        started.append(process)
+        async with GatewayClient(process.base_url) as client:
+            await client.wait_ready()
+        return process
+
+    yield make
+    for process in started:
+        await asyncio.to_thread(process.close)
+
+
+async def gone(process: ServeProcess, timeout_s: float = 10.0) -> int:
+    return await asyncio.to_thread(process.wait_gone, timeout_s)
+
+
+async def chat(process: ServeProcess) -> str:
+    async with GatewayClient(process.base_url) as client:
+        return texts_of((await (await client.chat()).body()).decode())
+
+
+async def refused(process: ServeProcess) -> bool:
+    """Whether new work is sent away: with an error while a worker still listens, else by TCP."""
+    async with GatewayClient(process.base_url) as client:
+        try:
+            answer = await client.chat()
+        except (ConnectFailed, ConnectionLost):
+            return True
+        return answer.status == 503
+
+
+async def test_model_is_loaded_on_demand_and_answers(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron)
+    assert await chat(process) == TEXT
+    assert neuron.loads == [MODEL]
+    async with GatewayClient(f"http://127.0.0.1:{process.metrics_port}") as metrics:
+        text = (await (await metrics.get("/metrics")).body()).decode()
+    assert f'cortex_requests_total{{model="{MODEL}",node="node0"}} 1.0' in text
+    assert f'cortex_completion_tokens_total{{model="{MODEL}",node="node0"}} 5.0' in text
+    assert "cortex_time_to_first_token_seconds_bucket" in text
+    assert "cortex_cold_starts_total" in text
+
+
+async def test_cold_load_says_something_each_second(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron)
+    neuron.load_gate.clear()
+    async with GatewayClient(process.base_url) as client:
+        began_at = time.monotonic()
+        answer = await client.chat()
+        assert answer.status == 200
+        assert time.monotonic() - began_at < 1.0
+        last, gaps = began_at, []
+        seen = b""
+        async for chunk in answer.chunks():
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+            seen += chunk
+            if len(gaps) == 4:
+                neuron.load_gate.set()
+    assert max(gaps[:4]) < 1.0
+    assert b": loading" in seen
+    assert texts_of(seen.decode()) == TEXT
+
+
+async def test_client_that_leaves_while_loading_leaves_the_queue(
+    start: Start, neuron: FakeNeuron
+) -> None:
+    process = await start(neuron)
+    neuron.load_gate.clear()
+    async with GatewayClient(process.base_url) as client:
+        answer = await client.chat()
+        await answer.until("loading")
+        answer.leave()
+    neuron.load_gate.set()
+    assert await chat(process) == TEXT
+    assert len(neuron.generated) == 1
+
+
+async def test_sigterm_lets_streams_finish(start: Start, neuron: FakeNeuron) -> None:
+    gate = asyncio.Event()
+    neuron.script = held_after(3, gate)
+    process = await start(neuron, drain_timeout_s=10)
+    async with GatewayClient(process.base_url) as client, GatewayClient(process.base_url) as idle:
+        await (await idle.get("/health")).body()
+        answer = await client.chat()
+        seen = await answer.until("are")
+        process.terminate()
+        await wait_until_async(lambda: "gateway stops" in process.output())
+        async with asyncio.timeout(5):
+            while not await refused(process):
+                continue
+        gate.set()
+        seen += (await answer.body()).decode()
+    assert texts_of(seen) == TEXT
+    assert await gone(process) == 0
+    assert process.left_behind() == []
+
+
+@pytest.mark.parametrize("route", ["chat", "messages"])
+async def test_streams_longer_than_the_drain_get_their_dialects_error(
+    start: Start, neuron: FakeNeuron, route: str
+) -> None:
+    neuron.script = silent_after(3)
+    process = await start(neuron, drain_timeout_s=0.5)
+    async with GatewayClient(process.base_url) as client:
+        answer = await (client.chat() if route == "chat" else client.messages())
+        await answer.until("are")
+        process.terminate()
+        rest = (await answer.body()).decode()
+    assert "shutting down" in rest
+    assert ('"shutting_down"' if route == "chat" else "event: error") in rest
+    assert await gone(process) == 0
+
+
+async def test_idle_connections_do_not_delay_the_exit(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron, drain_timeout_s=30)
+    async with GatewayClient(process.base_url) as client:
+        await (await client.get("/health")).body()
+        began_at = time.monotonic()
+        process.terminate()
+        assert await gone(process) == 0
+        assert time.monotonic() - began_at < 8
+
+
+async def test_second_signal_is_quick(start: Start, neuron: FakeNeuron) -> None:
+    neuron.script = silent_after(3)
+    process = await start(neuron, drain_timeout_s=60)
+    async with GatewayClient(process.base_url) as client:
+        answer = await client.chat()
+        await answer.until("are")
+        process.terminate()
+        await wait_until_async(lambda: "gateway stops" in process.output())
+        process.terminate()
+        assert await gone(process) == 0
+    assert process.left_behind() == []
+
+
+async def test_killed_worker_is_replaced_and_its_counts_are_forgotten(
+    start: Start, neuron: FakeNeuron
+) -> None:
+    neuron.script = silent_after(3)
+    process = await start(neuron)
+    async with GatewayClient(process.base_url) as client:
+        answer = await client.chat()
+        await answer.until("are")
+        process.member("http_server", worker=True).kill()
+        with pytest.raises(ConnectionLost):
+            await answer.body()
+    await wait_until_async(lambda: neuron.cancelled)
+    neuron.script = whole
+    assert await chat(process) == TEXT
+
+
+async def test_killed_gunicorn_comes_back_on_the_same_socket(
+    start: Start, neuron: FakeNeuron
+) -> None:
+    process = await start(neuron)
+    assert await chat(process) == TEXT
+    master = process.member("http_server")
+    worker = process.member("http_server", worker=True)
+    master.kill()
+    await wait_until_async(lambda: not alive(worker))
+    assert await chat(process) == TEXT
+    assert process.member("http_server").pid != master.pid
+
+
+async def test_killed_fleet_actor_stops_nobody(start: Start, neuron: FakeNeuron) -> None:
+    gate = asyncio.Event()
+    neuron.script = held_after(3, gate)
+    process = await start(neuron)
+    async with GatewayClient(process.base_url) as client:
+        answer = await client.chat()
+        seen = await answer.until("are")
+        actor = process.member("fleet.actor")
+        actor.kill()
+        neuron.script = whole
+        assert await chat(process) == TEXT
+        gate.set()
+        seen += (await answer.body()).decode()
+    assert texts_of(seen) == TEXT
+    await wait_until_async(lambda: process.pids("fleet.actor") - {actor.pid}, timeout_s=2)
+
+
+async def test_killed_parent_takes_everything_with_it(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron)
+    assert len(process.family()) == 4
+    process.process.kill()
+    await gone(process, 5)
+    again = await start(neuron)
+    assert await chat(again) == TEXT
+
+
+async def test_port_in_use_is_told(tmp_path: Path, neuron: FakeNeuron) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = ServeProcess(tmp_path, neuron.endpoint, port=taken.getsockname()[1])
+        assert await gone(process) == 1
+    assert "cannot listen on 127.0.0.1" in process.output()
+    assert "Address already in use" in process.output()
+    assert process.left_behind() == []
+
+
+async def test_folder_of_another_gateway_is_left_alone(
+    start: Start, neuron: FakeNeuron, tmp_path: Path
+) -> None:
+    first = await start(neuron)
+    second = ServeProcess(tmp_path, neuron.endpoint)
+    assert await gone(second) == 2
+    assert "another gateway has its sockets there" in second.output()
+    assert await chat(first) == TEXT
+
+
+async def test_wrong_config_is_told(tmp_path: Path) -> None:
+    process = ServeProcess(tmp_path, "beast")
+    assert await gone(process) == 2
+    assert "endpoint" in process.output()
+
+
+async def test_systemd_is_told(start: Start, neuron: FakeNeuron, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        path = tmp_path / "notify"
+        notify.bind(str(path))
+        notify.settimeout(10)
+        process = await start(neuron, environment={"NOTIFY_SOCKET": str(path)})
+        assert b"READY=1" in notify.recv(4096)
+        process.terminate()
+        assert b"STOPPING=1" in notify.recv(4096)
+        assert await gone(process) == 0
+        notify.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            notify.recv(4096)
+
+
+async def test_without_any_node_it_runs_and_says_so(start: Start) -> None:
+    process = await start()
+    async with GatewayClient(process.base_url) as client:
+        answer = await client.chat()
+        assert answer.status in (404, 503)
+        assert (await answer.json())["error"]["message"].startswith("cannot ")
