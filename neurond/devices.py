@@ -13,6 +13,7 @@ import pynvml
 
 from cortex_core.errors import ConfigError
 from cortex_core.ids import DeviceName
+from cortex_core.logs import kv
 from cortex_core.neuron_api import MIB, DeviceInfo
 from neurond.host import host_memory
 
@@ -94,7 +95,7 @@ class Devices:
         try:
             return _measure_cuda(device.index)
         except pynvml.NVMLError as ex:
-            _log.warning("cannot measure device device=%s cause=%s", device.id, ex)
+            _log.warning("device not measured", extra=kv(device=device.id, cause=ex))
             total = device.vram_total_mb * MIB
             return DeviceSample(total, total, 0)
 
@@ -117,7 +118,7 @@ def _cpu_name() -> str:
                 if key.strip() in ("model name", "Model"):
                     return value.strip()
     except OSError as ex:
-        _log.debug("cannot read /proc/cpuinfo cause=%s", ex)
+        _log.debug("processor not named", extra=kv(cause=ex))
     return "CPU"
 
 

@@ -54,4 +54,4 @@ class Launch:
     deadlines: PhaseDeadlines
     environment: Mapping[str, str] = field(default_factory=dict)
     """Set before anything that reads it, such as OpenMP, is loaded."""
-    log_level: int = 20
+    log_level: str = "info"

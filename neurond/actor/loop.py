@@ -17,6 +17,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.channel import BlockingChannel, wait_readable
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.segment import Segment
+from cortex_core.logs import kv
 from neurond.actor.backend import Backend, ServedModel
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
@@ -247,7 +248,7 @@ class ActorLoop:
         try:
             output = serving.engine.step()
         except Exception as ex:  # noqa: BLE001 - sorted out by the backend, or raised again
-            _log.exception("engine step failed model=%s", serving.model.loaded.model_id)
+            _log.exception("engine step failed", extra=kv(model=serving.model.loaded.model_id))
             self._recover(serving, ex)
             return
         serving.failed_steps = 0

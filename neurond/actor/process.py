@@ -13,6 +13,7 @@ from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.ring import RingWriter
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import ZmqContext, connect_socket
+from cortex_core.logs import kv, set_up_logging
 from neurond.actor.backend import Backend, make_backend
 from neurond.actor.launch import Launch
 from neurond.actor.loop import ActorLoop
@@ -39,20 +40,17 @@ _log = logging.getLogger(__name__)
 
 def run_actor(launch: Launch) -> int:
     """Serve until told to exit; return the exit status."""
-    logging.basicConfig(
-        level=launch.log_level,
-        format=f"%(levelname)s {launch.device} %(name)s: %(message)s",
-    )
+    set_up_logging(launch.log_level)
     context: ZmqContext = zmq.Context()
     control, data = _connect(launch, context)
     status = 0
     try:
         _serve(launch, control, data)
     except CortexError as ex:
-        _log.error("actor ends cause=%s", ex.message)
+        _log.error("actor ends", extra=kv(device=launch.device, cause=ex.message))
         status = _say_why(control, ex)
     except Exception as ex:  # noqa: BLE001 - the last place that can tell the supervisor why
-        _log.exception("actor ends")
+        _log.exception("actor ends", extra=kv(device=launch.device))
         status = _say_why(control, InternalError(f"cannot go on: {type(ex).__name__}: {ex}"))
     # A socket with something to say gets a bounded time for it, then the context closes.
     control.socket.close(linger=_LAST_WORDS_MS)
@@ -116,5 +114,5 @@ def _say_why(control: BlockingChannel[ControlCommand], error: CortexError) -> in
     try:
         control.send(ActorFailed(error.info()))
     except Overloaded:
-        _log.error("last words not sent: the supervisor does not read")
+        _log.error("last words not sent: the supervisor does not read", extra=kv(pid=os.getpid()))
     return FAILED_STATUS

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from cortex_core.errors import CortexError
 from cortex_core.ids import ModelId
+from cortex_core.logs import kv
 from cortex_core.neuron_api import Activation, FailedModel, LoadRequest
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ class ActivationRun:
         try:
             await load(request)
         except CortexError as ex:
-            _log.error("default model not loaded model=%s cause=%s", request.model_id, ex.message)
+            _log.error(
+                "default model not loaded", extra=kv(model=request.model_id, cause=ex.message)
+            )
             self._failed.append(FailedModel(request.model_id, ex.message))
         else:
             self._completed.append(request.model_id)

@@ -22,14 +22,16 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.ipc.child import DeathPipe, ExitStatus
-from cortex_core.ipc.liveness import Liveness, hung
 from cortex_core.ipc.sockets import ZmqContext
+from cortex_core.logs import kv
 from cortex_core.neuron_api import DeviceInfo, DeviceState
 from neurond import protocol
 from neurond.lifecycle import actor as lives
+from neurond.lifecycle.hang import HangWatch
 from neurond.supervisor.inflight import InFlight
 from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.life import ActorLife
+from neurond.supervisor.pings import Pings
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.streams import TokenStream
 
@@ -98,9 +100,8 @@ class DeviceActor:
         self._life: ActorLife | None = None
         self._in_flight: InFlight | None = None
         self._hellos = 0
-        self._suspect: Liveness | None = None
-        self._pings: dict[int, asyncio.Future[None]] = {}
-        self._num_pings = 0
+        self._hang_watch = HangWatch()
+        self._pings = Pings()
         self._stopped = asyncio.get_running_loop().create_future()
 
     @property
@@ -171,16 +172,15 @@ class DeviceActor:
         """
         if self.state != "ready":
             raise self.failure
-        self._num_pings += 1
-        number, began_s = self._num_pings, time.monotonic()
-        pong = self._pings[number] = asyncio.get_running_loop().create_future()
+        began_s = time.monotonic()
+        number, pong = self._pings.begin()
         self.send_control(protocol.Ping(number))
         try:
             await asyncio.wait_for(pong, timeout_s)
         except TimeoutError:
             raise Timeout(f"cannot ping {self.info.id}: no answer in {timeout_s:g} s") from None
         finally:
-            self._pings.pop(number, None)
+            self._pings.end(number)
         return time.monotonic() - began_s
 
     def send_control(self, command: protocol.Command) -> None:
@@ -209,16 +209,11 @@ class DeviceActor:
 
     def tick(self, now: float) -> None:
         """Look at deadlines; called every `watch_interval_s`."""
-        self._watch(now)
-        self._apply(self._lifecycle.tick(now))
-
-    def _watch(self, now: float) -> None:
         record = self._life.liveness.read() if self._life else None
-        reason = hung(record, now) if record else None
-        # A second look tells a hung actor from a supervisor that was itself suspended meanwhile.
-        if reason is not None and record == self._suspect:
+        reason = self._hang_watch.look(record, now)
+        if reason is not None:
             self.declare_hung(reason)
-        self._suspect = record if reason is not None else None
+        self._apply(self._lifecycle.tick(now))
 
     def _apply(self, effects: Sequence[lives.ActorEffect]) -> None:
         if effects:
@@ -230,7 +225,7 @@ class DeviceActor:
                 case lives.SendConfigure():
                     self.send_control(protocol.Configure(self.info.id, self._threads))
                 case lives.BecameReady():
-                    _log.info("device ready device=%s pid=%s", self.info.id, self.pid)
+                    _log.info("device ready", extra=kv(device=self.info.id, pid=self.pid))
                     self._owner.device_ready(self.info.id)
                 case lives.SendShutdown():
                     self.send_control(protocol.Shutdown())
@@ -245,7 +240,7 @@ class DeviceActor:
 
     def _spawn(self) -> None:
         self._hellos = 0
-        self._suspect = None
+        self._hang_watch = HangWatch()
         try:
             life = ActorLife(
                 self.info.id, self._settings, self._context, self._death, self._threads
@@ -269,25 +264,24 @@ class DeviceActor:
         life = self._life
         if life is None:
             return
-        _log.error("actor killed device=%s pid=%d cause=%s", self.info.id, life.child.pid, reason)
+        fields = kv(device=self.info.id, pid=life.child.pid, cause=reason)
+        _log.error("actor killed", extra=fields)
         life.dump_stacks()
         asyncio.get_running_loop().call_later(_STACK_DUMP_S, life.child.kill)
 
     def _end_life(self, error: CortexError) -> None:
         life, in_flight = self._life, self._in_flight
         self._life = self._in_flight = None
-        for pong in self._pings.values():
-            if not pong.done():
-                pong.set_exception(error)
+        self._pings.fail_all(error)
         if life is not None and in_flight is not None:
             stopping = self._lifecycle.state is lives.ActorState.STOPPED
             level = logging.INFO if stopping else logging.ERROR
-            _log.log(level, "actor ended device=%s cause=%s", self.info.id, error.message)
+            _log.log(level, "actor ended", extra=kv(device=self.info.id, cause=error.message))
             # What the actor published before it died is whole, and is still delivered.
             try:
                 in_flight.records(life.ring.read_until(life.ring.published_head))
             except ProtocolError as ex:
-                _log.error("ring unreadable device=%s cause=%s", self.info.id, ex.message)
+                _log.error("ring unreadable", extra=kv(device=self.info.id, cause=ex.message))
             in_flight.fail_all(error)
             life.close()
         self._owner.device_died(self.info.id, error)
@@ -323,9 +317,7 @@ class DeviceActor:
             case protocol.ActorFailed(error):
                 self._apply(self._lifecycle.failed(error, now))
             case protocol.Pong(sequence):
-                pong = self._pings.get(sequence)
-                if pong is not None and not pong.done():
-                    pong.set_result(None)
+                self._pings.answered(sequence)
             case _:
                 self._owner.model_notice(notice)
 

@@ -17,6 +17,7 @@ from typing import Protocol
 from cortex_core.errors import CortexError, Overloaded, QueueFull, error_from_info
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
+from cortex_core.logs import kv
 from neurond import protocol
 from neurond.ring_records import FinishRecord, decode_record
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
@@ -160,7 +161,7 @@ class InFlight:
             record = decode_record(data)
             request = self._by_stream.get(record.stream)
             if request is None:
-                _log.error("token record without a request stream=%d", record.stream)
+                _log.error("token record without a request", extra=kv(stream=record.stream))
                 continue
             index = record.stream - request.first_stream
             if isinstance(record, FinishRecord):

@@ -5,6 +5,7 @@ supervisor's loop. Nothing here decides anything.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader
 from cortex_core.ipc.ring import RingReader
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import BoundSocket, ZmqContext, bind_socket, check_served
+from cortex_core.logs import LEVELS
 from neurond.actor.launch import Launch, PassedFd, PhaseDeadlines
 from neurond.actor.main import STACK_DUMP_SIGNAL
 from neurond.protocol import (
@@ -95,6 +97,7 @@ class ActorLife:
                     backend=settings.backend,
                     deadlines=_deadlines(settings),
                     environment=_environment(threads),
+                    log_level=_log_level(),
                 )
             )
             self.child = ChildProcess(self._process)
@@ -144,6 +147,11 @@ def _bind(
     bound = bind_socket(context, zmq.DEALER, path, hwm_messages=hwm_messages)
     stack.callback(bound.close)
     return bound
+
+
+def _log_level() -> str:
+    level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
+    return level if level in LEVELS else "info"
 
 
 def _deadlines(settings: SupervisorSettings) -> PhaseDeadlines:

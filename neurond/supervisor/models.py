@@ -23,6 +23,7 @@ from cortex_core.errors import (
     error_from_info,
 )
 from cortex_core.ids import DeviceName, ModelId
+from cortex_core.logs import kv
 from cortex_core.neuron_api import DeviceState, LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.lifecycle import model as decisions
@@ -193,7 +194,7 @@ class Models:
         """Take what an actor says of a model."""
         model = self._models.get(notice.model_id)
         if model is None:
-            _log.error("notice of an unknown model model=%s", notice.model_id)
+            _log.error("notice of an unknown model", extra=kv(model=notice.model_id))
             return
         match notice:
             case protocol.ModelLoading(_, progress):
@@ -254,6 +255,8 @@ class Models:
                     assert_never(effect)
         if model.told_state != model.lifecycle.state:
             model.told_state = model.lifecycle.state
+            fields = kv(model=model.model_id, state=model.told_state, device=model.device)
+            _log.info("model changed", extra=fields)
             self._on_change()
 
     async def _fetch(self, model: LoadedModel) -> None:
@@ -267,7 +270,7 @@ class Models:
         except CortexError as ex:
             self._apply(model, model.lifecycle.load_failed(ex.info()))
         except Exception as ex:  # noqa: BLE001 - a defect here must not leave callers waiting
-            _log.exception("load failed model=%s", model.model_id)
+            _log.exception("load failed", extra=kv(model=model.model_id))
             error = InternalError(f"cannot load {model.model_id}: {type(ex).__name__}: {ex}")
             self._apply(model, model.lifecycle.load_failed(error.info()))
         else:
@@ -304,14 +307,14 @@ class Models:
         except Overloaded:
             self._devices.declare_hung(model.device, "it reads no commands")
         except CortexError as ex:
-            _log.warning("unload not sent model=%s cause=%s", model.model_id, ex.message)
+            _log.warning("unload not sent", extra=kv(model=model.model_id, cause=ex.message))
 
     def _settle(self, model: LoadedModel, error: ErrorInfo | None) -> None:
         model.progress = None
         model.deadline_s = None
         state = model.lifecycle.state
         if error is not None:
-            _log.warning("model not loaded model=%s cause=%s", model.model_id, error.message)
+            _log.warning("model not loaded", extra=kv(model=model.model_id, cause=error.message))
         failure = error_from_info(error) if error else None
         if failure is None and state != "ready":
             failure = ModelNotLoaded(f"cannot use {model.model_id}: it was unloaded")
