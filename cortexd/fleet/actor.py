@@ -27,6 +27,7 @@ from cortex_core.ipc.child import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import ZmqContext, bind_socket
+from cortex_core.logs import kv, set_up_logging
 from cortexd.admin.verbs import AdminVerbs
 from cortexd.child_env import ADMIN_SOCKET, ChildEnvironment
 from cortexd.config_files import Configuration, read_configuration
@@ -119,7 +120,7 @@ async def _start(
     workers.on_message(conductor.on_message)
     conductor.start()
     stack.push_async_callback(conductor.stop)
-    log.info("fleet actor runs nodes=%d", len(config.neurons))
+    log.info("fleet actor runs", extra=kv(nodes=len(config.neurons)))
 
 
 async def _serve_metrics(
@@ -149,11 +150,12 @@ def _timeouts(configuration: Configuration) -> ClientTimeouts:
 
 def main() -> int:
     """Run as a child of `cortex serve`; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
         environment = ChildEnvironment.from_environment()
         die_with_parent(environment.death_fd, environment.parent_pid)
-        uvloop.run(serve(environment, read_configuration(environment.config)))
+        configuration = read_configuration(environment.config)
+        set_up_logging(configuration.cortex.gateway.log_level)
+        uvloop.run(serve(environment, configuration))
     except CortexError as ex:
         sys.stderr.write(f"fleet actor: {ex.message}\n")
         return CONFIG_STATUS

@@ -23,6 +23,7 @@ from cortex_core.ids import ModelId, ReplicaId, RequestId
 from cortex_core.ipc.counters import CounterRow, CounterTable
 from cortex_core.ipc.fence import Fence
 from cortex_core.ipc.snapshot import SnapshotReader
+from cortex_core.logs import kv
 from cortexd.fleet.decisions import RouteRequest, RouteTo
 from cortexd.fleet.index import FleetIndex
 from cortexd.fleet.layout import started_column
@@ -235,7 +236,8 @@ class FleetClient:
         try:
             self._link.send(message)
         except CortexError as ex:
-            log.warning("fleet actor not told message=%s cause=%s", type(message).__name__, ex)
+            told = type(message).__name__
+            log.warning("fleet actor not told", extra=kv(message=told, cause=ex.message))
 
 
 class _Waiting:

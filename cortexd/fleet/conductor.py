@@ -13,6 +13,7 @@ from typing import Protocol, assert_never
 
 from cortex_core.errors import CortexError, NodeUnavailable, Overloaded
 from cortex_core.ids import NodeName, ReplicaId
+from cortex_core.logs import kv
 from cortex_core.neuron_api import LoadRequest
 from cortexd.config import FleetConfig
 from cortexd.fleet.board import FleetBoard
@@ -112,7 +113,8 @@ class Conductor:
             case GrantTaken():
                 effects = self.dispatcher.taken(Ticket(origin, message.request_id), now)
             case ReportFailure():
-                log.warning("replica failed replica=%s %s", message.replica_id, message.error)
+                cause = message.error.message
+                log.warning("replica failed", extra=kv(replica=message.replica_id, cause=cause))
                 effects = self.dispatcher.report_failure(message.replica_id, now)
             case _:
                 assert_never(message)
@@ -221,7 +223,7 @@ class Conductor:
                 case _:
                     assert_never(effect)
         for origin in gone:
-            log.warning("worker is gone origin=%s", origin.decode(errors="replace"))
+            log.warning("worker is gone", extra=kv(worker=origin.decode(errors="replace")))
             self._carry_out(self.dispatcher.origin_gone(origin, self._clock()))
         self._changed.set()
         if len(self.dispatcher.queues):
@@ -239,7 +241,7 @@ class Conductor:
             return False
         except Overloaded as ex:
             # The worker does not read; what it misses it asks for again.
-            log.warning("message dropped: %s", ex.message)
+            log.warning("message to worker dropped", extra=kv(cause=ex.message))
         return True
 
     def _poll_interval_s(self, node: NodeName) -> float:

@@ -14,6 +14,7 @@ import msgspec
 
 from cortex_core.errors import Conflict, CortexError, InternalError, ModelNotLoaded
 from cortex_core.ids import ModelId, ReplicaId
+from cortex_core.logs import kv
 from cortex_core.neuron_api import LoadRequest, LoadResponse, UnloadRequest, UnloadResponse
 from cortexd.fleet.effects import StartLoad, StartUnload
 from cortexd.fleet.events import LoadDone, LoadFailed, Unloaded, UnloadFailed
@@ -81,16 +82,18 @@ class LoadRunner:
 
     async def _load(self, order: StartLoad) -> Outcome:
         model_id, node = order.model_id, order.load.node
-        log.info("load begins model=%s node=%s evict=%s", model_id, node, order.load.evict)
+        log.info(
+            "load begins", extra=kv(model=model_id, node=node, evict=",".join(order.load.evict))
+        )
         outcome: LoadDone | LoadFailed
         try:
             answer = await self._make_room_and_load(order)
         except Exception as ex:  # noqa: BLE001 - a load that is not reported blocks its model
             error = _as_error(ex, f"load {model_id}")
-            log.warning("load failed model=%s node=%s cause=%s", model_id, node, error)
+            log.warning("load failed", extra=kv(model=model_id, node=node, cause=error.message))
             outcome = LoadFailed(model_id, node, error)
         else:
-            log.info("load done model=%s node=%s", model_id, node)
+            log.info("load done", extra=kv(model=model_id, node=node))
             outcome = LoadDone(model_id, node, answer.model, answer.state_version)
         self._report(outcome)
         return outcome
@@ -112,7 +115,7 @@ class LoadRunner:
             version = await self._evict(order.replica_id, version, force=order.force)
         except Exception as ex:  # noqa: BLE001 - a replica that is not reported stays unusable
             error = _as_error(ex, f"unload {order.replica_id}")
-            log.warning("unload failed replica=%s cause=%s", order.replica_id, error)
+            log.warning("unload failed", extra=kv(replica=order.replica_id, cause=error.message))
             outcome = UnloadFailed(order.replica_id, error)
             self._report(outcome)
         else:
@@ -134,7 +137,7 @@ class LoadRunner:
         except ModelNotLoaded:
             self._report(Unloaded(name, current))
             raise Conflict(f"cannot unload {name}: the node has unloaded it already") from None
-        log.info("unload done replica=%s", name)
+        log.info("unload done", extra=kv(replica=name))
         self._report(Unloaded(name, answer.state_version))
         return answer.state_version
 

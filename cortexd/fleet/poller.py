@@ -11,6 +11,7 @@ from typing import Protocol
 
 from cortex_core.errors import CortexError, InternalError, Timeout
 from cortex_core.ids import NodeName
+from cortex_core.logs import kv
 from cortex_core.neuron_api import Discovery, Health, ModelsResponse
 from cortexd.fleet.events import NodeFailed, NodePolled
 
@@ -87,7 +88,7 @@ class Poller:
         except CortexError as ex:
             return NodeFailed(node, ex)
         except Exception as ex:
-            log.exception("poll failed node=%s", node)
+            log.exception("poll failed", extra=kv(node=node))
             return NodeFailed(node, InternalError(f"cannot poll {node}: {ex}"))
         version = models.state_version
         listed = tuple(models.models)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
+
 from cortex_core.errors import NodeUnavailable
 from cortex_core.ids import BootId, DeviceName, ModelId, NodeName, ReplicaId
 from cortex_core.neuron_api import DeviceInfo, Discovery, Health, NodeModel
@@ -311,7 +313,9 @@ class FleetState:
         for load in self.loads.values():
             if load.load.node == node.name:
                 load.free_at_start = dict(node.free_mb)
-        node.models.pop(held.id, None)
+        node.models[held.id] = msgspec.structs.replace(
+            held, status="unloaded", devices=[], vram_used_mb=0, loading=None
+        )
         self._forget(replica)
 
     def _mark_leaving(self, name: ReplicaId, *, leaving: bool) -> None:
