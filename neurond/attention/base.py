@@ -83,10 +83,6 @@ class AttentionBackend(Protocol):
         """A page's tokens are a multiple of this."""
         ...
 
-    def check(self, dtype: torch.dtype, key_dim: int, value_dim: int) -> str | None:
-        """Return why such K/V cannot be served, or None where they can."""
-        ...
-
     def plan(self, batch: AttentionBatch) -> AttentionPlan:
         """Prepare one step without waiting for the device."""
         ...

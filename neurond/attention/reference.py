@@ -21,11 +21,6 @@ class ReferenceBackend:
     name = "torch-reference"
     page_multiple_tokens = 1
 
-    def check(self, dtype: torch.dtype, key_dim: int, value_dim: int) -> str | None:
-        """Return None: everything can be served."""
-        del dtype, key_dim, value_dim
-        return None
-
     def plan(self, batch: AttentionBatch) -> "ReferencePlan":
         """Prepare the gathers of one step."""
         return ReferencePlan(batch)

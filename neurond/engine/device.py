@@ -77,7 +77,7 @@ class CpuDevice:
 
     def upload(self, column: array[int]) -> torch.Tensor:
         """Return a copy: `column` may be reused."""
-        return torch.frombuffer(column, dtype=torch.int32).clone()
+        return _tensor(column).clone()
 
     def synchronize(self) -> None:
         """Do nothing: torch's CPU operations are done when they return."""
@@ -110,7 +110,7 @@ class CudaDevice:
 
     def upload(self, column: array[int]) -> torch.Tensor:
         """Copy through pinned memory, so that the copy does not wait for the device."""
-        pinned = torch.frombuffer(column, dtype=torch.int32).pin_memory()
+        pinned = _tensor(column).pin_memory()
         return pinned.to(self.torch_device, non_blocking=True)
 
     def synchronize(self) -> None:
@@ -146,3 +146,10 @@ def _cgroup_limit_bytes() -> int | None:
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
+
+
+def _tensor(column: array[int]) -> torch.Tensor:
+    """Return a view of `column`; torch refuses to make one of nothing."""
+    return (
+        torch.frombuffer(column, dtype=torch.int32) if column else torch.empty(0, dtype=torch.int32)
+    )

@@ -22,6 +22,7 @@ WITHOUT_EFFECT = frozenset(
         "dropout",
         "output_attentions",
         "output_hidden_states",
+        "output_router_logits",
         "position_embeddings",
         "position_ids",
         "return_dict",

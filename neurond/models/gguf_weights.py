@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
 from cortex_core.errors import ModelLoadFailed
-from neurond.models.gguf_file import GgufFile, GgufTensor, read_gguf
 from neurond.models.weights import LazyTensor, LoadProgress
+from neurond.sources.gguf import GgufHeader, TensorEntry, read_header, tensor_bytes
 
 PIECE_BLOCKS = 4096
 """Quantisation blocks that are dequantised at once: 128 thousand values stay in a core's cache."""
@@ -32,7 +32,7 @@ _PARAMETER = re.compile(r"(?P<name>.*?)(?P<suffix>\.weight|\.bias)?")
 class _Source:
     """A tensor of the file, and the name under which the processor knows it."""
 
-    tensor: GgufTensor
+    tensor: TensorEntry
     key: str
 
 
@@ -44,46 +44,53 @@ def gguf_state_dict(
     Raises:
         ModelLoadFailed: the file cannot be read, or is of another architecture.
     """
-    file = read_gguf(path)
-    kind: type[TensorProcessor] = TENSOR_PROCESSORS.get(file.architecture, TensorProcessor)
+    header = read_header(path)
+    architecture = str(header.metadata.get("general.architecture"))
+    kind: type[TensorProcessor] = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     processor = kind(config=model.config.to_dict())
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    sources = _find_sources(file, model.state_dict(), model.config.num_hidden_layers, processor)
-    used = {source.tensor.name: source.tensor for found in sources.values() for source in found}
-    progress = LoadProgress(sum(tensor.size_bytes for tensor in used.values()), on_progress)
+    names = _name_map(path, architecture, model.config.num_hidden_layers)
+    data = np.memmap(path, dtype=np.uint8, mode="r")[header.data_start :]
+    sources = _find_sources(header, model.state_dict(), names, processor)
+    used = {source.tensor for found in sources.values() for source in found}
+    progress = LoadProgress(sum(tensor_bytes(tensor) for tensor in used), on_progress)
 
     def lazy(name: str, found: list[_Source]) -> LazyTensor:
-        size_bytes = sum(source.tensor.size_bytes for source in found)
+        size_bytes = sum(tensor_bytes(source.tensor) for source in found)
         return LazyTensor(lambda: _read(data, processor, name, found), size_bytes, progress)
 
     return {name: lazy(name, found) for name, found in sources.items()}
 
 
-def dequantize(data: NDArray[np.uint8], tensor: GgufTensor) -> NDArray[np.float32]:
-    """Return the values of `tensor` in the file `data`.
+def dequantize(data: NDArray[np.uint8], tensor: TensorEntry) -> NDArray[np.float32]:
+    """Return the values of `tensor`, in torch's order of dimensions.
+
+    Args:
+        data: all tensor data of the file.
 
     Raises:
         ModelLoadFailed: nothing here knows its quantisation.
     """
-    raw = data[tensor.offset_bytes : tensor.offset_bytes + tensor.size_bytes]
-    if tensor.kind is gguf.GGMLQuantizationType.F32:
-        return raw.view(np.float32).reshape(tensor.shape)
-    if tensor.kind is gguf.GGMLQuantizationType.F16:
-        return raw.view(np.float16).astype(np.float32).reshape(tensor.shape)
-    codec = getattr(quants, tensor.kind.name, None)
+    raw = data[tensor.offset : tensor.offset + tensor_bytes(tensor)]
+    shape = tuple(reversed(tensor.shape))
+    kind = gguf.GGMLQuantizationType(tensor.ggml_type)
+    if kind is gguf.GGMLQuantizationType.F32:
+        return raw.view(np.float32).reshape(shape)
+    if kind is gguf.GGMLQuantizationType.F16:
+        return raw.view(np.float16).astype(np.float32).reshape(shape)
+    codec = getattr(quants, kind.name, None)
     if codec is None:
         raise ModelLoadFailed(
-            f"cannot read tensor {tensor.name!r}: values of type {tensor.kind.name} are not "
-            "supported; use a model in another quantisation such as Q4_K_M or Q8_0"
+            f"cannot read tensor {tensor.name!r}: values of type {kind.name} are not supported; "
+            "use a model in another quantisation such as Q4_K_M or Q8_0"
         )
     codec.init_grid()
-    block_values, block_bytes = gguf.GGML_QUANT_SIZES[tensor.kind]
+    block_values, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     blocks = raw.reshape(-1, block_bytes)
     values = np.empty((len(blocks), block_values), np.float32)
     for start in range(0, len(blocks), PIECE_BLOCKS):
         piece = slice(start, start + PIECE_BLOCKS)
         values[piece] = codec.dequantize_blocks(blocks[piece])
-    return values.reshape(tensor.shape)
+    return values.reshape(shape)
 
 
 def _read(
@@ -109,11 +116,13 @@ def _read(
 
 
 def _find_sources(
-    file: GgufFile, parameters: Iterable[str], num_layers: int, processor: TensorProcessor
+    header: GgufHeader,
+    parameters: Iterable[str],
+    names: gguf.TensorNameMap,
+    processor: TensorProcessor,
 ) -> dict[str, list[_Source]]:
     """Return the file's tensors for each parameter that it has any for."""
-    names = _name_map(file, num_layers)
-    tensors = {tensor.name: tensor for tensor in file.tensors}
+    tensors = {tensor.name: tensor for tensor in header.tensors}
     found: dict[str, list[_Source]] = {}
     for parameter in parameters:
         sources = [
@@ -141,10 +150,8 @@ def _gguf_names(names: gguf.TensorNameMap, processor: TensorProcessor, parameter
     return [*dict.fromkeys(candidates), *fallback]
 
 
-def _name_map(file: GgufFile, num_layers: int) -> gguf.TensorNameMap:
-    for architecture, name in gguf.MODEL_ARCH_NAMES.items():
-        if name == file.architecture:
-            return gguf.get_tensor_name_map(architecture, num_layers)
-    raise ModelLoadFailed(
-        f"cannot read {file.path}: its architecture {file.architecture!r} is unknown"
-    )
+def _name_map(path: Path, architecture: str, num_layers: int) -> gguf.TensorNameMap:
+    for known, name in gguf.MODEL_ARCH_NAMES.items():
+        if name == architecture:
+            return gguf.get_tensor_name_map(known, num_layers)
+    raise ModelLoadFailed(f"cannot read {path}: its architecture {architecture!r} is unknown")

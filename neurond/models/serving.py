@@ -1,10 +1,12 @@
 """From a loaded model to an engine: sizes of the KV cache, choice of backend, wiring."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cortex_core.errors import ModelLoadFailed, OutOfMemory
+from cortex_core.errors import OutOfMemory
 from neurond.attention.base import AttentionBackend
+from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
 from neurond.attention.selection import BackendName, choose_backend
 from neurond.engine.config import SchedulerConfig
@@ -13,6 +15,8 @@ from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache, LayerShape, kv_block_bytes
 from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel
+
+log = logging.getLogger(__name__)
 
 STEP_TOKENS = 512
 """Query tokens in one step, at least: what a prompt may hold up those who decode."""
@@ -29,9 +33,13 @@ class KvSizes:
     size_bytes: int
 
 
-def preferred_backend(device: Device, dtype: str) -> BackendName:
-    """Return the backend that serves models of `dtype` on `device`."""
-    return choose_backend(device.compute_capability, dtype)
+def preferred_backend(
+    device: Device, dtype: str, head_dims: Iterable[tuple[int, int]] = ()
+) -> BackendName:
+    """Return the backend that serves models of `dtype` and such heads on `device`."""
+    capability = device.compute_capability
+    has_flash2 = capability is not None and _has_flash2()
+    return choose_backend(capability, dtype, head_dims, has_flash2=has_flash2)
 
 
 def kv_sizes(
@@ -84,7 +92,6 @@ class Serving:
 
         Raises:
             OutOfMemory: it does not fit what is given, or what the device has.
-            ModelLoadFailed: no attention backend here can serve the model.
         """
         backend = _backend(loaded)
         multiple = backend.page_multiple_tokens
@@ -149,13 +156,18 @@ def build_engine(
 
 
 def _backend(loaded: LoadedModel) -> AttentionBackend:
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    backend = ReferenceBackend()
-    assert backend.name == preferred_backend(loaded.device, dtype)
-    for layer in loaded.layers:
-        reason = backend.check(loaded.dtype, layer.shape.key_dim, layer.shape.value_dim)
-        if reason is not None:
-            raise ModelLoadFailed(
-                f"cannot serve {loaded.manifest.architecture} with {backend.name}: {reason}"
-            )
-    return backend
+    name = preferred_backend(
+        loaded.device,
+        str(loaded.dtype).removeprefix("torch."),
+        [(layer.shape.key_dim, layer.shape.value_dim) for layer in loaded.layers],
+    )
+    return load_flash2() if name == "flash-attn-2" else ReferenceBackend()
+
+
+def _has_flash2() -> bool:
+    try:
+        load_flash2()
+    except ImportError as ex:
+        log.warning("serving without flash-attn reason=%r", str(ex))
+        return False
+    return True

@@ -1,0 +1,170 @@
+"""Paged attention by flash-attn 2, for CUDA devices from compute capability 8.0 on.
+
+A step of decodes alone goes through `flash_attn_with_kvcache`, any other through
+`flash_attn_varlen_func`, which takes decodes and prefills at once. K/V are in the pages already,
+so both get block tables and lengths that include the step's own tokens. Both are asked for one
+split of the keys: with more, a token's bits would depend on how many others share the step.
+
+flash-attn has no sinks. A sink only adds `exp(sink)` to the denominator of the softmax, so the
+output without it, times `sigmoid(lse - sink)`, is the output with it.
+
+Versions: 2.8.3.post2. Later ones read the largest length back from the device on every paged
+decode, which stalls the step.
+"""
+
+import importlib
+from typing import Any, Protocol, cast
+
+import torch
+from torch.nn.functional import pad
+
+from neurond.attention.base import AttentionBatch, AttentionParams
+
+PAGE_MULTIPLE_TOKENS = 256
+
+Window = tuple[int, int]
+UNLIMITED: Window = (-1, -1)
+
+
+class VarlenAttention(Protocol):
+    """`flash_attn.flash_attn_varlen_func`, as far as it is used here."""
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_seqlens_q: torch.Tensor,
+        cu_seqlens_k: torch.Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        *,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: Window = UNLIMITED,
+        softcap: float = 0.0,
+        return_attn_probs: bool = False,
+        block_table: torch.Tensor | None = None,
+    ) -> Any: ...
+
+
+class KvCacheAttention(Protocol):
+    """`flash_attn.flash_attn_with_kvcache`, as far as it is used here."""
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k_cache: torch.Tensor,
+        v_cache: torch.Tensor,
+        *,
+        cache_seqlens: torch.Tensor | None = None,
+        block_table: torch.Tensor | None = None,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: Window = UNLIMITED,
+        softcap: float = 0.0,
+        num_splits: int = 0,
+        return_softmax_lse: bool = False,
+    ) -> Any: ...
+
+
+class Flash2Backend:
+    """flash-attn 2 over pages of a multiple of 256 tokens."""
+
+    name = "flash-attn-2"
+    page_multiple_tokens = PAGE_MULTIPLE_TOKENS
+
+    def __init__(self, varlen: VarlenAttention, with_kvcache: KvCacheAttention) -> None:
+        self._varlen = varlen
+        self._with_kvcache = with_kvcache
+
+    def plan(self, batch: AttentionBatch) -> "_DecodePlan | _MixedPlan":
+        """Choose the function for one step."""
+        if batch.num_decodes == len(batch.query_lens):
+            return _DecodePlan(batch, self._with_kvcache)
+        return _MixedPlan(batch, self._varlen)
+
+
+def load_flash2() -> Flash2Backend:
+    """Import flash-attn.
+
+    Raises:
+        ImportError: it is not installed, or not for this torch.
+    """
+    module = importlib.import_module("flash_attn")
+    return Flash2Backend(
+        cast("VarlenAttention", module.flash_attn_varlen_func),
+        cast("KvCacheAttention", module.flash_attn_with_kvcache),
+    )
+
+
+class _DecodePlan:
+    def __init__(self, batch: AttentionBatch, attention: KvCacheAttention) -> None:
+        self._batch = batch
+        self._attention = attention
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key_pages: torch.Tensor,
+        value_pages: torch.Tensor,
+        params: AttentionParams,
+    ) -> torch.Tensor:
+        out, lse = self._attention(
+            query.unsqueeze(1),  # [B, 1, num_heads, head_dim]
+            key_pages,
+            value_pages,
+            cache_seqlens=self._batch.seq_lens_k,
+            block_table=self._batch.block_tables,
+            softmax_scale=params.scale,
+            causal=True,
+            window_size=_window(params),
+            softcap=params.softcap or 0.0,
+            num_splits=1,
+            return_softmax_lse=True,
+        )
+        return _with_sinks(out.squeeze(1), lse.squeeze(2), params)
+
+
+class _MixedPlan:
+    def __init__(self, batch: AttentionBatch, attention: VarlenAttention) -> None:
+        self._batch = batch
+        self._attention = attention
+        self._cu_seqlens_k = pad(batch.seq_lens_k.cumsum(0, dtype=torch.int32), (1, 0))
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key_pages: torch.Tensor,
+        value_pages: torch.Tensor,
+        params: AttentionParams,
+    ) -> torch.Tensor:
+        out, lse, _ = self._attention(
+            query,
+            key_pages,
+            value_pages,
+            self._batch.cu_seqlens_q,
+            self._cu_seqlens_k,
+            self._batch.max_seqlen_q,
+            self._batch.max_seqlen_k,
+            softmax_scale=params.scale,
+            causal=True,
+            window_size=_window(params),
+            softcap=params.softcap or 0.0,
+            return_attn_probs=True,
+            block_table=self._batch.block_tables,
+        )
+        return _with_sinks(out, lse.transpose(0, 1), params)
+
+
+def _window(params: AttentionParams) -> Window:
+    """flash-attn counts the keys before the query's own."""
+    return UNLIMITED if params.window is None else (params.window - 1, 0)
+
+
+def _with_sinks(out: torch.Tensor, lse: torch.Tensor, params: AttentionParams) -> torch.Tensor:
+    """Rescale `out` [T, num_heads, dim] by `lse` [T, num_heads] where there are sinks."""
+    if params.sinks is None:
+        return out
+    share = torch.sigmoid(lse - params.sinks.float())
+    return (out.float() * share.unsqueeze(-1)).to(out.dtype)

@@ -1,0 +1,105 @@
+"""Engines over real runners, of any size, and running requests on them to the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from cortex_core.canonical import SamplingParams
+from neurond.attention.reference import ReferenceBackend
+from neurond.engine.batch import SampledToken
+from neurond.engine.config import SchedulerConfig
+from neurond.engine.engine import Engine, EngineRequest
+from neurond.engine.kv_cache import KvCache
+from neurond.engine.runner import ModelRunner
+from neurond.models.loader import LoadedModel
+
+GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
+
+
+@dataclass
+class EngineUnderTest:
+    """An engine with a counter for streams, and what it said."""
+
+    engine: Engine
+    streams: count = field(default_factory=count)
+    cached_tokens: list[int] = field(default_factory=list)
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: SamplingParams = GREEDY,
+        *,
+        seed: int = 7,
+        replayed: Sequence[int] = (),
+    ) -> int:
+        """Queue one choice; return its stream."""
+        stream = next(self.streams)
+        self.engine.add(
+            EngineRequest(
+                request_id=f"request-{stream}",
+                first_stream=stream,
+                prompt_token_ids=[*prompt, *replayed],
+                num_replayed_tokens=len(replayed),
+                sampling=sampling,
+                max_tokens=max_tokens,
+                seed=seed,
+            )
+        )
+        return stream
+
+    def finish(self) -> dict[int, list[SampledToken]]:
+        """Step until nothing is left to do; return the tokens of each stream."""
+        tokens: dict[int, list[SampledToken]] = {}
+        while self.engine.has_work():
+            output = self.engine.step()
+            assert not output.failed, output.failed
+            self.cached_tokens += [cached for _, cached in output.admitted]
+            for stream, token, _ in output.tokens:
+                tokens.setdefault(stream, []).append(token)
+        self.engine.check()
+        return tokens
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: SamplingParams = GREEDY,
+        *,
+        seed: int = 7,
+        replayed: Sequence[int] = (),
+    ) -> list[int]:
+        """Run one choice alone; return its token ids."""
+        stream = self.submit(prompt, max_tokens, sampling, seed=seed, replayed=replayed)
+        return ids(self.finish()[stream])
+
+
+def ids(tokens: Sequence[SampledToken]) -> list[int]:
+    return [token.token_id for token in tokens]
+
+
+def make_engine(
+    loaded: LoadedModel,
+    *,
+    num_blocks: int = 256,
+    block_tokens: int = 8,
+    max_sequences: int = 8,
+    step_tokens: int = 512,
+) -> EngineUnderTest:
+    """Return an engine over `loaded` with a KV cache of its own."""
+    cache = KvCache(
+        [layer.shape for layer in loaded.layers],
+        num_blocks=num_blocks,
+        block_tokens=block_tokens,
+        dtype=loaded.dtype,
+        device=loaded.device.torch_device,
+    )
+    runner = ModelRunner(loaded.model, loaded.device, ReferenceBackend(), cache)
+    config = SchedulerConfig(
+        num_blocks=num_blocks,
+        context_tokens=512,
+        block_tokens=block_tokens,
+        max_sequences=max_sequences,
+        step_tokens=step_tokens,
+    )
+    return EngineUnderTest(Engine(runner, config))

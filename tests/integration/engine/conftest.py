@@ -1,0 +1,58 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from neurond.engine.device import CpuDevice, open_device
+from neurond.models.loader import LoadedModel, load_model
+from tests.fakes.prepared_models import prepare_model
+from tests.fakes.tiny_models import make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def cpu() -> CpuDevice:
+    """The CPU, with one thread: the tests' models are small."""
+    transformers_logging.disable_progress_bar()
+    device = open_device("cpu", 1, None)
+    assert isinstance(device, CpuDevice)
+    return device
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model as transformers runs it, and the same one loaded from its files."""
+
+    reference: PreTrainedModel
+    loaded: LoadedModel
+
+    def generate(self, prompt: list[int], max_tokens: int) -> list[int]:
+        """Return what transformers' greedy search says, to the full length."""
+        with torch.inference_mode():
+            tokens = self.reference.generate(
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                min_new_tokens=max_tokens,
+            )
+        return tokens[0, len(prompt) :].tolist()
+
+
+@pytest.fixture(scope="session")
+def tiny(cpu, tmp_path_factory) -> Callable[[str], Pair]:
+    """Tiny models by name, each made once."""
+    pairs: dict[str, Pair] = {}
+
+    def pair(name: str) -> Pair:
+        if name not in pairs:
+            reference = make_tiny_model(name)
+            folder = tmp_path_factory.mktemp("models") / name
+            manifest = prepare_model(reference, folder)
+            loaded = load_model(folder, manifest, "float32", cpu, lambda progress: None)
+            pairs[name] = Pair(reference, loaded)
+        return pairs[name]
+
+    return pair

@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from neurond.attention.base import AttentionParams
+from neurond.attention.flash2 import Flash2Backend
+from neurond.attention.reference import ReferenceBackend
+from neurond.engine.kv_cache import LayerShape
+from tests.fakes import flash_attn_checked
+from tests.fakes.attention_cases import attend_slowly, make_case
+
+SHAPE = LayerShape(num_kv_heads=2, key_dim=16, value_dim=16)
+SCALE = 0.3
+
+STEPS = {
+    "one decode": [(1, 1)],
+    "decodes": [(1, 5), (1, 8), (1, 1), (1, 31), (1, 16)],
+    "prefill": [(9, 9)],
+    "later chunk": [(5, 14)],
+    "mixed": [(1, 3), (1, 29), (2, 2), (7, 19), (12, 12)],
+}
+KINDS = {
+    "plain": AttentionParams(SCALE),
+    "window": AttentionParams(SCALE, window=6),
+    "window of one": AttentionParams(SCALE, window=1),
+    "softcap": AttentionParams(SCALE, softcap=1.5),
+    "sinks": AttentionParams(SCALE, sinks=torch.linspace(-2, 3, 6)),
+    "all": AttentionParams(SCALE, window=6, softcap=1.5, sinks=torch.linspace(-2, 3, 6)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", STEPS)
+def test_reference_keeps_the_contract(step, kind):
+    case = make_case(STEPS[step], shape=SHAPE)
+    plan = ReferenceBackend().plan(case.batch)
+    out = plan.attend(case.query, *case.pages, KINDS[kind])
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "all"])
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_reference_takes_any_heads_and_value_size(num_heads, kind):
+    params = KINDS[kind]
+    if params.sinks is not None:
+        params = AttentionParams(SCALE, 6, 1.5, torch.linspace(-1, 1, num_heads))
+    shape = LayerShape(num_kv_heads=1, key_dim=12, value_dim=7)
+    case = make_case(STEPS["mixed"], shape=shape, num_heads=num_heads)
+    out = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, params)
+    torch.testing.assert_close(out.double(), attend_slowly(case, params), atol=1e-5, rtol=1e-5)
+
+
+def test_one_plan_serves_layers_with_different_windows():
+    case = make_case(STEPS["mixed"], shape=SHAPE)
+    plan = ReferenceBackend().plan(case.batch)
+    for kind in ("window", "plain", "window of one", "window"):
+        out = plan.attend(case.query, *case.pages, KINDS[kind])
+        torch.testing.assert_close(
+            out.double(), attend_slowly(case, KINDS[kind]), atol=1e-5, rtol=1e-5
+        )
+
+
+def test_what_is_not_seen_does_not_matter():
+    case = make_case(STEPS["mixed"], shape=SHAPE)
+    plan = ReferenceBackend().plan(case.batch)
+    before = plan.attend(case.query, *case.pages, KINDS["plain"])
+    keys, values = case.pages
+    for pages in (keys, values):
+        for table, kv_len in zip(case.batch.block_tables, case.batch.kv_lens, strict=True):
+            last = table[(kv_len - 1) // case.batch.block_tokens]
+            pages[last, (kv_len - 1) % case.batch.block_tokens + 1 :] = 1e4
+    after = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, KINDS["plain"])
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", STEPS)
+def test_flash2_keeps_the_contract(step, kind):
+    case = make_case(STEPS[step], shape=SHAPE, block_tokens=256, dtype=torch.bfloat16)
+    backend = Flash2Backend(
+        flash_attn_checked.flash_attn_varlen_func, flash_attn_checked.flash_attn_with_kvcache
+    )
+    assert case.batch.block_tokens % backend.page_multiple_tokens == 0
+    out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+def test_flash2_spans_several_pages():
+    case = make_case(
+        [(1, 300), (1, 600), (40, 290)], shape=SHAPE, block_tokens=256, dtype=torch.bfloat16
+    )
+    backend = Flash2Backend(
+        flash_attn_checked.flash_attn_varlen_func, flash_attn_checked.flash_attn_with_kvcache
+    )
+    expected = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, KINDS["all"])
+    out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS["all"])
+    torch.testing.assert_close(out, expected, atol=2e-2, rtol=2e-2)

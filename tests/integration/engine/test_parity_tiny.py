@@ -1,0 +1,97 @@
+import random
+
+import pytest
+
+from cortex_core.canonical import SamplingParams
+from tests.fakes.engine_runs import GREEDY, ids, make_engine
+from tests.fakes.tiny_models import TINY_CONFIGS, VOCAB_SIZE
+
+ALL = pytest.mark.parametrize("name", TINY_CONFIGS)
+MAX_TOKENS = 16
+SAMPLED = SamplingParams(temperature=1.3, top_p=0.95, top_k=100, min_p=0.001, ignore_eos=True)
+
+
+def prompt_of(length: int, seed: int) -> list[int]:
+    return random.Random(seed).choices(range(VOCAB_SIZE), k=length)
+
+
+PROMPTS = [prompt_of(length, seed) for seed, length in enumerate((23, 1, 9, 40, 16, 31))]
+
+
+@ALL
+def test_one_request_is_what_transformers_generates(tiny, name):
+    pair = tiny(name)
+    out = make_engine(pair.loaded).generate(PROMPTS[0], MAX_TOKENS)
+    assert out == pair.generate(PROMPTS[0], MAX_TOKENS)
+
+
+@ALL
+def test_requests_do_not_touch_each_other(tiny, name):
+    pair = tiny(name)
+    engine = make_engine(pair.loaded)
+    streams = [engine.submit(prompt, MAX_TOKENS) for prompt in PROMPTS]
+    tokens = engine.finish()
+    for stream, prompt in zip(streams, PROMPTS, strict=True):
+        assert ids(tokens[stream]) == pair.generate(prompt, MAX_TOKENS)
+
+
+@ALL
+def test_prompts_in_chunks_between_decodes(tiny, name):
+    pair = tiny(name)
+    engine = make_engine(pair.loaded, max_sequences=6, step_tokens=7)
+    streams = [engine.submit(prompt, MAX_TOKENS) for prompt in PROMPTS]
+    tokens = engine.finish()
+    for stream, prompt in zip(streams, PROMPTS, strict=True):
+        assert ids(tokens[stream]) == pair.generate(prompt, MAX_TOKENS)
+
+
+@ALL
+def test_a_cached_prefix_changes_nothing(tiny, name):
+    pair = tiny(name)
+    engine = make_engine(pair.loaded)
+    shared = PROMPTS[3]
+    longer = shared + prompt_of(5, 99)
+    first = engine.generate(shared, MAX_TOKENS)
+    again = engine.generate(shared, MAX_TOKENS)
+    other = engine.generate(longer, MAX_TOKENS)
+    assert engine.cached_tokens[0] == 0
+    assert all(cached >= 32 for cached in engine.cached_tokens[1:])
+    assert first == again == pair.generate(shared, MAX_TOKENS)
+    assert other == pair.generate(longer, MAX_TOKENS)
+
+
+@ALL
+def test_preemption_changes_nothing(tiny, name):
+    pair = tiny(name)
+    prompts = PROMPTS[2:5]
+    engine = make_engine(pair.loaded, num_blocks=17, block_tokens=4, max_sequences=3)
+    streams = [engine.submit(prompt, 24) for prompt in prompts]
+    tokens = engine.finish()
+    assert engine.engine.scheduler.num_preemptions > 0
+    for stream, prompt in zip(streams, prompts, strict=True):
+        assert ids(tokens[stream]) == pair.generate(prompt, 24)
+
+
+@ALL
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_replayed_output_goes_on_as_if_uninterrupted(tiny, name, sampling):
+    loaded = tiny(name).loaded
+    whole = make_engine(loaded).generate(PROMPTS[0], MAX_TOKENS, sampling)
+    for done in (1, 7, MAX_TOKENS - 1):
+        rest = make_engine(loaded).generate(
+            PROMPTS[0], MAX_TOKENS - done, sampling, replayed=whole[:done]
+        )
+        assert whole[:done] + rest == whole
+
+
+@ALL
+def test_a_seed_gives_the_same_tokens_at_any_load(tiny, name):
+    loaded = tiny(name).loaded
+    alone = make_engine(loaded).generate(PROMPTS[0], MAX_TOKENS, SAMPLED, seed=11)
+    crowd = make_engine(loaded, max_sequences=6, step_tokens=9)
+    for seed, prompt in enumerate(PROMPTS[1:]):
+        crowd.submit(prompt, MAX_TOKENS, SAMPLED, seed=seed)
+    stream = crowd.submit(PROMPTS[0], MAX_TOKENS, SAMPLED, seed=11)
+    assert ids(crowd.finish()[stream]) == alone
+    other = make_engine(loaded).generate(PROMPTS[0], MAX_TOKENS, SAMPLED, seed=12)
+    assert other != alone
