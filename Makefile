@@ -46,7 +46,7 @@ imports: setup
 	$(BIN)/lint-imports
 
 test-unit: setup
-	$(BIN)/pytest tests/unit $(PYTEST_FLAGS)
+	$(BIN)/pytest tests/unit -n auto $(PYTEST_FLAGS)
 
 bench: setup  ## Measure engine and gateway on this machine (see docs/benchmarks.md)
 	$(BIN)/pytest bench --benchmark-only -p no:randomly $(PYTEST_FLAGS)
