@@ -123,9 +123,17 @@ class Conductor:
     def submit(self, event: FleetEvent) -> None:
         """Take an event in, from the poller or from an operator."""
         now = self._look()
-        if isinstance(event, NodePolled | NodeFailed):
-            self._unheard.discard(event.node)
+        if not isinstance(event, NodePolled | NodeFailed):
+            self._carry_out(self.dispatcher.apply(event, now))
+            return
+        node = self.dispatcher.state.nodes[event.node]
+        first, was_healthy = node.name in self._unheard, node.healthy
+        self._unheard.discard(event.node)
         self._carry_out(self.dispatcher.apply(event, now))
+        if node.healthy and not was_healthy:
+            log.info("node is up", extra=kv(node=node.name, endpoint=node.endpoint))
+        elif not node.healthy and (was_healthy or first):
+            log.warning("node is down", extra=kv(node=node.name, cause=node.error))
 
     def ask(
         self,
@@ -245,7 +253,7 @@ class Conductor:
         return True
 
     def _poll_interval_s(self, node: NodeName) -> float:
-        if self.dispatcher.state.is_loading(node):
+        if self.dispatcher.state.is_settling(node):
             return min(self._fleet.loading_poll_interval_s, self._fleet.poll_interval_s)
         return self._fleet.poll_interval_s
 

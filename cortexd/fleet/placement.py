@@ -279,7 +279,7 @@ class Placement:
             replica.leaving or replica.model.status in ("draining", "unloading")
             for replica in self._state.on_node(node.name)
         )
-        return node.usable and (leaving or self._state.is_loading(node.name))
+        return node.usable and (leaving or self._state.is_settling(node.name))
 
     def _in_grace(self, node: Node) -> bool:
         return node.down_since is not None and self._now - node.down_since < self._grace_s

@@ -119,6 +119,12 @@ class Node:
         """Whether the next poll may say something else of this node."""
         return self.stale_since is not None or self.suspect_since is not None
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether a device of this node is on its way up and can take models soon."""
+        found = self.health.devices if self.healthy and self.health else []
+        return any(device.state == "starting" for device in found)
+
     def devices(self) -> list[DeviceInfo]:
         """Return the devices that can take a model."""
         found = self.discovery.devices if self.discovery else []
@@ -203,10 +209,14 @@ class FleetState:
                 free -= load.still_to_come_mb(device, node.free_mb.get(device, 0))
         return max(0, free)
 
-    def is_loading(self, node: NodeName) -> bool:
-        """Say whether anything is on its way into memory on `node`, whoever asked for it."""
+    def is_settling(self, node: NodeName) -> bool:
+        """Say whether a model is on its way into memory on `node`, or a device of it on its way up.
+
+        Whoever asked for it.
+        """
         ours = any(load.load.node == node for load in self.loads.values())
-        return ours or any(r.model.status in ON_THE_WAY for r in self.on_node(node))
+        on_the_way = any(r.model.status in ON_THE_WAY for r in self.on_node(node))
+        return ours or on_the_way or self.nodes[node].is_starting
 
     def _polled(self, event: NodePolled, now: float) -> None:
         node = self.nodes.get(event.node)

@@ -7,6 +7,7 @@ from cortex_core.neuron_api import (
     Activation,
     DeviceHealth,
     DeviceInfo,
+    DeviceState,
     Discovery,
     Health,
     ModelState,
@@ -50,6 +51,7 @@ def polled(
     at: float = 0.0,
     harness: str = "torch",
     draining: bool = False,
+    devices_are: DeviceState = "ready",
 ) -> NodePolled:
     """Return a poll in which the models' memory is taken off the devices' total."""
     totals = (vram_mb,) if isinstance(vram_mb, int) else vram_mb
@@ -60,7 +62,7 @@ def polled(
         for name in names
     }
     devices = [
-        DeviceHealth(n, name, "ready", used[name], totals[n] - used[name])
+        DeviceHealth(n, name, devices_are, used[name], totals[n] - used[name])
         for n, name in enumerate(names)
     ]
     return NodePolled(

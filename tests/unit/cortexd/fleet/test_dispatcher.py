@@ -68,6 +68,22 @@ def test_a_released_place_is_given_to_the_next_in_turn() -> None:
     assert list(answers(fleet.tick(2.0))) == ["urgent"]
 
 
+def test_requests_wait_for_a_device_that_is_starting_and_not_for_one_that_failed() -> None:
+    fleet = dispatcher_of("n")
+    cold = node_model(A, "unloaded")
+    fleet.apply(polled("n", cold, devices_are="starting"), 0.0)
+    assert answers(ask(fleet, A, "early", 0.5)) == {}
+
+    up = fleet.apply(polled("n", cold, version=2, at=1.0), 1.0)
+    assert [load.model_id for load in loads(up)] == [A]
+
+    broken = dispatcher_of("n")
+    broken.apply(polled("n", cold, devices_are="failed"), 0.0)
+    (answer,) = answers(ask(broken, A, "late", 0.5)).values()
+    assert isinstance(answer, Rejected)
+    assert "no device is ready" in answer.error.message
+
+
 def test_a_cold_model_is_loaded_once_for_all_who_wait() -> None:
     fleet = dispatcher_of("n")
     fleet.apply(polled("n", node_model(A, "unloaded")), 0.0)
