@@ -84,7 +84,10 @@ def occupied(folders: UpFolders) -> Iterator[None]:
     with locked(folders.state, otherwise=other):
         # Whatever lies there now was left by one that was killed.
         shutil.rmtree(folders.run, ignore_errors=True)
-        folders.run.mkdir(mode=0o700, parents=True)
+        try:
+            folders.run.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make folder {folders.run}: {error.strerror}") from error
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.fakes.process_family import ProcessFamily
 from tests.fakes.waiting import wait_until
 
 MODEL = "fake:m"
@@ -61,26 +62,13 @@ class ServeProcess:
                 stdout=log,
                 stderr=log,
             )
-        self._seen: dict[int, psutil.Process] = {}
-
-    def family(self) -> list[psutil.Process]:
-        """The parent and all below it that are alive now; what was seen once is remembered."""
-        try:
-            parent = psutil.Process(self.process.pid)
-            for process in (parent, *parent.children(recursive=True)):
-                self._seen.setdefault(process.pid, process)
-        except psutil.NoSuchProcess:
-            pass
-        return [process for process in self._seen.values() if alive(process)]
-
-    def pids(self, module: str) -> set[int]:
-        """The processes that run `module` now."""
-        return {one.pid for one in self.family() if module in command_of(one)}
+        self.family = ProcessFamily(self.process.pid)
 
     def member(self, module: str, *, worker: bool = False) -> psutil.Process:
         """The one process that runs `module`; with `worker`, of gunicorn's not the master."""
-        found = [one for one in self.family() if module in command_of(one)]
-        found = [one for one in found if (one.ppid() in {p.pid for p in found}) == worker]
+        found = self.family.running(module)
+        pids = {one.pid for one in found}
+        found = [one for one in found if (one.ppid() in pids) == worker]
         assert len(found) == 1, found
         return found[0]
 
@@ -90,7 +78,7 @@ class ServeProcess:
     def wait_gone(self, timeout_s: float = 10.0) -> int:
         """Wait until the whole family has ended; return the parent's status."""
         wait_until(lambda: self.process.poll() is not None, timeout_s=timeout_s)
-        wait_until(lambda: not self.family(), timeout_s=timeout_s)
+        self.family.wait_gone(timeout_s)
         return self.process.returncode
 
     def left_behind(self) -> list[Path]:
@@ -101,30 +89,10 @@ class ServeProcess:
         return self.log.read_text()
 
     def close(self) -> None:
-        left = self.family()
         if self.process.poll() is None:
             self.terminate()
-            try:
+            with contextlib.suppress(AssertionError):
                 self.wait_gone()
-                left = []
-            except AssertionError:
-                left = self.family()
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        left = self.family.kill()
         self.process.wait(timeout=10)
         assert not left, f"{left} did not end: {self.output()}"
-
-
-def command_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

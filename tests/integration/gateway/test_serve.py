@@ -12,8 +12,9 @@ import pytest
 from cortexd.http1.errors import ConnectFailed, ConnectionLost
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.gateway_client import GatewayClient, texts_of
+from tests.fakes.process_family import alive
 from tests.fakes.scripts import TEXT, held_after, silent_after, whole
-from tests.fakes.serve_process import MODEL, ServeProcess, alive
+from tests.fakes.serve_process import MODEL, ServeProcess
 from tests.fakes.waiting import wait_until_async
 
 Start = Callable[..., Any]
@@ -212,12 +213,15 @@ async def test_killed_fleet_actor_stops_nobody(start: Start, neuron: FakeNeuron)
         gate.set()
         seen += (await answer.body()).decode()
     assert texts_of(seen) == TEXT
-    await wait_until_async(lambda: process.pids("fleet.actor") - {actor.pid}, timeout_s=2)
+    await wait_until_async(
+        lambda: {one.pid for one in process.family.running("fleet.actor")} - {actor.pid},
+        timeout_s=2,
+    )
 
 
 async def test_killed_parent_takes_everything_with_it(start: Start, neuron: FakeNeuron) -> None:
     process = await start(neuron)
-    assert len(process.family()) == 4
+    assert len(process.family.alive()) == 4
     process.process.kill()
     await gone(process, 5)
     again = await start(neuron)

@@ -1,0 +1,168 @@
+"""`cortex up` on a real model: it answers, and however it ends it leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cortexd.up.folders import folders_of
+from tests.fakes.model_cache import SMOLLM2, cached_model, lend_models
+from tests.fakes.process_family import ProcessFamily
+from tests.fakes.serve_process import free_ports
+from tests.fakes.waiting import wait_until
+
+pytestmark = pytest.mark.model
+
+READY_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 30.0
+STAYS = "Ctrl-C stops it."
+
+
+class UpProcess:
+    """One `cortex up`."""
+
+    def __init__(self, state: Path, *arguments: str) -> None:
+        self.state = state
+        self.gateway_port, metrics_port, neuron_port = free_ports(3)
+        ports = ["--gateway-port", str(self.gateway_port), "--metrics-port", str(metrics_port)]
+        self.stdout, self.stderr = state.parent / "out", state.parent / "err"
+        command = [sys.executable, "-m", "cortexd.cli", "up", "--state-dir", str(state), *ports]
+        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*command, "--neuron-port", str(neuron_port), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
+            )
+        self.family = ProcessFamily(self.process.pid)
+
+    def says(self) -> str:
+        return self.stderr.read_text()
+
+    def wait_up(self) -> None:
+        def up() -> bool:
+            self.family.alive()
+            return STAYS in self.says() or self.process.poll() is not None
+
+        wait_until(up, timeout_s=READY_TIMEOUT_S)
+        assert self.process.poll() is None, self.says()
+
+    def wait_end(self) -> int:
+        def ended() -> bool:
+            self.family.alive()
+            return self.process.poll() is not None
+
+        wait_until(ended, timeout_s=READY_TIMEOUT_S)
+        self.family.wait_gone(END_TIMEOUT_S)
+        return self.process.returncode
+
+    def sockets(self) -> list[Path]:
+        run = folders_of(self.state).run
+        return [path for path in (*self.state.rglob("*"), *run.rglob("*")) if path.is_socket()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def model() -> None:
+    cached_model(SMOLLM2)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder that has the model already."""
+    folder = tmp_path / "s"
+    (folder / "neuron").mkdir(parents=True)
+    lend_models(folder / "neuron")
+    return folder
+
+
+@pytest.fixture
+def started() -> Iterator[list[UpProcess]]:
+    made: list[UpProcess] = []
+    yield made
+    for up in made:
+        up.family.kill()
+        up.process.wait(timeout=10)
+
+
+def test_once_answers_and_leaves_nothing(state: Path, started: list[UpProcess]) -> None:
+    up = UpProcess(state, "--once", "--ask", "What is the capital of France?")
+    started.append(up)
+    assert up.wait_end() == 0, up.says()
+    assert "Paris" in up.stdout.read_text()
+    assert up.sockets() == []
+    assert not folders_of(state).run.exists()
+
+
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [
+        ([signal.SIGINT], 0),
+        ([signal.SIGINT, signal.SIGINT], 0),
+        ([signal.SIGTERM], 0),
+        ([signal.SIGKILL], -signal.SIGKILL),
+    ],
+    ids=["ctrl-c", "ctrl-c twice", "sigterm", "kill -9"],
+)
+def test_it_stays_until_it_is_stopped(
+    state: Path, started: list[UpProcess], signals: list[signal.Signals], status: int
+) -> None:
+    up = UpProcess(state)
+    started.append(up)
+    up.wait_up()
+    for word in ("curl ", "OpenAI(", "Anthropic(", "ANTHROPIC_BASE_URL=", "codex "):
+        assert word in up.says()
+    assert f":{up.gateway_port}" in up.says()
+    for number in signals:
+        up.process.send_signal(number)
+    assert up.wait_end() == status, up.says()
+    assert up.sockets() == []
+
+
+@pytest.mark.parametrize("module", ["neurond.cli serve", "cortexd.cli serve"])
+def test_daemon_that_dies_ends_it_with_its_last_words(
+    state: Path, started: list[UpProcess], module: str
+) -> None:
+    up = UpProcess(state)
+    started.append(up)
+    up.wait_up()
+    (daemon,) = up.family.running(module)
+    daemon.kill()
+    assert up.wait_end() == 1
+    assert "killed by signal 9" in up.says()
+    assert up.sockets() == []
+
+
+def test_second_one_in_the_same_folder_is_refused(state: Path, started: list[UpProcess]) -> None:
+    first = UpProcess(state)
+    started.append(first)
+    wait_until((state / "cortex.toml").exists, timeout_s=20)
+    second = UpProcess(state)
+    started.append(second)
+    assert second.wait_end() == 2
+    assert "another 'cortex up' runs in it" in second.says()
+    first.process.send_signal(signal.SIGTERM)
+    first.wait_end()
+    assert first.sockets() == []
+
+
+def test_port_in_use_is_told_at_once(state: Path, started: list[UpProcess]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = UpProcess(state, "--gateway-port", str(port))
+        started.append(up)
+        assert up.wait_end() == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in up.says()
+
+
+def test_unknown_model_is_told(state: Path, started: list[UpProcess]) -> None:
+    up = UpProcess(state, "--once", "--model", "file:/nowhere/model.gguf")
+    started.append(up)
+    assert up.wait_end() == 1
+    assert "/nowhere/model.gguf" in up.says()
+    assert up.sockets() == []
