@@ -208,7 +208,9 @@ class FleetClient:
             yield waiting.loading
             self._ask_again(waiting)
             try:
-                await asyncio.wait_for(waiting.changed.wait(), QUIET_S)
+                # Not wait_for: up to Python 3.11 that loses a cancel that meets an answer.
+                async with asyncio.timeout(QUIET_S):
+                    await waiting.changed.wait()
             except TimeoutError:
                 continue
             waiting.changed.clear()

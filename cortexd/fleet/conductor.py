@@ -166,7 +166,8 @@ class Conductor:
                 return False
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), min(left_s, IDLE_TICK_S))
+                async with asyncio.timeout(min(left_s, IDLE_TICK_S)):
+                    await self._changed.wait()
             except TimeoutError:
                 self._look()
         return True
@@ -264,7 +265,8 @@ class Conductor:
                 await asyncio.sleep(BUSY_TICK_S)
             else:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), IDLE_TICK_S)
+                    async with asyncio.timeout(IDLE_TICK_S):
+                        await self._hurry.wait()
             self._tick()
 
     def _tick(self) -> None:

@@ -5,6 +5,7 @@ an answer means is for `FleetState`.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -69,10 +70,9 @@ class Poller:
         while True:
             wake.clear()
             self._report(await self._poll(node))
-            try:
-                await asyncio.wait_for(wake.wait(), self._interval_s(node))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s(node)):
+                    await wake.wait()
 
     async def _poll(self, node: NodeName) -> NodePolled | NodeFailed:
         endpoint = self._nodes[node]
