@@ -22,10 +22,11 @@ MAX_NAME: Final = 200
 
 
 class ModelStore:
-    """Models under `<state_dir>/models/<scheme>/<quoted name>`. Holds no state of its own."""
+    """Models under `<state_dir>/models/<scheme>/<quoted name>`. The disk is the truth."""
 
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir / "models"
+        self._read: dict[Path, tuple[int, PreparedModel]] = {}
 
     def folder(self, model_id: ModelId) -> Path:
         """Return where the model lies, or will lie."""
@@ -38,22 +39,25 @@ class ModelStore:
         A manifest of another format, or one whose weights are gone or have another size, counts
         as absent: the next pull makes it anew.
         """
-        folder = self.folder(model_id)
-        try:
-            prepared = read_manifest(folder)
-        except ModelLoadFailed:
-            return None
-        return prepared if _weights_present(folder, prepared) else None
+        return self._complete(self.folder(model_id))
 
     def models(self) -> list[PreparedModel]:
         """Return all complete models, by id."""
-        found = []
-        for manifest in sorted(self._root.glob(f"*/*/{MANIFEST}")):
-            with contextlib.suppress(ModelLoadFailed):
-                prepared = read_manifest(manifest.parent)
-                if _weights_present(manifest.parent, prepared):
-                    found.append(prepared)
+        folders = [manifest.parent for manifest in self._root.glob(f"*/*/{MANIFEST}")]
+        found = [prepared for folder in folders if (prepared := self._complete(folder))]
         return sorted(found, key=lambda prepared: prepared.model_id)
+
+    def _complete(self, folder: Path) -> PreparedModel | None:
+        """Return the manifest of a complete model; read again only when the file has changed."""
+        try:
+            changed_ns = (folder / MANIFEST).stat().st_mtime_ns
+            known = self._read.get(folder)
+            if known is None or known[0] != changed_ns:
+                known = self._read[folder] = (changed_ns, read_manifest(folder))
+        except (OSError, ModelLoadFailed):
+            self._read.pop(folder, None)
+            return None
+        return known[1] if _weights_present(folder, known[1]) else None
 
     @contextlib.contextmanager
     def lock(

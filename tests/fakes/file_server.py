@@ -6,6 +6,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+STALL_BYTES = 10_000
+"""Shorter bodies, such as index pages, never stall."""
+
+
 class FileServer:
     """Serves bytes by path. Change the attributes while it runs.
 
@@ -96,7 +100,7 @@ def _handler_of(server: FileServer) -> type[BaseHTTPRequestHandler]:
             if server.cut_after is not None and server.cuts_left > 0:
                 server.cuts_left -= 1
                 body = body[: server.cut_after]
-            if server.stall is not None:
+            if server.stall is not None and len(body) > STALL_BYTES:
                 self.wfile.write(body[: len(body) // 2])
                 server.stall.wait(30)
                 return
