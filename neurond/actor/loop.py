@@ -88,6 +88,7 @@ class ActorLoop:
         self._requests = RequestTable()
         self._steps = 0
         self._blocked_at: int | None = None
+        self._num_loading = 0
         self._stopping = False
 
     def run(self) -> None:
@@ -96,8 +97,10 @@ class ActorLoop:
         Raises:
             CortexError: the device cannot be used any more; the process must end.
         """
-        while not self._stopping:
+        while True:
             self._take_control()
+            if self._stopping:
+                return
             self._take_data()
             self._take_loads()
             if not self._outbox.flush():
@@ -138,6 +141,7 @@ class ActorLoop:
                 case Generate():
                     self._generate(command)
                 case LoadModel():
+                    self._num_loading += 1
                     self._loader.load(command)
                 case UnloadModel(model_id):
                     self._unload(model_id)
@@ -149,6 +153,7 @@ class ActorLoop:
             if isinstance(outcome, ModelLoading):
                 self._outbox.notice(outcome)
                 continue
+            self._num_loading -= 1
             command, result = outcome
             if isinstance(result, ErrorInfo):
                 self._outbox.notice(ModelLoadFailed(command.model_id, result))
@@ -233,7 +238,11 @@ class ActorLoop:
 
     def _idle(self) -> None:
         deadline_s = self._deadlines.idle_s
-        self._liveness.enter(Phase.IDLE, deadline_s)
+        if self._num_loading:
+            # A library that loads may keep the interpreter to itself for a while.
+            self._liveness.enter(Phase.LOADING, max(deadline_s, self._deadlines.step_s))
+        else:
+            self._liveness.enter(Phase.IDLE, deadline_s)
         wakeups = [self._loader.wakeup_fd]
         wait_readable((self._control, self._data), min(1.0, deadline_s / 3), wakeups)
 

@@ -121,6 +121,9 @@ class CudaDevice:
 def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Device:
     """Open the device called `name` and set this process up for it.
 
+    Of CUDA devices the process sees its own alone, under torch's index 0: its supervisor has set
+    CUDA_VISIBLE_DEVICES, so that no context is ever made on a neighbour.
+
     Args:
         name: `cpu` or `cuda-N`.
         threads: threads that torch computes with on the host.
@@ -130,11 +133,10 @@ def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Dev
         InternalError: there is no such device.
     """
     torch.set_num_threads(threads)
-    kind, _, index = name.partition("-")
-    if kind == "cpu":
+    if name == "cpu":
         return CpuDevice(memory_budget_bytes)
-    if kind == "cuda" and index.isdecimal() and int(index) < torch.cuda.device_count():
-        return CudaDevice(name, int(index), memory_budget_bytes)
+    if name.startswith("cuda-") and torch.cuda.device_count() > 0:
+        return CudaDevice(name, 0, memory_budget_bytes)
     raise InternalError(
         f"cannot open device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices"
     )

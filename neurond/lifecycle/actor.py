@@ -13,14 +13,17 @@ is an event and returns what is to be done, in order. Times are monotonic second
 | up          | failed (last words)       | DYING       | none; Kill after the grace time        |
 | up, DYING   | exited                    | BACKOFF     | EndLife                                |
 | BACKOFF     | tick, time is up          | STARTING    | Spawn                                  |
-| up          | stop                      | STOPPING    | SendShutdown; Kill after the grace time |
+| READY       | stop                      | STOPPING    | SendShutdown; after the grace time Kill |
+| not READY   | stop                      | STOPPING    | Kill: it does not listen, holds nothing |
 | STOPPING    | exited                    | STOPPED     | EndLife, Stopped                       |
 | NEW,BACKOFF | stop                      | STOPPED     | Stopped                                |
 
-"up" is STARTING, CONFIGURING or READY. An event that a row does not name changes nothing.
+"up" is STARTING, CONFIGURING or READY, "not READY" is STARTING, CONFIGURING or DYING. An event that
+a row does not name changes nothing.
 """
 
 import enum
+import signal
 from collections.abc import Callable
 
 import msgspec
@@ -61,6 +64,8 @@ class Kill(msgspec.Struct, frozen=True):
     """Send SIGKILL; the exit is reported by an event of its own."""
 
     reason: str
+    hung: bool = False
+    """It is stuck somewhere, and where is worth knowing."""
 
 
 class EndLife(msgspec.Struct, frozen=True):
@@ -88,6 +93,7 @@ class ActorTiming(msgspec.Struct, frozen=True):
     backoff: Callable[[int], float]
 
 
+_SHUTTING_DOWN = "the node is shutting down"
 _UP = (ActorState.STARTING, ActorState.CONFIGURING, ActorState.READY)
 
 
@@ -178,15 +184,16 @@ class ActorLifecycle:
                 self.state = ActorState.STOPPED
                 self._deadline_s = None
                 return [Stopped()]
-            case ActorState.READY | ActorState.STARTING | ActorState.CONFIGURING:
+            case ActorState.READY:
                 self.state = ActorState.STOPPING
-                self._cause = "the node is shutting down"
+                self._cause = _SHUTTING_DOWN
                 self._deadline_s = now + self._timing.stop_grace_s
                 return [SendShutdown()]
-            case ActorState.DYING:
+            case ActorState.STARTING | ActorState.CONFIGURING | ActorState.DYING:
                 self.state = ActorState.STOPPING
+                self._cause = _SHUTTING_DOWN
                 self._deadline_s = None
-                return [Kill("the node is shutting down")]
+                return [Kill(_SHUTTING_DOWN)]
             case _:
                 return []
 
@@ -204,7 +211,7 @@ class ActorLifecycle:
                 return self._spawn(now)
             case ActorState.DYING | ActorState.STOPPING:
                 self._deadline_s = None
-                return [Kill(f"it did not exit within {self._timing.stop_grace_s:g} s")]
+                return [Kill(f"it did not exit within {self._timing.stop_grace_s:g} s", hung=True)]
             case _:
                 return []
 
@@ -219,7 +226,7 @@ class ActorLifecycle:
         self.state = ActorState.DYING
         self._deadline_s = None
         self._cause = reason
-        return [Kill(reason)]
+        return [Kill(reason, hung=True)]
 
     def _count_failure(self, now: float) -> None:
         since = self._ready_since_s
@@ -229,9 +236,12 @@ class ActorLifecycle:
 
     def _death(self, status: int) -> ErrorInfo:
         how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
-        cause = f" ({self._cause})" if self._cause else ""
+        cause = self._cause
+        if cause is None and status == -signal.SIGKILL:
+            cause = "nobody here killed it: the host may have run out of memory"
+        reason = f" ({cause})" if cause else ""
         return ErrorInfo(
             DeviceFailed.code,
-            f"cannot go on: the actor of device {self._device} {how}{cause}",
+            f"cannot go on: the actor of device {self._device} {how}{reason}",
             retry_after_s=1.0,
         )

@@ -229,8 +229,8 @@ class DeviceActor:
                     self._owner.device_ready(self.info.id)
                 case lives.SendShutdown():
                     self.send_control(protocol.Shutdown())
-                case lives.Kill(reason):
-                    self._kill(reason)
+                case lives.Kill(reason, is_hung):
+                    self._kill(reason, dump_stacks=is_hung)
                 case lives.EndLife(error):
                     self._end_life(error_from_info(error))
                 case lives.Stopped():
@@ -242,9 +242,7 @@ class DeviceActor:
         self._hellos = 0
         self._hang_watch = HangWatch()
         try:
-            life = ActorLife(
-                self.info.id, self._settings, self._context, self._death, self._threads
-            )
+            life = ActorLife(self.info, self._settings, self._context, self._death, self._threads)
         except CortexError as ex:
             now = time.monotonic()
             self._lifecycle.failed(ex.info(), now)
@@ -260,11 +258,15 @@ class DeviceActor:
         life.on_notice(self._on_notice)
         life.on_exit(self._on_exit)
 
-    def _kill(self, reason: str) -> None:
+    def _kill(self, reason: str, *, dump_stacks: bool) -> None:
         life = self._life
         if life is None:
             return
         fields = kv(device=self.info.id, pid=life.child.pid, cause=reason)
+        if not dump_stacks:
+            _log.info("actor killed", extra=fields)
+            life.child.kill()
+            return
         _log.error("actor killed", extra=fields)
         life.dump_stacks()
         asyncio.get_running_loop().call_later(_STACK_DUMP_S, life.child.kill)

@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from cortex_core.errors import CortexError
-from cortex_core.ids import BootId, DeviceName, new_boot_id
+from cortex_core.ids import BootId, new_boot_id
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.child import ChildProcess, DeathPipe, ExitStatus
 from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader
@@ -22,6 +22,7 @@ from cortex_core.ipc.ring import RingReader
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import BoundSocket, ZmqContext, bind_socket, check_served
 from cortex_core.logs import LEVELS
+from cortex_core.neuron_api import DeviceInfo
 from neurond.actor.launch import Launch, PassedFd, PhaseDeadlines
 from neurond.actor.main import STACK_DUMP_SIGNAL
 from neurond.protocol import (
@@ -50,7 +51,7 @@ class ActorLife:
 
     def __init__(
         self,
-        device: DeviceName,
+        device: DeviceInfo,
         settings: SupervisorSettings,
         context: ZmqContext,
         death: DeathPipe,
@@ -74,7 +75,7 @@ class ActorLife:
             self.prompt_area, ring, liveness = segments
             self.ring = RingReader(ring)
             self.liveness = LivenessReader(liveness)
-            base = settings.runtime_dir / f"{device}-{self.boot_id}"
+            base = settings.runtime_dir / f"{device.id}-{self.boot_id}"
             control = _bind(context, base, _CONTROL_SUFFIX, CONTROL_HWM_MESSAGES, stack)
             data = _bind(context, base, _DATA_SUFFIX, DATA_HWM_MESSAGES, stack)
             self._control: Channel[ControlNotice] = Channel(
@@ -85,7 +86,7 @@ class ActorLife:
             stack.callback(self._data.close)
             self._process = ActorProcess(
                 Launch(
-                    device=device,
+                    device=device.id,
                     boot_id=self.boot_id,
                     parent_pid=os.getpid(),
                     death=PassedFd(death.read_fd),
@@ -96,7 +97,7 @@ class ActorLife:
                     data_path=str(data.path),
                     backend=settings.backend,
                     deadlines=_deadlines(settings),
-                    environment=_environment(threads),
+                    environment=_environment(device, threads),
                     log_level=_log_level(),
                 )
             )
@@ -162,8 +163,11 @@ def _deadlines(settings: SupervisorSettings) -> PhaseDeadlines:
     )
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(device: DeviceInfo, threads: int) -> dict[str, str]:
     return {
+        # NVML counts devices by bus; CUDA must too, and the actor must see no other than its own.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": str(device.index) if device.kind == "cuda" else "",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",

@@ -77,6 +77,7 @@ class LoadedModel:
         request: the load it came with, used again after an actor's death.
         device: where it is or goes; None until it is placed.
         plan: what was asked of the actor.
+        prepared: its manifest; None until it is placed.
         loaded: what the actor gave; None while it is not loaded.
         progress: how far a load is; None while there is none.
     """
@@ -89,6 +90,7 @@ class LoadedModel:
         self.loaded: protocol.ModelLoaded | None = None
         self.progress: LoadProgress | None = None
         self.folder: Path | None = None
+        self.prepared: PreparedModel | None = None
         self.told_state = self.lifecycle.state
         self.deadline_s: float | None = None
         self.task: asyncio.Task[None] | None = None
@@ -266,7 +268,7 @@ class Models:
             model.device, model.plan = self._devices.place(
                 model.request, manifest, self._reserved()
             )
-            model.folder = folder
+            model.folder, model.prepared = folder, manifest
         except CortexError as ex:
             self._apply(model, model.lifecycle.load_failed(ex.info()))
         except Exception as ex:  # noqa: BLE001 - a defect here must not leave callers waiting

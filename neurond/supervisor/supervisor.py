@@ -121,11 +121,14 @@ class Supervisor:
         return [self._view(model_id, prepared.get(model_id)) for model_id in known]
 
     def model(self, model_id: ModelId) -> NodeModel:
-        """Return one model.
+        """Return one model; reads no disk for one that was loaded.
 
         Raises:
             ModelNotFound: it is neither on disk nor was it ever asked for.
         """
+        known = self._models.find(model_id)
+        if known is not None and known.prepared is not None:
+            return self._view(model_id, known.prepared)
         prepared = {model.model_id: model for model in self._library.prepared()}
         if model_id not in prepared and self._models.find(model_id) is None:
             raise ModelNotFound(f"cannot find model {model_id!r} on this node", param="model")

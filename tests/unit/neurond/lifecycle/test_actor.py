@@ -48,7 +48,7 @@ def test_another_protocol_version_is_killed() -> None:
     actor.start(0.0)
 
     assert actor.hello(VERSION + 1, 0.0) == [
-        Kill("it speaks protocol 8, the supervisor 7"),
+        Kill("it speaks protocol 8, the supervisor 7", hung=True),
     ]
     (end,) = actor.exited(-9, 0.0)
     assert isinstance(end, EndLife)
@@ -104,7 +104,7 @@ def test_back_off_grows_and_a_stable_life_clears_it() -> None:
 def test_a_hung_actor_is_killed_once() -> None:
     actor = ready()
 
-    assert actor.hung("no sign of life") == [Kill("no sign of life")]
+    assert actor.hung("no sign of life") == [Kill("no sign of life", hung=True)]
     assert actor.hung("no sign of life") == []
     (end,) = actor.exited(-9, 1.0)
     assert isinstance(end, EndLife)
@@ -145,6 +145,17 @@ def test_stop_in_back_off_is_at_once_and_for_good() -> None:
     assert actor.stop(0.1) == [Stopped()]
     assert actor.tick(1e9) == []
     assert actor.start(0.2) == []
+
+
+@pytest.mark.parametrize("hello", [False, True])
+def test_stop_of_a_starting_actor_kills_it_at_once(hello: bool) -> None:
+    actor = new()
+    actor.start(0.0)
+    if hello:
+        actor.hello(VERSION, 0.1)
+
+    assert actor.stop(0.2) == [Kill("the node is shutting down")]
+    assert actor.exited(-9, 0.3)[-1] == Stopped()
 
 
 def test_stop_of_a_dying_actor_kills_it() -> None:
