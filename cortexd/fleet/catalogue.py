@@ -4,7 +4,8 @@ from cortex_core.ids import ModelId, NodeName
 from cortex_core.neuron_api import LoadRequest, ModelLimit, NodeModel
 from cortexd.config import AdmissionConfig, ModelConfig, ModelsConfig
 from cortexd.fleet.decisions import Load
-from cortexd.fleet.state import FleetState, Node
+from cortexd.fleet.records import Node
+from cortexd.fleet.state import FleetState
 
 OVERHEAD = 1.1
 """Over the bytes of its weights a model takes buffers and activations; a first guess."""

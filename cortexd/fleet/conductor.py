@@ -32,7 +32,7 @@ from cortexd.fleet.protocol import (
     ToWorker,
 )
 from cortexd.fleet.queues import Ticket
-from cortexd.fleet.state import Replica
+from cortexd.fleet.records import Replica
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Conductor:
         self.dispatcher = dispatcher
         self._board = board
         self._fleet = fleet
+        self._fast_poll_s = min(fleet.loading_poll_interval_s, fleet.poll_interval_s)
         self._send = send
         self._metrics = metrics
         self._clock = clock
@@ -254,9 +255,8 @@ class Conductor:
         return True
 
     def _poll_interval_s(self, node: NodeName) -> float:
-        if self.dispatcher.state.is_settling(node):
-            return min(self._fleet.loading_poll_interval_s, self._fleet.poll_interval_s)
-        return self._fleet.poll_interval_s
+        settling = self.dispatcher.state.is_settling(node)
+        return self._fast_poll_s if settling else self._fleet.poll_interval_s
 
     async def _tick_forever(self) -> None:
         while True:
@@ -273,5 +273,8 @@ class Conductor:
         try:
             now = self._look()
             self._carry_out(self.dispatcher.tick(now))
+            if len(self.dispatcher.queues):
+                # What they wait for may be news of a node.
+                self._poller.poll_if_older(self._fast_poll_s)
         except CortexError:
             log.exception("tick failed")

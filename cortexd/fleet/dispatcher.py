@@ -10,9 +10,6 @@ requests queue, what runs on it ends, and it goes. So models that need the same 
 of at least `collate_s`, and each turn serves everything that came in meanwhile.
 """
 
-from collections import Counter
-from dataclasses import dataclass
-
 from cortex_core.errors import (
     Conflict,
     CortexError,
@@ -40,6 +37,7 @@ from cortexd.fleet.events import (
     Yielding,
 )
 from cortexd.fleet.eviction import EvictionPolicy
+from cortexd.fleet.holds import Holds
 from cortexd.fleet.index import FleetIndex
 from cortexd.fleet.placement import Placement
 from cortexd.fleet.protocol import (
@@ -52,24 +50,17 @@ from cortexd.fleet.protocol import (
     ToWorker,
 )
 from cortexd.fleet.queues import RETRY_AFTER_S, Queues, Ticket, Waiter
+from cortexd.fleet.records import Replica
 from cortexd.fleet.router import Router
 from cortexd.fleet.setbacks import Setbacks
-from cortexd.fleet.state import FleetState, Replica
+from cortexd.fleet.state import FleetState
 from cortexd.fleet.upkeep import Upkeep
 from cortexd.fleet.views import loading_of, snapshot_of
 
-HOLD_S = 5.0
-"""How long a granted place is held for a worker that does not say that it took it."""
 LINGER_S = 0.5
 """A model that was in use so shortly ago counts as busy: its next request may be on the way."""
 TELL_S = 0.5
 """A waiter hears something this often."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Hold:
-    replica: ReplicaView
-    until: float
 
 
 class Dispatcher:
@@ -93,8 +84,7 @@ class Dispatcher:
         self._collate_s = collate_s
         self._default_scheme = default_scheme
         self._setbacks = Setbacks(retry_s=fleet.load_retry_s, max_attempts=fleet.max_load_attempts)
-        self._holds: dict[Ticket, _Hold] = {}
-        self._held: Counter[int] = Counter()
+        self._holds = Holds()
         self._counts: dict[int, int] = {}
         self._index: FleetIndex | None = None
         self._effects: list[Effect] = []
@@ -105,8 +95,9 @@ class Dispatcher:
     ) -> list[Effect]:
         """Take a request in. One that is here already is answered again."""
         ticket = Ticket(origin, message.request_id)
-        if ticket in self._holds:
-            self._tell(ticket, Granted(ticket.request_id, self._holds[ticket].replica))
+        held = self._holds.of(ticket)
+        if held is not None:
+            self._tell(ticket, Granted(ticket.request_id, held))
         elif ticket in self.queues:
             self._tell_progress(ticket, message.model_id)
         else:
@@ -116,21 +107,20 @@ class Dispatcher:
 
     def cancel(self, ticket: Ticket, now: float) -> list[Effect]:
         """The client went away, before or after it was granted a place. Idempotent."""
-        self._let_go(ticket)
+        self._holds.drop(ticket)
         self._dequeue(ticket)
         return self._settle(now)
 
     def taken(self, ticket: Ticket, now: float) -> list[Effect]:
         """The worker counts the request in its own row; what was read of that has it already."""
-        self._let_go(ticket)
+        self._holds.drop(ticket)
         return self._settle(now)
 
     def origin_gone(self, origin: bytes, now: float) -> list[Effect]:
         """A worker died: nobody waits there any more."""
         for waiter in self.queues.of_origin(origin):
             self._dequeue(waiter.ticket)
-        for ticket in [ticket for ticket in self._holds if ticket.origin == origin]:
-            self._let_go(ticket)
+        self._holds.drop_origin(origin)
         return self._settle(now)
 
     def report_failure(self, replica: ReplicaId, now: float) -> list[Effect]:
@@ -164,8 +154,7 @@ class Dispatcher:
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed: waits that are over, places nobody took, idle and wanted replicas."""
-        for ticket in [ticket for ticket, hold in self._holds.items() if hold.until <= now]:
-            self._let_go(ticket)
+        self._holds.drop_expired(now)
         placement = self._placement(now)
         for waiter in self.queues:
             self._check_wait(waiter, placement, now)
@@ -195,7 +184,7 @@ class Dispatcher:
 
     def in_flight(self, row: int) -> int:
         """Return what is counted, and held, on the replica with this row."""
-        return self._counts.get(row, 0) + self._held[row]
+        return self._counts.get(row, 0) + self._holds.on(row)
 
     def _enqueue(self, ticket: Ticket, request: RouteRequest, priority: int, now: float) -> None:
         model_id = request.model_id
@@ -259,8 +248,7 @@ class Dispatcher:
 
     def _grant(self, waiter: Waiter, replica: ReplicaView, now: float) -> None:
         self._dequeue(waiter.ticket)
-        self._holds[waiter.ticket] = _Hold(replica, now + HOLD_S)
-        self._held[replica.row] += 1
+        self._holds.add(waiter.ticket, replica, now)
         self._tell(waiter.ticket, Granted(waiter.ticket.request_id, replica))
 
     def _start_load(self, waiter: Waiter, load: Load, now: float) -> bool:
@@ -361,12 +349,6 @@ class Dispatcher:
         waiter = self.queues.remove(ticket)
         if waiter is not None and not self.queues.depth(waiter.request.model_id):
             self._setbacks.start_over(waiter.request.model_id)
-
-    def _let_go(self, ticket: Ticket) -> _Hold | None:
-        hold = self._holds.pop(ticket, None)
-        if hold is not None:
-            self._held[hold.replica.row] -= 1
-        return hold
 
     def _refuse(self, ticket: Ticket, model_id: ModelId, error: CortexError) -> None:
         self._dequeue(ticket)

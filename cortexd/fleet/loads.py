@@ -18,7 +18,7 @@ from cortex_core.logs import kv
 from cortex_core.neuron_api import LoadRequest, LoadResponse, UnloadRequest, UnloadResponse
 from cortexd.fleet.effects import StartLoad, StartUnload
 from cortexd.fleet.events import LoadDone, LoadFailed, Unloaded, UnloadFailed
-from cortexd.fleet.state import Replica
+from cortexd.fleet.records import Replica
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from cortex_core.ids import ModelId, NodeName
 from cortexd.fleet.dispatcher import Dispatcher
-from cortexd.fleet.state import FleetState, Node
+from cortexd.fleet.records import Node
+from cortexd.fleet.state import FleetState
 
 
 class FleetMetrics:

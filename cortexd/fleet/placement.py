@@ -13,9 +13,10 @@ from cortexd.config import ModelConfig
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.decisions import Load, Reject, RouteRequest, Wait
 from cortexd.fleet.eviction import Candidate, EvictionPolicy
+from cortexd.fleet.records import ON_THE_WAY, PRESENT, Node, Replica, replica_id
 from cortexd.fleet.refusals import Refusals
 from cortexd.fleet.setbacks import Setbacks
-from cortexd.fleet.state import ON_THE_WAY, PRESENT, FleetState, Node, Replica, replica_id
+from cortexd.fleet.state import FleetState
 
 IDLE_STATES = frozenset({"ready", "asleep"})
 

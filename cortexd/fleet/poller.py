@@ -47,6 +47,7 @@ class Poller:
         self._timeout_s = timeout_s
         self._clock = clock
         self._at_once = {name: asyncio.Event() for name in self._nodes}
+        self._ended_at: dict[NodeName, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -59,6 +60,13 @@ class Poller:
         """Poll the node at once; if a poll is under way, once more after it."""
         self._at_once[node].set()
 
+    def poll_if_older(self, than_s: float) -> None:
+        """Poll at once each node whose last poll ended longer ago than that."""
+        now = self._clock()
+        for node, ended_at in self._ended_at.items():
+            if now - ended_at >= than_s:
+                self.poll_now(node)
+
     async def stop(self) -> None:
         """End every task."""
         for task in self._tasks:
@@ -69,7 +77,9 @@ class Poller:
         wake = self._at_once[node]
         while True:
             wake.clear()
-            self._report(await self._poll(node))
+            event = await self._poll(node)
+            self._ended_at[node] = self._clock()
+            self._report(event)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s(node)):
                     await wake.wait()

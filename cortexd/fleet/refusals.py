@@ -11,8 +11,9 @@ from cortex_core.errors import (
 )
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.decisions import RouteRequest
+from cortexd.fleet.records import Node, cause_of
 from cortexd.fleet.setbacks import Setbacks
-from cortexd.fleet.state import FleetState, Node, cause_of
+from cortexd.fleet.state import FleetState
 
 RETRY_AFTER_S = 10.0
 

@@ -6,7 +6,8 @@ from cortex_core.ids import ModelId, ReplicaId
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.decisions import Load, RouteRequest
 from cortexd.fleet.placement import Placement
-from cortexd.fleet.state import PRESENT, FleetState
+from cortexd.fleet.records import PRESENT
+from cortexd.fleet.state import FleetState
 
 
 class Upkeep:

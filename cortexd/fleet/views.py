@@ -6,7 +6,8 @@ from cortex_core.canonical import Loading
 from cortex_core.ids import ModelId
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.protocol import FleetSnapshot, ModelView, NodeView, ReplicaView
-from cortexd.fleet.state import ON_THE_WAY, FleetState, Node, Replica, cause_of
+from cortexd.fleet.records import ON_THE_WAY, Node, Replica, cause_of
+from cortexd.fleet.state import FleetState
 
 
 def snapshot_of(

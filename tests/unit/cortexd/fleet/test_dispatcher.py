@@ -3,7 +3,6 @@
 from cortex_core.errors import Conflict, ModelLoadFailed, NodeUnavailable, OutOfMemory
 from cortex_core.ids import ModelId, NodeName, ReplicaId, RequestId
 from cortexd.config import ModelConfig
-from cortexd.fleet.dispatcher import HOLD_S
 from cortexd.fleet.effects import ColdStart, PollNow, StartUnload, Tell
 from cortexd.fleet.events import (
     Cordoned,
@@ -13,6 +12,7 @@ from cortexd.fleet.events import (
     NodeFailed,
     Unloaded,
 )
+from cortexd.fleet.holds import HOLD_S
 from cortexd.fleet.protocol import AcquireProgress, Granted, Rejected
 from cortexd.fleet.queues import Ticket
 from tests.fakes.fleet_world import (

@@ -22,7 +22,6 @@ from cortex_core.errors import Conflict, CortexError, ModelLoadFailed, NodeUnava
 from cortex_core.ids import ModelId, NodeName, RequestId
 from cortex_core.neuron_api import NodeModel
 from cortexd.config import ModelConfig
-from cortexd.fleet.dispatcher import HOLD_S
 from cortexd.fleet.effects import Effect, PollNow, StartLoad, StartUnload, Tell
 from cortexd.fleet.events import (
     InFlightRead,
@@ -31,9 +30,10 @@ from cortexd.fleet.events import (
     NodeFailed,
     Unloaded,
 )
+from cortexd.fleet.holds import HOLD_S
 from cortexd.fleet.protocol import Granted, Rejected, ReplicaView
 from cortexd.fleet.queues import Ticket
-from cortexd.fleet.state import replica_id
+from cortexd.fleet.records import replica_id
 from tests.fakes.fleet_world import WORKER, ask, dispatcher_of, node_model, polled
 
 MODELS = {"file:a": 5000, "file:b": 6000, "file:c": 8000, "file:pinned": 3000}

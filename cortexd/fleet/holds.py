@@ -1,0 +1,54 @@
+"""Places that were granted and are not counted by their worker yet. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from cortexd.fleet.protocol import ReplicaView
+from cortexd.fleet.queues import Ticket
+
+HOLD_S = 5.0
+"""How long a place is held for a worker that does not say that it took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    replica: ReplicaView
+    until: float
+
+
+class Holds:
+    """One place for each granted request, until it is taken, cancelled or expired."""
+
+    def __init__(self) -> None:
+        self._by_ticket: dict[Ticket, _Hold] = {}
+        self._by_row: Counter[int] = Counter()
+
+    def add(self, ticket: Ticket, replica: ReplicaView, now: float) -> None:
+        """Hold a place on `replica` from now on."""
+        self._by_ticket[ticket] = _Hold(replica, now + HOLD_S)
+        self._by_row[replica.row] += 1
+
+    def of(self, ticket: Ticket) -> ReplicaView | None:
+        """Return where a place is held for the request."""
+        hold = self._by_ticket.get(ticket)
+        return hold.replica if hold else None
+
+    def on(self, row: int) -> int:
+        """Return how many places are held on the replica with this row."""
+        return self._by_row[row]
+
+    def drop(self, ticket: Ticket) -> None:
+        """Hold nothing for the request any more. Idempotent."""
+        hold = self._by_ticket.pop(ticket, None)
+        if hold is not None:
+            self._by_row[hold.replica.row] -= 1
+
+    def drop_origin(self, origin: bytes) -> None:
+        """Hold nothing for a connection that is gone."""
+        for ticket in [ticket for ticket in self._by_ticket if ticket.origin == origin]:
+            self.drop(ticket)
+
+    def drop_expired(self, now: float) -> None:
+        """Give up places that nobody took in time."""
+        for ticket in [t for t, hold in self._by_ticket.items() if hold.until <= now]:
+            self.drop(ticket)
