@@ -11,13 +11,15 @@ MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """`Started` carries a prompt's token ids: about seven bytes for each."""
 
 
+_DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
+
+
 class EventLines:
     """Takes chunks as the socket cuts them; gives the events that are whole."""
 
-    __slots__ = ("_decoder", "_rest")
+    __slots__ = ("_rest",)
 
     def __init__(self) -> None:
-        self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
         self._rest = b""
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -37,6 +39,6 @@ class EventLines:
         whole = self._rest + chunk[:end] if self._rest else chunk[:end]
         self._rest = chunk[end + 1 :]
         try:
-            return self._decoder.decode_lines(whole)
+            return _DECODER.decode_lines(whole)
         except msgspec.DecodeError as error:
             raise ProtocolError(f"cannot read the event stream: {error}") from error
