@@ -49,7 +49,7 @@ def _write_manifest(folder: Path, kind: str, config: object) -> PreparedModel:
         vocab_size=text.vocab_size,
         num_parameters=sum(file.size_bytes for file in weights) // 4,
         num_layers=text.num_hidden_layers,
-        num_kv_heads=text.num_key_value_heads,
+        num_kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
         head_dim=head_dim,
         eos_token_ids=(),
     )

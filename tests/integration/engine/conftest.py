@@ -30,13 +30,13 @@ class Pair:
 
     def generate(self, prompt: list[int], max_tokens: int) -> list[int]:
         """Return what transformers' greedy search says, to the full length."""
+        self.reference.generation_config.eos_token_id = None
         with torch.inference_mode():
             tokens = self.reference.generate(
                 torch.tensor([prompt]),
                 attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
                 do_sample=False,
                 max_new_tokens=max_tokens,
-                min_new_tokens=max_tokens,
             )
         return tokens[0, len(prompt) :].tolist()
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from neurond.models.loader import LoadedModel, load_model
 from tests.fakes.engine_runs import ids, make_engine
@@ -11,7 +11,7 @@ from tests.integration.engine.conftest import Pair
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
-MAX_TOKENS = 32
+MAX_TOKENS = 20
 SMOLLM2_PROMPTS = [
     # <|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n
     [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198],
@@ -26,6 +26,7 @@ def load_pair(model_id, cpu) -> Pair:
     loaded = load_model(folder, manifest, "float32", cpu, lambda progress: None)
     reference = AutoModelForCausalLM.from_pretrained(
         folder,
+        config=AutoConfig.from_pretrained(folder),  # else the GGUF is read once more, slowly
         gguf_file=manifest.weights[0].name,
         dtype=torch.float32,
         attn_implementation="sdpa",
