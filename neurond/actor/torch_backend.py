@@ -71,13 +71,18 @@ class TorchBackend:
         """Return a library's exception as one of ours."""
         if isinstance(error, CortexError):
             return error
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+            # What the CPU allocator raises has no class of its own.
+            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        ):
             return OutOfMemory(f"cannot allocate memory on the device: {error}")
         return InternalError(f"cannot go on: {type(error).__name__}: {error}")
 
     def is_poisoned(self, error: Exception) -> bool:
         """Tell whether CUDA's context is lost: after most of its errors nothing works any more."""
-        return isinstance(error, torch.AcceleratorError)
+        if isinstance(error, torch.OutOfMemoryError):
+            return False
+        return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
 
 def _free(serving: Serving) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from cortex_core.errors import CortexError
-from cortex_core.ids import BootId, new_boot_id
+from cortex_core.ids import BootId, DeviceName, new_boot_id
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.child import ChildProcess, DeathPipe, ExitStatus
 from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader
@@ -75,9 +75,9 @@ class ActorLife:
             self.prompt_area, ring, liveness = segments
             self.ring = RingReader(ring)
             self.liveness = LivenessReader(liveness)
-            base = settings.runtime_dir / f"{device.id}-{self.boot_id}"
-            control = _bind(context, base, _CONTROL_SUFFIX, CONTROL_HWM_MESSAGES, stack)
-            data = _bind(context, base, _DATA_SUFFIX, DATA_HWM_MESSAGES, stack)
+            control_path, data_path = socket_paths(settings.runtime_dir, device.id, self.boot_id)
+            control = _bind(context, control_path, CONTROL_HWM_MESSAGES, stack)
+            data = _bind(context, data_path, DATA_HWM_MESSAGES, stack)
             self._control: Channel[ControlNotice] = Channel(
                 control, msgspec.msgpack.Decoder(ControlNotice)
             )
@@ -131,6 +131,12 @@ class ActorLife:
         self._process.close()
 
 
+def socket_paths(runtime_dir: Path, device: DeviceName, boot_id: BootId) -> tuple[Path, Path]:
+    """Return where the control and the data socket of one life of an actor lie."""
+    name = f"{device}-{boot_id}"
+    return runtime_dir / f"{name}{_CONTROL_SUFFIX}", runtime_dir / f"{name}{_DATA_SUFFIX}"
+
+
 def sweep_sockets(runtime_dir: Path) -> None:
     """Remove the sockets that the actors of a killed supervisor left in its runtime folder."""
     for suffix in (_CONTROL_SUFFIX, _DATA_SUFFIX):
@@ -142,9 +148,8 @@ def sweep_sockets(runtime_dir: Path) -> None:
 
 
 def _bind(
-    context: ZmqContext, base: Path, suffix: str, hwm_messages: int, stack: contextlib.ExitStack
+    context: ZmqContext, path: Path, hwm_messages: int, stack: contextlib.ExitStack
 ) -> BoundSocket:
-    path = base.with_name(base.name + suffix)
     bound = bind_socket(context, zmq.DEALER, path, hwm_messages=hwm_messages)
     stack.callback(bound.close)
     return bound

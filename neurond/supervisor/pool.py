@@ -6,9 +6,9 @@ from collections.abc import Collection
 import zmq
 
 from cortex_core.errors import InvalidRequest
-from cortex_core.ids import DeviceName, ModelId
+from cortex_core.ids import DeviceName, ModelId, new_boot_id
 from cortex_core.ipc.child import DeathPipe
-from cortex_core.ipc.sockets import ZmqContext, make_runtime_dir
+from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
 from cortex_core.neuron_api import DeviceState, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices
@@ -17,7 +17,7 @@ from neurond.memory_plan import CPU_KV_BYTES, MemoryPlan, plan_memory
 from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor, DeviceOwner
-from neurond.supervisor.life import sweep_sockets
+from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.models import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import stop_resource_tracker
@@ -42,10 +42,14 @@ class DevicePool:
         """Spawn an actor for each device. Main thread, running loop.
 
         Raises:
-            ConfigError: the runtime folder cannot be used.
+            ConfigError: the runtime folder cannot be made, or its path is too long for sockets.
         """
         make_runtime_dir(self._settings.runtime_dir)
         sweep_sockets(self._settings.runtime_dir)
+        for info in self._devices.found:
+            # A path that is too long is the configuration's fault: no respawn will help.
+            for path in socket_paths(self._settings.runtime_dir, info.id, new_boot_id()):
+                check_socket_path(path)
         self._context = zmq.Context()
         self._death = DeathPipe()
         threads = self._settings.threads or host_threads()

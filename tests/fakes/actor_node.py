@@ -24,7 +24,7 @@ class Node:
     def __init__(self, root: Path, **settings: object) -> None:
         runtime_dir = root / "run"
         models = root / "models"
-        models.mkdir(exist_ok=True)
+        models.mkdir(parents=True, exist_ok=True)
         self.runtime_dir = runtime_dir
         self.library = FolderLibrary(models)
         defaults: dict[str, object] = {

@@ -31,20 +31,25 @@ class FolderLibrary:
     """Models under `root`; each `ensure` is counted, so that tests see single flight."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._models: dict[ModelId, PreparedModel] = {}
         self.fetches = 0
 
     def add(self, name: str, **changes: int) -> ModelId:
         model_id = ModelId(f"file:{name}")
         self._models[model_id] = tiny_model(model_id, **changes)
-        folder = self._root / name
+        folder = self.root / name
         folder.mkdir()
         (folder / MANIFEST).write_bytes(msgspec.json.encode(self._models[model_id]))
         return model_id
 
+    def adopt(self, prepared: PreparedModel) -> ModelId:
+        """Take a model whose folder was made elsewhere, under `root`."""
+        self._models[prepared.model_id] = prepared
+        return prepared.model_id
+
     def folder(self, model_id: ModelId) -> Path:
-        return self._root / model_id.removeprefix("file:")
+        return self.root / model_id.removeprefix("file:")
 
     async def ensure(self, model_id: ModelId, on_progress: ProgressCallback) -> Path:
         self.fetches += 1

@@ -3,10 +3,11 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from cortex_core.errors import DeviceFailed, ModelNotLoaded
+from cortex_core.errors import ConfigError, DeviceFailed, ModelNotLoaded
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import LoadRequest
 from neurond.supervisor.jobs import StreamItem
@@ -116,6 +117,15 @@ async def test_a_model_that_kills_its_actor_is_not_tried_again(node: Node) -> No
     assert await works_again(node, healthy)
     assert node.supervisor.model(fatal).status == "failed"
     assert node.restarts == 1
+
+
+async def test_a_runtime_folder_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
+    node = Node(tmp_path / ("d" * 100))
+
+    with pytest.raises(ConfigError, match="107"):
+        await node.supervisor.start()
+
+    await node.supervisor.stop()
 
 
 async def test_an_actor_that_cannot_start_is_reported(make_node: Callable[..., Node]) -> None:
