@@ -66,12 +66,12 @@ async def test_bad_body_is_a_400_that_names_the_field(
 
 
 async def test_unknown_model_is_a_404_that_names_what_is_near(client: GatewayClient) -> None:
-    answer = await client.request("POST", CHAT, GOOD | {"model": "smal"})
+    answer = await client.request("POST", CHAT, GOOD | {"model": "smaal"})
     assert answer.status == 404
     error = await openai_error(answer)
     assert error["code"] == "model_not_found"
     assert "small" in error["message"]
-    answer = await client.request("POST", MESSAGES, GOOD | {"model": "smal"})
+    answer = await client.request("POST", MESSAGES, GOOD | {"model": "smaal"})
     assert answer.status == 404
     assert (await anthropic_error(answer))["type"] == "not_found_error"
 
