@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
     Completed,
-    ContinueFrom,
     Event,
     Failed,
     GenerateRequest,
@@ -26,7 +25,6 @@ from cortex_core.errors import (
     ContextLengthExceeded,
     CortexError,
     InternalError,
-    InvalidRequest,
 )
 from cortex_core.ids import ModelId
 from cortex_core.logs import kv
@@ -37,6 +35,7 @@ from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText, is_small
 from neurond.text.output import RequestOutput
 from neurond.text.pool import TextPool
+from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
 
 PING_INTERVAL_S: Final = 1.0
@@ -146,7 +145,7 @@ class Generation:
             ids = await self._token_ids(text, request.prompt)
             replay: tuple[int, ...] = ()
         else:
-            _check_continuation(request, going_on)
+            check_continuation(request, going_on)
             ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
         context = model.limit.context or text.prepared.context_tokens
         if len(ids) >= context:
@@ -159,7 +158,7 @@ class Generation:
             first_seq=going_on.next_seq if going_on else 0,
         )
         room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
-        replayed = _replay(output, replay, room, going_on)
+        replayed = replay_output(output, replay, room, going_on)
         job = None if output.all_finished else self._job(request, text, ids, replay, room)
         return _Prepared(ids, job, output, replayed, model.weights_id)
 
@@ -292,38 +291,3 @@ async def _guarded(
         yield Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())
     finally:
         await source.aclose()
-
-
-def _check_continuation(request: GenerateRequest, going_on: ContinueFrom) -> None:
-    if request.n != 1:
-        raise InvalidRequest(
-            f"cannot continue a request of {request.n} choices", param="continue_from"
-        )
-    if not going_on.prompt_token_ids:
-        raise InvalidRequest(
-            "cannot continue without the prompt's token ids",
-            param="continue_from.prompt_token_ids",
-        )
-
-
-def _replay(
-    output: RequestOutput, token_ids: tuple[int, ...], room: int, going_on: ContinueFrom | None
-) -> list[Event]:
-    """Feed earlier output; returns what was not sent yet, with the end if the answer has one."""
-    events: list[Event] = []
-    for token_id in token_ids:
-        if not output.all_finished:
-            events += output.feed(Token(0, token_id))
-    if token_ids and not output.all_finished:
-        if output.ends_at(token_ids[-1]):
-            events += output.finish(0, "stop")
-        elif room <= 0:
-            events += output.finish(0, "length")
-    # Text that the end of a choice sets free has a number, but no token of its own.
-    if going_on is not None and going_on.next_seq > output.next_seq + 1:
-        raise InvalidRequest(
-            f"cannot continue at event {going_on.next_seq}: these {len(token_ids)} tokens make "
-            f"{output.next_seq}",
-            param="continue_from.next_seq",
-        )
-    return events

@@ -1,5 +1,6 @@
 """A node that tests of one file share; those that end or change it start their own."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,3 +17,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeuronProcess]:
     with neuron_process(root) as started:
         started.load()
         yield started
+
+
+@pytest.fixture(scope="module")
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

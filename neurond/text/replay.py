@@ -1,0 +1,56 @@
+"""Taking up a stream where it stopped: its earlier output is fed again, silently. Pure."""
+
+from cortex_core.canonical import ContinueFrom, Event, GenerateRequest
+from cortex_core.errors import InvalidRequest
+from neurond.supervisor.jobs import Token
+from neurond.text.output import RequestOutput
+
+
+def check_continuation(request: GenerateRequest, going_on: ContinueFrom) -> None:
+    """Refuse what cannot be continued.
+
+    Raises:
+        InvalidRequest: the request has several choices, or no prompt.
+    """
+    if request.n != 1:
+        raise InvalidRequest(
+            f"cannot continue a request of {request.n} choices", param="continue_from"
+        )
+    if not going_on.prompt_token_ids:
+        raise InvalidRequest(
+            "cannot continue without the prompt's token ids",
+            param="continue_from.prompt_token_ids",
+        )
+
+
+def replay_output(
+    output: RequestOutput, token_ids: tuple[int, ...], room: int, going_on: ContinueFrom | None
+) -> list[Event]:
+    """Feed earlier output; returns what was not sent yet, with the end if the answer has one.
+
+    Args:
+        output: fresh, made for `going_on.next_seq`.
+        token_ids: the earlier output.
+        room: tokens that may still follow it.
+        going_on: None for a request that is not continued.
+
+    Raises:
+        InvalidRequest: so many events cannot have come of so few tokens.
+    """
+    events: list[Event] = []
+    for token_id in token_ids:
+        if not output.all_finished:
+            events += output.feed(Token(0, token_id))
+    if token_ids and not output.all_finished:
+        if output.ends_at(token_ids[-1]):
+            events += output.finish(0, "stop")
+        elif room <= 0:
+            events += output.finish(0, "length")
+    # Text that the end of a choice sets free has a number, but no token of its own.
+    if going_on is not None and going_on.next_seq > output.next_seq + 1:
+        raise InvalidRequest(
+            f"cannot continue at event {going_on.next_seq}: these {len(token_ids)} tokens make "
+            f"{output.next_seq}",
+            param="continue_from.next_seq",
+        )
+    return events

@@ -1,0 +1,126 @@
+"""The real model behind the real daemon: text, continuation, counting, leaving."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cortex_core.canonical import Completed, Finished, Ping, Started, TextDelta
+from tests.fakes.real_models import SMOLLM2, real_model, real_state_dir
+from tests.fakes.waiting import wait_until
+from tests.fakes.wire import events_of
+
+pytestmark = pytest.mark.model
+
+USER = {"role": "user", "content": [{"type": "text", "text": "What is the capital of France?"}]}
+PROMPT = {"type": "chat", "messages": [USER]}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, unused_port: int) -> Iterator[httpx.Client]:
+    real_model(SMOLLM2)
+    root: Path = tmp_path_factory.mktemp("real")
+    config = root / "neuron.toml"
+    config.write_text(
+        f'listen = "127.0.0.1"\nport = {unused_port}\ndevices = ["cpu"]\n'
+        f'state_dir = "{real_state_dir()}"\nruntime_dir = "{root / "run"}"\n'
+        f'[[default_models]]\nmodel_id = "{SMOLLM2}"\n'
+        f'[[models]]\nid = "{SMOLLM2}"\ncontext_tokens = 512\n'
+    )
+    argv = [sys.executable, "-m", "neurond.cli", "serve", "--config", str(config)]
+    process = subprocess.Popen(argv, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{unused_port}", timeout=120) as connected:
+
+            def done() -> bool:
+                assert process.poll() is None
+                try:
+                    health = connected.get("/health").json()
+                except httpx.TransportError:
+                    return False
+                return bool(health["activation"]["state"] == "done")
+
+            wait_until(done, timeout_s=120)
+            yield connected
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert list((root / "run").iterdir()) == []
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def generate(client: httpx.Client, **changes: object) -> list[object]:
+    sampling = {"temperature": 0, "max_tokens": 12}
+    body = {"request_id": "r", "model": SMOLLM2, "prompt": PROMPT, "sampling": sampling} | changes
+    answer = client.post("/generate", json=body)
+    assert answer.status_code == 200, answer.text
+    return [event for event in events_of(answer.content) if not isinstance(event, Ping)]
+
+
+def deltas_of(events: list[object]) -> list[TextDelta | Finished]:
+    return [event for event in events if isinstance(event, TextDelta | Finished)]
+
+
+def test_it_knows_the_capital_of_france(client: httpx.Client) -> None:
+    events = generate(client)
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert text == "The capital of France is Paris."
+    assert isinstance(events[-1], Completed)
+    finished = events[-2]
+    assert isinstance(finished, Finished)
+    assert (finished.reason, finished.token_ids) == ("stop", (2,))
+
+
+def test_counting_agrees_with_what_a_request_reports(client: httpx.Client) -> None:
+    started = generate(client)[0]
+    assert isinstance(started, Started)
+    counted = client.post(f"/models/{SMOLLM2}/count_tokens", json={"prompt": PROMPT}).json()
+    assert counted == {"prompt_tokens": started.prompt_tokens}
+
+
+def test_a_stream_cut_in_the_middle_goes_on_with_the_same_text(client: httpx.Client) -> None:
+    uncut = generate(client, want_prompt_token_ids=True)
+    started = uncut[0]
+    assert isinstance(started, Started)
+    assert started.prompt_token_ids is not None
+    deltas = deltas_of(uncut)
+    seen = deltas[:4]
+    going_on = {
+        "prompt_token_ids": started.prompt_token_ids,
+        "output_token_ids": [id_ for event in seen for id_ in event.token_ids],
+        "next_seq": len(seen),
+    }
+    resumed = generate(client, continue_from=going_on)
+    assert seen + deltas_of(resumed) == deltas
+    first = resumed[0]
+    assert isinstance(first, Started)
+    assert first.weights_id == started.weights_id
+
+
+def test_a_client_that_leaves_stops_the_engine(client: httpx.Client) -> None:
+    body = {
+        "request_id": "r",
+        "model": SMOLLM2,
+        "prompt": PROMPT,
+        "sampling": {"max_tokens": 400, "ignore_eos": True},
+    }
+
+    def in_flight() -> int:
+        models = {model["id"]: model for model in client.get("/models").json()["models"]}
+        return models[SMOLLM2].get("running", 0) + models[SMOLLM2].get("waiting", 0)
+
+    with (
+        httpx.Client(base_url=client.base_url, timeout=60) as leaving,
+        leaving.stream("POST", "/generate", json=body) as stream,
+    ):
+        next(stream.iter_lines())
+        assert in_flight() == 1
+    wait_until(lambda: in_flight() == 0)
+    assert in_flight() == 0

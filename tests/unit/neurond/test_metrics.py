@@ -1,0 +1,69 @@
+"""What is counted, under which labels, in which form."""
+
+from prometheus_client import CollectorRegistry
+
+from cortex_core.ids import DeviceName, ModelId
+from cortex_core.neuron_api import Activation, DeviceHealth, Health, NodeModel
+from neurond.metrics import GenerationMetrics, NodeCollector, exposition, make_registry
+
+MODEL = ModelId("pypi:m")
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(name, {"model": MODEL} | labels)
+
+
+def test_times_run_from_the_request_to_its_tokens() -> None:
+    registry = CollectorRegistry()
+    meter = GenerationMetrics(registry).request(MODEL, 100.0)
+    meter.prompt(7)
+    meter.admitted(4)
+    for now in (100.5, 100.6, 100.9):
+        meter.token(now)
+    meter.completed(3)
+    meter.close()
+    meter.close()
+    assert value(registry, "neuron_time_to_first_token_seconds_sum") == 0.5
+    assert value(registry, "neuron_inter_token_latency_seconds_count") == 2
+    assert value(registry, "neuron_requests_total", outcome="completed") == 1
+    assert value(registry, "neuron_prompt_tokens_total") == 7
+    assert value(registry, "neuron_cached_prompt_tokens_total") == 4
+    assert value(registry, "neuron_completion_tokens_total") == 3
+
+
+def test_a_name_that_no_model_has_becomes_no_label() -> None:
+    registry = CollectorRegistry()
+    meter = GenerationMetrics(registry).request(ModelId("evil name"), 0.0)
+    meter.failed("model_not_found")
+    meter.close()
+    text = exposition(registry).decode()
+    assert "evil name" not in text
+    assert 'neuron_requests_total{model="unknown",outcome="model_not_found"} 1.0' in text
+
+
+def test_an_unfinished_request_was_cancelled() -> None:
+    registry = CollectorRegistry()
+    meter = GenerationMetrics(registry).request(MODEL, 0.0)
+    meter.prompt(1)
+    meter.close()
+    assert value(registry, "neuron_requests_total", outcome="cancelled") == 1
+
+
+def test_devices_and_models_are_gauges_read_at_each_scrape() -> None:
+    device = DeviceHealth(0, DeviceName("cpu"), "ready", 10, 20, restarts=2)
+    health = Health(5.0, 1, draining=False, devices=[device], activation=Activation("idle"))
+    models = [NodeModel(MODEL, "torch", "ready", vram_used_mb=3, running=2, waiting=1)]
+    registry = make_registry()
+    registry.register(NodeCollector(lambda: health, lambda: models))
+    text = exposition(registry).decode()
+    for line in (
+        'neuron_device_vram_free_mb{device="cpu"} 20.0',
+        'neuron_device_restarts_total{device="cpu"} 2.0',
+        'neuron_device_up{device="cpu"} 1.0',
+        f'neuron_requests_running{{model="{MODEL}"}} 2.0',
+        f'neuron_requests_waiting{{model="{MODEL}"}} 1.0',
+        f'neuron_model_ready{{model="{MODEL}"}} 1.0',
+    ):
+        assert line in text
+    models.clear()
+    assert "neuron_requests_running{" not in exposition(registry).decode()
