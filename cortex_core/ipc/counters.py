@@ -20,7 +20,8 @@ class CounterRow:
         self._counts = counts
 
     def increment(self, column: int) -> None:
-        self._counts[column] += 1
+        """Count one up; after 2**32 - 1 comes 0."""
+        self._counts[column] = (self._counts[column] + 1) & 0xFFFF_FFFF
 
     def decrement(self, column: int) -> None:
         """Count one down.

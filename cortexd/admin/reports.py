@@ -11,7 +11,7 @@ from cortexd.admin.types import (
 )
 from cortexd.fleet.dispatcher import Dispatcher
 from cortexd.fleet.protocol import FleetSnapshot, ReplicaView
-from cortexd.fleet.state import Node
+from cortexd.fleet.records import Node
 
 
 def status_report(dispatcher: Dispatcher, snapshot_version: int) -> FleetStatus:

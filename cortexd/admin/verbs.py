@@ -31,7 +31,7 @@ from cortexd.fleet.protocol import (
     ReplicaView,
     ToWorker,
 )
-from cortexd.fleet.state import Node, Replica
+from cortexd.fleet.records import Node, Replica
 
 PROGRESS_S = 1.0
 """Between two signs of life of a verb that waits."""

@@ -274,7 +274,8 @@ class Placement:
 
     def _in_flux(self, node: Node) -> bool:
         """Say whether the next news of the node may change the answer."""
-        if node.healthy and node.in_doubt:
+        restarting = node.draining and not node.cordoned
+        if node.healthy and (node.in_doubt or restarting):
             return True
         leaving = any(
             replica.leaving or replica.model.status in ("draining", "unloading")

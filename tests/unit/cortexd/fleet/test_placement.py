@@ -167,3 +167,10 @@ def test_a_sleeping_replica_is_woken_where_it_sleeps() -> None:
     asleep = node_model(A, "asleep")
     fleet = fleet_of(polled("n", cold(), vram_mb=24_000), polled("m", asleep))
     assert load_of(fleet).node == "m"
+
+
+def test_requests_wait_for_a_node_that_shuts_down_and_may_be_restarting() -> None:
+    fleet = fleet_of(polled("n", cold(), draining=True))
+    assert answers(ask(fleet, A, "r", NOW)) == {}
+    reborn = polled("n", cold(), boot="boot-1", at=NOW + 2)
+    assert [order.model_id for order in loads(fleet.apply(reborn, NOW + 2))] == [A]
