@@ -49,7 +49,7 @@ test-unit: setup
 	$(BIN)/pytest tests/unit -n auto $(PYTEST_FLAGS)
 
 bench: setup  ## Measure engine and gateway on this machine (see docs/benchmarks.md)
-	$(BIN)/pytest bench --benchmark-only -p no:randomly $(PYTEST_FLAGS)
+	$(BIN)/pytest bench --benchmark-only -p no:randomly --timeout 0 -o faulthandler_timeout=0 $(PYTEST_FLAGS)
 
 rpm: setup  ## Build the RPMs into dist/rpm (needs rpmbuild)
 	rpm/build.sh dist/rpm
