@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cortex_core.errors import InternalError
 from cortex_core.ipc.child import ChildProcess, ExitStatus
@@ -22,7 +22,7 @@ class Daemon:
     """One command. Owns the process and, if it has one, its log file."""
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path | None) -> None:
-        """`log` None leaves output to the terminal."""
+        """`log` None sends all output to our stderr, where it can show a progress bar."""
         self.name = name
         self.log = log
         self._argv = [sys.executable, "-m", "cortexd.up.tied", str(os.getpid())]
@@ -37,7 +37,7 @@ class Daemon:
         """
         environment = {k: v for k, v in os.environ.items() if k not in NOTIFY_VARIABLES}
         with contextlib.ExitStack() as stack:
-            output = None
+            output: int | BinaryIO = sys.stderr.fileno()
             if self.log is not None:
                 output = stack.enter_context(self.log.open("wb"))
             try:

@@ -237,6 +237,26 @@ async def test_port_in_use_is_told(tmp_path: Path, neuron: FakeNeuron) -> None:
     assert process.left_behind() == []
 
 
+async def test_metrics_port_in_use_is_told(tmp_path: Path, neuron: FakeNeuron) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        override = {"CORTEX_GATEWAY__METRICS_LISTEN": address}
+        process = ServeProcess(tmp_path, neuron.endpoint, environment=override)
+        assert await gone(process) == 1
+    assert f"cannot listen on {address}" in process.output()
+    assert "gateway.metrics_listen" in process.output()
+
+
+async def test_several_workers_count_together(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron, environment={"CORTEX_GATEWAY__WORKERS": "3"})
+    answers = await asyncio.gather(*(chat(process) for _ in range(30)))
+    assert answers == [TEXT] * 30
+    async with GatewayClient(f"http://127.0.0.1:{process.metrics_port}") as metrics:
+        text = (await (await metrics.get("/metrics")).body()).decode()
+    assert f'cortex_requests_total{{model="{MODEL}",node="node0"}} 30.0' in text
+    assert len(process.family.running("http_server")) == 4
+
+
 async def test_folder_of_another_gateway_is_left_alone(
     start: Start, neuron: FakeNeuron, tmp_path: Path
 ) -> None:
