@@ -9,10 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Protocol, assert_never
-
-import msgspec
 
 from cortex_core.errors import (
     CortexError,
@@ -30,28 +27,18 @@ from neurond.lifecycle import model as decisions
 from neurond.memory_plan import BLOCK_TOKENS, MemoryPlan
 from neurond.sources.prepared import PreparedModel, read_manifest
 from neurond.supervisor.device import ModelNotice
+from neurond.supervisor.loaded_model import LoadedModel, Reservation
 from neurond.supervisor.ports import ModelLibrary, ProgressCallback
 from neurond.supervisor.settings import SupervisorSettings
 
 _log = logging.getLogger(__name__)
-
-_HELD_STATES = ("loading", "ready", "draining", "unloading")
-
-
-class Reservation(msgspec.Struct, frozen=True):
-    """Memory that is planned for a model on a device."""
-
-    device: DeviceName
-    size_bytes: int
-    arriving: bool
-    """It is not allocated yet, or may not be."""
 
 
 class ModelDevices(Protocol):
     """What loading needs of the node's devices."""
 
     def place(
-        self, request: LoadRequest, model: PreparedModel, reserved: Collection["Reservation"]
+        self, request: LoadRequest, model: PreparedModel, reserved: Collection[Reservation]
     ) -> tuple[DeviceName, MemoryPlan]:
         """Choose a device and what to allocate there, beside what is `reserved`.
 
@@ -67,47 +54,6 @@ class ModelDevices(Protocol):
     def is_busy(self, device: DeviceName, model_id: ModelId) -> bool: ...
 
     def declare_hung(self, device: DeviceName, reason: str) -> None: ...
-
-
-class LoadedModel:
-    """One model on this node since it was first asked for.
-
-    Attributes:
-        lifecycle: its state; only `Models` sends it events.
-        request: the load it came with, used again after an actor's death.
-        device: where it is or goes; None until it is placed.
-        plan: what was asked of the actor.
-        prepared: its manifest; None until it is placed.
-        loaded: what the actor gave; None while it is not loaded.
-        progress: how far a load is; None while there is none.
-    """
-
-    def __init__(self, request: LoadRequest) -> None:
-        self.lifecycle = decisions.ModelLifecycle(request.model_id)
-        self.request = request
-        self.device: DeviceName | None = None
-        self.plan: MemoryPlan | None = None
-        self.loaded: protocol.ModelLoaded | None = None
-        self.progress: LoadProgress | None = None
-        self.folder: Path | None = None
-        self.prepared: PreparedModel | None = None
-        self.told_state = self.lifecycle.state
-        self.deadline_s: float | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.load_waiters: list[asyncio.Future[None]] = []
-        self.unload_waiters: list[asyncio.Future[None]] = []
-        self.listeners: list[ProgressCallback] = []
-
-    @property
-    def model_id(self) -> ModelId:
-        return self.request.model_id
-
-    @property
-    def reservation(self) -> Reservation | None:
-        """What is planned for it now."""
-        if self.plan is None or self.device is None or self.lifecycle.state not in _HELD_STATES:
-            return None
-        return Reservation(self.device, self.plan.total_bytes, arriving=self.loaded is None)
 
 
 class Models:

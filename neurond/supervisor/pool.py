@@ -18,7 +18,7 @@ from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor, DeviceOwner
 from neurond.supervisor.life import socket_paths, sweep_sockets
-from neurond.supervisor.models import Reservation
+from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import stop_resource_tracker
 

@@ -32,7 +32,8 @@ from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.activation import ActivationRun
 from neurond.supervisor.device import ModelNotice
 from neurond.supervisor.jobs import EngineJob
-from neurond.supervisor.models import LoadedModel, Models
+from neurond.supervisor.loaded_model import LoadedModel
+from neurond.supervisor.models import Models
 from neurond.supervisor.pool import DevicePool
 from neurond.supervisor.ports import ModelLibrary, ProgressCallback
 from neurond.supervisor.settings import SupervisorSettings

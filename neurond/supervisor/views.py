@@ -17,7 +17,7 @@ from neurond.devices import Devices, DeviceSample
 from neurond.memory_plan import weights_bytes
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor
-from neurond.supervisor.models import LoadedModel
+from neurond.supervisor.loaded_model import LoadedModel
 
 HARNESS = "torch"
 
