@@ -16,12 +16,16 @@ class Profiles:
         self._asked: dict[ModelId, ModelProfile] = {}
 
     def for_load(self, request: LoadRequest) -> LoadRequest:
-        """Remember what a load says of its model; returns the load with the gaps filled in."""
-        self._asked[request.model_id] = request.profile
+        """Remember what a load says of its model; returns the load with the gaps filled in.
+
+        A load that says nothing changes nothing: it may be of a model that somebody else loaded.
+        """
+        if request.profile != ModelProfile():
+            self._asked[request.model_id] = request.profile
         return msgspec.structs.replace(request, profile=self.of(request.model_id))
 
     def of(self, model_id: ModelId) -> ModelProfile:
-        """Return the profile that holds now: what the last load said before what the file says."""
+        """Return what holds now: what a load said last goes before what the file says."""
         merged = self._configured.get(model_id, ModelProfile())
         asked = self._asked.get(model_id)
         if asked is None:

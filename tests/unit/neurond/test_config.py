@@ -94,5 +94,9 @@ def test_what_a_load_says_goes_before_the_file_and_gaps_are_filled() -> None:
     completed = profiles.for_load(asked).profile
     assert completed == ModelProfile(dtype="float32", context_tokens=50, chat_template="t")
     assert profiles.of(model) == completed
-    assert profiles.for_load(LoadRequest(model)).profile.chat_template is None
+    assert profiles.for_load(LoadRequest(model)).profile == completed
+    other = LoadRequest(model, profile=ModelProfile(max_sequences=2))
+    assert profiles.for_load(other).profile == ModelProfile(
+        dtype="float32", context_tokens=100, max_sequences=2
+    )
     assert profiles.of(ModelId("pypi:other")) == ModelProfile()
