@@ -61,13 +61,13 @@ async def test_every_token_published_before_a_death_is_delivered(node: Node) -> 
 
 
 async def test_a_stopped_actor_counts_as_hung(make_node: Callable[..., Node]) -> None:
-    node = make_node(idle_deadline_s=0.6)
+    node = make_node(idle_deadline_s=2.0)
     await node.start()
     model_id = await node.loaded()
     stopped = node.actor_pid
 
     os.kill(stopped, signal.SIGSTOP)
-    await wait_until_async(lambda: node.restarts == 1, timeout_s=RECOVERY_S)
+    await wait_until_async(lambda: node.restarts >= 1, timeout_s=RECOVERY_S)
 
     assert await works_again(node, model_id)
     with pytest.raises(ProcessLookupError):
@@ -75,7 +75,7 @@ async def test_a_stopped_actor_counts_as_hung(make_node: Callable[..., Node]) ->
 
 
 async def test_a_step_that_never_ends_is_killed(make_node: Callable[..., Node]) -> None:
-    node = make_node(step_deadline_s=0.5)
+    node = make_node(step_deadline_s=1.5)
     await node.start()
     model_id = await node.loaded()
 
