@@ -1,6 +1,7 @@
 """`cortex up` on a real model: it answers, and however it ends it leaves nothing behind."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,6 +89,8 @@ def started() -> Iterator[list[UpProcess]]:
     for up in made:
         up.family.kill()
         up.process.wait(timeout=10)
+        # Empty by now; one that was killed cannot remove it itself.
+        shutil.rmtree(folders_of(up.state).run, ignore_errors=True)
 
 
 def test_once_answers_and_leaves_nothing(state: Path, started: list[UpProcess]) -> None:
