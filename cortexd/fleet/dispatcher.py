@@ -95,7 +95,7 @@ class Dispatcher:
     ) -> list[Effect]:
         """Take a request in. One that is here already is answered again."""
         ticket = Ticket(origin, message.request_id)
-        held = self._holds.of(ticket)
+        held = self._holds.renew(ticket, now)
         if held is not None:
             self._tell(ticket, Granted(ticket.request_id, held))
         elif ticket in self.queues:

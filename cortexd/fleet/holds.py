@@ -28,10 +28,13 @@ class Holds:
         self._by_ticket[ticket] = _Hold(replica, now + HOLD_S)
         self._by_row[replica.row] += 1
 
-    def of(self, ticket: Ticket) -> ReplicaView | None:
-        """Return where a place is held for the request."""
+    def renew(self, ticket: Ticket, now: float) -> ReplicaView | None:
+        """Return where a place is held for the request, and hold it as if it was granted now."""
         hold = self._by_ticket.get(ticket)
-        return hold.replica if hold else None
+        if hold is None:
+            return None
+        self._by_ticket[ticket] = _Hold(hold.replica, now + HOLD_S)
+        return hold.replica
 
     def on(self, row: int) -> int:
         """Return how many places are held on the replica with this row."""
