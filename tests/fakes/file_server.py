@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-
 STALL_BYTES = 10_000
 """Shorter bodies, such as index pages, never stall."""
 
@@ -19,7 +18,7 @@ class FileServer:
         cut_after: end the connection after so many bytes of a body, so many times.
         ranges: whether `Range` is understood.
         failures: statuses to answer with before anything else.
-        stall: let bodies stop in the middle until this is set; None does not stall.
+        stall: let bodies stop in the middle, resumed ones at once, until this is set.
         requests: (path, Range header, Authorization header) of every request.
     """
 
@@ -101,7 +100,7 @@ def _handler_of(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 server.cuts_left -= 1
                 body = body[: server.cut_after]
             if server.stall is not None and len(body) > STALL_BYTES:
-                self.wfile.write(body[: len(body) // 2])
+                self.wfile.write(b"" if wanted_range else body[: len(body) // 2])
                 server.stall.wait(30)
                 return
             self.wfile.write(body)
