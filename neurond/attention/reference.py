@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from neurond.attention.base import AttentionBatch, AttentionParams
+from neurond.engine.upload import upload
 
 
 class ReferenceBackend:
@@ -205,8 +206,7 @@ def _decode_group(batch: AttentionBatch, indices: list[int]) -> _Decodes:
             batch.block_tables[everyone, :num_blocks].contiguous(),
             batch.seq_lens_k[everyone],
         )
-    device = batch.block_tables.device
-    chosen = torch.tensor(indices, dtype=torch.int32).to(device, non_blocking=True)
+    chosen = upload(indices, torch.int32, batch.block_tables.device)
     blocks = batch.block_tables.index_select(0, chosen)[:, :num_blocks].contiguous()
     return _Decodes(chosen, blocks, batch.seq_lens_k.index_select(0, chosen))
 
@@ -223,7 +223,7 @@ def _explicit_attention(
     scores = torch.matmul(query.float(), keys.float().transpose(-1, -2)) * params.scale
     if params.softcap is not None:
         scores = torch.tanh(scores / params.softcap) * params.softcap
-    scores = scores.masked_fill(~mask, -torch.inf)
+    scores = scores.masked_fill(mask.logical_not(), -torch.inf)
     if sinks is None:
         weights = scores.softmax(-1)
     else:

@@ -3,9 +3,6 @@
 Opened once in an actor's life, in the process that owns the device.
 """
 
-from __future__ import annotations
-
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,10 +41,6 @@ class Device(Protocol):
 
     def memory_info(self) -> MemoryInfo: ...
 
-    def upload(self, column: array[int]) -> torch.Tensor:
-        """Return int32 `column` on the device, without waiting for it. The column may go."""
-        ...
-
     def synchronize(self) -> None:
         """Wait until all that was submitted is computed."""
         ...
@@ -74,10 +67,6 @@ class CpuDevice:
         )
         unused_bytes = total_bytes - self._process.memory_info().rss
         return MemoryInfo(total_bytes, max(0, min(unused_bytes, host.available)))
-
-    def upload(self, column: array[int]) -> torch.Tensor:
-        """Return a copy: `column` may be reused."""
-        return _tensor(column).clone()
 
     def synchronize(self) -> None:
         """Do nothing: torch's CPU operations are done when they return."""
@@ -107,11 +96,6 @@ class CudaDevice:
             total_bytes = min(total_bytes, self._budget_bytes)
             free_bytes = min(free_bytes, max(0, total_bytes - in_use_bytes))
         return MemoryInfo(total_bytes, free_bytes)
-
-    def upload(self, column: array[int]) -> torch.Tensor:
-        """Copy through pinned memory, so that the copy does not wait for the device."""
-        pinned = _tensor(column).pin_memory()
-        return pinned.to(self.torch_device, non_blocking=True)
 
     def synchronize(self) -> None:
         """Wait for every stream of the device."""
@@ -148,10 +132,3 @@ def _cgroup_limit_bytes() -> int | None:
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
-
-
-def _tensor(column: array[int]) -> torch.Tensor:
-    """Return a view of `column`; torch refuses to make one of nothing."""
-    return (
-        torch.frombuffer(column, dtype=torch.int32) if column else torch.empty(0, dtype=torch.int32)
-    )

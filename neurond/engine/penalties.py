@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from neurond.engine.batch import Row
+from neurond.engine.upload import upload
 
 
 @dataclass(slots=True)
@@ -29,12 +30,9 @@ class _Entries:
 
     def on(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return places (int64) and values on the device of `like`, without waiting for it."""
-        pinned = not like.is_cpu
-        places = torch.tensor(self.places, dtype=torch.int64, pin_memory=pinned)
-        values = torch.tensor(self.values, dtype=torch.float32, pin_memory=pinned)
         return (
-            places.to(like.device, non_blocking=True),
-            values.to(like.device, non_blocking=True),
+            upload(self.places, torch.int64, like.device),
+            upload(self.values, torch.float32, like.device),
         )
 
 

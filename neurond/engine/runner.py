@@ -16,6 +16,7 @@ import torch
 from cortex_core.errors import OutOfMemory
 from neurond.attention.base import AttentionBatch
 from neurond.engine.sampler import Choices, sample
+from neurond.engine.upload import upload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from cortex_core.errors import ErrorInfo
     from neurond.attention.base import AttentionBackend, AttentionParams, AttentionPlan
     from neurond.engine.batch import SampledToken, ScheduledBatch
-    from neurond.engine.device import Device
     from neurond.engine.kv_cache import KvCache
 
 
@@ -55,7 +55,7 @@ class ModelRunner:
     """Runs one model. Called from the actor's one thread."""
 
     def __init__(
-        self, model: nn.Module, device: Device, backend: AttentionBackend, cache: KvCache
+        self, model: nn.Module, device: torch.device, backend: AttentionBackend, cache: KvCache
     ) -> None:
         self._model = model
         self._device = device
@@ -77,23 +77,27 @@ class ModelRunner:
                 "lower the model's number of sequences or its KV cache"
             ) from ex
 
-    @torch.inference_mode()
     def submit(self, batch: ScheduledBatch) -> Choices:
-        """Compute the step without waiting for the device."""
-        device = self._device
+        """Submit the step without waiting for the device; where no gradients are recorded."""
         fresh = _fresh_blocks(batch.slot_mapping, self._cache.block_tokens)
         if fresh:
-            self._cache.clear(device.upload(fresh).long())
+            self._cache.clear(self._indices(fresh))
         plan = self._backend.plan(self._attention_batch(batch))
-        step = _Step(self._cache, plan, device.upload(batch.slot_mapping).long())
+        step = _Step(self._cache, plan, self._indices(batch.slot_mapping))
         logits = self._model(
-            input_ids=device.upload(batch.token_ids).long()[None],
-            position_ids=device.upload(batch.positions).long()[None],
+            input_ids=self._indices(batch.token_ids)[None],
+            position_ids=self._indices(batch.positions)[None],
             use_cache=False,
-            logits_to_keep=device.upload(batch.sample_rows).long(),
+            logits_to_keep=self._indices(batch.sample_rows),
             paged=step,
         ).logits
         return sample(logits[0], batch.rows)
+
+    def _indices(self, column: array[int]) -> torch.Tensor:
+        return upload(column, torch.int64, self._device)
+
+    def _lengths(self, column: array[int]) -> torch.Tensor:
+        return upload(column, torch.int32, self._device)
 
     def _attention_batch(self, batch: ScheduledBatch) -> AttentionBatch:
         block_tokens = self._cache.block_tokens
@@ -104,9 +108,9 @@ class ModelRunner:
             padded.extend(table[:num_blocks])
             padded.extend([self._cache.blank_block] * (width - num_blocks))
         return AttentionBatch(
-            cu_seqlens_q=self._device.upload(batch.cu_seqlens_q),
-            seq_lens_k=self._device.upload(batch.seq_lens_k),
-            block_tables=self._device.upload(padded).view(-1, width),
+            cu_seqlens_q=self._lengths(batch.cu_seqlens_q),
+            seq_lens_k=self._lengths(batch.seq_lens_k),
+            block_tables=self._lengths(padded).view(-1, width),
             query_lens=tuple(end - start for start, end in pairwise(batch.cu_seqlens_q)),
             kv_lens=tuple(batch.seq_lens_k),
             num_decodes=batch.num_decodes,

@@ -33,6 +33,7 @@ from cortex_core.errors import ErrorInfo, InternalError
 from neurond.engine.batch import Row, SampledToken
 from neurond.engine.penalties import adjust
 from neurond.engine.randomness import uniform
+from neurond.engine.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,11 @@ def _draw_rows(
     """Return `greedy` with the rows `drawn` replaced by draws."""
     everyone = len(drawn) == len(rows)
     chosen = [rows[index] for index in drawn]
-    indices = None if everyone else _on(greedy, drawn, torch.int64)
+    indices = None if everyone else upload(drawn, torch.int64, greedy.device)
     scaled = logits if indices is None else logits.index_select(0, indices)
-    temperatures = _on(logits, [temperature_of(row.sampling) for row in chosen], torch.float32)
+    temperatures = upload(
+        [temperature_of(row.sampling) for row in chosen], torch.float32, logits.device
+    )
     scaled = scaled / temperatures[:, None]
     tokens = _draw(scaled, chosen)
     return tokens if indices is None else greedy.index_copy(0, indices, tokens)
@@ -119,7 +122,7 @@ def _draw(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
         weights = weights.masked_fill(logits < threshold[:, None], 0.0)
     cumulative = weights.double().cumsum(-1)
     draws = [uniform(row.seed, row.choice, row.num_output_tokens) for row in rows]
-    target = cumulative[:, -1:] * _on(cumulative, draws, torch.float64)[:, None]
+    target = cumulative[:, -1:] * upload(draws, torch.float64, cumulative.device)[:, None]
     found = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     return found.clamp(max=logits.shape[-1] - 1)
 
@@ -142,25 +145,25 @@ def _thresholds(logits: torch.Tensor, totals: torch.Tensor, rows: Sequence[Row])
     highest = ordered[:, :1]
     weights = (ordered - highest).exp()
 
-    top_k = _on(logits, [p.top_k or vocab_size for p in params], torch.int64)[:, None]
+    top_k = upload([p.top_k or vocab_size for p in params], torch.int64, logits.device)[:, None]
     places = torch.arange(ordered.shape[-1], device=logits.device)
     weights = weights.masked_fill(places >= top_k, 0.0)
-    limited = _on(logits, [p.top_k is not None for p in params], torch.bool)
+    limited = upload([p.top_k is not None for p in params], torch.bool, logits.device)
     totals = torch.where(limited, weights.sum(-1), totals)[:, None]
 
-    top_p = _on(logits, [1.0 if p.top_p is None else p.top_p for p in params], torch.float32)
+    top_p = upload(
+        [1.0 if p.top_p is None else p.top_p for p in params], torch.float32, logits.device
+    )
     cumulative = weights.cumsum(-1)
     # A token is kept while those before it have less than top_p: so the one that reaches it is.
     before = cumulative - weights
     kept = (before < top_p[:, None] * totals) & (weights > 0)
     last = kept.sum(-1, keepdim=True).clamp(min=1) - 1
     by_order = ordered.gather(-1, last).squeeze(-1)
-    unordered = _on(
-        logits, [p.top_k is None and (p.top_p is None or p.top_p >= 1) for p in params], torch.bool
-    )
-    by_order = by_order.masked_fill(unordered, -torch.inf)
+    unordered = [p.top_k is None and (p.top_p is None or p.top_p >= 1) for p in params]
+    by_order = by_order.masked_fill(upload(unordered, torch.bool, logits.device), -torch.inf)
 
-    min_p = _on(logits, [p.min_p or 0.0 for p in params], torch.float32)
+    min_p = upload([p.min_p or 0.0 for p in params], torch.float32, logits.device)
     by_ratio = highest.squeeze(-1) + min_p.log()
     return torch.maximum(by_order, by_ratio)
 
@@ -185,14 +188,6 @@ def _candidates(
     if not all(len(values) for values in found):  # a row of NaN, which is refused later
         found = [values if len(values) else highest[:1] for values in found]
     return pad_sequence(found, batch_first=True, padding_value=-torch.inf)
-
-
-def _on(
-    like: torch.Tensor, values: Sequence[float | int | bool], dtype: torch.dtype
-) -> torch.Tensor:
-    """Return `values` on the device of `like`, without waiting for it."""
-    host = torch.tensor(values, dtype=dtype, pin_memory=not like.is_cpu)
-    return host.to(like.device, non_blocking=True)
 
 
 def _not_finite(row: Row) -> ErrorInfo:

@@ -119,7 +119,9 @@ class Serving:
             device=loaded.device.torch_device,
         )
         self.weights_id = f"{loaded.weights_id}-{backend.name}"
-        self._runner: ModelRunner | None = ModelRunner(loaded.model, loaded.device, backend, cache)
+        self._runner: ModelRunner | None = ModelRunner(
+            loaded.model, loaded.device.torch_device, backend, cache
+        )
         self._config = SchedulerConfig(
             num_blocks=self.sizes.num_blocks,
             context_tokens=self.sizes.context_tokens,

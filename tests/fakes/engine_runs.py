@@ -94,7 +94,7 @@ def make_engine(
         dtype=loaded.dtype,
         device=loaded.device.torch_device,
     )
-    runner = ModelRunner(loaded.model, loaded.device, ReferenceBackend(), cache)
+    runner = ModelRunner(loaded.model, loaded.device.torch_device, ReferenceBackend(), cache)
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=512,
