@@ -1,0 +1,194 @@
+import gc
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cortex_core.errors import ErrorInfo, InternalError, ModelLoadFailed, OutOfMemory
+from cortex_core.ids import DeviceName, ModelId
+from neurond.actor.torch_backend import TorchBackend
+from neurond.engine.device import CpuDevice, open_device
+from neurond.engine.engine import EngineRequest
+from neurond.engine.kv_cache import KvCache, LayerShape
+from neurond.models.serving import Serving, build_engine, kv_sizes
+from neurond.protocol import Configure, LoadModel
+from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids, make_engine
+from tests.fakes.prepared_models import prepare_model
+from tests.fakes.tiny_models import make_tiny_model
+
+SHAPES = [LayerShape(2, 16, 16)] * 3
+BLOCK_BYTES = 3 * 2 * (16 + 16) * 8 * 4
+
+
+def sizes(kv_cache_bytes, *, context_tokens=512, max_sequences=4):
+    return kv_sizes(
+        SHAPES,
+        value_bytes=4,
+        context_tokens=context_tokens,
+        max_sequences=max_sequences,
+        kv_cache_bytes=kv_cache_bytes,
+        block_tokens=8,
+    )
+
+
+def test_a_cache_takes_what_is_given():
+    found = sizes(11 * BLOCK_BYTES + 5)
+    assert found.num_blocks == 10
+    assert found.context_tokens == 80
+    assert found.size_bytes == 11 * BLOCK_BYTES
+
+
+def test_a_cache_takes_no_more_than_can_be_used():
+    found = sizes(10**12, context_tokens=100, max_sequences=3)
+    assert found.num_blocks == 3 * 13
+    assert found.context_tokens == 100
+
+
+def test_a_cache_without_room_for_a_block_is_refused_with_the_arithmetic():
+    with pytest.raises(OutOfMemory, match=f"{2 * BLOCK_BYTES - 1}.*{2 * BLOCK_BYTES}"):
+        sizes(2 * BLOCK_BYTES - 1)
+
+
+def test_a_cache_beyond_the_devices_memory_is_refused(tiny):
+    loaded = tiny("llama").loaded
+    small = replace(loaded, device=CpuDevice(1))
+    with pytest.raises(OutOfMemory, match="0 bytes free"):
+        build_engine(small, 512, 4, 1 << 20, 8)
+
+
+def test_a_served_model_can_start_anew_and_is_freed(cpu, tmp_path):
+    folder = tmp_path / "llama"
+    prepare_model(make_tiny_model("llama"), folder)
+    backend = TorchBackend()
+    opened = backend.open(Configure(DeviceName("cpu"), 1))
+    assert opened.attention_backend == "torch-reference"
+    assert 0 < opened.memory_free_bytes < opened.memory_total_bytes
+    told: list[float] = []
+    served = backend.load(load_command(folder), told.append)
+    assert told[-1] > 0.9
+    assert served.loaded.weights_id.endswith("-float32-torch-reference")
+    assert served.loaded.context_tokens == 512
+    assert served.loaded.kv_cache_bytes <= 1 << 20
+    first = EngineUnderTest(served.new_engine()).generate([1, 2, 3], 8)
+    engine = served.new_engine()
+    again = EngineUnderTest(engine).generate([1, 2, 3], 8)
+    assert first == again
+    model = weakref.ref(engine._runner._model)
+    del engine
+    served.free()
+    gc.collect()
+    assert model() is None
+
+
+def load_command(folder, **changes):
+    fields = {
+        "model_id": ModelId("file:tiny"),
+        "model_dir": str(folder),
+        "dtype": "float32",
+        "context_tokens": 4096,
+        "max_sequences": 4,
+        "kv_cache_bytes": 1 << 20,
+        "block_tokens": 8,
+    }
+    return LoadModel(**(fields | changes))
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(tmp_path):
+    folder = tmp_path / "llama"
+    prepare_model(make_tiny_model("llama"), folder)
+    backend = TorchBackend()
+    backend.open(Configure(DeviceName("cpu"), 1))
+    with pytest.raises(OutOfMemory, match=r"cannot load file:tiny on cpu: .* bytes .* are free"):
+        backend.load(load_command(folder, kv_cache_bytes=1 << 50), lambda progress: None)
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
+    backend = TorchBackend()
+    backend.open(Configure(DeviceName("cpu"), 1))
+    with pytest.raises(ModelLoadFailed, match=r"model\.json"):
+        backend.load(load_command(tmp_path), lambda progress: None)
+
+
+def test_errors_of_libraries_become_ours():
+    backend = TorchBackend()
+    ours = OutOfMemory("cannot")
+    assert backend.describe(ours) is ours
+    assert isinstance(backend.describe(MemoryError("no")), OutOfMemory)
+    assert isinstance(backend.describe(torch.OutOfMemoryError("no")), OutOfMemory)
+    other = backend.describe(ValueError("what"))
+    assert isinstance(other, InternalError)
+    assert "ValueError: what" in other.message
+    assert not backend.is_poisoned(ValueError("what"))
+
+
+@pytest.mark.parametrize("name", ["cuda-0", "cuda-x", "tpu-1", "cuda"])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(InternalError, match=name):
+        open_device(name, 1, None)
+
+
+def test_a_memory_budget_bounds_what_is_free():
+    whole = CpuDevice(None).memory_info()
+    assert 0 < whole.free_bytes < whole.total_bytes
+    assert CpuDevice(1000).memory_info().total_bytes == 1000
+    assert CpuDevice(1000).memory_info().free_bytes == 0
+
+
+def test_a_new_blocks_former_content_is_gone():
+    cache = KvCache(
+        [LayerShape(1, 2, 2), LayerShape(1, 3, 1), LayerShape(1, 2, 2)],
+        num_blocks=4,
+        block_tokens=2,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    for layer in range(3):
+        for pages in cache.pages(layer):
+            pages.fill_(torch.nan)
+    cache.clear(torch.tensor([1, 3]))
+    for layer in range(3):
+        for pages in cache.pages(layer):
+            assert pages.shape[0] == cache.num_blocks + 1
+            assert torch.equal(pages.isnan().any((1, 2, 3)), torch.tensor([1, 0, 1, 0, 1]).bool())
+
+
+def test_a_request_with_damaged_numbers_fails_alone_and_leaves_nothing_behind(tiny):
+    """One token's embedding is NaN: who uses it fails, before and after all others are right."""
+    loaded = tiny("qwen3").loaded
+    bad, prompts = 13, [[1, 2, 3], [7, 8, 9, 10, 11, 12]]
+    expected = [make_engine(loaded).generate(prompt, 12) for prompt in prompts]
+    assert not any(bad in tokens for tokens in expected)
+    embedding = loaded.model.get_input_embeddings().weight
+    kept = embedding[bad].clone()
+    embedding[bad] = torch.nan
+    try:
+        under_test = make_engine(loaded, num_blocks=12, block_tokens=4)
+        for _ in range(3):
+            streams = [under_test.submit(prompt, 12) for prompt in prompts]
+            under_test.engine.add(EngineRequest("damaged", 999, [1, 2, bad, 4, 5], GREEDY, 12, 1))
+            tokens, failed = run(under_test)
+            assert [error.code for error in failed] == ["internal_error"]
+            assert [tokens[stream] for stream in streams] == expected
+    finally:
+        embedding[bad] = kept
+
+
+def run(under_test: EngineUnderTest) -> tuple[dict[int, list[int]], list[ErrorInfo]]:
+    tokens: dict[int, list] = {}
+    failed: list[ErrorInfo] = []
+    while under_test.engine.has_work():
+        output = under_test.engine.step()
+        failed += [error for _, error in output.failed]
+        for stream, token, _ in output.tokens:
+            tokens.setdefault(stream, []).append(token)
+    return {stream: ids(found) for stream, found in tokens.items()}, failed
+
+
+def test_the_cache_of_a_model_is_at_most_what_its_context_needs(tiny):
+    loaded = tiny("llama").loaded
+    serving = Serving(
+        loaded, context_tokens=10**6, max_sequences=2, kv_cache_bytes=10**9, block_tokens=16
+    )
+    assert serving.sizes.context_tokens == 512
+    assert serving.sizes.num_blocks == 2 * 32
