@@ -35,8 +35,8 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 print("\n".join(project["dependencies"] + project["optional-dependencies"][sys.argv[1]]))
 PY
     # shellcheck disable=SC2086
-    "$python" -m pip download --quiet --disable-pip-version-check --only-binary :all: ${PIP_FLAGS:-} \
-        -c constraints.txt -r "$top/$1.txt" -d "$top/$1"
+    "$python" -m pip wheel --quiet --disable-pip-version-check ${PIP_FLAGS:-} \
+        -c constraints.txt -r "$top/$1.txt" -w "$top/$1"
     tar -C "$top" -cf "$top/SOURCES/$1.tar" "$1"
     rm -rf "${top:?}/$1"
 }

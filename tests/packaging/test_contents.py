@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import REPOSITORY, Packages, require
+from tests.packaging.conftest import BUILD_TIMEOUT_S, REPOSITORY, Packages, require
+
+# The first test of the session builds the packages.
+pytestmark = pytest.mark.timeout(BUILD_TIMEOUT_S)
 
 
 def run(

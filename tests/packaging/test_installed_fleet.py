@@ -100,7 +100,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_installed_fleet_answers_and_stops(root: Path, tmp_path: Path) -> None:
     api, metrics, neuron = free_ports(3)
     neuron_toml = tmp_path / "neuron.toml"
