@@ -145,7 +145,7 @@ class Generation:
             ids = await self._token_ids(text, request.prompt)
             replay: tuple[int, ...] = ()
         else:
-            check_continuation(request, going_on)
+            check_continuation(request, going_on, vocab_size=text.prepared.vocab_size)
             ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
         context = model.limit.context or text.prepared.context_tokens
         if len(ids) >= context:

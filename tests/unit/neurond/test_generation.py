@@ -47,6 +47,7 @@ from tests.fakes.tokenizers_made import EOS, byte_level, model_tokenizer, prepar
 MODEL = ModelId("file:/made")
 TOKENIZER = byte_level()
 END = TOKENIZER.token_to_id(EOS) or 0
+VOCABULARY = TOKENIZER.get_vocab_size()
 CONTEXT = 64
 
 
@@ -338,15 +339,20 @@ async def test_a_continuation_that_is_at_its_end_needs_no_engine() -> None:
         (ContinueFrom((1,), (2,), 1), 2, "continue_from"),
         (ContinueFrom((), (2,), 1), 1, "continue_from.prompt_token_ids"),
         (ContinueFrom((1,), (2,), 9), 1, "continue_from.next_seq"),
+        (ContinueFrom((1, VOCABULARY), (2,), 1), 1, "continue_from.prompt_token_ids"),
+        (ContinueFrom((1,), (2, VOCABULARY), 1), 1, "continue_from.output_token_ids"),
+        (ContinueFrom((-1,), (2,), 1), 1, "continue_from.prompt_token_ids"),
     ],
 )
 async def test_impossible_continuations_are_refused(
     going_on: ContinueFrom, n: int, param: str
 ) -> None:
     asked = GenerateRequest(RequestId("r"), MODEL, TextPrompt("x"), n=n, continue_from=going_on)
+    rig = Rig(says("x"))
     with pytest.raises(InvalidRequest) as caught:
-        await Rig(says("x")).generation.start(asked)
+        await rig.generation.start(asked)
     assert caught.value.param == param
+    assert rig.engine.jobs == []
 
 
 async def test_prompt_token_ids_come_with_started_where_they_are_wanted() -> None:
