@@ -38,6 +38,8 @@ limit.context = {CONTEXT}
 id = "{GEMMA3}"
 context_tokens = {GEMMA_CONTEXT}
 kv_cache_mb = 64
+max_in_flight = 2
+max_queue_depth = 1
 chat_template = "{GEMMA_TEMPLATE}"
 
 [aliases]
@@ -134,10 +136,13 @@ class FleetProcess:
         )
         assert answer.status_code == 200, answer.text
 
+    def models(self) -> list[NodeModel]:
+        """Return what the node says of its models."""
+        return decoded(self.node.get("/models"), ModelsResponse).models
+
     def model(self, model_id: ModelId = SMOLLM2) -> NodeModel:
         """Return what the node says of a model."""
-        models = decoded(self.node.get("/models"), ModelsResponse).models
-        return next(model for model in models if model.id == model_id)
+        return next(model for model in self.models() if model.id == model_id)
 
     def wait_idle(self, model_id: ModelId = SMOLLM2, *, timeout_s: float = 10.0) -> None:
         """Return when nothing runs or waits in the engine."""
@@ -167,13 +172,11 @@ class FleetProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric of the gateway over all label values but these."""
-        wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = httpx.get(f"{self.metrics_url}/metrics").text.splitlines()
-        return sum(
-            float(line.rpartition(" ")[2])
-            for line in lines
-            if line.startswith((f"{name}{{", f"{name} ")) and all(one in line for one in wanted)
-        )
+        return total(httpx.get(f"{self.metrics_url}/metrics").text, name, labels)
+
+    def node_metric(self, name: str, **labels: str) -> float:
+        """Return the same of the node."""
+        return total(self.node.get("/metrics").text, name, labels)
 
     def stop(self) -> None:
         """End both in order and check that nothing is left."""
@@ -206,6 +209,15 @@ def fleet_process(root: Path, **settings: str) -> Iterator[FleetProcess]:
         yield fleet
     finally:
         fleet.close()
+
+
+def total(text: str, name: str, labels: dict[str, str]) -> float:
+    """Return the sum of a metric's samples that have these labels."""
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    samples = [line for line in text.splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+    return sum(
+        float(line.rpartition(" ")[2]) for line in samples if all(label in line for label in wanted)
+    )
 
 
 def free_ports(count: int) -> list[int]:
