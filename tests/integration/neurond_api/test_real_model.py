@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from cortex_core.canonical import Completed, Finished, Ping, Started, TextDelta
-from tests.fakes.real_models import SMOLLM2, real_model, real_state_dir
+from tests.fakes.model_cache import SMOLLM2, cache_dir, real_model
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import events_of
 
@@ -28,7 +28,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, unused_port: int) -> Iterat
     config = root / "neuron.toml"
     config.write_text(
         f'listen = "127.0.0.1"\nport = {unused_port}\ndevices = ["cpu"]\n'
-        f'state_dir = "{real_state_dir()}"\nruntime_dir = "{root / "run"}"\n'
+        f'state_dir = "{cache_dir()}"\nruntime_dir = "{root / "run"}"\n'
         f'[[default_models]]\nmodel_id = "{SMOLLM2}"\n'
         f'[[models]]\nid = "{SMOLLM2}"\ncontext_tokens = 512\n'
     )

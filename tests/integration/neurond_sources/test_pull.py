@@ -23,7 +23,7 @@ from neurond.sources.store import ModelStore
 from neurond.text.model_text import ModelText
 from tests.fakes.file_server import FileServer
 from tests.fakes.gguf_made import gguf_bytes, sha256, write_wheel
-from tests.fakes.real_models import GEMMA3, SMOLLM2, real_model
+from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 from tests.fakes.waiting import wait_until
 
 
