@@ -4,15 +4,13 @@ Opened once in an actor's life, in the process that owns the device.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import psutil
 import torch
 
 from cortex_core.errors import InternalError
-
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+from neurond.host import host_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,6 @@ class Device(Protocol):
 
     def memory_info(self) -> MemoryInfo: ...
 
-    def synchronize(self) -> None:
-        """Wait until all that was submitted is computed."""
-        ...
-
 
 class CpuDevice:
     """The host's processors, shared with everything else on the host."""
@@ -59,17 +53,12 @@ class CpuDevice:
 
     def memory_info(self) -> MemoryInfo:
         """Return host memory within the budget and the control group's limit."""
-        host = psutil.virtual_memory()
-        total_bytes = min(
-            limit
-            for limit in (host.total, _cgroup_limit_bytes(), self._budget_bytes)
-            if limit is not None
-        )
-        unused_bytes = total_bytes - self._process.memory_info().rss
-        return MemoryInfo(total_bytes, max(0, min(unused_bytes, host.available)))
-
-    def synchronize(self) -> None:
-        """Do nothing: torch's CPU operations are done when they return."""
+        host = host_memory()
+        if self._budget_bytes is None:
+            return MemoryInfo(host.total_bytes, host.free_bytes)
+        total_bytes = min(host.total_bytes, self._budget_bytes)
+        unused_bytes = max(0, total_bytes - self._process.memory_info().rss)
+        return MemoryInfo(total_bytes, min(unused_bytes, host.free_bytes))
 
 
 class CudaDevice:
@@ -97,10 +86,6 @@ class CudaDevice:
             free_bytes = min(free_bytes, max(0, total_bytes - in_use_bytes))
         return MemoryInfo(total_bytes, free_bytes)
 
-    def synchronize(self) -> None:
-        """Wait for every stream of the device."""
-        torch.cuda.synchronize(self.torch_device)
-
 
 def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Device:
     """Open the device called `name` and set this process up for it.
@@ -124,11 +109,3 @@ def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Dev
     raise InternalError(
         f"cannot open device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices"
     )
-
-
-def _cgroup_limit_bytes() -> int | None:
-    try:
-        text = CGROUP_LIMIT.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
