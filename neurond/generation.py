@@ -37,9 +37,11 @@ from neurond.text.output import RequestOutput
 from neurond.text.pool import TextPool
 from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
+from neurond.text.vocabulary import check_sampled_ids
 
-PING_INTERVAL_S: Final = 1.0
-"""No stream is silent for longer: clients give up and try again while the first try still runs."""
+PING_INTERVAL_S: Final = 0.5
+"""No stream of events is silent for longer, so that no client waits a second for bytes: clients
+give up and try again while the first try still runs."""
 SEED_BITS: Final = 63
 
 _log = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ class Generation:
     async def _prepare(self, request: GenerateRequest) -> _Prepared:
         model = self._engine.require_ready(request.model)
         text = await self._texts.get(request.model)
+        check_sampled_ids(request.sampling, text.prepared.vocab_size)
         going_on = request.continue_from
         if going_on is None:
             ids = await self._token_ids(text, request.prompt)

@@ -14,7 +14,8 @@ from neurond.sources.prepared import PreparedModel
 BLOCK_TOKENS = 16
 ACTIVATION_BYTES = 256 * MIB
 """Kept free for the largest step."""
-DEFAULT_MAX_SEQUENCES = 16
+DEFAULT_MAX_SEQUENCES = 64
+"""In one step. How many find room is decided by the KV cache, whose size has bounds of its own."""
 KV_SHARE_OF_FREE = 0.5
 """Of the memory that weights leave, where the profile does not say how much KV cache to hold: the
 rest is for other models."""

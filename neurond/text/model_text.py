@@ -8,6 +8,7 @@ from cortex_core.errors import InvalidRequest
 from neurond.sources.prepared import PreparedModel
 from neurond.text.template import ChatTemplate
 from neurond.text.tokenizer import ModelTokenizer
+from neurond.text.vocabulary import check_token_ids
 
 TEMPLATE_FILE: Final = "chat_template.jinja"
 SMALL_PROMPT_CHARS: Final = 1500
@@ -67,7 +68,8 @@ class ModelText:
             case TextPrompt(text):
                 return self.tokenizer.encode_text(text)
             case TokensPrompt(token_ids):
-                return self._checked(token_ids)
+                check_token_ids(token_ids, self.prepared.vocab_size, param="prompt")
+                return list(token_ids)
             case ChatPrompt():
                 if self._template is None:
                     raise InvalidRequest(
@@ -76,16 +78,6 @@ class ModelText:
                         param="messages",
                     )
                 return self.tokenizer.encode_rendered(self._template.render(prompt))
-
-    def _checked(self, token_ids: tuple[int, ...]) -> list[int]:
-        size = self.tokenizer.vocab_size
-        wrong = next((id_ for id_ in token_ids if not 0 <= id_ < size), None)
-        if wrong is not None:
-            raise InvalidRequest(
-                f"cannot generate: token id {wrong} is not in the vocabulary of {size}",
-                param="prompt",
-            )
-        return list(token_ids)
 
 
 def is_small(prompt: Prompt) -> bool:

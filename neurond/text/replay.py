@@ -4,15 +4,13 @@ from cortex_core.canonical import ContinueFrom, Event, GenerateRequest
 from cortex_core.errors import InvalidRequest
 from neurond.supervisor.jobs import Token
 from neurond.text.output import RequestOutput
+from neurond.text.vocabulary import check_token_ids
 
 
 def check_continuation(
     request: GenerateRequest, going_on: ContinueFrom, *, vocab_size: int
 ) -> None:
     """Refuse what cannot be continued.
-
-    The ids go to the engine as they are, where one outside of the vocabulary would fail the step
-    of everybody whose request is in the same batch.
 
     Raises:
         InvalidRequest: the request has several choices, no prompt, or ids that the model lacks.
@@ -27,12 +25,8 @@ def check_continuation(
             param="continue_from.prompt_token_ids",
         )
     for field in ("prompt_token_ids", "output_token_ids"):
-        wrong = next((id_ for id_ in getattr(going_on, field) if not 0 <= id_ < vocab_size), None)
-        if wrong is not None:
-            raise InvalidRequest(
-                f"cannot continue: token id {wrong} is not in the vocabulary of {vocab_size}",
-                param=f"continue_from.{field}",
-            )
+        ids: tuple[int, ...] = getattr(going_on, field)
+        check_token_ids(ids, vocab_size, param=f"continue_from.{field}")
 
 
 def replay_output(

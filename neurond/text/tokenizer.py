@@ -19,7 +19,6 @@ class ModelTokenizer:
     def __init__(self, tokenizer: Tokenizer, prepared: PreparedModel) -> None:
         self._tokenizer = tokenizer
         self.pieces = TokenPieces(tokenizer)
-        self.vocab_size = prepared.vocab_size
         self._bos_id = (
             tokenizer.token_to_id(prepared.bos_token)
             if prepared.adds_bos and prepared.bos_token is not None

@@ -355,6 +355,29 @@ async def test_impossible_continuations_are_refused(
     assert rig.engine.jobs == []
 
 
+@pytest.mark.parametrize(
+    ("sampling", "param"),
+    [
+        ({"stop_token_ids": (1, VOCABULARY)}, "stop_token_ids"),
+        ({"logit_bias": {VOCABULARY: 1.0}}, "logit_bias"),
+        ({"logit_bias": {VOCABULARY - 1: 1.0}, "stop_token_ids": (-1,)}, "stop_token_ids"),
+    ],
+)
+async def test_tokens_that_the_model_lacks_cannot_be_biased_or_stop(
+    sampling: dict[str, object], param: str
+) -> None:
+    rig = Rig(says("x"))
+    with pytest.raises(InvalidRequest, match="not in the vocabulary") as caught:
+        await rig.generation.start(request(**sampling))
+    assert caught.value.param == param
+    assert rig.engine.jobs == []
+
+
+async def test_the_last_token_of_the_vocabulary_can_be_biased() -> None:
+    events = await Rig(says("x")).run(request(logit_bias={VOCABULARY - 1: 1.0}))
+    assert text_of(events) == "x"
+
+
 async def test_prompt_token_ids_come_with_started_where_they_are_wanted() -> None:
     asked = GenerateRequest(RequestId("r"), MODEL, TokensPrompt((5, 6)), want_prompt_token_ids=True)
     started = (await Rig(says("x")).run(asked))[0]

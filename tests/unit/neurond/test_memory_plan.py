@@ -65,6 +65,14 @@ def test_the_default_is_bounded_but_holds_a_useful_context() -> None:
     assert chosen.context_tokens == MIN_CONTEXT_TOKENS
 
 
+def test_many_sequences_do_not_raise_what_a_small_device_must_hold() -> None:
+    chosen = plan(ModelProfile(context_tokens=4096), 4 * GIB)
+
+    assert chosen.max_sequences == 64
+    assert chosen.context_tokens == 4096
+    assert chosen.total_bytes <= 4 * GIB
+
+
 def test_context_and_concurrency_decide_where_both_are_named() -> None:
     chosen = plan(ModelProfile(context_tokens=4096, max_sequences=4), 30 * GIB)
 
