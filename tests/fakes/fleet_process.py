@@ -14,6 +14,7 @@ import psutil
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import DeviceHealth, Health, ModelsResponse, NodeModel
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, cached_model, lend_models
+from tests.fakes.neuron_process import add_model
 from tests.fakes.processes import Command, kill_survivors, sockets_in, survivors
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import decoded
@@ -60,7 +61,9 @@ class FleetProcess:
         fleet_toml: str = "node_grace_s = 60",
         neuron_toml: str = "",
         workers: int = 2,
+        counting: bool = False,
     ) -> None:
+        """With `counting`, the node has one model that counts instead of computing."""
         self.root = root
         self.state_dir = root / "state"
         self.run_dir = root / "run"
@@ -70,7 +73,10 @@ class FleetProcess:
         self.node_url = f"http://127.0.0.1:{node}"
         self.cortex_toml = root / "cortex.toml"
         self.neuron_toml = root / "neuron.toml"
-        lend_models(self.state_dir)
+        if counting:
+            add_model(self.state_dir, "counting")
+        else:
+            lend_models(self.state_dir)
         (root / "models.toml").write_text(models_toml)
         self.cortex_toml.write_text(
             f'models_config = "models.toml"\n[gateway]\nlisten = "127.0.0.1:{api}"\n'
@@ -83,8 +89,11 @@ class FleetProcess:
             f'listen = "127.0.0.1"\nport = {node}\nstate_dir = "{self.state_dir}"\n'
             f'runtime_dir = "{self.run_dir / "n"}"\n{neuron_toml}\n'
         )
-        self.neuron = Command(
-            root, "neuron", "neurond.cli", ["serve", "--config", str(self.neuron_toml)]
+        serve = ["serve", "--config", str(self.neuron_toml)]
+        self.neuron = (
+            Command(root, "neuron", "tests.fakes.neuron_process", [str(self.neuron_toml)])
+            if counting
+            else Command(root, "neuron", "neurond.cli", serve)
         )
         self.gateway = Command(
             root, "cortex", "cortexd.cli", ["serve", "--config", str(self.cortex_toml)]

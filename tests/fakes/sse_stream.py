@@ -1,7 +1,10 @@
 """A streamed answer of the OpenAI dialect, read line by line, with the time of each line."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,6 +60,14 @@ class SseStream:
         while not self.done:
             self.line()
         return self
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read to the end while the block runs, and wait for the end after it."""
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(self.rest)
+            yield
+            ended.result()
 
     def line(self) -> None:
         """Take one line; the answer must not have ended."""

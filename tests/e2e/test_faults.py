@@ -1,0 +1,220 @@
+"""Parts of a running fleet are killed, stopped and cut off, for real; the client sees no gap."""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.fakes.fleet_process import FleetProcess, fleet_process
+from tests.fakes.model_cache import SMOLLM2
+from tests.fakes.processes import survivors
+from tests.fakes.raw_requests import sent
+from tests.fakes.sse_stream import SseStream
+from tests.fakes.waiting import wait_until
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+
+LIFE_SIGN_S = 1.5
+"""Between two signs of life on a stream: a second, and what a busy machine adds."""
+ORPHANS_S = 5.0
+BACK_S = 5.0
+"""For the gateway to start a part of itself again."""
+CANCEL_S = 3.0
+TOKENS = 80
+
+STORY: dict[str, Any] = {
+    "model": SMOLLM2,
+    "messages": [{"role": "user", "content": "Tell a story about a fox."}],
+    "temperature": 0,
+    "max_tokens": TOKENS,
+    "ignore_eos": True,
+    "stream_options": {"include_usage": True},
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcess]:
+    """A fleet of this module's own; each test leaves it healed."""
+    with fleet_process(
+        tmp_path_factory.mktemp("faulty"), neuron_toml=f'[[default_models]]\nmodel_id="{SMOLLM2}"'
+    ) as started:
+        yield started
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def story(faulty: FleetProcess) -> str:
+    """What an undisturbed stream says."""
+    with SseStream(faulty.api, STORY) as stream:
+        return stream.rest().text
+
+
+def ask(fleet: FleetProcess) -> str:
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    answer = fleet.openai.chat.completions.create(
+        model=SMOLLM2, messages=question, temperature=0, max_tokens=16
+    )
+    return answer.choices[0].message.content or ""
+
+
+def check_whole(stream: SseStream, story: str) -> None:
+    """The stream ended as if nothing had happened: no token lost, none doubled."""
+    assert stream.error is None
+    assert stream.text == story
+    assert stream.finish_reason == "length"
+    assert stream.usage is not None
+    assert stream.usage["completion_tokens"] == TOKENS
+    assert stream.longest_silence_s < LIFE_SIGN_S
+
+
+def test_a_killed_device_actor_costs_no_token(faulty: FleetProcess, story: str) -> None:
+    actor, restarts = faulty.actor(), faulty.device().restarts
+    continued = faulty.metric("cortex_streams_continued_total")
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(10)
+        actor.kill()
+        check_whole(stream.rest(), story)
+    assert faulty.device().restarts == restarts + 1
+    assert faulty.actor().pid != actor.pid
+    assert faulty.metric("cortex_streams_continued_total") == continued + 1
+    faulty.wait_idle()
+
+
+def test_a_stopped_actor_goes_on_where_it_was(faulty: FleetProcess, story: str) -> None:
+    actor = faulty.actor()
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(10)
+        actor.suspend()
+        try:
+            told = len(stream.keepalives)
+            while len(stream.keepalives) < told + 3:
+                stream.line()
+        finally:
+            actor.resume()
+        check_whole(stream.rest(), story)
+    assert faulty.actor().pid == actor.pid
+
+
+def test_an_actor_that_hangs_is_replaced(faulty: FleetProcess) -> None:
+    """It hangs while it is idle, where the deadline is short; who asks then is served later."""
+    faulty.wait_idle()
+    actor, restarts = faulty.actor(), faulty.device().restarts
+    actor.suspend()
+    assert "Paris" in ask(faulty)
+    assert faulty.device().restarts == restarts + 1
+    assert not actor.is_running()
+
+
+def test_a_killed_supervisor_takes_its_actors_along_and_comes_back(
+    faulty: FleetProcess, story: str
+) -> None:
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(10)
+        below = psutil.Process(faulty.neuron.process.pid).children(recursive=True)
+        assert len(below) >= 1
+        with stream.reading():
+            faulty.neuron.kill()
+            _, alive = psutil.wait_procs(below, timeout=ORPHANS_S)
+            assert alive == []
+            faulty.neuron.start()
+    check_whole(stream, story)
+    assert "Paris" in ask(faulty)
+
+
+def test_a_killed_fleet_actor_is_not_missed(faulty: FleetProcess, story: str) -> None:
+    killed = faulty.fleet_actor()
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(5)
+        with stream.reading():
+            killed.kill()
+            assert "Paris" in ask(faulty)
+            wait_until(lambda: fleet_actor_answers(faulty, killed.pid), timeout_s=BACK_S)
+    check_whole(stream, story)
+    faulty.wait_ready()
+    assert "Paris" in ask(faulty)
+
+
+def fleet_actor_answers(fleet: FleetProcess, old_pid: int) -> bool:
+    if not any(one.pid != old_pid for one in fleet.gateway.children("cortexd.fleet.actor")):
+        return False
+    try:
+        return httpx.get(f"{fleet.metrics_url}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_killed_http_workers_are_replaced_and_their_work_is_ended(faulty: FleetProcess) -> None:
+    killed = faulty.http_workers()
+    assert len(killed) == 2
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(5)
+        for worker in killed:
+            worker.kill()
+        with pytest.raises(httpx.TransportError):
+            stream.rest()
+    faulty.wait_idle(timeout_s=CANCEL_S)
+    assert "Paris" in ask(faulty)
+    assert {one.pid for one in faulty.http_workers()}.isdisjoint(one.pid for one in killed)
+    wait_until(lambda: faulty.metric("cortex_model_in_flight") == 0, timeout_s=BACK_S)
+
+
+CHAT: dict[str, Any] = {k: STORY[k] for k in ("model", "messages")} | {"max_tokens": 300}
+TEXT: dict[str, Any] = {"model": SMOLLM2, "prompt": "Once", "max_tokens": 300}
+CANONICAL: dict[str, Any] = {
+    "request_id": "r",
+    "model": SMOLLM2,
+    "prompt": {"type": "text", "text": "Once upon a time"},
+    "sampling": {"max_tokens": 300, "ignore_eos": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("server", "path", "body"),
+    [
+        ("gateway", "/v1/chat/completions", CHAT | {"stream": True}),
+        ("gateway", "/v1/chat/completions", CHAT),
+        ("gateway", "/v1/messages", CHAT | {"stream": True}),
+        ("gateway", "/v1/messages", CHAT),
+        ("gateway", "/v1/completions", TEXT | {"stream": True}),
+        ("node", "/v1/chat/completions", CHAT | {"stream": True}),
+        ("node", "/v1/completions", TEXT),
+        ("node", "/generate", CANONICAL),
+    ],
+)
+def test_a_client_that_leaves_frees_the_engine(
+    faulty: FleetProcess, server: str, path: str, body: dict[str, Any]
+) -> None:
+    base_url = faulty.base_url if server == "gateway" else faulty.node_url
+    with sent(httpx.Request("POST", base_url + path, json=body)):
+        wait_until(lambda: faulty.model().running == 1)
+    faulty.wait_idle(timeout_s=CANCEL_S)
+    assert faulty.model().running == 0
+
+
+def test_a_gateway_that_is_told_to_stop_lets_streams_end(faulty: FleetProcess, story: str) -> None:
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(5)
+        faulty.gateway.send(signal.SIGTERM)
+        check_whole(stream.rest(), story)
+    assert faulty.gateway.wait() == 0
+    faulty.wait_idle()
+    assert not [line for line in survivors(faulty.root) if "cortexd" in line]
+    assert list((faulty.run_dir / "c").glob("*")) == []
+    faulty.gateway.start()
+    faulty.wait_ready()
+    assert "Paris" in ask(faulty)
+
+
+def test_a_node_that_is_told_to_stop_lets_streams_end(faulty: FleetProcess, story: str) -> None:
+    with SseStream(faulty.api, STORY) as stream:
+        stream.read(5)
+        faulty.neuron.send(signal.SIGTERM)
+        check_whole(stream.rest(), story)
+    assert faulty.neuron.wait() == 0
+    assert not [line for line in survivors(faulty.root) if "cortexd" not in line]
+    assert list((faulty.run_dir / "n").glob("*")) == []
+    faulty.neuron.start()
+    assert "Paris" in ask(faulty)

@@ -1,0 +1,22 @@
+"""Requests whose answer nobody reads, or reads late."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import httpx
+
+
+@contextlib.contextmanager
+def sent(request: httpx.Request, *, receive_buffer_bytes: int = 65536) -> Iterator[socket.socket]:
+    """Send `request` on a connection of its own and yield that, with the whole answer to come."""
+    url = request.url
+    head = "".join(f"{name}: {text}\r\n" for name, text in request.headers.items())
+    with socket.socket() as connection:
+        # It has to be set before the connection is made to bound what the peer may send.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        connection.settimeout(30)
+        connection.connect((url.host, url.port))
+        start = f"{request.method} {url.raw_path.decode()} HTTP/1.1\r\n"
+        connection.sendall(f"{start}{head}\r\n".encode() + request.read())
+        yield connection
