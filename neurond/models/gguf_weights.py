@@ -8,6 +8,7 @@ pieces: its public `dequantize` takes 16 rows at a time and is four times slower
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gguf
@@ -25,6 +26,9 @@ from neurond.sources.gguf import GgufHeader, TensorEntry, read_header, tensor_by
 PIECE_BLOCKS = 4096
 """Quantisation blocks that are dequantised at once: 128 thousand values stay in a core's cache."""
 
+ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS_LONG = "rope_factors_long.weight"
+
 _PARAMETER = re.compile(r"(?P<name>.*?)(?P<suffix>\.weight|\.bias)?")
 
 
@@ -36,29 +40,57 @@ class _Source:
     key: str
 
 
-def gguf_state_dict(
-    path: Path, model: PreTrainedModel, on_progress: Callable[[float], None]
-) -> dict[str, LazyTensor]:
-    """Return the weights that the file at `path` has for `model`, none of them read yet.
+class GgufWeights:
+    """A GGUF file, mapped into memory; its header is read on construction.
 
     Raises:
-        ModelLoadFailed: the file cannot be read, or is of another architecture.
+        ModelLoadFailed: the file cannot be read.
     """
-    header = read_header(path)
-    architecture = str(header.metadata.get("general.architecture"))
-    kind: type[TensorProcessor] = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
-    processor = kind(config=model.config.to_dict())
-    names = _name_map(path, architecture, model.config.num_hidden_layers)
-    data = np.memmap(path, dtype=np.uint8, mode="r")[header.data_start :]
-    sources = _find_sources(header, model.state_dict(), names, processor)
-    used = {source.tensor for found in sources.values() for source in found}
-    progress = LoadProgress(sum(tensor_bytes(tensor) for tensor in used), on_progress)
 
-    def lazy(name: str, found: list[_Source]) -> LazyTensor:
-        size_bytes = sum(tensor_bytes(source.tensor) for source in found)
-        return LazyTensor(lambda: _read(data, processor, name, found), size_bytes, progress)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._header = read_header(path)
+        self._data = np.memmap(path, dtype=np.uint8, mode="r")[self._header.data_start :]
 
-    return {name: lazy(name, found) for name, found in sources.items()}
+    def state_dict(
+        self, model: PreTrainedModel, on_progress: Callable[[float], None]
+    ) -> dict[str, LazyTensor]:
+        """Return the weights that the file has for `model`, none of them read yet.
+
+        Raises:
+            ModelLoadFailed: the file is of an unknown architecture.
+        """
+        architecture = str(self._header.metadata.get("general.architecture"))
+        kind: type[TensorProcessor] = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+        processor = kind(config=model.config.to_dict())
+        names = _name_map(self._path, architecture, model.config.num_hidden_layers)
+        sources = _find_sources(self._header, model.state_dict(), names, processor)
+        used = {source.tensor for found in sources.values() for source in found}
+        progress = LoadProgress(sum(tensor_bytes(tensor) for tensor in used), on_progress)
+
+        def lazy(name: str, found: list[_Source]) -> LazyTensor:
+            size_bytes = sum(tensor_bytes(source.tensor) for source in found)
+            read = partial(_read, self._data, processor, name, found)
+            return LazyTensor(read, size_bytes, progress)
+
+        return {name: lazy(name, found) for name, found in sources.items()}
+
+    def rope_factors(self) -> torch.Tensor | None:
+        """Return what the file divides rotary frequencies by, [head_dim / 2], or None.
+
+        Llama 3 scales its frequencies, and a GGUF says so by a tensor and not in its config.
+
+        Raises:
+            ModelLoadFailed: the file has factors that depend on the length of the context.
+        """
+        tensors = {tensor.name: tensor for tensor in self._header.tensors}
+        if ROPE_FACTORS_LONG in tensors:
+            raise ModelLoadFailed(
+                f"cannot serve {self._path}: its rotary scaling depends on the length of the "
+                "context, which cannot be batched"
+            )
+        factors = tensors.get(ROPE_FACTORS)
+        return None if factors is None else torch.from_numpy(dequantize(self._data, factors).copy())
 
 
 def dequantize(data: NDArray[np.uint8], tensor: TensorEntry) -> NDArray[np.float32]:

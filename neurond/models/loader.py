@@ -25,7 +25,7 @@ from cortex_core.errors import ModelLoadFailed
 from neurond.engine.device import Device
 from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
-from neurond.models.gguf_weights import gguf_state_dict
+from neurond.models.gguf_weights import GgufWeights
 from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.prepared import PreparedModel
 
@@ -77,9 +77,10 @@ def load_model(
     check_config(config)
     model = _build(config, torch_dtype)
     check_model(model)
-    with ExitStack() as files:
-        weights = _open_weights(folder, manifest, model, files, on_progress)
-        _fill(model, weights, folder / manifest.weights[0].name, device.torch_device)
+    if manifest.kind == "gguf":
+        _load_gguf(model, folder / manifest.weights[0].name, device.torch_device, on_progress)
+    else:
+        _load_safetensors(model, folder, manifest, device.torch_device, on_progress)
     model.eval().requires_grad_(requires_grad=False)
     layers = trace_attention(model)
     for index, layer in enumerate(layers):
@@ -150,33 +151,41 @@ def _build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def _open_weights(
+def _load_gguf(
+    model: PreTrainedModel, path: Path, device: torch.device, on_progress: Callable[[float], None]
+) -> None:
+    file = GgufWeights(path)
+    _fill(model, file.state_dict(model, on_progress), path, device)
+    factors = file.rope_factors()
+    if factors is not None:
+        _scale_rope(model, factors, path)
+
+
+def _load_safetensors(
+    model: PreTrainedModel,
     folder: Path,
     manifest: PreparedModel,
-    model: PreTrainedModel,
-    files: ExitStack,
+    device: torch.device,
     on_progress: Callable[[float], None],
-) -> Mapping[str, object]:
-    """Return the checkpoint's tensors by name, unread. Safetensors stay open as long as `files`."""
-    if manifest.kind == "gguf":
-        return gguf_state_dict(folder / manifest.weights[0].name, model, on_progress)
+) -> None:
     progress = LoadProgress(sum(file.size_bytes for file in manifest.weights), on_progress)
     weights: dict[str, LazyTensor] = {}
-    for file in manifest.weights:
-        path = folder / file.name
-        try:
-            opened = files.enter_context(safe_open(path, framework="pt", device="cpu"))
-        except (OSError, SafetensorError) as ex:
-            raise ModelLoadFailed(f"cannot read {path}: {ex}; pull the model again") from ex
-        names = list(opened.keys())
-        for name in names:
-            read = partial(opened.get_tensor, name)
-            weights[name] = LazyTensor(read, file.size_bytes // len(names), progress)
-    return weights
+    with ExitStack() as files:
+        for file in manifest.weights:
+            path = folder / file.name
+            try:
+                opened = files.enter_context(safe_open(path, framework="pt", device="cpu"))
+            except (OSError, SafetensorError) as ex:
+                raise ModelLoadFailed(f"cannot read {path}: {ex}; pull the model again") from ex
+            names = list(opened.keys())
+            for name in names:
+                read = partial(opened.get_tensor, name)
+                weights[name] = LazyTensor(read, file.size_bytes // len(names), progress)
+        _fill(model, weights, folder / manifest.weights[0].name, device)
 
 
 def _fill(
-    model: PreTrainedModel, weights: Mapping[str, object], path: Path, device: torch.device
+    model: PreTrainedModel, weights: Mapping[str, LazyTensor], path: Path, device: torch.device
 ) -> None:
     """Put `weights` into `model` on `device`, and compute what they do not contain."""
     mapping: list[Any] = [*get_model_conversion_mapping(model)]
@@ -197,6 +206,19 @@ def _fill(
     model.initialize_weights()
     model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
     _refuse_gaps(model, info.conversion_errors, info.mismatched_keys, path)
+
+
+def _scale_rope(model: PreTrainedModel, factors: torch.Tensor, path: Path) -> None:
+    """Divide the model's rotary frequencies by the `factors` from the GGUF at `path`."""
+    rotary = getattr(model.get_decoder(), "rotary_emb", None)
+    if rotary is None or getattr(rotary, "rope_type", None) != "default":
+        raise ModelLoadFailed(f"cannot load {path}: its rotary factors fit no part of the model")
+    if factors.shape != rotary.inv_freq.shape:
+        raise ModelLoadFailed(
+            f"cannot load {path}: it has {len(factors)} rotary factors for "
+            f"{len(rotary.inv_freq)} frequencies"
+        )
+    rotary.inv_freq /= factors.to(rotary.inv_freq.device)
 
 
 def _refuse_gaps(

@@ -39,8 +39,8 @@ def prepared(tmp_path):
     return folder, prepare_model(make_tiny_model("llama"), folder)
 
 
-def write_gguf(path, model, quantisation="F32"):
-    """Write a tiny Llama as llama.cpp's converter would."""
+def write_gguf(path, model, quantisation="F32", extra=()):
+    """Write a tiny Llama as llama.cpp's converter would, with `extra` (name, values) tensors."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -64,6 +64,8 @@ def write_gguf(path, model, quantisation="F32"):
         kind = gguf.GGMLQuantizationType[quantisation if values.ndim > 1 else "F32"]
         known = names.get_name(name, try_suffixes=(".weight",))
         writer.add_tensor(known, gguf.quantize(values, kind), raw_dtype=kind)
+    for name, values in extra:
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -112,6 +114,34 @@ def test_gguf_gives_the_weights_that_were_written(dtype, gguf_model, cpu):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
     assert loaded.vocab_size == VOCAB_SIZE
+
+
+def prepare_with(tmp_path, extra):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_gguf(source / "tiny.gguf", make_tiny_model("llama"), extra=extra)
+    return tmp_path / "model", prepare_gguf(source / "tiny.gguf", tmp_path / "model")
+
+
+def test_rotary_factors_of_a_gguf_scale_its_frequencies(cpu, tmp_path):
+    factors = np.linspace(1, 8, 8, dtype=np.float32)
+    folder, manifest = prepare_with(tmp_path, [("rope_freqs.weight", factors)])
+    rotary = load(folder, manifest, cpu).model.model.rotary_emb
+    plain = make_tiny_model("llama").model.rotary_emb
+    assert torch.equal(rotary.inv_freq, plain.inv_freq / torch.from_numpy(factors))
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "reason"),
+    [
+        ("rope_freqs.weight", 5, "5 rotary factors for 8 frequencies"),
+        ("rope_factors_long.weight", 8, "length of the context"),
+    ],
+)
+def test_rotary_factors_that_cannot_be_applied_are_refused(name, length, reason, cpu, tmp_path):
+    folder, manifest = prepare_with(tmp_path, [(name, np.ones(length, np.float32))])
+    with pytest.raises(ModelLoadFailed, match=reason):
+        load(folder, manifest, cpu)
 
 
 @pytest.mark.parametrize("quantisation", QUANTISATIONS)
