@@ -58,10 +58,12 @@ class AdminVerbs:
 
     async def status(self, args: NoArgs, progress: ProgressSink) -> FleetStatus:  # noqa: ARG002 - handlers are called alike
         """Return nodes, replicas and queues."""
+        self._conductor.look()
         return status_report(self._dispatcher, self._snapshot_version())
 
     async def models(self, args: NoArgs, progress: ProgressSink) -> list[ModelStatus]:  # noqa: ARG002 - handlers are called alike
         """Return every model that can be asked for."""
+        self._conductor.look()
         return models_report(self._dispatcher)
 
     async def load(self, args: LoadArgs, progress: ProgressSink) -> ReplicaStatus:

@@ -29,7 +29,7 @@ from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import ZmqContext, bind_socket
 from cortex_core.logs import kv, set_up_logging
 from cortexd.admin.verbs import AdminVerbs
-from cortexd.child_env import ADMIN_SOCKET, ChildEnvironment
+from cortexd.child_env import ADMIN_SOCKET, CONFIG_STATUS, ChildEnvironment
 from cortexd.config_files import Configuration, read_configuration
 from cortexd.fleet.board import FleetBoard
 from cortexd.fleet.catalogue import Catalogue
@@ -48,8 +48,6 @@ log = logging.getLogger(__name__)
 
 HWM_MESSAGES = 10_000
 """Messages that may wait for one worker; one that does not read loses them, and asks again."""
-CONFIG_STATUS = 78
-"""Exit status where a restart would end the same way; EX_CONFIG of sysexits.h."""
 
 
 def make_dispatcher(configuration: Configuration, board: FleetBoard, now: float) -> Dispatcher:
@@ -116,7 +114,7 @@ async def _start(
     admin_path = environment.runtime_dir / ADMIN_SOCKET
     admin = AdminServer(admin_path, verbs.handlers(), context=context)
     stack.push_async_callback(admin.close)
-    await _serve_metrics(environment.metrics_dir, configuration, dispatcher, stack)
+    await _serve_metrics(environment.metrics_dir, configuration, conductor, stack)
     workers.on_message(conductor.on_message)
     conductor.start()
     stack.push_async_callback(conductor.stop)
@@ -124,14 +122,15 @@ async def _start(
 
 
 async def _serve_metrics(
-    folder: Path, configuration: Configuration, dispatcher: Dispatcher, stack: AsyncExitStack
+    folder: Path, configuration: Configuration, conductor: Conductor, stack: AsyncExitStack
 ) -> None:
     async def metrics() -> tuple[int, str, bytes]:
-        text = await asyncio.to_thread(render, folder, gauges_of(dispatcher))
+        conductor.look()
+        text = await asyncio.to_thread(render, folder, gauges_of(conductor.dispatcher))
         return 200, "text/plain; version=0.0.4; charset=utf-8", text
 
     async def health() -> tuple[int, str, bytes]:
-        up = sum(node.healthy for node in dispatcher.state.nodes.values())
+        up = sum(node.healthy for node in conductor.dispatcher.state.nodes.values())
         body = {"status": "ok" if up else "no node", "nodes_up": up}
         return 200 if up else 503, "application/json", msgspec.json.encode(body)
 

@@ -39,13 +39,17 @@ class FleetBoard:
         return {replica.id: replica.row for replica in snapshot.replicas}
 
     def show(self, dispatcher: Dispatcher) -> bool:
-        """Publish the snapshot if there is news; return whether there was."""
+        """Publish the snapshot if there is news; return whether there was.
+
+        Raises:
+            InternalError: it is larger than the segment; tried once for the same news.
+        """
         news = dispatcher.news()
         if news == self._shown:
             return False
+        self._shown = news
         snapshot = dispatcher.snapshot(self._reader.version() + 1)
         self._writer.publish(msgspec.msgpack.encode(snapshot))
-        self._shown = news
         return True
 
     def read(self, rows: Iterable[int]) -> InFlightRead:

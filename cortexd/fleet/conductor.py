@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, assert_never
 
-from cortex_core.errors import CortexError, NodeUnavailable, Overloaded
+from cortex_core.errors import InternalError, NodeUnavailable, Overloaded
 from cortex_core.ids import NodeName, ReplicaId
 from cortex_core.logs import kv
 from cortex_core.neuron_api import LoadRequest
@@ -20,6 +20,7 @@ from cortexd.fleet.board import FleetBoard
 from cortexd.fleet.dispatcher import Dispatcher
 from cortexd.fleet.effects import ColdStart, Effect, PollNow, Refused, StartLoad, StartUnload, Tell
 from cortexd.fleet.events import FleetEvent, NodeFailed, NodePolled, Unloaded
+from cortexd.fleet.layout import MAX_REPLICAS
 from cortexd.fleet.loads import LoadRunner, NodeOrders, Outcome
 from cortexd.fleet.metrics import FleetMetrics
 from cortexd.fleet.poller import NodeQuestions, Poller
@@ -80,6 +81,7 @@ class Conductor:
         self._ticking: asyncio.Task[None] | None = None
         self._unheard = set(dispatcher.state.nodes)
         self._first_look_ends = clock() + FIRST_LOOK_S
+        self._without_row = 0
         self._poller = Poller(
             {node.name: node.endpoint for node in dispatcher.state.nodes.values()},
             client,
@@ -105,7 +107,7 @@ class Conductor:
     def on_message(self, received: tuple[bytes, ToActor]) -> None:
         """Take a worker's message."""
         origin, message = received
-        now = self._look()
+        now = self.look()
         match message:
             case Acquire():
                 effects = self.dispatcher.acquire(origin, message, now)
@@ -123,7 +125,7 @@ class Conductor:
 
     def submit(self, event: FleetEvent) -> None:
         """Take an event in, from the poller or from an operator."""
-        now = self._look()
+        now = self.look()
         if not isinstance(event, NodePolled | NodeFailed):
             self._carry_out(self.dispatcher.apply(event, now))
             return
@@ -146,7 +148,7 @@ class Conductor:
     ) -> None:
         """Put a request that comes from this process; `hear` gets the answers until `withdraw`."""
         self._local[origin] = hear
-        now = self._look()
+        now = self.look()
         self._carry_out(self.dispatcher.acquire(origin, message, now, only_node=only_node))
 
     def withdraw(self, origin: bytes) -> None:
@@ -170,8 +172,15 @@ class Conductor:
                 async with asyncio.timeout(min(left_s, IDLE_TICK_S)):
                     await self._changed.wait()
             except TimeoutError:
-                self._look()
+                self.look()
         return True
+
+    def look(self) -> float:
+        """Read the in-flight table into the state; return the time."""
+        now = self._clock()
+        rows = self.dispatcher.state.rows_in_use()
+        self.dispatcher.count(self._board.read(rows), now)
+        return now
 
     def endpoint_of(self, order: StartLoad) -> str:
         return self.dispatcher.state.nodes[order.load.node].endpoint
@@ -189,7 +198,7 @@ class Conductor:
         return found, node.endpoint, node.state_version
 
     def is_idle(self, replica: Replica) -> bool:
-        self._look()
+        self.look()
         return replica.row is None or self.dispatcher.in_flight(replica.row) == 0
 
     def _report(self, outcome: Outcome) -> None:
@@ -203,16 +212,28 @@ class Conductor:
         if replica and any(name in under_way.load.evict for under_way in state.loads.values()):
             self._metrics.eviction(replica.model.id, replica.node)
 
-    def _look(self) -> float:
-        """Read the in-flight table into the state; return the time."""
-        now = self._clock()
-        rows = self.dispatcher.state.rows_in_use()
-        self.dispatcher.count(self._board.read(rows), now)
-        return now
+    def _show(self) -> None:
+        if self._unheard and self._clock() < self._first_look_ends:
+            return
+        try:
+            shown = self._board.show(self.dispatcher)
+        except InternalError as ex:
+            # Workers go on with the last one; what was decided is carried out all the same.
+            log.error("snapshot not published", extra=kv(cause=ex.message))
+            return
+        if shown:
+            self.dispatcher.state.published()
+            self._tell_without_row()
+
+    def _tell_without_row(self) -> None:
+        count = self.dispatcher.state.without_row()
+        if count > self._without_row:
+            told = kv(not_routed_to=count, most=MAX_REPLICAS)
+            log.warning("in-flight table is full: too many replicas", extra=told)
+        self._without_row = count
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
-        if not self._unheard or self._clock() >= self._first_look_ends:
-            self._board.show(self.dispatcher)
+        self._show()
         gone: set[bytes] = set()
         for effect in effects:
             match effect:
@@ -271,10 +292,11 @@ class Conductor:
 
     def _tick(self) -> None:
         try:
-            now = self._look()
+            now = self.look()
             self._carry_out(self.dispatcher.tick(now))
             if len(self.dispatcher.queues):
                 # What they wait for may be news of a node.
                 self._poller.poll_if_older(self._fast_poll_s)
-        except CortexError:
+        except Exception:
+            # Without further ticks no wait would ever end.
             log.exception("tick failed")

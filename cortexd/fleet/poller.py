@@ -79,7 +79,11 @@ class Poller:
             wake.clear()
             event = await self._poll(node)
             self._ended_at[node] = self._clock()
-            self._report(event)
+            try:
+                self._report(event)
+            except Exception:
+                # A defect in what is made of one answer must not blind us to the next.
+                log.exception("poll not taken in", extra=kv(node=node))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s(node)):
                     await wake.wait()

@@ -163,6 +163,8 @@ class FleetState:
             row = self._rows.take(name)
             self.replicas[name] = Replica(name, node.name, model, row, now, now)
             return
+        if replica.row is None:
+            replica.row = self._rows.take(name)
         if model.status == "ready" and replica.model.status != "ready":
             replica.last_used_at = replica.ready_at = now
         replica.model = model
@@ -237,6 +239,14 @@ class FleetState:
     def rows_in_use(self) -> list[int]:
         """Return every row of the in-flight table that anybody may count in."""
         return self._rows.in_use()
+    def published(self) -> None:
+        """Workers see the replicas as they are now; rows of those that are gone may be emptied."""
+        self._rows.published()
+
+    def without_row(self) -> int:
+        """Return how many replicas are not routed to, because the in-flight table is full."""
+        return sum(replica.row is None for replica in self.replicas.values())
+
 
     def _in_flight(self, event: InFlightRead, now: float) -> None:
         self._rows.emptied(event.in_flight)

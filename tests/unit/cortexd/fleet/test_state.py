@@ -111,3 +111,25 @@ def test_more_replicas_than_rows_are_known_but_not_routed_to() -> None:
     models = [node_model(f"file:m{n}") for n in range(5)]
     state = fleet(polled("n", *models))
     assert sorted(str(r.row) for r in state.replicas.values()) == ["0", "1", "2", "3", "None"]
+
+
+def test_a_new_actor_leaves_rows_to_the_replicas_that_had_them() -> None:
+    """Workers still count by the last actor's snapshot while the nodes are asked anew."""
+    other = ReplicaId("n/file:b")
+    state = FleetState(
+        {N: "http://n:1"}, rows=RowTable(4, {R: 0, other: 1}), unhealthy_after=3, now=0.0
+    )
+    state.apply(InFlightRead({}, {}), 0.1)
+    state.apply(polled("n", node_model(B), node_model(A)), 0.2)
+    assert (state.replicas[R].row, state.replicas[other].row) == (0, 1)
+
+
+def test_a_replica_without_a_row_gets_the_next_that_is_free() -> None:
+    state = FleetState({N: "http://n:1"}, rows=RowTable(1), unhealthy_after=3, now=0.0)
+    state.apply(polled("n", node_model(A), node_model(B)), 0.0)
+    assert state.without_row() == 1
+    state.apply(polled("n", node_model(B), version=2), 1.0)
+    state.published()
+    state.apply(InFlightRead({}, {}), 2.0)
+    state.apply(polled("n", node_model(B), version=2), 3.0)
+    assert state.without_row() == 0
