@@ -33,7 +33,7 @@ from cortex_core.errors import (
 )
 
 MAX_ATTEMPTS = 5
-"""Replicas that one request is sent to before its error is the client's."""
+"""Attempts in a row without one new token after which a request's error is the client's."""
 
 _ANOTHER_MAY_DO = (
     DeviceFailed,
@@ -69,11 +69,13 @@ class StreamLedger:
         self._next_seq = 0
         self._finished: set[int] = set()
         self._attempts = 0
+        self._tokens_at_attempt = 0
         self._continued = False
 
     def next_request(self) -> GenerateRequest:
         """Return what the next replica is to be asked, and count the attempt."""
-        self._attempts += 1
+        self._attempts = self._attempts_in_vain() + 1
+        self._tokens_at_attempt = self.completion_tokens
         if not self.tokens_sent or self.started is None:
             return self._request
         self._continued = True
@@ -124,12 +126,16 @@ class StreamLedger:
 
     def can_go_on(self, error: CortexError) -> bool:
         """Say whether another replica may be asked after `error`."""
-        if self._attempts >= MAX_ATTEMPTS or not isinstance(error, _ANOTHER_MAY_DO):
+        if self._attempts_in_vain() >= MAX_ATTEMPTS or not isinstance(error, _ANOTHER_MAY_DO):
             return False
         if not self.tokens_sent:
             return True
         known = self.started is not None and self.started.prompt_token_ids is not None
         return self._request.n == 1 and known
+
+    def _attempts_in_vain(self) -> int:
+        """Return the attempts since the stream last got on."""
+        return 0 if self.completion_tokens > self._tokens_at_attempt else self._attempts
 
     def _take_started(self, event: Started) -> Started | None:
         if self.started is None:

@@ -146,7 +146,7 @@ class Gateway:
                 if last is not None:
                     yield last
                     return
-                failed_on = (*failed_on, lease.replica.id)
+                failed_on = tuple(dict.fromkeys((*failed_on, lease.replica.id)))
             finally:
                 if lease is not None:
                     lease.release()

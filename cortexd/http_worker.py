@@ -5,12 +5,24 @@ Loaded by gunicorn by name; see `cortexd.http_server`.
 
 from typing import Any
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
 from cortexd.worker_app import WorkerApp
 
 LINGER_S = 0.5
 """After the last request, how long connections may take to get their last bytes out."""
+
+
+class HouseLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Gives what gunicorn has to say to the process's own handlers, in the form of all lines."""
+
+    def setup(self, cfg: Config) -> None:
+        """Called by gunicorn."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class DrainingWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types

@@ -53,7 +53,7 @@ class GenerationResource:
         resp.set_header("cache-control", "no-cache")
         # Reverse proxies such as nginx would otherwise collect the stream.
         resp.set_header("x-accel-buffering", "no")
-        resp.stream = SseBody(first, events, encoder)
+        resp.stream = SseBody(first, events, encoder, self._clock)
 
     async def _whole(
         self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder

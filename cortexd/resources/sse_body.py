@@ -9,6 +9,7 @@ from cortex_core.dialects.base import ResponseEncoder
 from cortex_core.dialects.sse import comment
 from cortex_core.errors import CortexError
 from cortex_core.logs import kv
+from cortex_core.sse_stream import sse_chunks
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,15 @@ class SseBody:
     """Goes into `Response.stream`. Falcon iterates it and calls `close`, however that ends."""
 
     def __init__(
-        self, first: Event, events: AsyncGenerator[Event, None], encoder: ResponseEncoder
+        self,
+        first: Event,
+        events: AsyncGenerator[Event, None],
+        encoder: ResponseEncoder,
+        clock: Callable[[], float],
     ) -> None:
         self._events = events
         self._encoder = encoder
+        self._clock = clock
         self._chunks = self._encoded(first)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -59,10 +65,8 @@ class SseBody:
         # The server keeps the headers back until the first byte of the body.
         yield self._encoder.event(first) or _OPENING
         try:
-            async for event in self._events:
-                chunk = self._encoder.event(event)
-                if chunk:
-                    yield chunk
+            async for chunk in sse_chunks(self._events, self._encoder, clock=self._clock):
+                yield chunk
         except CortexError as error:
             log.error("stream not encoded", extra=kv(cause=error.message))
             yield self._encoder.event(Failed(error.info()))

@@ -12,6 +12,7 @@ from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEnco
 from cortex_core.dialects.model_lists import ModelEntry, openai_models
 from cortex_core.errors import CortexError
 from cortex_core.ids import RequestId, new_request_id
+from cortex_core.sse_stream import sse_chunks
 from neurond.node import Node
 from neurond.resources.http import read_body, until_gone, while_connected
 
@@ -74,9 +75,8 @@ async def _chunks(
     events: AsyncGenerator[Event, None], encoder: ResponseEncoder
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
-        async for event in events:
-            if chunk := encoder.event(event):
-                yield chunk
+        async for chunk in sse_chunks(events, encoder, clock=time.monotonic):
+            yield chunk
 
 
 async def _whole(

@@ -89,6 +89,19 @@ def test_node_that_gives_no_prompt_ids_cannot_be_continued() -> None:
     assert not ledger.can_go_on(GONE)
 
 
+def test_attempts_count_only_while_the_stream_does_not_get_on() -> None:
+    ledger = StreamLedger(REQUEST)
+    for token in range(3 * MAX_ATTEMPTS):
+        ledger.next_request()
+        ledger.take(Started(RequestId("r1"), REQUEST.model, 1, prompt_token_ids=(1,)))
+        ledger.take(TextDelta(0, "a", seq=token, token_ids=(1,)))
+        assert ledger.can_go_on(GONE)
+    for _ in range(MAX_ATTEMPTS):
+        assert ledger.can_go_on(GONE)
+        ledger.next_request()
+    assert not ledger.can_go_on(GONE)
+
+
 def test_hole_in_a_continued_stream_is_a_protocol_error() -> None:
     ledger = StreamLedger(REQUEST)
     ledger.next_request()

@@ -238,6 +238,13 @@ async def test_attempts_are_bounded(make: Any) -> None:
     assert len(bench.nodes.asked) == MAX_ATTEMPTS
 
 
+async def test_stream_that_gets_on_may_break_ever_again(make: Any) -> None:
+    one_token_each = broken_after(2)
+    bench = make(one=one_token_each)
+    assert text_of(await bench.ask()) == TEXT
+    assert len(bench.nodes.asked) > MAX_ATTEMPTS
+
+
 async def test_stream_that_ends_without_a_word_is_an_error(make: Any) -> None:
     bench = make(one=lambda request: list(answer_events(request)[:2]), two=whole)
     assert text_of(await bench.ask()) == TEXT

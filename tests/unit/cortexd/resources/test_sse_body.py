@@ -52,6 +52,10 @@ def ticking(step_s: float) -> "Iterable[float]":
         now += step_s
 
 
+def still() -> float:
+    return 0.0
+
+
 async def first(events: list[Event], step_s: float) -> Event:
     clock = iter(ticking(step_s))
     return await first_of(Events(events).stream, lambda: next(clock))
@@ -74,13 +78,13 @@ async def test_no_events_at_all_is_an_error() -> None:
 
 async def test_first_bytes_come_even_for_a_silent_event() -> None:
     events = Events([TextDelta(0, "a"), Ping(), Completed(Usage(1, 1))])
-    chunks = [chunk async for chunk in SseBody(Ping(), events.stream, Names())]
+    chunks = [chunk async for chunk in SseBody(Ping(), events.stream, Names(), still)]
     assert chunks == [b": ok\n\n", b"TextDelta", b"Completed"]
 
 
 async def test_encoder_that_refuses_ends_the_stream_with_an_error() -> None:
     events = Events([TextDelta(0, "a"), Completed(Usage(1, 1))])
-    chunks = [chunk async for chunk in SseBody(STARTED, events.stream, Names(TextDelta))]
+    chunks = [chunk async for chunk in SseBody(STARTED, events.stream, Names(TextDelta), still)]
     assert chunks == [b"Started", b"Failed"]
 
 
@@ -88,7 +92,7 @@ async def test_encoder_that_refuses_ends_the_stream_with_an_error() -> None:
 async def test_close_stops_the_events_whenever_it_comes(taken: int) -> None:
     events = Events([TextDelta(0, "a")] * 5)
     await anext(events.stream)
-    body = SseBody(STARTED, events.stream, Names())
+    body = SseBody(STARTED, events.stream, Names(), still)
     chunks = aiter(body)
     for _ in range(taken):
         await anext(chunks)
