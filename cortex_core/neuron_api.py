@@ -176,6 +176,8 @@ class UnloadRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     model_id: ModelId
     force: bool = False
     state_version: int | None = None
+    only_idle: bool = False
+    """Refuse with `conflict` if anything runs on the model or waits for it, whoever sent it."""
 
 
 class UnloadResponse(msgspec.Struct, frozen=True):

@@ -158,7 +158,7 @@ class Conductor:
 
     async def unload(self, replica_id: ReplicaId, *, force: bool) -> Outcome:
         """Unload a replica that is leaving already, and return what came of it."""
-        return await self._loads.start_unload(StartUnload(replica_id, force))
+        return await self._loads.start_unload(StartUnload(replica_id, drain=True, force=force))
 
     async def until(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until `predicate` holds, looked at after each change; False after `timeout_s`."""

@@ -337,6 +337,9 @@ class Dispatcher:
             return True
         if replica.ready and self.queues.depth(replica.model.id):
             return True
+        # Who else uses it does not hear that it yields; its turn is over all the same.
+        if replica.elsewhere and replica.yielding_to is None:
+            return True
         had_its_turn = now - replica.ready_at >= self._collate_s
         return not had_its_turn and now - replica.last_used_at < LINGER_S
 

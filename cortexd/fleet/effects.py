@@ -28,9 +28,14 @@ class StartLoad:
 
 @dataclass(frozen=True, slots=True)
 class StartUnload:
-    """Unload an idle replica; report `Unloaded` or `UnloadFailed`."""
+    """Unload an idle replica; report `Unloaded` or `UnloadFailed`.
+
+    With `drain` the node lets what others run on it end for a while; with `force` it ends that.
+    Without either, such a replica is not unloaded.
+    """
 
     replica_id: ReplicaId
+    drain: bool = False
     force: bool = False
 
 

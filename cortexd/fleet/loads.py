@@ -103,7 +103,7 @@ class LoadRunner:
         endpoint = self._fleet.endpoint_of(order)
         version = order.load.state_version
         for victim in order.load.evict:
-            version = await self._evict(victim, version, force=False)
+            version = await self._evict(StartUnload(victim), version)
         request = msgspec.structs.replace(request, state_version=version)
         return await self._client.load(endpoint, request)
 
@@ -112,7 +112,7 @@ class LoadRunner:
         version = None if known is None or order.force else known[2]
         outcome: Unloaded | UnloadFailed
         try:
-            version = await self._evict(order.replica_id, version, force=order.force)
+            version = await self._evict(order, version)
         except Exception as ex:  # noqa: BLE001 - a replica that is not reported stays unusable
             error = _as_error(ex, f"unload {order.replica_id}")
             log.warning("unload failed", extra=kv(replica=order.replica_id, cause=error.message))
@@ -122,8 +122,9 @@ class LoadRunner:
             outcome = Unloaded(order.replica_id, version)
         return outcome
 
-    async def _evict(self, name: ReplicaId, version: int | None, *, force: bool) -> int:
+    async def _evict(self, order: StartUnload, version: int | None) -> int:
         """Unload one replica, report it, and return the node's state version after that."""
+        name, force = order.replica_id, order.force
         known = self._fleet.replica(name)
         if known is None:
             raise Conflict(f"cannot unload {name}: it is not there any more")
@@ -132,7 +133,8 @@ class LoadRunner:
             raise Conflict(f"cannot unload {name}: a request went there meanwhile")
         model_id: ModelId = replica.model.id
         try:
-            request = UnloadRequest(model_id, force=force, state_version=version)
+            only_idle = not (force or order.drain or replica.yielding_to)
+            request = UnloadRequest(model_id, force, version, only_idle)
             answer = await self._client.unload(endpoint, request)
         except ModelNotLoaded:
             self._report(Unloaded(name, current))

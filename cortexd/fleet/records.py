@@ -28,6 +28,8 @@ class Replica:
     ready_at: float
     """When it was first seen ready; when it was first seen, until then."""
     in_flight: int = 0
+    elsewhere: int = 0
+    """Requests that the node had on it when last polled, and this gateway did not send."""
     started: int = 0
     suspect_since: float | None = None
     leaving: bool = False

@@ -161,13 +161,15 @@ class FleetState:
         replica = self.replicas.get(name)
         if replica is None:
             row = self._rows.take(name)
-            self.replicas[name] = Replica(name, node.name, model, row, now, now)
-            return
+            replica = self.replicas[name] = Replica(name, node.name, model, row, now, now)
         if replica.row is None:
             replica.row = self._rows.take(name)
         if model.status == "ready" and replica.model.status != "ready":
             replica.last_used_at = replica.ready_at = now
         replica.model = model
+        replica.elsewhere = max(0, model.running + model.waiting - replica.in_flight)
+        if replica.elsewhere:
+            replica.last_used_at = now
 
     def _forget(self, replica: Replica) -> None:
         del self.replicas[replica.id]
@@ -236,9 +238,6 @@ class FleetState:
         if replica is not None:
             replica.leaving = leaving
 
-    def rows_in_use(self) -> list[int]:
-        """Return every row of the in-flight table that anybody may count in."""
-        return self._rows.in_use()
     def published(self) -> None:
         """Workers see the replicas as they are now; rows of those that are gone may be emptied."""
         self._rows.published()
@@ -247,6 +246,9 @@ class FleetState:
         """Return how many replicas are not routed to, because the in-flight table is full."""
         return sum(replica.row is None for replica in self.replicas.values())
 
+    def rows_in_use(self) -> list[int]:
+        """Return every row of the in-flight table that anybody may count in."""
+        return self._rows.in_use()
 
     def _in_flight(self, event: InFlightRead, now: float) -> None:
         self._rows.emptied(event.in_flight)

@@ -84,6 +84,10 @@ class Models:
     def on_device(self, device: DeviceName) -> list[LoadedModel]:
         return [model for model in self._models.values() if model.device == device]
 
+    def is_busy(self, model: LoadedModel) -> bool:
+        """Tell whether anything runs on the model or waits for it."""
+        return model.device is not None and self._devices.is_busy(model.device, model.model_id)
+
     async def load(self, request: LoadRequest, on_progress: ProgressCallback) -> None:
         """Return when the model is ready. The caller has checked that it may be loaded.
 
@@ -112,7 +116,7 @@ class Models:
         """
         waiter = asyncio.get_running_loop().create_future()
         model.unload_waiters.append(waiter)
-        busy = self._is_busy(model)
+        busy = self.is_busy(model)
         effects = model.lifecycle.unload_requested(busy=busy, force=force)
         if model.lifecycle.state == "draining":
             model.deadline_s = time.monotonic() + self._settings.unload_drain_s
@@ -122,7 +126,7 @@ class Models:
     def request_ended(self, model_id: ModelId) -> None:
         """A request of the model is over; the last one ends its drain."""
         model = self._models.get(model_id)
-        if model and model.lifecycle.state == "draining" and not self._is_busy(model):
+        if model and model.lifecycle.state == "draining" and not self.is_busy(model):
             self._apply(model, model.lifecycle.drained())
 
     def device_ready(self, device: DeviceName) -> None:
@@ -178,9 +182,6 @@ class Models:
         for model in self._models.values():
             _settle([*model.load_waiters, *model.unload_waiters], error)
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _is_busy(self, model: LoadedModel) -> bool:
-        return model.device is not None and self._devices.is_busy(model.device, model.model_id)
 
     def _apply(self, model: LoadedModel, effects: Sequence[decisions.ModelEffect]) -> None:
         for effect in effects:

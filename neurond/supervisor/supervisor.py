@@ -188,12 +188,14 @@ class Supervisor:
 
         Raises:
             ModelNotLoaded: it is not in memory.
-            Conflict: `state_version` is stale.
+            Conflict: `state_version` is stale, or it was to be unloaded only if idle and is busy.
         """
         model = self._models.find(request.model_id)
         if model is None or model.lifecycle.state in ("unloaded", "failed"):
             raise ModelNotLoaded(f"cannot unload {request.model_id}: it is not loaded")
         self._refuse_stale(request.state_version)
+        if request.only_idle and self._models.is_busy(model):
+            raise Conflict(f"cannot unload {request.model_id}: requests run on it")
         await self._models.unload(model, force=request.force)
         return UnloadResponse(request.model_id, self.state_version)
 

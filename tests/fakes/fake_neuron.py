@@ -129,6 +129,12 @@ class FakeNeuron:
             self._memory[ModelId(model)], loading=progress
         )
 
+    def use(self, model: str, running: int) -> None:
+        """Run so many requests of somebody else on a model in memory."""
+        self._memory[ModelId(model)] = msgspec.structs.replace(
+            self._memory[ModelId(model)], running=running
+        )
+
     def restart(self) -> None:
         """Come back as a new process with empty memory."""
         self.boot_id = f"boot-{int(self.boot_id[5:]) + 1}"
@@ -240,6 +246,9 @@ class FakeNeuron:
 
     def _unload(self, request: UnloadRequest) -> UnloadResponse:
         self._check_version(request.state_version)
+        held = self._memory.get(request.model_id)
+        if request.only_idle and held is not None and held.running:
+            raise Conflict(f"cannot unload {request.model_id}: requests run on it")
         self.unloads.append(request.model_id)
         if self._memory.pop(request.model_id, None) is None:
             raise ModelNotLoaded(f"cannot unload {request.model_id}: it is not loaded")

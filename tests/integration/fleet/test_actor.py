@@ -108,6 +108,27 @@ async def test_an_idle_model_gives_way_and_a_busy_one_does_not(
             assert lease.replica.model_id == B
 
 
+async def test_a_model_that_another_gateway_began_to_use_since_the_last_poll_stays(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with FakeNeuron({A: 16_000, B: 16_000}, vram_mb=24_000) as neuron:
+        neuron.put(A)
+        more = "[fleet]\npoll_interval_s = 60\nloading_poll_interval_s = 0.05\n"
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
+            worker = actor.worker()
+            await see(worker, A, "ready")
+            neuron.use(A, running=1)
+            swap = asyncio.create_task(worker.lease(B))
+            polls = neuron.polls
+            await wait_until_async(lambda: neuron.polls > polls + 2)
+            assert neuron.unloads == []
+
+            neuron.use(A, running=0)
+            await asyncio.wait_for(swap, 10)
+
+            assert (neuron.unloads, neuron.loads) == ([A], [B])
+
+
 async def test_a_full_queue_refuses_at_once(tmp_path: Path, free_port: int) -> None:
     async with FakeNeuron({A: 1000}) as neuron:
         neuron.load_gate.clear()

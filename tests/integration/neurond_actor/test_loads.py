@@ -138,6 +138,18 @@ async def test_unload_waits_for_what_runs(node: Node) -> None:
     assert node.supervisor.model(model_id).status == "unloaded"
 
 
+async def test_unload_of_an_idle_model_only_is_refused_while_something_runs(node: Node) -> None:
+    model_id = await node.loaded()
+    stream = node.submit(model_id, [10], max_tokens=MUCH)
+
+    with pytest.raises(Conflict, match="requests run on it"):
+        await node.supervisor.unload(UnloadRequest(model_id, only_idle=True))
+
+    assert len(tokens_of(await collect(stream))) == MUCH
+    await node.supervisor.unload(UnloadRequest(model_id, only_idle=True))
+    assert node.supervisor.model(model_id).status == "unloaded"
+
+
 async def test_unload_does_not_wait_for_ever(make_node: Callable[..., Node]) -> None:
     node = make_node(unload_drain_s=0.1)
     await node.start()

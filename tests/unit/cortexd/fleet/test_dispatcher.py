@@ -364,6 +364,42 @@ def test_an_idle_model_is_unloaded_after_its_ttl() -> None:
     assert [e for e in fleet.tick(90.1) if isinstance(e, StartUnload)] == []
 
 
+def test_a_model_that_another_gateway_uses_is_not_idle() -> None:
+    fleet = dispatcher_of("n", models=(ModelConfig(id=A, ttl_s=60.0),))
+    wanted = node_model(B, "unloaded", mb=6000)
+    fleet.apply(polled("n", node_model(A, mb=6000, running=1), wanted), 0.0)
+    waiting = ask(fleet, B, "one", 1.0)
+    fleet.apply(polled("n", node_model(A, mb=6000, waiting=1), wanted, at=2.0), 2.0)
+    waiting += fleet.tick(3.0)
+
+    idle = fleet.apply(polled("n", node_model(A, mb=6000), wanted, at=4.0), 4.0)
+
+    assert loads(waiting) == []
+    assert [load.load.evict for load in loads(idle)] == [("n/file:a",)]
+
+
+def test_a_model_that_another_gateway_uses_yields_after_its_turn() -> None:
+    fleet = dispatcher_of("n", collate_s=20.0)
+    used = node_model(A, mb=6000, running=1)
+    fleet.apply(polled("n", used, node_model(B, "unloaded", mb=6000)), 0.0)
+    ask(fleet, B, "one", 1.0)
+
+    early = fleet.tick(20.0)
+    late = fleet.tick(21.0) + fleet.tick(21.1)
+
+    assert loads(early) == []
+    assert [load.load.evict for load in loads(late)] == [("n/file:a",)]
+
+
+def test_use_by_this_gateway_is_not_taken_for_anothers() -> None:
+    fleet = dispatcher_of("n")
+    fleet.apply(polled("n", node_model(A)), 0.0)
+    fleet.count(InFlightRead({0: 2}, {0: 2}), 1.0)
+    fleet.apply(polled("n", node_model(A, running=1, waiting=2), at=1.0), 1.0)
+
+    assert fleet.state.replicas[ReplicaId("n/file:a")].elsewhere == 1
+
+
 def test_models_with_min_replicas_are_loaded_without_being_asked_for() -> None:
     fleet = dispatcher_of("n", models=(ModelConfig(id=A, min_replicas=1),))
     fleet.apply(polled("n", node_model(A, "unloaded")), 0.0)
