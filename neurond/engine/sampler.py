@@ -35,6 +35,9 @@ from neurond.engine.penalties import adjust
 from neurond.engine.randomness import uniform
 from neurond.engine.upload import upload
 
+HOST_ROWS = 16
+"""Rows drawn for at once on the host: what they take then stays in its caches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -101,26 +104,25 @@ def _draw_rows(
     logits: torch.Tensor, rows: Sequence[Row], drawn: list[int], greedy: torch.Tensor
 ) -> torch.Tensor:
     """Return `greedy` with the rows `drawn` replaced by draws."""
-    everyone = len(drawn) == len(rows)
-    chosen = [rows[index] for index in drawn]
-    indices = None if everyone else upload(drawn, torch.int64, greedy.device)
-    scaled = logits if indices is None else logits.index_select(0, indices)
-    temperatures = upload(
-        [temperature_of(row.sampling) for row in chosen], torch.float32, logits.device
-    )
-    scaled = scaled / temperatures[:, None]
-    tokens = _draw(scaled, chosen)
-    return tokens if indices is None else greedy.index_copy(0, indices, tokens)
+    count = HOST_ROWS if logits.is_cpu else len(drawn)
+    tokens = greedy.clone()
+    for start in range(0, len(drawn), count):
+        part = drawn[start : start + count]
+        indices = upload(part, torch.int64, greedy.device)
+        found = _draw(logits.index_select(0, indices), [rows[index] for index in part])
+        tokens.index_copy_(0, indices, found)
+    return tokens
 
 
 def _draw(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
-    """Draw a token for each row from `logits` [S, V] after temperature."""
-    highest = logits.amax(-1, keepdim=True)
-    weights = (logits - highest).exp()
+    """Draw a token for each row from `logits` [S, V], which are overwritten."""
+    temperatures = [temperature_of(row.sampling) for row in rows]
+    logits /= upload(temperatures, torch.float32, logits.device)[:, None]
+    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
     if any(_is_filtered(row.sampling) for row in rows):
         threshold = _thresholds(logits, weights.sum(-1), rows)
-        weights = weights.masked_fill(logits < threshold[:, None], 0.0)
-    cumulative = weights.double().cumsum(-1)
+        weights.masked_fill_(logits < threshold[:, None], 0.0)
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
     draws = [uniform(row.seed, row.choice, row.num_output_tokens) for row in rows]
     target = cumulative[:, -1:] * upload(draws, torch.float64, cumulative.device)[:, None]
     found = torch.searchsorted(cumulative, target, right=True).squeeze(-1)

@@ -85,7 +85,7 @@ def test_draws_are_the_inverse_of_the_filtered_distribution(sampling):
 
 
 def test_rows_of_every_kind_share_a_batch_and_keep_their_tokens():
-    samplings = [GREEDY, *FILTERS, GREEDY]
+    samplings = [GREEDY, *FILTERS, GREEDY, *FILTERS]  # more than are drawn for at once
     logits = logits_of(len(samplings), seed=3)
     rows = [row(sampling, seed=index) for index, sampling in enumerate(samplings)]
     alone = [tokens_of(logits[index : index + 1], [one])[0] for index, one in enumerate(rows)]
