@@ -172,6 +172,13 @@ class ModelNotLoaded(CortexError):
     status = 409
 
 
+class ModelUnloaded(CortexError):
+    """An operator took the model out of memory while it served the request."""
+
+    code = "model_unloaded"
+    status = 503
+
+
 class NodeUnavailable(CortexError):
     """The node cannot be reached or went away while answering."""
 

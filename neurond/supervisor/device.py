@@ -158,10 +158,10 @@ class DeviceActor:
             raise self.failure
         return self._in_flight.submit(job)
 
-    def cancel_all(self, error: CortexError) -> None:
-        """Fail every stream with `error` and have the engine drop its requests."""
+    def cancel_all(self, error: CortexError, model_id: ModelId | None = None) -> None:
+        """Fail every stream, of one model if named, and have the engine drop the requests."""
         if self._in_flight is not None:
-            self._in_flight.cancel_all(error)
+            self._in_flight.cancel_all(error, model_id)
 
     async def ping(self, timeout_s: float) -> float:
         """Return the seconds that a control message to the actor and back takes.
@@ -203,6 +203,10 @@ class DeviceActor:
             raise self.failure
         self._life.send_data(command)
 
+    def restart(self) -> None:
+        """Let the actor go in order and start another; nothing happens unless it is ready."""
+        self._apply(self._lifecycle.restart(time.monotonic()))
+
     def declare_hung(self, reason: str) -> None:
         """Kill the actor and start another."""
         self._apply(self._lifecycle.hung(reason))
@@ -231,8 +235,8 @@ class DeviceActor:
                     self.send_control(protocol.Shutdown())
                 case lives.Kill(reason, is_hung):
                     self._kill(reason, dump_stacks=is_hung)
-                case lives.EndLife(error):
-                    self._end_life(error_from_info(error))
+                case lives.EndLife(error, asked_for):
+                    self._end_life(error_from_info(error), asked_for=asked_for)
                 case lives.Stopped():
                     self._stopped.set_result(None)
                 case _:
@@ -271,13 +275,12 @@ class DeviceActor:
         life.dump_stacks()
         asyncio.get_running_loop().call_later(_STACK_DUMP_S, life.child.kill)
 
-    def _end_life(self, error: CortexError) -> None:
+    def _end_life(self, error: CortexError, *, asked_for: bool) -> None:
         life, in_flight = self._life, self._in_flight
         self._life = self._in_flight = None
         self._pings.fail_all(error)
         if life is not None and in_flight is not None:
-            stopping = self._lifecycle.state is lives.ActorState.STOPPED
-            level = logging.INFO if stopping else logging.ERROR
+            level = logging.INFO if asked_for else logging.ERROR
             _log.log(level, "actor ended", extra=kv(device=self.info.id, cause=error.message))
             # What the actor published before it died is whole, and is still delivered.
             try:

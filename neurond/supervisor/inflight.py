@@ -183,9 +183,14 @@ class InFlight:
         for request in list(self._requests.values()):
             self._end(request, error)
 
-    def cancel_all(self, error: CortexError) -> None:
-        """Fail every stream and have the engine drop its request; the records still come."""
+    def cancel_all(self, error: CortexError, model_id: ModelId | None = None) -> None:
+        """Fail every stream, of one model if named, and have the engine drop its request.
+
+        The records still come.
+        """
         for request in self._requests.values():
+            if model_id not in (None, request.model_id):
+                continue
             request.stream.fail(error)
             request.cancel()
 

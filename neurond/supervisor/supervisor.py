@@ -15,6 +15,7 @@ from cortex_core.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelNotLoaded,
+    ModelUnloaded,
     ShuttingDown,
 )
 from cortex_core.ids import DeviceName, ModelId, new_boot_id
@@ -196,8 +197,39 @@ class Supervisor:
         self._refuse_stale(request.state_version)
         if request.only_idle and self._models.is_busy(model):
             raise Conflict(f"cannot unload {request.model_id}: requests run on it")
+        if request.force and model.device is not None:
+            # What an operator ends must not go on elsewhere, which would load the model again.
+            ended = ModelUnloaded(f"cannot go on: {request.model_id} was unloaded by an operator")
+            self._pool.get(model.device).cancel_all(ended, model.model_id)
         await self._models.unload(model, force=request.force)
         return UnloadResponse(request.model_id, self.state_version)
+
+    async def restart_device(self, device: DeviceName, state_version: int | None) -> None:
+        """Replace an idle device's actor; return when the new one is ready.
+
+        Models that it had are loaded again after that. Cancelling the caller stops nothing.
+
+        Raises:
+            ShuttingDown: the node drains.
+            InvalidRequest: there is no such device.
+            Conflict: `state_version` is stale, or the device is not idle.
+            DeviceFailed: the new actor does not come up; it is tried again in the background.
+        """
+        self._refuse_while_draining("restart a device")
+        actor = self._pool.get(device)
+        self._refuse_stale(state_version)
+        idle = actor.state == "ready" and not actor.num_in_flight()
+        if not (idle and self._models.is_settled(device)):
+            raise Conflict(
+                f"cannot restart device {device}: it is not idle; see /health and /models",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        actor.restart()
+        # The lifecycle bounds it: an actor that does not come up in time has failed.
+        while actor.state == "starting":
+            await self._next_change()
+        if actor.state != "ready":
+            raise actor.failure
 
     def require_ready(self, model_id: ModelId) -> NodeModel:
         """Return a model that can be generated with now.

@@ -11,6 +11,7 @@ from cortex_core.errors import (
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
+    ModelUnloaded,
     OutOfMemory,
 )
 from cortex_core.ids import DeviceName, ModelId
@@ -164,15 +165,17 @@ async def test_unload_does_not_wait_for_ever(make_node: Callable[..., Node]) -> 
     await node.load(model_id)
 
 
-async def test_forced_unload_fails_what_runs(node: Node) -> None:
-    model_id = await node.loaded()
+async def test_forced_unload_fails_what_runs_on_that_model(node: Node) -> None:
+    model_id, other = await node.loaded(), node.library.add("other")
+    await node.load(other)
     stream = node.submit(model_id, [10], max_tokens=MUCH)
     await anext(stream)
 
     await node.supervisor.unload(UnloadRequest(model_id, force=True))
 
-    with pytest.raises(ModelNotLoaded, match="unloaded"):
+    with pytest.raises(ModelUnloaded, match="by an operator"):
         await collect(stream)
+    assert tokens_of(await collect(node.submit(other, [10], max_tokens=1))) == [11]
 
 
 async def test_unload_during_a_load_ends_both(node: Node) -> None:

@@ -17,7 +17,14 @@ from cortex_core.canonical import (
     TextPrompt,
     Usage,
 )
-from cortex_core.errors import DeviceFailed, InvalidRequest, NodeUnavailable, ProtocolError
+from cortex_core.errors import (
+    DeviceFailed,
+    InvalidRequest,
+    ModelNotLoaded,
+    ModelUnloaded,
+    NodeUnavailable,
+    ProtocolError,
+)
 from cortex_core.ids import ModelId, RequestId
 from cortexd.continuation import MAX_ATTEMPTS, StreamLedger, is_replicas_fault
 from tests.fakes.scripts import answer_events
@@ -100,6 +107,13 @@ def test_attempts_count_only_while_the_stream_does_not_get_on() -> None:
         assert ledger.can_go_on(GONE)
         ledger.next_request()
     assert not ledger.can_go_on(GONE)
+
+
+def test_what_an_operator_unloaded_does_not_go_on_elsewhere() -> None:
+    ledger = StreamLedger(REQUEST)
+    ledger.next_request()
+    assert ledger.can_go_on(ModelNotLoaded("cannot go on: it was unloaded"))
+    assert not ledger.can_go_on(ModelUnloaded("cannot go on: it was unloaded by an operator"))
 
 
 def test_hole_in_a_continued_stream_is_a_protocol_error() -> None:
