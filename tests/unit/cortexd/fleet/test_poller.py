@@ -22,12 +22,13 @@ class Polled:
     def __init__(self) -> None:
         self.reports: list[NodePolled | NodeFailed] = []
         self.error: Exception | None = None
+        self.defects: list[Exception] = []
         self.hang = False
         self.now = 0.0
         self.poller = Poller(
             {N: "http://n:1"},
             self,
-            report=self.reports.append,
+            report=self.take,
             interval_s=lambda _node: 3600.0,
             timeout_s=0.05,
             clock=lambda: self.now,
@@ -45,6 +46,11 @@ class Polled:
 
     async def models(self, endpoint: str) -> ModelsResponse:
         return ModelsResponse(7, [])
+
+    def take(self, report: NodePolled | NodeFailed) -> None:
+        self.reports.append(report)
+        if self.defects:
+            raise self.defects.pop()
 
     async def reported(self, count: int) -> None:
         await wait_until_async(lambda: len(self.reports) >= count)
@@ -90,6 +96,15 @@ async def test_only_nodes_not_heard_of_lately_are_asked_again(node: Polled) -> N
     (latest,) = node.reports[1:]
     assert isinstance(latest, NodePolled)
     assert latest.started_at == 1.0
+
+
+async def test_a_report_that_is_not_taken_in_is_not_the_last_one(node: Polled) -> None:
+    node.defects.append(ValueError("too large"))
+    node.poller.start()
+    await node.reported(1)
+    node.poller.poll_now(N)
+    await node.reported(2)
+    assert [type(report) for report in node.reports] == [NodePolled, NodePolled]
 
 
 @pytest.mark.parametrize("error", [NodeUnavailable("cannot reach n"), ValueError("odd")])
