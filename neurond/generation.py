@@ -104,7 +104,15 @@ class Generation:
             CortexError: the request was refused before there was anything to say; the whole
                 answer can still be this error.
         """
-        source = self._events(request)
+        return _one_by_one(await self.start_batches(request))
+
+    async def start_batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
+        """Return the request's events as `start` does, all together that are there at a time.
+
+        Raises:
+            CortexError: as `start`.
+        """
+        source = self._batches(request)
         try:
             first = await anext(source)
         except BaseException:
@@ -121,17 +129,17 @@ class Generation:
         text = await self._texts.get(model_id)
         return len(await self._token_ids(text, prompt))
 
-    async def _events(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+    async def _batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
         meter = self._metrics.request(request.model, time.monotonic())
         preparing = asyncio.create_task(self._prepare(request))
         try:
             while not (await asyncio.wait({preparing}, timeout=self._ping_interval_s))[0]:
-                yield Ping()
+                yield [Ping()]
             prepared = preparing.result()
             meter.prompt(len(prepared.prompt_token_ids))
-            async with aclosing(self._generate(request, prepared, meter)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(self._generate(request, prepared, meter)) as batches:
+                async for events in batches:
+                    yield events
         except Exception as ex:
             meter.failed(ex.code if isinstance(ex, CortexError) else InternalError.code)
             raise
@@ -196,32 +204,21 @@ class Generation:
 
     async def _generate(
         self, request: GenerateRequest, prepared: _Prepared, meter: RequestMeter
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[list[Event], None]:
         answer = _Answer(request, prepared, meter)
         if prepared.job is None:
-            for event in answer.admitted(0):
-                yield event
+            yield answer.admitted(0)
         else:
             stream = self._engine.submit(prepared.job)
             try:
-                while (item := await self._next(stream)) is not None:
-                    for event in answer.take(item, stream):
-                        yield event
+                while not stream.ended:
+                    items = await stream.take(self._ping_interval_s)
+                    events: list[Event] = answer.take(items, stream) if items else [Ping()]
+                    if events:
+                        yield events
             finally:
                 stream.cancel()
-        yield answer.completed()
-
-    async def _next(self, stream: TokenStream) -> StreamItem | Ping | None:
-        """Return the next item, a `Ping` if there is none for too long, None at the end."""
-        try:
-            if stream.buffered_tokens:
-                return await anext(stream)
-            async with asyncio.timeout(self._ping_interval_s):
-                return await anext(stream)
-        except TimeoutError:
-            return Ping()
-        except StopAsyncIteration:
-            return None
+        yield [answer.completed()]
 
 
 class _Answer:
@@ -234,21 +231,27 @@ class _Answer:
         self._meter = meter
         self._cached_tokens = 0
 
-    def take(self, item: StreamItem | Ping, stream: TokenStream) -> list[Event]:
-        """Return the events of an item; ends a choice on `stream` whose stop string matched."""
-        match item:
-            case Ping():
-                return [item]
-            case Admitted(cached_tokens):
-                return self.admitted(cached_tokens)
-            case ChoiceFinished(index, reason):
-                return self._output.finish(index, reason)
-            case Token():
-                self._meter.token(time.monotonic())
-                events = self._output.feed(item)
-                if self._output.is_finished(item.index):
-                    stream.finish_choice(item.index)
-                return events
+    def take(self, items: list[StreamItem], stream: TokenStream) -> list[Event]:
+        """Return the events of items; ends choices on `stream` whose stop string matched."""
+        events: list[Event] = []
+        for item in items:
+            match item:
+                case Token():
+                    events += self._token(item, stream)
+                case Admitted(cached_tokens):
+                    events += self.admitted(cached_tokens)
+                case ChoiceFinished(index, reason):
+                    events += self._output.finish(index, reason)
+        return events
+
+    def _token(self, token: Token, stream: TokenStream) -> list[Event]:
+        if self._output.is_finished(token.index):
+            return []
+        self._meter.token(time.monotonic())
+        events = self._output.feed(token)
+        if self._output.is_finished(token.index):
+            stream.finish_choice(token.index)
+        return events
 
     def admitted(self, cached_tokens: int) -> list[Event]:
         """Return the stream's begin, and what a replay left to say."""
@@ -280,17 +283,26 @@ class _Answer:
 
 
 async def _guarded(
-    first: Event, source: AsyncGenerator[Event, None], request: GenerateRequest
-) -> AsyncGenerator[Event, None]:
+    first: list[Event], source: AsyncGenerator[list[Event], None], request: GenerateRequest
+) -> AsyncGenerator[list[Event], None]:
     """Yield `first` and then `source`, whose error becomes its terminal event."""
     try:
         yield first
-        async for event in source:
-            yield event
+        async for events in source:
+            yield events
     except CortexError as ex:
-        yield Failed(ex.info())
+        yield [Failed(ex.info())]
     except Exception as ex:  # noqa: BLE001 - a defect must end this stream only, and in its form
         _log.exception("generation failed", extra=kv(request_id=request.request_id))
-        yield Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())
+        yield [Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())]
     finally:
         await source.aclose()
+
+
+async def _one_by_one(
+    batches: AsyncGenerator[list[Event], None],
+) -> AsyncGenerator[Event, None]:
+    async with aclosing(batches):
+        async for events in batches:
+            for event in events:
+                yield event

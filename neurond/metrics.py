@@ -86,11 +86,10 @@ class RequestMeter:
         self._model: str = model
         self._began_s = now
         self._last_s = now
-        self._first = True
         self._known = False
         self._outcome = "cancelled"
         self._closed = False
-        self._inter_token = metrics.inter_token
+        self._inter_token: Histogram | None = None
 
     def prompt(self, tokens: int) -> None:
         """The model is there and the prompt is counted. Before this the model's name is unproven,
@@ -103,11 +102,11 @@ class RequestMeter:
 
     def token(self, now: float) -> None:
         """A token came."""
-        if self._first:
-            self._first = False
+        if self._inter_token is None:
             self._metrics.ttft.labels(self._model).observe(now - self._began_s)
+            self._inter_token = self._metrics.inter_token.labels(self._model)
         else:
-            self._metrics.inter_token.labels(self._model).observe(now - self._last_s)
+            self._inter_token.observe(now - self._last_s)
         self._last_s = now
 
     def completed(self, tokens: int) -> None:

@@ -30,15 +30,16 @@ class GenerateResource:
         check_sampling(request.sampling, names=_SAMPLING_NAMES)
         check_choices(request.n)
         request = self._node.addressed(request)
-        events = await while_connected(req, self._node.generation.start(request))
+        batches = await while_connected(req, self._node.generation.start_batches(request))
         resp.content_type = NDJSON_TYPE
-        resp.stream = until_disconnected(_lines(events), until_gone(req))
+        resp.stream = until_disconnected(_lines(batches), until_gone(req))
 
 
-async def _lines(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
-        async for event in events:
-            yield _encoder.encode(event) + b"\n"
+async def _lines(batches: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
+    """Yield what is there at a time as one piece: each is a chunk and a write of its own."""
+    async with aclosing(batches):
+        async for events in batches:
+            yield _encoder.encode_lines(events)
 
 
 _SAMPLING_NAMES: Final = {field: f"sampling.{field}" for field in SamplingParams.__struct_fields__}

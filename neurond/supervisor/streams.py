@@ -61,9 +61,31 @@ class TokenStream(AsyncIterator[StreamItem]):
                 raise StopAsyncIteration
             await self._wait()
         item = self._items.popleft()
-        if self._paused and len(self._items) < LOW_WATER_TOKENS:
-            self._set_paused(False)
+        self._resume_if_low()
         return item
+
+    async def take(self, timeout_s: float) -> list[StreamItem]:
+        """Return everything that is buffered; where that is nothing, wait for the next item.
+
+        Empty if nothing came within `timeout_s`, and once the stream has `ended`. Cancelling loses
+        no item.
+
+        Raises:
+            CortexError: as while iterating.
+        """
+        if not self._items and self._open:
+            await self._wait(timeout_s)
+        if not self._items and self._error is not None:
+            raise self._error
+        items = list(self._items)
+        self._items.clear()
+        self._resume_if_low()
+        return items
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to take any more, not even an error."""
+        return not (self._items or self._open or self._error)
 
     @property
     def buffered_tokens(self) -> int:
@@ -84,6 +106,7 @@ class TokenStream(AsyncIterator[StreamItem]):
         if index in self._open:
             self._open.discard(index)
             self._control.finish(index)
+        self._resume_if_low()
         self._wake()
 
     def cancel(self) -> None:
@@ -121,6 +144,10 @@ class TokenStream(AsyncIterator[StreamItem]):
             self._paused = False
             self._wake()
 
+    def _resume_if_low(self) -> None:
+        if self._paused and len(self._items) < LOW_WATER_TOKENS:
+            self._set_paused(False)
+
     def _set_paused(self, paused: bool) -> None:
         self._paused = paused
         for index in sorted(self._open):
@@ -133,13 +160,18 @@ class TokenStream(AsyncIterator[StreamItem]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:
+    async def _wait(self, timeout_s: float | None = None) -> None:
+        """Wait until something has changed, or the time is over."""
         assert self._waiter is None, "a TokenStream has one reader"
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
         try:
             await self._waiter
         finally:
             self._waiter = None
+            if timer is not None:
+                timer.cancel()
 
 
 def _belongs(item: StreamItem, index: int) -> bool:

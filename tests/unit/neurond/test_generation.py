@@ -165,6 +165,15 @@ async def test_a_request_gives_started_deltas_finished_completed() -> None:
     assert rig.outcome("completed") == 1
 
 
+async def test_what_is_there_at_a_time_comes_together() -> None:
+    rig = Rig(says("hello"))
+    whole = await rig.run(request())
+    batches = [events async for events in await rig.generation.start_batches(request())]
+    assert [event for events in batches for event in events] == whole
+    assert len(batches) == 2
+    assert batches[-1] == [whole[-1]]
+
+
 async def test_the_job_is_complete_and_clamped() -> None:
     rig = Rig(says("x"))
     await rig.run(request("qrs", max_tokens=32_000, temperature=0.5))

@@ -174,3 +174,60 @@ async def test_cancel_of_a_finished_stream_tells_nobody() -> None:
     stream.cancel()
 
     assert control.calls == []
+
+
+async def test_take_returns_everything_that_is_there() -> None:
+    stream, control = stream_of(2)
+    items = [Admitted(3), Token(0, 1), Token(1, 2), ChoiceFinished(1, "stop")]
+    for item in items:
+        stream.deliver(item)
+
+    assert await stream.take(60.0) == items
+    assert not stream.ended
+    stream.deliver(ChoiceFinished(0, "stop"))
+    assert await stream.take(60.0) == [ChoiceFinished(0, "stop")]
+    assert stream.ended
+    assert await stream.take(60.0) == []
+    assert control.calls == []
+
+
+async def test_take_waits_for_the_next_item_and_no_longer_than_told() -> None:
+    stream, _ = stream_of()
+    assert await stream.take(0.001) == []
+    taking = asyncio.create_task(stream.take(60.0))
+    await asyncio.sleep(0)
+
+    stream.deliver(Token(0, 7))
+
+    assert await taking == [Token(0, 7)]
+
+
+async def test_take_gives_what_came_before_a_failure_first() -> None:
+    stream, _ = stream_of()
+    stream.deliver(Token(0, 7))
+    stream.fail(DeviceFailed("gone"))
+
+    assert await stream.take(60.0) == [Token(0, 7)]
+    assert not stream.ended
+    with pytest.raises(DeviceFailed, match="gone"):
+        await stream.take(60.0)
+
+
+async def test_take_resumes_a_stream_that_was_paused() -> None:
+    stream, control = stream_of()
+    for number in range(HIGH_WATER_TOKENS + 1):
+        stream.deliver(Token(0, number))
+
+    await stream.take(60.0)
+
+    assert control.calls == [("pause", 0), ("resume", 0)]
+
+
+async def test_finishing_the_choice_that_filled_the_buffer_resumes_the_others() -> None:
+    stream, control = stream_of(2)
+    for number in range(HIGH_WATER_TOKENS + 1):
+        stream.deliver(Token(0, number))
+
+    stream.finish_choice(0)
+
+    assert control.calls[2:] == [("finish", 0), ("resume", 1)]
