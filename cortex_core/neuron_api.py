@@ -44,6 +44,10 @@ class Discovery(msgspec.Struct, frozen=True, omit_defaults=True):
     cuda_version: str | None = None
     driver_version: str | None = None
     cuda_unavailable_reason: str | None = None
+    quants: list[str] = []
+    """What `LoadRequest.quant` may name. neurond has none: it takes what is in the file."""
+    max_tensor_parallel: int = 1
+    """Devices that one model may be spread over; neurond runs it on one."""
 
 
 class DeviceHealth(msgspec.Struct, frozen=True, omit_defaults=True):

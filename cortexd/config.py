@@ -113,11 +113,13 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     harness: str = "torch"
     """The engine that serves it; nodes name theirs in /discovery."""
     quant: str | None = None
-    """Weight format to ask the node for; None leaves it to the node."""
+    """Weight format to ask the node for; None leaves it to the node. Only nodes that name it in
+    /discovery are asked, and neurond names none."""
     vram_mb: Megabytes | None = None
     """Memory that it takes, over all its devices. None: measured, or from the file sizes."""
     min_devices: Count = 1
-    """Devices of one node that it is spread over."""
+    """Devices of one node that it is spread over. More than a node's `max_tensor_parallel` in
+    /discovery is not asked of it, and neurond's is 1."""
     min_device_vram_mb: Megabytes | None = None
     """Smallest total memory of a device that may hold it."""
     pinned_on: tuple[NodeName, ...] = ()

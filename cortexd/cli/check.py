@@ -1,6 +1,8 @@
 """`cortex check`: are the configuration files right?"""
 
 import argparse
+from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -8,7 +10,9 @@ from cortex_core.config import parse_address
 from cortex_core.ipc.sockets import check_socket_path
 from cortexd.child_env import ADMIN_SOCKET
 from cortexd.cli.show import print_json
-from cortexd.config_files import DEFAULT_CONFIG, read_configuration, runtime_dir
+from cortexd.config_files import DEFAULT_CONFIG, Configuration, read_configuration, runtime_dir
+
+NEURON_HARNESS: Final = "torch"
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -39,7 +43,7 @@ def check(options: argparse.Namespace) -> int:
         neurons=[f"{one.name} {one.endpoint}" for one in configuration.cortex.neurons],
         models=[model.id for model in configuration.models.models],
         aliases=dict(configuration.models.aliases),
-        notes=[] if configuration.cortex.neurons else ["there are no neurons: nothing can run"],
+        notes=list(_notes(configuration)),
     )
     if options.json:
         print_json(report)
@@ -51,3 +55,16 @@ def check(options: argparse.Namespace) -> int:
     for note in report.notes:
         print(f"note: {note}")
     return 0
+
+
+def _notes(configuration: Configuration) -> Iterator[str]:
+    """Yield what can be right and still will not do with nodes of this version."""
+    if not configuration.cortex.neurons:
+        yield "there are no neurons: nothing can run"
+    for model in configuration.models.models:
+        if model.harness != NEURON_HARNESS:
+            yield f"{model.id}: harness {model.harness!r}: neurond has {NEURON_HARNESS!r} alone"
+        if model.quant is not None:
+            yield f"{model.id}: quant {model.quant!r}: neurond takes weights as they are in files"
+        if model.min_devices > 1:
+            yield f"{model.id}: min_devices {model.min_devices}: neurond runs a model on one device"

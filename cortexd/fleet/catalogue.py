@@ -1,7 +1,7 @@
 """What the fleet can serve: `models.toml` and the nodes' own models, against the devices. Pure."""
 
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import LoadRequest, ModelLimit, NodeModel
+from cortex_core.neuron_api import Discovery, LoadRequest, ModelLimit, NodeModel
 from cortexd.config import AdmissionConfig, ModelConfig, ModelsConfig
 from cortexd.fleet.decisions import Load
 from cortexd.fleet.records import Node
@@ -76,9 +76,9 @@ class Catalogue:
         if node.discovery is None:
             return None
         entry = self.entry(model_id)
-        harness = self.harness(state, model_id)
-        if harness not in node.discovery.harnesses:
-            return f"{node.name} has no harness {harness!r}"
+        lacking = _lacking(node.name, node.discovery, entry, self.harness(state, model_id))
+        if lacking is not None:
+            return lacking
         floor_mb = entry.min_device_vram_mb or 0
         large = [d for d in node.discovery.devices if d.vram_total_mb >= floor_mb]
         if len(large) < entry.min_devices:
@@ -130,3 +130,15 @@ class Catalogue:
         """Return the nodes' words on the model, those that have it ready first."""
         found = [n.models[model_id] for n in state.nodes.values() if model_id in n.models]
         return sorted(found, key=lambda model: model.status != "ready")
+
+
+def _lacking(node: NodeName, can: Discovery, entry: ModelConfig, harness: str) -> str | None:
+    """Return what the model's configuration asks for and no device of the node can do."""
+    if harness not in can.harnesses:
+        return f"{node} has no harness {harness!r}"
+    if entry.quant is not None and entry.quant not in can.quants:
+        return f"{node} does not convert weights to quant {entry.quant!r}; leave quant out"
+    if entry.min_devices > can.max_tensor_parallel:
+        most = can.max_tensor_parallel
+        return f"{node} runs a model on {most} device(s), min_devices is {entry.min_devices}"
+    return None

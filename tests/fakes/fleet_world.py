@@ -29,7 +29,7 @@ WORKER = b"worker"
 def node_model(
     model: str, status: ModelState = "ready", *, mb: int = 1000, device: str = "cuda-0", **more: Any
 ) -> NodeModel:
-    """Return a model as a node tells of it. `mb` is what it takes, or its files where not loaded."""
+    """Return a model as a node tells of it. `mb` is what it takes, or its files where unloaded."""
     loaded = status in ("ready", "draining")
     return NodeModel(
         id=ModelId(model),
@@ -51,6 +51,8 @@ def polled(
     at: float = 0.0,
     harness: str = "torch",
     draining: bool = False,
+    quants: tuple[str, ...] = (),
+    max_tensor_parallel: int = 1,
     devices_are: DeviceState = "ready",
 ) -> NodePolled:
     """Return a poll in which the models' memory is taken off the devices' total."""
@@ -67,7 +69,17 @@ def polled(
     ]
     return NodePolled(
         node=NodeName(node),
-        discovery=Discovery(node, "Linux", "6", infos, [harness], "0", boot),
+        discovery=Discovery(
+            node,
+            "Linux",
+            "6",
+            infos,
+            [harness],
+            "0",
+            boot,
+            quants=list(quants),
+            max_tensor_parallel=max_tensor_parallel,
+        ),
         health=Health(1.0, version, draining, devices, Activation("done")),
         state_version=version,
         models=models,

@@ -119,8 +119,8 @@ def test_a_busy_model_is_waited_for() -> None:
 def test_a_model_over_two_devices_needs_room_on_both() -> None:
     model = ModelConfig(id=A, vram_mb=12_000, min_devices=2)
     on_one = node_model(B, mb=5000, device="cuda-1")
-    fleet = fleet_of(polled("n", on_one, vram_mb=(8000, 8000)), models=(model,))
-    load = load_of(fleet)
+    node = polled("n", on_one, vram_mb=(8000, 8000), max_tensor_parallel=2)
+    load = load_of(fleet_of(node, models=(model,)))
     assert (sorted(load.devices), load.evict) == (["cuda-0", "cuda-1"], ("n/file:b",))
 
 
@@ -142,6 +142,23 @@ def test_a_harness_that_no_node_has_is_named() -> None:
     fleet = fleet_of(polled("n"), models=(ModelConfig(id=A, harness="other"),))
     error = error_of(fleet)
     assert (error.code, "'other'" in error.message) == ("model_load_failed", True)
+
+
+@pytest.mark.parametrize(
+    ("model", "cause"),
+    [
+        (ModelConfig(id=A, quant="q6k"), "n does not convert weights to quant 'q6k'"),
+        (ModelConfig(id=A, min_devices=2), "n runs a model on 1 device(s), min_devices is 2"),
+    ],
+)
+def test_a_node_is_not_asked_for_what_it_cannot_do(model: ModelConfig, cause: str) -> None:
+    here = polled("n", cold(), vram_mb=(8000, 8000))
+    error = error_of(fleet_of(here, models=(model,)))
+    assert (error.code, error.retry_after_s) == ("model_load_failed", None)
+    assert cause in error.message
+
+    able = polled("m", cold(), vram_mb=(8000, 8000), quants=("q6k",), max_tensor_parallel=2)
+    assert load_of(fleet_of(here, able, models=(model,))).node == "m"
 
 
 def test_no_neuron_at_all_is_said() -> None:
