@@ -23,7 +23,7 @@ from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
 from neurond.actor.outbox import Outbox
 from neurond.actor.requests import RequestTable
-from neurond.engine.engine import Engine, EngineRequest, StepOutput
+from neurond.engine.engine import Admissions, Engine, EngineRequest, StepOutput
 from neurond.protocol import (
     Admitted,
     Cancel,
@@ -255,7 +255,7 @@ class ActorLoop:
     def _step(self, serving: _Serving) -> None:
         self._liveness.enter(Phase.STEPPING, self._deadlines.step_s)
         try:
-            output = serving.engine.step()
+            output = serving.engine.step(self._tell_admitted)
         except Exception as ex:  # noqa: BLE001 - sorted out by the backend, or raised again
             _log.exception("engine step failed", extra=kv(model=serving.model.loaded.model_id))
             self._recover(serving, ex)
@@ -275,10 +275,13 @@ class ActorLoop:
             raise error from cause
         serving.engine = serving.model.new_engine()
 
+    def _tell_admitted(self, admitted: Admissions) -> None:
+        for request_id, cached_tokens in admitted:
+            self._outbox.notice(Admitted(request_id, cached_tokens))
+        self._outbox.flush()
+
     def _tell(self, output: StepOutput) -> None:
         outbox = self._outbox
-        for request_id, cached_tokens in output.admitted:
-            outbox.notice(Admitted(request_id, cached_tokens))
         for stream, token, reason in output.tokens:
             outbox.record(encode_token(stream, token.token_id, token.logprob, token.top))
             if reason is not None:

@@ -9,6 +9,7 @@ token (cancelled, or a stop string matched outside), the failure of its request.
 """
 
 from array import array
+from collections.abc import Callable
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,9 @@ from neurond.engine.scheduler import Scheduler, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
 QUEUE_FULL_RETRY_S = 1.0
+
+Admissions = list[tuple[RequestId, int]]
+"""Requests that got their blocks, with their number of cached tokens."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,7 +59,7 @@ class EngineRequest:
 class StepOutput:
     """What one step has to tell, in the order in which it is to be told."""
 
-    admitted: list[tuple[RequestId, int]] = field(default_factory=list)
+    admitted: Admissions = field(default_factory=list)
     """Requests whose first choice got its blocks, with its number of cached tokens."""
     tokens: list[tuple[int, SampledToken, FinishReason | None]] = field(default_factory=list)
     """Stream, token, and the reason if the stream ends with this token."""
@@ -149,8 +153,12 @@ class Engine:
         if seq is not None:
             self._scheduler.resume(seq)
 
-    def step(self) -> StepOutput:
+    def step(self, on_admitted: Callable[[Admissions], None] | None = None) -> StepOutput:
         """Compute one step, if there is one, and return everything there is to tell.
+
+        Args:
+            on_admitted: hears of `StepOutput.admitted`, where it is not empty, before anything is
+                computed: the first chunk of a prompt can take seconds.
 
         Raises:
             Exception: whatever the runner raises but `CortexError`; the engine is unusable then.
@@ -162,6 +170,8 @@ class Engine:
             if seq.request_id in self._unadmitted:
                 self._unadmitted.remove(seq.request_id)
                 output.admitted.append((seq.request_id, cached_tokens))
+        if on_admitted is not None and output.admitted:
+            on_admitted(output.admitted)
         if step.batch is None:
             return output
         try:

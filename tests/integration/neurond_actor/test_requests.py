@@ -17,7 +17,7 @@ from cortex_core.errors import (
 from neurond.supervisor.jobs import Admitted, Token
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
-from tests.fakes.fake_engine import BROKEN, EXHAUSTED, NAN, NUM_BLOCKS
+from tests.fakes.fake_engine import BROKEN, EXHAUSTED, HANG, NAN, NUM_BLOCKS
 from tests.fakes.waiting import wait_until_async
 
 MUCH = 1500
@@ -32,6 +32,17 @@ async def test_tokens_of_a_request_come_back_in_order(node: Node) -> None:
     assert items[0] == Admitted(cached_tokens=0)
     assert tokens_of(items) == [13, 14, 15, 16, 17]
     assert finishes_of(items) == {0: "length"}
+
+
+async def test_a_request_is_admitted_before_its_first_step_is_computed(
+    make_node: Callable[..., Node],
+) -> None:
+    node = make_node(stop_grace_s=0.1)
+    await node.start()
+
+    stream = node.submit(await node.loaded(), [HANG])
+
+    assert await anext(stream) == Admitted(cached_tokens=0)
 
 
 async def test_logprobs_and_choices_come_back_with_their_index(node: Node) -> None:

@@ -185,6 +185,28 @@ def test_a_model_loads_once_for_everyone_and_its_progress_shows(tmp_path: Path) 
         assert results == [200, 200, 200]
 
 
+def test_a_load_goes_on_when_the_client_that_asked_for_it_leaves(tmp_path: Path) -> None:
+    add_model(tmp_path / "state", "slow")
+    with neuron_process(tmp_path) as node:
+
+        def status() -> str:
+            models = {m["id"]: m for m in node.client.get("/models").json()["models"]}
+            known: str = models["pypi:slow"]["status"]
+            return known
+
+        with socket.create_connection(("127.0.0.1", node.port)) as leaving:
+            body = b'{"model_id": "slow"}'
+            head = f"POST /models/load HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            leaving.sendall(head.encode() + body)
+            wait_until(lambda: status() == "loading")
+        # The server notices the closed connection before it answers this.
+        assert node.client.get("/version").status_code == 200
+        (tmp_path / "state" / "models" / "pypi" / "slow" / "go").touch()
+        wait_until(lambda: status() == "ready")
+        asked = {"model": "pypi:slow", "prompt": "0", "max_tokens": 2}
+        assert node.client.post("/v1/completions", json=asked).json()["choices"][0]["text"] == "12"
+
+
 def neuron(*arguments: str, config: Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "neurond.cli", *arguments, "--config", str(config)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)

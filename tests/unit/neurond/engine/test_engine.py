@@ -11,7 +11,7 @@ from cortex_core.errors import (
     QueueFull,
 )
 from cortex_core.ids import RequestId
-from neurond.engine.engine import EngineRequest
+from neurond.engine.engine import Admissions, EngineRequest
 from tests.unit.neurond.engine.engines import Told, alone, new_engine, request, run
 
 BAD_LOGITS = ErrorInfo("internal_error", "cannot sample: logits are not finite")
@@ -39,6 +39,21 @@ def test_cancel_of_a_waiting_request_is_told_too() -> None:
     engine.step()
     engine.cancel(RequestId("r2"))
     assert engine.step().finished == [(2, "cancelled")]
+
+
+def test_admission_is_told_before_the_first_chunk_is_computed() -> None:
+    engine, runner = new_engine()
+    asked = request(1, range(10))
+    engine.add(asked)
+    heard: list[tuple[Admissions, int]] = []
+
+    def hear(admitted: Admissions) -> None:
+        heard.append((admitted, runner.num_steps))
+
+    output = engine.step(hear)
+    engine.step(hear)
+    assert heard == [([(asked.request_id, 0)], 0)]
+    assert output.admitted == heard[0][0]
 
 
 def test_cancel_twice_or_of_an_unknown_request_does_nothing() -> None:
