@@ -189,6 +189,20 @@ class UnloadResponse(msgspec.Struct, frozen=True):
     state_version: int
 
 
+class RestartRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`POST /devices/{id}/restart`: a new process for an idle device.
+
+    Answers when that is ready; models that were loaded there are loaded again after it.
+    """
+
+    state_version: int | None = None
+
+
+class RestartResponse(msgspec.Struct, frozen=True):
+    device: DeviceName
+    state_version: int
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """`GET /models/{id}/endpoint`: where the OpenAI dialect of this model is served."""
 

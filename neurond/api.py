@@ -19,6 +19,7 @@ from neurond.resources.models import (
     CountTokensResource,
     EndpointResource,
     LoadResource,
+    RestartResource,
     UnloadResource,
 )
 from neurond.resources.node import (
@@ -46,6 +47,7 @@ def create_app(node: Node, registry: CollectorRegistry) -> AsgiApp:
     app.add_route("/models", ModelsResource(node))
     app.add_route("/models/load", LoadResource(node))
     app.add_route("/models/unload", UnloadResource(node))
+    app.add_route("/devices/{device}/restart", RestartResource(node))
     app.add_route("/models/{model_id}/endpoint", EndpointResource(node))
     app.add_route("/models/{model_id}/count_tokens", CountTokensResource(node))
     app.add_route("/generate", GenerateResource(node))

@@ -3,7 +3,7 @@
 import msgspec
 
 from cortex_core.canonical import GenerateRequest, Prompt
-from cortex_core.ids import ModelId
+from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import (
     Discovery,
     Health,
@@ -11,6 +11,8 @@ from cortex_core.neuron_api import (
     LoadResponse,
     ModelsResponse,
     NodeModel,
+    RestartRequest,
+    RestartResponse,
     UnloadRequest,
     UnloadResponse,
 )
@@ -85,6 +87,11 @@ class Node:
         """See `Supervisor.unload`."""
         model_id = self.config.model_id(request.model_id)
         return await self._supervisor.unload(msgspec.structs.replace(request, model_id=model_id))
+
+    async def restart_device(self, device: DeviceName, request: RestartRequest) -> RestartResponse:
+        """See `Supervisor.restart_device`."""
+        await self._supervisor.restart_device(device, request.state_version)
+        return RestartResponse(device, self._supervisor.state_version)
 
     async def count_tokens(self, text: str, prompt: Prompt) -> int:
         """Return how many tokens a prompt has for a model that is on disk."""

@@ -13,13 +13,15 @@ is an event and returns what is to be done, in order. Times are monotonic second
 | up          | failed (last words)       | DYING       | none; Kill after the grace time        |
 | up, DYING   | exited                    | BACKOFF     | EndLife                                |
 | BACKOFF     | tick, time is up          | STARTING    | Spawn                                  |
+| READY       | restart                   | RESTARTING  | SendShutdown; after the grace time Kill |
+| RESTARTING  | exited                    | STARTING    | EndLife, Spawn                         |
 | READY       | stop                      | STOPPING    | SendShutdown; after the grace time Kill |
 | not READY   | stop                      | STOPPING    | Kill: it does not listen, holds nothing |
 | STOPPING    | exited                    | STOPPED     | EndLife, Stopped                       |
 | NEW,BACKOFF | stop                      | STOPPED     | Stopped                                |
 
-"up" is STARTING, CONFIGURING or READY, "not READY" is STARTING, CONFIGURING or DYING. An event that
-a row does not name changes nothing.
+"up" is STARTING, CONFIGURING or READY, "not READY" is STARTING, CONFIGURING, DYING or RESTARTING.
+An event that a row does not name changes nothing.
 """
 
 import enum
@@ -38,6 +40,7 @@ class ActorState(enum.Enum):
     STARTING = "starting"
     CONFIGURING = "configuring"
     READY = "ready"
+    RESTARTING = "restarting"
     DYING = "dying"
     BACKOFF = "backoff"
     STOPPING = "stopping"
@@ -72,6 +75,8 @@ class EndLife(msgspec.Struct, frozen=True):
     """The process is gone: fail what it held with `error`, close its sockets and segments."""
 
     error: ErrorInfo
+    asked_for: bool = False
+    """It was told to go; nothing is wrong."""
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -94,6 +99,7 @@ class ActorTiming(msgspec.Struct, frozen=True):
 
 
 _SHUTTING_DOWN = "the node is shutting down"
+_RESTARTING = "it is restarted as somebody asked"
 _UP = (ActorState.STARTING, ActorState.CONFIGURING, ActorState.READY)
 
 
@@ -168,7 +174,10 @@ class ActorLifecycle:
         if self.state is ActorState.STOPPING:
             self.state = ActorState.STOPPED
             self._deadline_s = None
-            return [EndLife(self._death(status)), Stopped()]
+            return [EndLife(self._death(status), asked_for=True), Stopped()]
+        if self.state is ActorState.RESTARTING:
+            self.restarts += 1
+            return [EndLife(self._death(status), asked_for=True), *self._spawn(now)]
         if self.state not in (*_UP, ActorState.DYING):
             return []
         self._count_failure(now)
@@ -176,6 +185,15 @@ class ActorLifecycle:
         self.state = ActorState.BACKOFF
         self._deadline_s = now + self._timing.backoff(self._failures)
         return [EndLife(self.last_error)]
+
+    def restart(self, now: float) -> list[ActorEffect]:
+        """End this life in order and begin the next at once."""
+        if self.state is not ActorState.READY:
+            return []
+        self.state = ActorState.RESTARTING
+        self._cause = _RESTARTING
+        self._deadline_s = now + self._timing.stop_grace_s
+        return [SendShutdown()]
 
     def stop(self, now: float) -> list[ActorEffect]:
         """End this life, if there is one, and have no other."""
@@ -189,7 +207,12 @@ class ActorLifecycle:
                 self._cause = _SHUTTING_DOWN
                 self._deadline_s = now + self._timing.stop_grace_s
                 return [SendShutdown()]
-            case ActorState.STARTING | ActorState.CONFIGURING | ActorState.DYING:
+            case (
+                ActorState.STARTING
+                | ActorState.CONFIGURING
+                | ActorState.DYING
+                | ActorState.RESTARTING
+            ):
                 self.state = ActorState.STOPPING
                 self._cause = _SHUTTING_DOWN
                 self._deadline_s = None
@@ -209,7 +232,7 @@ class ActorLifecycle:
             case ActorState.BACKOFF:
                 self.restarts += 1
                 return self._spawn(now)
-            case ActorState.DYING | ActorState.STOPPING:
+            case ActorState.DYING | ActorState.STOPPING | ActorState.RESTARTING:
                 self._deadline_s = None
                 return [Kill(f"it did not exit within {self._timing.stop_grace_s:g} s", hung=True)]
             case _:

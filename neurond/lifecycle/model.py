@@ -12,6 +12,7 @@ is to be done, in order.
 | fetching,loading| load_failed             | failed    | Settle(error)                     |
 | loading         | actor_died              | failed    | Settle(error)                     |
 | loading (again) | actor_died              | loading   | Load, at most `MAX_RELOADS` times |
+| loading         | actor_died as asked     | loading   | Load                              |
 | ready           | actor_died              | loading   | Load                              |
 | ready           | unload, busy            | draining  |                                   |
 | ready           | unload, idle or forced  | unloading | Unload                            |
@@ -132,8 +133,11 @@ class ModelLifecycle:
         self.state = "unloaded"
         return [Settle(None)]
 
-    def actor_died(self, error: ErrorInfo) -> list[ModelEffect]:
-        """The process that held the model, or was loading it, is gone."""
+    def actor_died(self, error: ErrorInfo, *, asked_for: bool = False) -> list[ModelEffect]:
+        """The process that held the model, or was loading it, is gone.
+
+        With `asked_for` it was told to go, so no load can be blamed for it.
+        """
         match self.state:
             case "ready":
                 self._reloads = 1
@@ -142,6 +146,8 @@ class ModelLifecycle:
             case "loading" if self._unload_when_loaded:
                 self.state = "unloaded"
                 return [Settle(self._unloaded_error())]
+            case "loading" if asked_for:
+                return [Load()]
             case "loading" if 0 < self._reloads < MAX_RELOADS:
                 self._reloads += 1
                 return [Load()]

@@ -1,9 +1,16 @@
-"""`POST /models/load`, `/models/unload`; `/models/{id}/endpoint`, `/models/{id}/count_tokens`."""
+"""Models and where they are: loads, unloads, counting, endpoints, restarts of devices."""
 
 from falcon.asgi import Request, Response
 
 from cortex_core.canonical import CountTokensRequest, CountTokensResponse
-from cortex_core.neuron_api import Endpoint, LoadProgress, LoadRequest, UnloadRequest
+from cortex_core.ids import DeviceName
+from cortex_core.neuron_api import (
+    Endpoint,
+    LoadProgress,
+    LoadRequest,
+    RestartRequest,
+    UnloadRequest,
+)
 from neurond.node import Node
 from neurond.resources.http import decode, model_in, read_body, while_connected, write_json
 
@@ -32,6 +39,20 @@ class UnloadResource:
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
         request = decode(body, UnloadRequest)
         write_json(resp, await while_connected(req, self._node.unload(request)))
+
+
+class RestartResource:
+    """Gives an idle device a new process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def on_post(self, req: Request, resp: Response, device: str) -> None:
+        """Take a `RestartRequest`, answer with a `RestartResponse` when the device is ready."""
+        body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
+        request = decode(body, RestartRequest)
+        restarting = self._node.restart_device(DeviceName(device), request)
+        write_json(resp, await while_connected(req, restarting))
 
 
 class EndpointResource:

@@ -55,7 +55,7 @@ class DeviceOwner(Protocol):
 
     def device_ready(self, device: DeviceName) -> None: ...
 
-    def device_died(self, device: DeviceName, error: CortexError) -> None: ...
+    def device_died(self, device: DeviceName, error: CortexError, *, asked_for: bool) -> None: ...
 
     def model_notice(self, notice: ModelNotice) -> None: ...
 
@@ -289,7 +289,7 @@ class DeviceActor:
                 _log.error("ring unreadable", extra=kv(device=self.info.id, cause=ex.message))
             in_flight.fail_all(error)
             life.close()
-        self._owner.device_died(self.info.id, error)
+        self._owner.device_died(self.info.id, error, asked_for=asked_for)
 
     def _on_exit(self, status: ExitStatus) -> None:
         # Why it left may still be on its way; a process that was killed has nothing to say.

@@ -33,6 +33,8 @@ from neurond.supervisor.settings import SupervisorSettings
 
 _log = logging.getLogger(__name__)
 
+_SETTLED_STATES = ("ready", "unloaded", "failed")
+
 
 class ModelDevices(Protocol):
     """What loading needs of the node's devices."""
@@ -88,6 +90,10 @@ class Models:
         """Tell whether anything runs on the model or waits for it."""
         return model.device is not None and self._devices.is_busy(model.device, model.model_id)
 
+    def is_settled(self, device: DeviceName) -> bool:
+        """Say whether no model is on its way to or from the device."""
+        return all(m.lifecycle.state in _SETTLED_STATES for m in self.on_device(device))
+
     async def load(self, request: LoadRequest, on_progress: ProgressCallback) -> None:
         """Return when the model is ready. The caller has checked that it may be loaded.
 
@@ -135,12 +141,15 @@ class Models:
             if model.lifecycle.state == "loading":
                 self._send_load(model)
 
-    def device_died(self, device: DeviceName, error: CortexError) -> None:
-        """Reload what was loaded there; fail what was being loaded for the first time."""
+    def device_died(self, device: DeviceName, error: CortexError, *, asked_for: bool) -> None:
+        """Reload what was loaded there; fail what was being loaded for the first time.
+
+        With `asked_for`, that is loaded there again too.
+        """
         for model in self.on_device(device):
             model.loaded = None
             model.deadline_s = None
-            self._apply(model, model.lifecycle.actor_died(error.info()))
+            self._apply(model, model.lifecycle.actor_died(error.info(), asked_for=asked_for))
 
     def notice(self, notice: ModelNotice) -> None:
         """Take what an actor says of a model."""

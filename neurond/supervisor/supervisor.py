@@ -280,8 +280,8 @@ class Supervisor:
     def device_ready(self, device: DeviceName) -> None:
         self._models.device_ready(device)
 
-    def device_died(self, device: DeviceName, error: CortexError) -> None:
-        self._models.device_died(device, error)
+    def device_died(self, device: DeviceName, error: CortexError, *, asked_for: bool) -> None:
+        self._models.device_died(device, error, asked_for=asked_for)
 
     def model_notice(self, notice: ModelNotice) -> None:
         self._models.notice(notice)

@@ -3,7 +3,7 @@
 import pytest
 
 from cortex_core import __version__
-from cortex_core.neuron_api import Discovery, Health, ModelsResponse
+from cortex_core.neuron_api import Discovery, Health, ModelsResponse, RestartResponse
 from tests.fakes.neuron_process import MODEL, NeuronProcess
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import decoded
@@ -57,6 +57,20 @@ def test_a_slash_in_a_model_id_is_percent_encoded(node: NeuronProcess) -> None:
     )
     assert answer.status_code == 404
     assert "'hf:org/name'" in answer.json()["error"]["message"]
+
+
+def test_a_device_that_is_idle_is_restarted(node: NeuronProcess) -> None:
+    stale = node.client.post("/devices/cpu/restart", json={"state_version": 0})
+    assert (stale.status_code, stale.json()["error"]["code"]) == (409, "conflict")
+    unknown = node.client.post("/devices/cuda-9/restart", json={})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (400, "invalid_request")
+
+    answer = decoded(node.client.post("/devices/cpu/restart", json={}), RestartResponse)
+
+    assert answer.device == "cpu"
+    health = decoded(node.client.get("/health"), Health)
+    assert (health.devices[0].state, health.devices[0].restarts) == ("ready", 1)
+    wait_until(lambda: node.client.get("/v1/models").json()["data"])
 
 
 def test_metrics_have_buckets_and_gauges(node: NeuronProcess) -> None:

@@ -124,6 +124,47 @@ def test_last_words_get_time_to_exit() -> None:
     assert "exited with status 70 (the context is broken)" in end.error.message
 
 
+def test_a_restart_asks_first_and_spawns_without_a_pause() -> None:
+    actor = ready()
+
+    assert actor.restart(10.0) == [SendShutdown()]
+    assert actor.restart(10.0) == []
+    assert actor.device_state == "starting"
+    assert actor.hung("no sign of life") == []
+    end, spawn = actor.exited(0, 10.1)
+
+    assert isinstance(end, EndLife)
+    assert end.asked_for
+    assert spawn == Spawn()
+    assert (actor.restarts, actor.last_error) == (1, None)
+
+
+def test_a_restart_kills_who_does_not_go() -> None:
+    actor = ready()
+    actor.restart(10.0)
+
+    (kill,) = actor.tick(12.0)
+
+    assert isinstance(kill, Kill)
+    assert actor.exited(-9, 12.1)[-1] == Spawn()
+
+
+def test_only_a_ready_actor_is_restarted() -> None:
+    actor = new()
+    actor.start(0.0)
+
+    assert actor.restart(0.1) == []
+    assert actor.device_state == "starting"
+
+
+def test_stop_during_a_restart_has_no_next_life() -> None:
+    actor = ready()
+    actor.restart(10.0)
+
+    assert [type(effect) for effect in actor.stop(10.1)] == [Kill]
+    assert actor.exited(-9, 10.2)[-1] == Stopped()
+
+
 def test_stop_asks_first_and_kills_later() -> None:
     actor = ready()
 
@@ -222,6 +263,10 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def hang(self) -> None:
         self.carry_out(self.actor.hung("hung"))
+
+    @rule()
+    def restart(self) -> None:
+        self.carry_out(self.actor.restart(self.now))
 
     @precondition(lambda self: self.alive)
     @rule(status=st.sampled_from([-9, 0, 1, 70]))

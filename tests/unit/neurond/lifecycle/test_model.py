@@ -49,6 +49,13 @@ def test_a_load_joins_the_one_under_way() -> None:
     assert model.state == "ready"
 
 
+def test_a_load_is_not_blamed_for_a_restart_that_was_asked_for() -> None:
+    model = loading()
+
+    assert model.actor_died(DEATH, asked_for=True) == [Load()]
+    assert model.loaded() == [Settle(None)]
+
+
 def test_a_failed_load_keeps_its_error_and_can_be_tried_again() -> None:
     model = loading()
 
