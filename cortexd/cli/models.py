@@ -34,7 +34,7 @@ def load(options: argparse.Namespace) -> int:
     ):
         result = client.call(
             "load",
-            timeout_s=LOAD_SILENCE_S,
+            silence_s=LOAD_SILENCE_S,
             on_progress=show,
             model=options.model,
             node=options.node,
@@ -53,7 +53,7 @@ def unload(options: argparse.Namespace) -> int:
     with admin_client(options) as client:
         result = client.call(
             "unload",
-            timeout_s=UNLOAD_SILENCE_S,
+            silence_s=UNLOAD_SILENCE_S,
             model=options.model,
             node=options.node,
             force=options.force,

@@ -22,6 +22,8 @@ _COMMANDS: Final = {
     "models": "cortexd.cli.models:models",
     "load": "cortexd.cli.models:load",
     "unload": "cortexd.cli.models:unload",
+    "drain": "cortexd.cli.nodes:drain",
+    "undrain": "cortexd.cli.nodes:undrain",
     "chat": "cortexd.cli.chat:chat",
     "check": "cortexd.cli.check:check",
 }

@@ -35,6 +35,8 @@ from cortexd.fleet.board import FleetBoard
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.conductor import Conductor
 from cortexd.fleet.dispatcher import Dispatcher
+from cortexd.fleet.drained import DrainedNodes
+from cortexd.fleet.events import Cordoned
 from cortexd.fleet.eviction import EvictionPolicy
 from cortexd.fleet.layout import MAX_REPLICAS
 from cortexd.fleet.metrics import FleetMetrics, gauges_of, render
@@ -93,7 +95,11 @@ async def _start(
     stack.callback(snapshot.close)
     stack.callback(in_flight.close)
     board = FleetBoard(snapshot, in_flight)
-    dispatcher = make_dispatcher(configuration, board, time.monotonic())
+    now = time.monotonic()
+    dispatcher = make_dispatcher(configuration, board, now)
+    drained = DrainedNodes(environment.runtime_dir)
+    for name in drained.read() & dispatcher.state.nodes.keys():
+        dispatcher.state.apply(Cordoned(name, on=True), now)
     client = NeuronClient(timeouts=_timeouts(configuration))
     stack.callback(client.close)
     context: ZmqContext = zmq.Context()
@@ -110,7 +116,7 @@ async def _start(
         metrics=FleetMetrics(),
         clock=time.monotonic,
     )
-    verbs = AdminVerbs(conductor, SnapshotReader(snapshot).version)
+    verbs = AdminVerbs(conductor, drained, SnapshotReader(snapshot).version)
     admin_path = environment.runtime_dir / ADMIN_SOCKET
     admin = AdminServer(admin_path, verbs.handlers(), context=context)
     stack.push_async_callback(admin.close)

@@ -65,7 +65,7 @@ def load(options: argparse.Namespace) -> int:
 
         result = client.call(
             "load",
-            timeout_s=LOAD_SILENCE_S,
+            silence_s=LOAD_SILENCE_S,
             on_progress=show,
             model_id=options.model,
             devices=options.device,
@@ -85,7 +85,7 @@ def unload(options: argparse.Namespace) -> int:
     """Free a model's memory."""
     with admin_client(options) as client:
         result = client.call(
-            "unload", timeout_s=UNLOAD_SILENCE_S, model_id=options.model, force=options.force
+            "unload", silence_s=UNLOAD_SILENCE_S, model_id=options.model, force=options.force
         )
     response = msgspec.convert(result, UnloadResponse)
     if options.json:

@@ -126,6 +126,6 @@ class FleetActorProcess:
 
         def call() -> Any:
             with AdminClient(self.environment.runtime_dir / ADMIN_SOCKET) as client:
-                return client.call(verb, timeout_s=10.0, **args)
+                return client.call(verb, silence_s=10.0, **args)
 
         return await asyncio.to_thread(call)

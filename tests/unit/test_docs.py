@@ -76,9 +76,9 @@ def worker_metrics() -> set[str]:
 
 
 def verbs() -> list[tuple[str, str]]:
-    conductor: Any = SimpleNamespace(dispatcher=None)
     nobody: Any = None
-    gateway = AdminVerbs(conductor, lambda: 0).handlers()
+    conductor: Any = SimpleNamespace(dispatcher=None)
+    gateway = AdminVerbs(conductor, nobody, lambda: 0).handlers()
     node = admin_handlers(nobody, nobody, 0.0)
     return [("cortexd", verb) for verb in gateway] + [("neurond", verb) for verb in node]
 

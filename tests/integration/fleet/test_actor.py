@@ -346,6 +346,28 @@ async def test_operators_load_unload_and_drain(tmp_path: Path, free_port: int) -
         assert {model["id"] for model in listed} == {A, B}
 
 
+async def test_a_drained_node_stays_so_when_the_actor_is_killed(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with (
+        FakeNeuron({A: 1000}) as neuron,
+        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
+    ):
+        worker = actor.worker()
+        await see(worker, A)
+        await actor.admin("drain", node="fake")
+        await actor.kill()
+        actor.start()
+
+        with pytest.raises(NodeUnavailable, match="drained by an operator"):
+            await asyncio.wait_for(worker.lease(A), 20)
+        await actor.admin("undrain", node="fake")
+        await actor.kill()
+        actor.start()
+
+        assert (await asyncio.wait_for(worker.lease(A), 20)).replica.model_id == A
+
+
 async def test_an_unload_waits_for_what_runs(tmp_path: Path, free_port: int) -> None:
     async with FakeNeuron({A: 1000}) as neuron:
         neuron.put(A)

@@ -85,6 +85,22 @@ async def test_day_of_an_operator(gateway: ServeProcess, neuron: FakeNeuron) -> 
     assert unknown.out == ""
 
 
+async def test_a_node_is_drained_and_put_back(gateway: ServeProcess, neuron: FakeNeuron) -> None:
+    config = ["--config", str(gateway.config)]
+    drained = await cortex("drain", "node0", "--timeout", "5", *config)
+    assert (drained.status, drained.out.partition(":")[0]) == (0, "node0 is drained"), drained.err
+    assert "draining" in (await cortex("status", *config)).out
+    refused = await cortex("load", "small", *config)
+    assert "it is drained by an operator" in refused.err
+    back = json.loads((await cortex("undrain", "node0", "--json", *config)).out)
+    assert back["draining"] is False
+    loaded = await cortex("load", "small", *config)
+    assert loaded.status == 0, loaded.err
+    assert neuron.loads == [MODEL]
+    unknown = await cortex("drain", "nope", *config)
+    assert (unknown.status, "cannot find node 'nope'" in unknown.err) == (1, True)
+
+
 async def test_chat(gateway: ServeProcess, neuron: FakeNeuron) -> None:
     config = ["--config", str(gateway.config)]
     once = await cortex("chat", "How are you?", *config)

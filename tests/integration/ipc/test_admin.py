@@ -169,7 +169,7 @@ async def test_silence_times_out_and_the_client_can_go_on(context, path) -> None
     def run() -> Any:
         with AdminClient(path) as client:
             with pytest.raises(Timeout, match=r"cannot finish wait: .* no answer for 0.05 s"):
-                client.call("wait", timeout_s=0.05)
+                client.call("wait", silence_s=0.05)
             loop.call_soon_threadsafe(release.set)
             return client.call("echo", n=2)
 
@@ -225,9 +225,9 @@ async def test_calls_are_bounded(context, path) -> None:
         with AdminClient(path) as client:
             for number in range(MAX_CALLS):
                 with pytest.raises(Timeout):
-                    client.call("wait", n=number, timeout_s=0.001)
+                    client.call("wait", n=number, silence_s=0.001)
             with pytest.raises(Overloaded) as caught:
-                client.call("wait", n=99, timeout_s=10.0)
+                client.call("wait", n=99, silence_s=10.0)
             return [caught.value.message]
 
     async with serving(context, path, {"wait": wait}):

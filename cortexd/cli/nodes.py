@@ -1,0 +1,52 @@
+"""`cortex drain` and `cortex undrain`."""
+
+import argparse
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from cortexd.admin.types import Draining, NodeStatus
+from cortexd.cli.gateway import admin_client
+from cortexd.cli.show import print_json
+
+SILENCE_S: Final = 30.0
+"""Longest time without news of a drain, which tells what still runs once a second."""
+
+
+def drain(options: argparse.Namespace) -> int:
+    """Send nothing new to a node, and wait until nothing runs there."""
+    told = 0
+
+    def show(value: Any) -> None:
+        nonlocal told
+        left = msgspec.convert(value, Draining).in_flight
+        if left != told and not options.json:
+            print(f"{options.node}: {left} requests still run", file=sys.stderr)
+        told = left
+
+    with admin_client(options) as client:
+        result = client.call(
+            "drain",
+            silence_s=SILENCE_S,
+            on_progress=show,
+            node=options.node,
+            timeout_s=options.timeout,
+        )
+    return _report(options, result, "is drained: nothing runs there, nothing new goes there")
+
+
+def undrain(options: argparse.Namespace) -> int:
+    """Let a node have requests again."""
+    with admin_client(options) as client:
+        result = client.call("undrain", node=options.node)
+    return _report(options, result, "is in service")
+
+
+def _report(options: argparse.Namespace, result: object, what: str) -> int:
+    node = msgspec.convert(result, NodeStatus)
+    if options.json:
+        print_json(node)
+    else:
+        print(f"{node.name} {what}")
+    return 0
