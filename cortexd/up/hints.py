@@ -2,11 +2,15 @@
 
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts
 
+TOKENS = 100
+"""Longest answer to a copied line: small models like to go on for as long as they may."""
+
 
 def hints(ports: UpPorts, model: str, ask: str) -> str:
     """Return lines for curl, both SDKs, Claude Code and codex."""
     url = f"http://127.0.0.1:{ports.gateway}"
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{_plain(ask)}"}}]}}'
+    turns = f'[{{"role": "user", "content": "{_plain(ask)}"}}]'
+    body = f'{{"model": "{model}", "max_tokens": {TOKENS}, "messages": {turns}}}'
     other = SECOND_MODEL if model == DEFAULT_MODEL else DEFAULT_MODEL
     return f"""
 The fleet runs at {url} (metrics at http://127.0.0.1:{ports.metrics}/metrics).
@@ -16,11 +20,11 @@ curl
   curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'
 openai
   python -c "from openai import OpenAI; c = OpenAI(base_url='{url}/v1', api_key='none'); \
-print(c.chat.completions.create(model='{model}', \
+print(c.chat.completions.create(model='{model}', max_tokens={TOKENS}, \
 messages=[dict(role='user', content='Hello')]).choices[0].message.content)"
 anthropic
   python -c "from anthropic import Anthropic; c = Anthropic(base_url='{url}', api_key='none'); \
-print(c.messages.create(model='{model}', max_tokens=200, \
+print(c.messages.create(model='{model}', max_tokens={TOKENS}, \
 messages=[dict(role='user', content='Hello')]).content[0].text)"
 Claude Code (its own prompt has 18,000 tokens: {SECOND_MODEL} can take it)
   ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=none claude --model {SECOND_MODEL}

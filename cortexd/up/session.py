@@ -86,9 +86,9 @@ class UpSession:
             await self._or_stop(self._ask())
             if self._options.once:
                 return
-            self._console.print(
-                hints(ports, self._options.model, self._options.ask), soft_wrap=True
-            )
+            # Lines to copy: as they are, without markup and without wrapping.
+            hint = hints(ports, self._options.model, self._options.ask)
+            self._console.print(hint, soft_wrap=True, markup=False, highlight=False)
             self._console.print("Ctrl-C stops it.")
             await self._or_stop(asyncio.Event().wait())
 
@@ -124,7 +124,8 @@ class UpSession:
         began_at = time.monotonic()
         first_at: float | None = None
         spent: Spent | None = None
-        self._console.print(f"[bold]{self._options.model}[/bold] is asked: {self._options.ask}")
+        asked = f"{self._options.model} is asked: {self._options.ask}"
+        self._console.print(asked, markup=False, highlight=False)
         question = [Turn("user", self._options.ask)]
         # Greedy: a small model's likeliest answer is right where a sampled one often is not.
         pieces = client.ask(
