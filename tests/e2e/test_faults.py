@@ -23,7 +23,7 @@ ORPHANS_S = 5.0
 BACK_S = 5.0
 """For the gateway to start a part of itself again."""
 CANCEL_S = 3.0
-TOKENS = 80
+TOKENS = 48
 
 STORY: dict[str, Any] = {
     "model": SMOLLM2,
