@@ -110,6 +110,18 @@ class LoadProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     eta_s: float | None = None
 
 
+class KvUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The blocks of an engine's K/V cache, about a second ago."""
+
+    blocks: int
+    used: int = 0
+    """Owned by sequences."""
+    cached: int = 0
+    """Of the others: kept because a later prompt may begin with them."""
+    preemptions: int = 0
+    """Times a sequence lost its blocks to another one, since the engine was made."""
+
+
 class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model on this node: on disk, on its way, or in memory."""
 
@@ -128,6 +140,8 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     weights_id: str | None = None
     size_mb: int | None = None
     """Bytes of weights in memory as far as they can be told from the file headers."""
+    kv: KvUse | None = None
+    """None while it is not loaded."""
 
 
 class ModelsResponse(msgspec.Struct, frozen=True):

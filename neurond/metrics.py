@@ -174,12 +174,25 @@ def _model_metrics(models: list[NodeModel]) -> Iterable[Metric]:
     waiting = GaugeMetricFamily("neuron_requests_waiting", "Requests in line", labels=["model"])
     memory = GaugeMetricFamily("neuron_model_vram_used_mb", "MiB it holds", labels=["model"])
     ready = GaugeMetricFamily("neuron_model_ready", "1 while it can generate", labels=["model"])
+    blocks = GaugeMetricFamily("neuron_kv_blocks", "Blocks of the K/V cache", labels=["model"])
+    used = GaugeMetricFamily("neuron_kv_blocks_used", "Of running sequences", labels=["model"])
+    cached = GaugeMetricFamily(
+        "neuron_kv_blocks_cached", "Not in use, kept for prompts to come", labels=["model"]
+    )
+    preempted = CounterMetricFamily(
+        "neuron_preemptions", "Times a sequence lost its blocks to another", labels=["model"]
+    )
     for model in models:
+        if model.kv is not None:
+            blocks.add_metric([model.id], model.kv.blocks)
+            used.add_metric([model.id], model.kv.used)
+            cached.add_metric([model.id], model.kv.cached)
+            preempted.add_metric([model.id], model.kv.preemptions)
         running.add_metric([model.id], model.running)
         waiting.add_metric([model.id], model.waiting)
         memory.add_metric([model.id], model.vram_used_mb)
         ready.add_metric([model.id], model.status == "ready")
-    return [running, waiting, memory, ready]
+    return [running, waiting, memory, ready, blocks, used, cached, preempted]
 
 
 def make_registry() -> CollectorRegistry:

@@ -191,6 +191,17 @@ class ModelUnloaded(Notice, frozen=True):
     model_id: ModelId
 
 
+class KvUsage(Notice, frozen=True):
+    """How a model's K/V blocks are used; about once a second while that changes."""
+
+    model_id: ModelId
+    num_available_blocks: int
+    """Blocks that no sequence owns, those of the prefix cache included."""
+    num_cached_blocks: int
+    num_preemptions: int
+    """Since the engine was made."""
+
+
 class Admitted(Notice, frozen=True):
     """A request has its blocks and its prefill begins. The prompt area range is free again."""
 
@@ -220,6 +231,7 @@ DataNotice = (
     | ModelLoaded
     | ModelLoadFailed
     | ModelUnloaded
+    | KvUsage
     | Admitted
     | TokensReady
     | RequestFailed

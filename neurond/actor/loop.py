@@ -7,6 +7,7 @@ seen at once and an idle device costs nothing.
 """
 
 import logging
+import time
 from array import array
 from collections import deque
 from typing import assert_never
@@ -32,6 +33,7 @@ from neurond.protocol import (
     DataCommand,
     FinishStream,
     Generate,
+    KvUsage,
     LoadModel,
     ModelLoadFailed,
     ModelLoading,
@@ -47,6 +49,7 @@ from neurond.protocol import (
 from neurond.ring_records import encode_finish, encode_token
 
 _BLOCKED_POLL_S = 0.002
+_USAGE_INTERVAL_S = 1.0
 _MAX_FAILED_STEPS = 3
 """Unexpected exceptions of one engine in a row after which the process is not to be trusted."""
 
@@ -60,6 +63,16 @@ class _Serving:
         self.model = model
         self.engine: Engine = model.new_engine()
         self.failed_steps = 0
+        self.told_usage: KvUsage | None = None
+
+    def usage(self) -> KvUsage:
+        scheduler = self.engine.scheduler
+        return KvUsage(
+            self.model.loaded.model_id,
+            scheduler.num_available_blocks,
+            scheduler.num_cached_blocks,
+            scheduler.num_preemptions,
+        )
 
 
 class ActorLoop:
@@ -90,6 +103,7 @@ class ActorLoop:
         self._blocked_at: int | None = None
         self._num_loading = 0
         self._stopping = False
+        self._tell_usage_at_s = 0.0
 
     def run(self) -> None:
         """Serve until `Shutdown`.
@@ -103,6 +117,7 @@ class ActorLoop:
                 return
             self._take_data()
             self._take_loads()
+            self._tell_usage(time.monotonic())
             if not self._outbox.flush():
                 self._wait_for_room()
                 continue
@@ -279,6 +294,16 @@ class ActorLoop:
         for request_id, cached_tokens in admitted:
             self._outbox.notice(Admitted(request_id, cached_tokens))
         self._outbox.flush()
+
+    def _tell_usage(self, now: float) -> None:
+        if now < self._tell_usage_at_s:
+            return
+        self._tell_usage_at_s = now + _USAGE_INTERVAL_S
+        for serving in self._served.values():
+            usage = serving.usage()
+            if usage != serving.told_usage:
+                serving.told_usage = usage
+                self._outbox.notice(usage)
 
     def _tell(self, output: StepOutput) -> None:
         outbox = self._outbox

@@ -44,7 +44,11 @@ _SPAWN_FAILED_STATUS = 71
 _log = logging.getLogger(__name__)
 
 ModelNotice = (
-    protocol.ModelLoading | protocol.ModelLoaded | protocol.ModelLoadFailed | protocol.ModelUnloaded
+    protocol.ModelLoading
+    | protocol.ModelLoaded
+    | protocol.ModelLoadFailed
+    | protocol.ModelUnloaded
+    | protocol.KvUsage
 )
 
 

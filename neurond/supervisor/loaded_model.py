@@ -35,6 +35,7 @@ class LoadedModel:
         plan: what was asked of the actor.
         prepared: its manifest; None until it is placed.
         loaded: what the actor gave; None while it is not loaded.
+        kv_usage: what the actor told last of its K/V blocks.
         progress: how far a load is; None while there is none.
     """
 
@@ -44,6 +45,7 @@ class LoadedModel:
         self.device: DeviceName | None = None
         self.plan: MemoryPlan | None = None
         self.loaded: protocol.ModelLoaded | None = None
+        self.kv_usage: protocol.KvUsage | None = None
         self.progress: LoadProgress | None = None
         self.folder: Path | None = None
         self.prepared: PreparedModel | None = None

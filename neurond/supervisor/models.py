@@ -161,10 +161,12 @@ class Models:
             case protocol.ModelLoading(_, progress):
                 self._tell(model, LoadProgress("loading", progress))
             case protocol.ModelLoaded():
-                model.loaded = notice
+                model.loaded, model.kv_usage = notice, None
                 self._apply(model, model.lifecycle.loaded())
             case protocol.ModelLoadFailed(_, error):
                 self._apply(model, model.lifecycle.load_failed(error))
+            case protocol.KvUsage():
+                model.kv_usage = notice
             case protocol.ModelUnloaded():
                 model.loaded = None
                 self._apply(model, model.lifecycle.unloaded())

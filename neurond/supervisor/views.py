@@ -9,6 +9,7 @@ from cortex_core.neuron_api import (
     DeviceHealth,
     DeviceInfo,
     Discovery,
+    KvUse,
     ModelLimit,
     NodeModel,
     Servable,
@@ -74,8 +75,21 @@ def model_view(
         loading=model.progress if model else None,
         running=running,
         waiting=waiting,
+        kv=_kv_use(model),
         weights_id=loaded.weights_id if loaded else None,
         size_mb=weights_bytes(prepared, dtype) // MIB if prepared else None,
+    )
+
+
+def _kv_use(model: LoadedModel | None) -> KvUse | None:
+    if model is None or model.loaded is None or model.kv_usage is None:
+        return None
+    blocks, usage = model.loaded.num_blocks, model.kv_usage
+    return KvUse(
+        blocks=blocks,
+        used=blocks - usage.num_available_blocks,
+        cached=usage.num_cached_blocks,
+        preemptions=usage.num_preemptions,
     )
 
 

@@ -14,6 +14,8 @@ from cortex_core.errors import (
     Overloaded,
     QueueFull,
 )
+from cortex_core.neuron_api import KvUse
+from neurond.memory_plan import BLOCK_TOKENS
 from neurond.supervisor.jobs import Admitted, Token
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
@@ -43,6 +45,21 @@ async def test_a_request_is_admitted_before_its_first_step_is_computed(
     stream = node.submit(await node.loaded(), [HANG])
 
     assert await anext(stream) == Admitted(cached_tokens=0)
+
+
+async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(node: Node) -> None:
+    model_id = await node.loaded()
+
+    def use() -> KvUse:
+        return node.supervisor.model(model_id).kv or KvUse(blocks=0)
+
+    await wait_until_async(lambda: use() == KvUse(blocks=NUM_BLOCKS))
+    stream = node.submit(model_id, list(range(100)), max_tokens=MUCH)
+    await wait_until_async(lambda: use().used > 100 // BLOCK_TOKENS)
+    stream.cancel()
+    await wait_until_async(lambda: use().used == 0)
+
+    assert use().cached >= 100 // BLOCK_TOKENS
 
 
 async def test_logprobs_and_choices_come_back_with_their_index(node: Node) -> None:
