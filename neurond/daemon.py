@@ -138,13 +138,13 @@ def _make_state_dir(path: Path) -> None:
 
 
 class _Signals:
-    """SIGTERM and SIGINT as events: the first one drains, the second one ends the drain."""
+    """Signals to end as events: the first one drains, the second one ends the drain."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
 
     def _on_signal(self) -> None:
