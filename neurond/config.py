@@ -47,8 +47,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     max_requests: Count = 256
     """Requests on one device, running and waiting; one more is refused."""
-    max_body_mb: Count = 32
-    """MiB of one HTTP request."""
+    max_body_mb: Count = 64
+    """MiB of one HTTP request. Above what the gateway takes: what it passes on can be longer."""
     text_threads: Count = 2
     """Threads that render templates and tokenise."""
 

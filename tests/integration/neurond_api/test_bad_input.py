@@ -120,13 +120,13 @@ def test_an_image_for_a_text_model(node: NeuronProcess) -> None:
 
 
 def test_a_body_that_is_too_large(node: NeuronProcess) -> None:
-    large = b" " * (33 * 1024 * 1024)
+    large = b" " * (65 * 1024 * 1024)
     for path in ("/generate", CHAT):
         answer = node.client.post(path, content=large)
         assert answer.status_code == 413
 
     def chunks():
-        for _ in range(33):
+        for _ in range(65):
             yield b" " * 1024 * 1024
 
     with httpx.Client(base_url=node.base_url) as client:
