@@ -12,6 +12,7 @@ from cortex_core.asgi import DisconnectMiddleware, Receive, Scope, Send
 from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NotFound
+from cortex_core.ids import new_request_id
 from neurond.node import Node
 from neurond.resources.generate import GenerateResource
 from neurond.resources.http import ClientGone, write_error
@@ -29,9 +30,10 @@ from neurond.resources.node import (
     ModelsResource,
     VersionResource,
 )
-from neurond.resources.openai import DialectResource, OpenAIModelsResource
+from neurond.resources.openai import DialectResource, OpenAIModelsResource, write_dialect_error
 
 MODEL_PATHS: Final = "/models/"
+OPENAI_PATHS: Final = "/v1/"
 CLIENT_GONE_STATUS: Final = 499
 
 _log = logging.getLogger(__name__)
@@ -75,19 +77,29 @@ class RawModelPaths:
         await self._app(scope, receive, send)
 
 
-async def _on_error(_req: Request, resp: Response, ex: CortexError, _params: Any) -> None:
-    write_error(resp, ex.info())
+def _answer_error(
+    req: Request, resp: Response, error: ErrorInfo, *, status: int | None = None
+) -> None:
+    """Write an error in the form that the route's clients expect."""
+    if req.path.startswith(OPENAI_PATHS):
+        write_dialect_error(resp, OpenAIChat(), error, new_request_id())
+    else:
+        write_error(resp, error, status=status)
+
+
+async def _on_error(req: Request, resp: Response, ex: CortexError, _params: Any) -> None:
+    _answer_error(req, resp, ex.info())
 
 
 async def _on_http_error(req: Request, resp: Response, ex: falcon.HTTPError, _params: Any) -> None:
-    """Falcon's own errors, such as an unknown route, in the node's form."""
+    """Falcon's own errors, such as an unknown route."""
     if ex.status_code == 404:
         error = NotFound(f"cannot {req.method} {req.path}: no such route").info()
     elif ex.status_code == 405:
         error = ErrorInfo("method_not_allowed", f"cannot {req.method} {req.path}: no such method")
     else:
         error = ErrorInfo("invalid_request", f"cannot read request: {ex.description or ex.title}")
-    write_error(resp, error, status=ex.status_code)
+    _answer_error(req, resp, error, status=ex.status_code)
     if ex.headers:
         resp.set_headers(ex.headers)
 
@@ -96,6 +108,6 @@ async def _on_client_gone(_req: Request, resp: Response, _ex: ClientGone, _param
     resp.status = CLIENT_GONE_STATUS
 
 
-async def _on_defect(_req: Request, resp: Response, ex: Exception, _params: Any) -> None:
+async def _on_defect(req: Request, resp: Response, ex: Exception, _params: Any) -> None:
     _log.error("request failed", exc_info=ex)
-    write_error(resp, InternalError(f"cannot answer: {type(ex).__name__}: {ex}").info())
+    _answer_error(req, resp, InternalError(f"cannot answer: {type(ex).__name__}: {ex}").info())

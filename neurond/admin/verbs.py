@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cortex_core.ipc.admin import Args, Handler, ProgressSink, typed
+from cortex_core.ipc.admin import Handler, ProgressSink, typed
 from cortex_core.neuron_api import (
     Discovery,
     Health,
@@ -27,6 +27,10 @@ class Status(msgspec.Struct, frozen=True):
     models: list[NodeModel]
 
 
+class NoArgs(msgspec.Struct, frozen=True):
+    """No arguments."""
+
+
 class DrainOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """`timeout_s` None is what the configuration says."""
 
@@ -38,13 +42,13 @@ def admin_handlers(
 ) -> Mapping[str, Handler]:
     """Return the verbs: status, discover, models, load, unload, drain."""
 
-    async def status(_args: Args, _progress: ProgressSink) -> Status:
+    async def status(_args: NoArgs, _progress: ProgressSink) -> Status:
         return Status(node.discovery(), node.health(), node.models().models)
 
-    async def discover(_args: Args, _progress: ProgressSink) -> Discovery:
+    async def discover(_args: NoArgs, _progress: ProgressSink) -> Discovery:
         return node.discovery()
 
-    async def models(_args: Args, _progress: ProgressSink) -> ModelsResponse:
+    async def models(_args: NoArgs, _progress: ProgressSink) -> ModelsResponse:
         return node.models()
 
     async def load(request: LoadRequest, progress: ProgressSink) -> LoadResponse:
@@ -58,9 +62,9 @@ def admin_handlers(
         return node.health()
 
     return {
-        "status": status,
-        "discover": discover,
-        "models": models,
+        "status": typed(NoArgs, status),
+        "discover": typed(NoArgs, discover),
+        "models": typed(NoArgs, models),
         "load": typed(LoadRequest, load),
         "unload": typed(UnloadRequest, unload),
         "drain": typed(DrainOrder, drain),

@@ -10,7 +10,7 @@ from cortex_core.asgi import until_disconnected
 from cortex_core.canonical import Event
 from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEncoder
 from cortex_core.dialects.model_lists import ModelEntry, openai_models
-from cortex_core.errors import CortexError
+from cortex_core.errors import CortexError, ErrorInfo
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.sse_stream import sse_chunks
 from neurond.node import Node
@@ -30,11 +30,7 @@ class DialectResource:
         try:
             await self._answer(req, resp, request_id)
         except CortexError as ex:
-            reply = self._dialect.encode_error(ex.info(), request_id=request_id)
-            resp.status = reply.status
-            resp.content_type = JSON_TYPE
-            resp.set_headers(reply.headers)
-            resp.data = reply.body
+            write_dialect_error(resp, self._dialect, ex.info(), request_id)
 
     async def _answer(self, req: Request, resp: Response, request_id: RequestId) -> None:
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
@@ -51,6 +47,17 @@ class DialectResource:
         else:
             resp.content_type = JSON_TYPE
             resp.data = await while_connected(req, _whole(starting, encoder))
+
+
+def write_dialect_error(
+    resp: Response, dialect: Dialect, error: ErrorInfo, request_id: RequestId
+) -> None:
+    """Answer with an error in a dialect's form."""
+    reply = dialect.encode_error(error, request_id=request_id)
+    resp.status = reply.status
+    resp.content_type = JSON_TYPE
+    resp.set_headers(reply.headers)
+    resp.data = reply.body
 
 
 class OpenAIModelsResource:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from cortex_core.canonical import Failed, Finished
+from cortex_core.errors import InvalidRequest
 from cortex_core.ipc.admin import AdminClient
 from tests.fakes.neuron_process import MODEL, NeuronProcess, add_model, neuron_process
 from tests.fakes.waiting import wait_until
@@ -52,7 +54,10 @@ def test_default_models_load_in_order_after_the_node_is_ready(tmp_path: Path) ->
         node.wait_notified("STATUS=ready: pypi:counting")
 
 
-def test_sigterm_lets_streams_finish_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_streams_finish_and_leaves_nothing(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
     with neuron_process(tmp_path) as node:
         node.load()
         actors = children(node)
@@ -67,7 +72,7 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tmp_path: Path) -> None:
             httpx.Client(base_url=node.base_url, timeout=30) as client,
             client.stream("POST", "/generate", json=body) as stream,
         ):
-            node.process.send_signal(signal.SIGTERM)
+            node.process.send_signal(signum)
             content = stream.read()
         finished = [e for e in events_of(content) if isinstance(e, Finished)]
         assert [event.reason for event in finished] == ["length"] * 8
@@ -93,6 +98,9 @@ def test_while_draining_health_is_503_and_new_work_is_refused(tmp_path: Path) ->
     with neuron_process(tmp_path) as node:
         node.load()
         with AdminClient(node.runtime_dir / "admin.sock") as admin:
+            for verb in ("status", "discover", "models"):
+                with pytest.raises(InvalidRequest, match="all: unknown key"):
+                    admin.call(verb, all=True)
             assert admin.call("drain", timeout_s=10)["draining"] is True
         health = node.client.get("/health")
         assert health.status_code == 503

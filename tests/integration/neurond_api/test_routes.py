@@ -101,6 +101,23 @@ def test_wrong_routes_answer_in_the_error_form(
     assert answer.json()["error"]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nowhere", 404, "not_found"),
+        ("GET", "/v1/completions", 405, "method_not_allowed"),
+    ],
+)
+def test_wrong_routes_of_the_openai_dialect_answer_in_its_form(
+    node: NeuronProcess, method: str, path: str, status: int, code: str
+) -> None:
+    answer = node.client.request(method, path)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert (error["code"], error["type"] != "") == (code, True)
+    assert answer.headers["x-request-id"]
+
+
 def test_loading_what_is_loaded_is_a_success(node: NeuronProcess) -> None:
     answer = node.client.post("/models/load", json={"model_id": "counting"})
     assert answer.status_code == 200
