@@ -145,7 +145,7 @@ class Generation:
             raise
         finally:
             preparing.cancel()
-            meter.close()
+            meter.close(time.monotonic())
 
     async def _prepare(self, request: GenerateRequest) -> _Prepared:
         model = self._engine.require_ready(request.model)

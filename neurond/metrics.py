@@ -116,7 +116,7 @@ class RequestMeter:
     def failed(self, code: str) -> None:
         self._outcome = code
 
-    def close(self) -> None:
+    def close(self, now: float) -> None:
         """The request has ended. Idempotent."""
         if self._closed:
             return
@@ -124,7 +124,7 @@ class RequestMeter:
         model = self._model if self._known else "unknown"
         self._metrics.requests.labels(model, self._outcome).inc()
         if self._known:
-            self._metrics.duration.labels(model).observe(max(0.0, self._last_s - self._began_s))
+            self._metrics.duration.labels(model).observe(now - self._began_s)
 
 
 class NodeCollector(Collector):

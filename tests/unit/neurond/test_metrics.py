@@ -21,8 +21,9 @@ def test_times_run_from_the_request_to_its_tokens() -> None:
     for now in (100.5, 100.6, 100.9):
         meter.token(now)
     meter.completed(3)
-    meter.close()
-    meter.close()
+    meter.close(101.5)
+    meter.close(102.0)
+    assert value(registry, "neuron_request_duration_seconds_sum") == 1.5
     assert value(registry, "neuron_time_to_first_token_seconds_sum") == 0.5
     assert value(registry, "neuron_inter_token_latency_seconds_count") == 2
     assert value(registry, "neuron_requests_total", outcome="completed") == 1
@@ -35,7 +36,7 @@ def test_a_name_that_no_model_has_becomes_no_label() -> None:
     registry = CollectorRegistry()
     meter = GenerationMetrics(registry).request(ModelId("evil name"), 0.0)
     meter.failed("model_not_found")
-    meter.close()
+    meter.close(1.0)
     text = exposition(registry).decode()
     assert "evil name" not in text
     assert 'neuron_requests_total{model="unknown",outcome="model_not_found"} 1.0' in text
@@ -45,7 +46,8 @@ def test_an_unfinished_request_was_cancelled() -> None:
     registry = CollectorRegistry()
     meter = GenerationMetrics(registry).request(MODEL, 0.0)
     meter.prompt(1)
-    meter.close()
+    meter.close(2.5)
+    assert value(registry, "neuron_request_duration_seconds_sum") == 2.5
     assert value(registry, "neuron_requests_total", outcome="cancelled") == 1
 
 
@@ -64,11 +66,11 @@ def test_devices_and_models_are_gauges_read_at_each_scrape() -> None:
         f'neuron_requests_running{{model="{MODEL}"}} 2.0',
         f'neuron_requests_waiting{{model="{MODEL}"}} 1.0',
         f'neuron_model_ready{{model="{MODEL}"}} 1.0',
-    ):
-        assert line in text
         f'neuron_kv_blocks{{model="{MODEL}"}} 64.0',
         f'neuron_kv_blocks_used{{model="{MODEL}"}} 16.0',
         f'neuron_kv_blocks_cached{{model="{MODEL}"}} 8.0',
         f'neuron_preemptions_total{{model="{MODEL}"}} 5.0',
+    ):
+        assert line in text
     models.clear()
     assert "neuron_requests_running{" not in exposition(registry).decode()
