@@ -5,6 +5,8 @@ silently dropped. So one task for each request waits there, and everybody else w
 
     app = DisconnectMiddleware(falcon_app)
     resp.stream = until_disconnected(chunks, req.scope[DISCONNECTED])
+
+The node needs it on uvicorn. The gateway does not: gunicorn is told to cancel a request's task.
 """
 
 import asyncio

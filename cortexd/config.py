@@ -83,6 +83,9 @@ class EvictionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`lru`: the longest unused. `priority`: lowest `residency_priority` first, never above own."""
     collate_s: Annotated[float, Meta(ge=0)] = 20.0
     """How long a busy model may keep others waiting that need its memory, before it is drained."""
+    defrag_after_cycles: Annotated[int, Meta(ge=0)] = 50
+    """Models that came to a device and went again, after which it gets a new process, once nobody
+    has used it for five minutes and nobody waits; models on it are loaded again. 0 is never."""
 
 
 class NeuronConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

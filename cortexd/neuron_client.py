@@ -29,13 +29,15 @@ from cortex_core.errors import (
     Timeout,
     error_from_info,
 )
-from cortex_core.ids import ModelId, RequestId
+from cortex_core.ids import DeviceName, ModelId, RequestId
 from cortex_core.neuron_api import (
     Discovery,
     Health,
     LoadRequest,
     LoadResponse,
     ModelsResponse,
+    RestartRequest,
+    RestartResponse,
     UnloadRequest,
     UnloadResponse,
 )
@@ -61,10 +63,11 @@ class ClientTimeouts(msgspec.Struct, frozen=True):
     tick_s: float = 0.5
     """After so much silence `generate` yields a `Ping`; half of what clients are promised."""
     idle_s: float = 30.0
-    """A node pings each second; after so much silence of its own it counts as gone."""
+    """A node pings twice a second; after so much silence of its own it counts as gone."""
     poll_s: float = 5.0
     load_s: float = 1800.0
     unload_s: float = 120.0
+    restart_s: float = 600.0
     count_s: float = 30.0
 
 
@@ -164,6 +167,19 @@ class NeuronClient:
             UnloadResponse,
             body=request,
             timeout_s=self._timeouts.unload_s,
+        )
+
+    async def restart_device(
+        self, endpoint: str, device: DeviceName, request: RestartRequest
+    ) -> RestartResponse:
+        """Give an idle device a new process, return once it is ready. Raises: as `discovery`."""
+        return await self._call(
+            endpoint,
+            "POST",
+            f"/devices/{quote(device, safe='')}/restart",
+            RestartResponse,
+            body=request,
+            timeout_s=self._timeouts.restart_s,
         )
 
     async def count_tokens(

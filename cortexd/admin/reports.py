@@ -52,7 +52,7 @@ def node_report(node: Node) -> NodeStatus:
             )
             for device in found
         ],
-        cycles=node.cycles,
+        cycles=node.cycles.total(),
     )
 
 

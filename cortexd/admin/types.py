@@ -64,7 +64,7 @@ class DeviceStatus(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """`cycles` counts loads and unloads of this gateway in the node's present life."""
+    """`cycles` counts this gateway's unloads in the lives that the node's devices are in."""
 
     name: NodeName
     endpoint: str

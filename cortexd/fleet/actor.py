@@ -67,6 +67,7 @@ def make_dispatcher(configuration: Configuration, board: FleetBoard, now: float)
         EvictionPolicy(config.eviction.strategy),
         config.fleet,
         collate_s=config.eviction.collate_s,
+        defrag_after_cycles=config.eviction.defrag_after_cycles,
         default_scheme=config.gateway.default_scheme,
     )
 

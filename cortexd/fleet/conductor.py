@@ -18,7 +18,16 @@ from cortex_core.neuron_api import LoadRequest
 from cortexd.config import FleetConfig
 from cortexd.fleet.board import FleetBoard
 from cortexd.fleet.dispatcher import Dispatcher
-from cortexd.fleet.effects import ColdStart, Effect, PollNow, Refused, StartLoad, StartUnload, Tell
+from cortexd.fleet.effects import (
+    ColdStart,
+    Effect,
+    PollNow,
+    Refused,
+    RestartDevice,
+    StartLoad,
+    StartUnload,
+    Tell,
+)
 from cortexd.fleet.events import FleetEvent, NodeFailed, NodePolled, Unloaded
 from cortexd.fleet.layout import MAX_REPLICAS
 from cortexd.fleet.loads import LoadRunner, NodeOrders, Outcome
@@ -33,7 +42,7 @@ from cortexd.fleet.protocol import (
     ToWorker,
 )
 from cortexd.fleet.queues import Ticket
-from cortexd.fleet.records import Replica
+from cortexd.fleet.records import Node, Replica
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +191,12 @@ class Conductor:
         self.dispatcher.count(self._board.read(rows), now)
         return now
 
-    def endpoint_of(self, order: StartLoad) -> str:
-        return self.dispatcher.state.nodes[order.load.node].endpoint
+    def node(self, name: NodeName) -> Node:
+        return self.dispatcher.state.nodes[name]
+
+    def on_device(self, order: RestartDevice) -> list[Replica]:
+        state = self.dispatcher.state
+        return list(state.on_device(state.nodes[order.node], order.device))
 
     def load_request(self, order: StartLoad) -> LoadRequest:
         state = self.dispatcher.state
@@ -245,6 +258,8 @@ class Conductor:
                     self._poller.poll_now(effect.load.node)
                 case StartUnload():
                     self._loads.start_unload(effect)
+                case RestartDevice():
+                    self._loads.start_restart(effect)
                 case PollNow():
                     self._poller.poll_now(effect.node)
                 case ColdStart():

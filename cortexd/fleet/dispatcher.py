@@ -23,13 +23,24 @@ from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortexd.config import FleetConfig
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.decisions import Load, Reject, RouteRequest, RouteTo, Wait
-from cortexd.fleet.effects import ColdStart, Effect, PollNow, Refused, StartLoad, StartUnload, Tell
+from cortexd.fleet.effects import (
+    ColdStart,
+    Effect,
+    PollNow,
+    Refused,
+    RestartDevice,
+    StartLoad,
+    StartUnload,
+    Tell,
+)
 from cortexd.fleet.events import (
     FleetEvent,
     InFlightRead,
     LoadDone,
     LoadFailed,
     LoadStarted,
+    RestartEnded,
+    RestartStarted,
     StreamBroke,
     Unloaded,
     UnloadFailed,
@@ -74,6 +85,7 @@ class Dispatcher:
         fleet: FleetConfig,
         *,
         collate_s: float,
+        defrag_after_cycles: int,
         default_scheme: str,
     ) -> None:
         self.state = state
@@ -82,6 +94,7 @@ class Dispatcher:
         self._policy = policy
         self._fleet = fleet
         self._collate_s = collate_s
+        self._defrag_after_cycles = defrag_after_cycles
         self._default_scheme = default_scheme
         self._setbacks = Setbacks(retry_s=fleet.load_retry_s, max_attempts=fleet.max_load_attempts)
         self._holds = Holds()
@@ -141,6 +154,8 @@ class Dispatcher:
             case LoadFailed():
                 self._learn(event, now)
                 self._effects.append(PollNow(event.node))
+            case RestartEnded():
+                self._effects.append(PollNow(event.node))
             case Unloaded() | UnloadFailed():
                 self._effects.append(PollNow(NodeName(event.replica_id.partition("/")[0])))
             case _:
@@ -161,6 +176,7 @@ class Dispatcher:
         upkeep = Upkeep(self.state, self.catalogue, placement, now=now)
         self._unload_idle(upkeep, now)
         self._load_wanted(upkeep, now)
+        self._restart_worn(upkeep, now)
         effects = self._settle(now)
         for waiter in self.queues:
             if now - waiter.told_at >= TELL_S:
@@ -320,6 +336,13 @@ class Dispatcher:
     def _load_wanted(self, upkeep: Upkeep, now: float) -> None:
         for model_id, load in upkeep.wanted():
             self._carry_out(model_id, load, now)
+
+    def _restart_worn(self, upkeep: Upkeep, now: float) -> None:
+        if not self._defrag_after_cycles or len(self.queues):
+            return
+        for node, device in upkeep.worn(self._defrag_after_cycles):
+            self._change(RestartStarted(node, device), now)
+            self._effects.append(RestartDevice(node, device))
 
     def _placement(self, now: float) -> Placement:
         return Placement(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cortex_core.ids import ModelId, NodeName, ReplicaId
+from cortex_core.ids import DeviceName, ModelId, NodeName, ReplicaId
 from cortexd.fleet.decisions import Load
 from cortexd.fleet.protocol import ToWorker
 
@@ -40,6 +40,17 @@ class StartUnload:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartDevice:
+    """Give a device a new process; report `RestartEnded`.
+
+    Requests that are counted on it after the snapshot is out make it fail as a conflict.
+    """
+
+    node: NodeName
+    device: DeviceName
+
+
+@dataclass(frozen=True, slots=True)
 class PollNow:
     """Ask a node for its state at once."""
 
@@ -62,4 +73,4 @@ class Refused:
     code: str
 
 
-Effect = Tell | StartLoad | StartUnload | PollNow | ColdStart | Refused
+Effect = Tell | StartLoad | StartUnload | RestartDevice | PollNow | ColdStart | Refused

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cortex_core.errors import CortexError
-from cortex_core.ids import ModelId, NodeName, ReplicaId
+from cortex_core.ids import DeviceName, ModelId, NodeName, ReplicaId
 from cortex_core.neuron_api import Discovery, Health, NodeModel
 from cortexd.fleet.decisions import Load
 
@@ -94,6 +94,23 @@ class Yielding:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartStarted:
+    """An idle device is given a new process; what is loaded there comes back by itself."""
+
+    node: NodeName
+    device: DeviceName
+
+
+@dataclass(frozen=True, slots=True)
+class RestartEnded:
+    """The device has its new process, or `error` says why not."""
+
+    node: NodeName
+    device: DeviceName
+    error: CortexError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cordoned:
     """An operator takes a node out of service, or puts it back."""
 
@@ -123,6 +140,8 @@ FleetEvent = (
     | Unloaded
     | UnloadFailed
     | Yielding
+    | RestartStarted
+    | RestartEnded
     | Cordoned
     | InFlightRead
 )

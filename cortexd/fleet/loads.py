@@ -1,4 +1,4 @@
-"""Carries out loads and unloads on nodes, and reports what became of them.
+"""Carries out loads, unloads and restarts on nodes, and reports what became of them.
 
 Runs in the fleet actor's loop; one task for each load or unload. A load goes on when nobody waits
 for it any more. Every `StartLoad` is reported as `LoadDone` or `LoadFailed`, every `StartUnload`
@@ -13,16 +13,23 @@ from typing import Protocol
 import msgspec
 
 from cortex_core.errors import Conflict, CortexError, InternalError, ModelNotLoaded
-from cortex_core.ids import ModelId, ReplicaId
+from cortex_core.ids import DeviceName, ModelId, NodeName, ReplicaId
 from cortex_core.logs import kv
-from cortex_core.neuron_api import LoadRequest, LoadResponse, UnloadRequest, UnloadResponse
-from cortexd.fleet.effects import StartLoad, StartUnload
-from cortexd.fleet.events import LoadDone, LoadFailed, Unloaded, UnloadFailed
-from cortexd.fleet.records import Replica
+from cortex_core.neuron_api import (
+    LoadRequest,
+    LoadResponse,
+    RestartRequest,
+    RestartResponse,
+    UnloadRequest,
+    UnloadResponse,
+)
+from cortexd.fleet.effects import RestartDevice, StartLoad, StartUnload
+from cortexd.fleet.events import LoadDone, LoadFailed, RestartEnded, Unloaded, UnloadFailed
+from cortexd.fleet.records import Node, Replica
 
 log = logging.getLogger(__name__)
 
-Outcome = LoadDone | LoadFailed | Unloaded | UnloadFailed
+Outcome = LoadDone | LoadFailed | Unloaded | UnloadFailed | RestartEnded
 
 
 class NodeOrders(Protocol):
@@ -30,12 +37,17 @@ class NodeOrders(Protocol):
 
     async def load(self, endpoint: str, request: LoadRequest) -> LoadResponse: ...
     async def unload(self, endpoint: str, request: UnloadRequest) -> UnloadResponse: ...
+    async def restart_device(
+        self, endpoint: str, device: DeviceName, request: RestartRequest
+    ) -> RestartResponse: ...
 
 
 class FleetView(Protocol):
     """What is read of the fleet while orders are carried out."""
 
-    def endpoint_of(self, order: StartLoad) -> str: ...
+    def node(self, name: NodeName) -> Node: ...
+
+    def on_device(self, order: RestartDevice) -> list[Replica]: ...
 
     def load_request(self, order: StartLoad) -> LoadRequest: ...
 
@@ -67,6 +79,10 @@ class LoadRunner:
         The task ends with what was reported.
         """
         return self._spawn(self._unload(order))
+
+    def start_restart(self, order: RestartDevice) -> None:
+        """Carry out a restart. The snapshot that shows its replicas as loading is out already."""
+        self._spawn(self._restart(order))
 
     async def stop(self) -> None:
         """Let go of everything under way; the nodes finish by themselves what they began."""
@@ -100,7 +116,7 @@ class LoadRunner:
 
     async def _make_room_and_load(self, order: StartLoad) -> LoadResponse:
         request = self._fleet.load_request(order)
-        endpoint = self._fleet.endpoint_of(order)
+        endpoint = self._fleet.node(order.load.node).endpoint
         version = order.load.state_version
         for victim in order.load.evict:
             version = await self._evict(StartUnload(victim), version)
@@ -120,6 +136,25 @@ class LoadRunner:
             self._report(outcome)
         else:
             outcome = Unloaded(order.replica_id, version)
+        return outcome
+
+    async def _restart(self, order: RestartDevice) -> Outcome:
+        node, told = self._fleet.node(order.node), kv(node=order.node, device=order.device)
+        log.info("device restart begins", extra=told)
+        error: CortexError | None = None
+        try:
+            if not all(map(self._fleet.is_idle, self._fleet.on_device(order))):
+                raise Conflict(f"cannot restart {order.device}: a request went there meanwhile")
+            request = RestartRequest(node.state_version)
+            await self._client.restart_device(node.endpoint, order.device, request)
+        except Exception as ex:  # noqa: BLE001 - what is not reported keeps the node in doubt
+            error = _as_error(ex, f"restart {order.device} of {order.node}")
+            cause = kv(node=order.node, device=order.device, cause=error.message)
+            log.warning("device restart failed", extra=cause)
+        else:
+            log.info("device restart done", extra=told)
+        outcome = RestartEnded(order.node, order.device, error)
+        self._report(outcome)
         return outcome
 
     async def _evict(self, order: StartUnload, version: int | None) -> int:

@@ -97,7 +97,7 @@ class Placement:
         """Return the load whose victims cost least."""
         best: tuple[tuple[object, ...], Load] | None = None
         for node in self._open_nodes(request):
-            idle = [r for r in self._displaceable(node, request) if self._idle(r)]
+            idle = [r for r in self._displaceable(node, request) if self.is_idle(r)]
             for devices, victims in self._plans(node, request, idle):
                 costs = sorted((self._policy.cost(victim) for victim in victims), reverse=True)
                 key = (self._rank(node, request), costs)
@@ -110,7 +110,11 @@ class Placement:
         """Say whether a replica is idle, not pinned, and not one of its `min_replicas`."""
         entry = self._catalogue.entry(replica.model.id)
         kept = replica.node in entry.pinned_on or not self._spare(replica, entry)
-        return self._state.nodes[replica.node].usable and not kept and self._idle(replica)
+        return self._state.nodes[replica.node].usable and not kept and self.is_idle(replica)
+
+    def is_idle(self, replica: Replica) -> bool:
+        """Say whether nobody uses the replica and it is not on its way out."""
+        return not (replica.leaving or self._busy(replica))
 
     def obstacle(self, request: RouteRequest) -> Wait | Reject:
         """Say why nothing is possible, and whether to wait for it."""
@@ -211,9 +215,6 @@ class Placement:
         ]
         return len(there) > entry.min_replicas
 
-    def _idle(self, replica: Replica) -> bool:
-        return not (replica.leaving or self._busy(replica))
-
     def _plans(
         self, node: Node, request: RouteRequest, replicas: list[Replica]
     ) -> Iterator[tuple[tuple[DeviceName, ...], tuple[Candidate, ...]]]:
@@ -265,7 +266,7 @@ class Placement:
         found: list[tuple[int, tuple[ReplicaId, ...]]] = []
         for node in self._open_nodes(request):
             there = self._displaceable(node, request)
-            idle = {replica.id for replica in there if self._idle(replica)}
+            idle = {replica.id for replica in there if self.is_idle(replica)}
             for _, victims in self._plans(node, request, there):
                 busy = tuple(victim.id for victim in victims if victim.id not in idle)
                 if busy:

@@ -1,5 +1,6 @@
 """Nodes, replicas and loads, as the fleet actor keeps them. Values; `FleetState` changes them."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from cortex_core.ids import BootId, DeviceName, ModelId, NodeName, ReplicaId
@@ -78,8 +79,9 @@ class Node:
     suspect_since: float | None = None
     stale_since: float | None = None
     """Memory or models changed; nothing is decided here before a poll that began since."""
-    cycles: int = 0
-    """Loads and unloads by this gateway."""
+    cycles: Counter[DeviceName] = field(default_factory=Counter)
+    """Models that this gateway unloaded, by device, in the life of the device's process."""
+    restart_not_before: dict[DeviceName, float] = field(default_factory=dict)
     models: dict[ModelId, NodeModel] = field(default_factory=dict)
     free_mb: dict[DeviceName, int] = field(default_factory=dict)
     """As last measured, and what was unloaded since."""

@@ -22,6 +22,8 @@ from cortexd.fleet.events import (
     LoadStarted,
     NodeFailed,
     NodePolled,
+    RestartEnded,
+    RestartStarted,
     StreamBroke,
     Unloaded,
     UnloadFailed,
@@ -30,6 +32,9 @@ from cortexd.fleet.events import (
 )
 from cortexd.fleet.records import ON_THE_WAY, PRESENT, LoadUnderWay, Node, Replica, replica_id
 from cortexd.fleet.rows import RowTable
+
+RESTART_AGAIN_S = 600.0
+"""After a device was to be restarted, how long that is not tried again."""
 
 
 class FleetState:
@@ -67,6 +72,10 @@ class FleetState:
                 self._load_failed(event, now)
             case Unloaded():
                 self._unloaded(event, now)
+            case RestartStarted():
+                self._restart_started(event, now)
+            case RestartEnded():
+                self._restart_ended(event, now)
             case InFlightRead():
                 self._in_flight(event, now)
             case _:
@@ -102,6 +111,12 @@ class FleetState:
         """Yield the replicas on a node."""
         return (replica for replica in self.replicas.values() if replica.node == node)
 
+    def on_device(self, node: Node, device: DeviceName) -> Iterator[Replica]:
+        """Yield the replicas that have memory of a device, or are about to."""
+        for replica in self.on_node(node.name):
+            if device in replica.model.devices and replica.model.status in PRESENT:
+                yield replica
+
     def unreserved_mb(self, node: Node, device: DeviceName) -> int:
         """Return the memory of `device` that is free and not spoken for by a load under way."""
         free = node.free_mb.get(device, 0)
@@ -134,7 +149,12 @@ class FleetState:
         if not reborn and event.state_version < node.state_version:
             return
         if reborn:
-            node.cycles = 0
+            node.cycles.clear()
+        elif node.health is not None:
+            before = {device.id: device.restarts for device in node.health.devices}
+            for device in event.health.devices:
+                if device.restarts != before.get(device.id):
+                    node.cycles.pop(device.id, None)
         node.boot_id, node.discovery, node.health = boot_id, event.discovery, event.health
         node.state_version, node.draining = event.state_version, event.health.draining
         node.free_mb = {d.id: d.vram_free_mb for d in event.health.devices}
@@ -197,7 +217,6 @@ class FleetState:
     def _load_done(self, event: LoadDone, now: float) -> None:
         self.loads.pop(event.model_id, None)
         node = self.nodes[event.node]
-        node.cycles += 1
         node.stale_since = now
         if event.state_version >= node.state_version:
             node.state_version = event.state_version
@@ -219,9 +238,9 @@ class FleetState:
             return
         node = self.nodes[replica.node]
         node.state_version = max(node.state_version, event.state_version)
-        node.cycles += 1
         node.stale_since = now
         held = replica.model
+        node.cycles.update(held.devices)
         for device in held.devices:
             share = held.vram_used_mb // len(held.devices)
             node.free_mb[device] = node.free_mb.get(device, 0) + share
@@ -232,6 +251,20 @@ class FleetState:
             held, status="unloaded", devices=[], vram_used_mb=0, loading=None
         )
         self._forget(replica)
+
+    def _restart_started(self, event: RestartStarted, now: float) -> None:
+        """Take what is on the device for loading already: it will be, and nothing goes there."""
+        node = self.nodes[event.node]
+        node.stale_since = now
+        node.restart_not_before[event.device] = now + RESTART_AGAIN_S
+        for replica in self.on_device(node, event.device):
+            replica.model = msgspec.structs.replace(replica.model, status="loading")
+
+    def _restart_ended(self, event: RestartEnded, now: float) -> None:
+        node = self.nodes[event.node]
+        node.stale_since = now
+        if event.error is None:
+            node.cycles.pop(event.device, None)
 
     def _mark_leaving(self, name: ReplicaId, *, leaving: bool) -> None:
         replica = self.replicas.get(name)

@@ -44,6 +44,8 @@ from cortex_core.neuron_api import (
     ModelsResponse,
     ModelState,
     NodeModel,
+    RestartRequest,
+    RestartResponse,
     UnloadRequest,
     UnloadResponse,
 )
@@ -67,7 +69,7 @@ class FakeNeuron:
         load_errors: raised by the next loads, first one first.
         silent: accept connections and answer nothing.
         script: makes a stream's events; None is one word and done.
-        loads, unloads: model ids, in the order in which they were asked for.
+        loads, unloads, restarts: model ids, devices, in the order in which they were asked for.
         generated, cancelled: requests that began, and those whose client went away.
     """
 
@@ -85,6 +87,7 @@ class FakeNeuron:
         self.loads: list[str] = []
         self.load_requests: list[LoadRequest] = []
         self.unloads: list[str] = []
+        self.restarts: list[DeviceName] = []
         self.generated: list[GenerateRequest] = []
         self.cancelled: list[str] = []
         self.polls = 0
@@ -183,6 +186,10 @@ class FakeNeuron:
                 return await self._load(msgspec.json.decode(body, type=LoadRequest))
             case "POST", ["models", "unload"]:
                 return self._unload(msgspec.json.decode(body, type=UnloadRequest))
+            case "POST", ["devices", device, "restart"]:
+                return self._restart(
+                    DeviceName(device), msgspec.json.decode(body, type=RestartRequest)
+                )
             case "POST", ["models", _, "count_tokens"]:
                 return CountTokensResponse(prompt_tokens=7)
             case "GET", ["models", _, "endpoint"]:
@@ -254,6 +261,13 @@ class FakeNeuron:
             raise ModelNotLoaded(f"cannot unload {request.model_id}: it is not loaded")
         self.state_version += 1
         return UnloadResponse(request.model_id, self.state_version)
+
+    def _restart(self, device: DeviceName, request: RestartRequest) -> RestartResponse:
+        """Take no time: what was loaded is there again when the answer comes."""
+        self._check_version(request.state_version)
+        self.restarts.append(device)
+        self.state_version += 1
+        return RestartResponse(device, self.state_version)
 
     def _check_version(self, decided_on: int | None) -> None:
         if decided_on is not None and decided_on != self.state_version:

@@ -92,6 +92,7 @@ def dispatcher_of(
     models: tuple[ModelConfig, ...] = (),
     strategy: Any = "lru",
     collate_s: float = 20.0,
+    defrag_after_cycles: int = 0,
     now: float = 0.0,
     **admission: Any,
 ) -> Dispatcher:
@@ -108,6 +109,7 @@ def dispatcher_of(
         EvictionPolicy(strategy),
         FleetConfig(),
         collate_s=collate_s,
+        defrag_after_cycles=defrag_after_cycles,
         default_scheme="file",
     )
 

@@ -196,6 +196,21 @@ async def test_a_waiter_that_leaves_gives_up_its_place(tmp_path: Path, free_port
             assert worker.counts.sum(row) == 0
 
 
+async def test_a_worn_device_gets_a_new_process(tmp_path: Path, free_port: int) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.put(A)
+        more = "[eviction]\ndefrag_after_cycles = 1\n"
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
+            await see(actor.worker(), A, "ready")
+            assert neuron.restarts == []
+
+            await actor.admin("unload", model=A)
+
+            await wait_until_async(lambda: neuron.restarts == ["cuda-0"])
+            status = await actor.admin("status")
+            assert [node["cycles"] for node in status["nodes"]] == [0]
+
+
 async def test_a_killed_actor_is_followed_by_one_that_knows_the_same(
     tmp_path: Path, free_port: int
 ) -> None:
