@@ -3,6 +3,7 @@
 import msgspec
 
 from cortex_core.canonical import GenerateRequest, Prompt
+from cortex_core.errors import ModelNotFound
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import (
     Discovery,
@@ -80,7 +81,11 @@ class Node:
         if request.profile.chat_template is not None:
             check_template(request.profile.chat_template, model=model_id)
         completed = self._profiles.for_load(msgspec.structs.replace(request, model_id=model_id))
-        response = await self._supervisor.load(completed, on_progress)
+        try:
+            response = await self._supervisor.load(completed, on_progress)
+        except ModelNotFound:
+            self._profiles.forget(model_id)
+            raise
         return msgspec.structs.replace(response, model=self._with_profile(response.model))
 
     async def unload(self, request: UnloadRequest) -> UnloadResponse:

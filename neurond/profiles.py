@@ -24,6 +24,10 @@ class Profiles:
             self._asked[request.model_id] = request.profile
         return msgspec.structs.replace(request, profile=self.of(request.model_id))
 
+    def forget(self, model_id: ModelId) -> None:
+        """Drop what a load said: there is no such model."""
+        self._asked.pop(model_id, None)
+
     def of(self, model_id: ModelId) -> ModelProfile:
         """Return what holds now: what a load said last goes before what the file says."""
         merged = self._configured.get(model_id, ModelProfile())

@@ -95,13 +95,16 @@ async def _follow(process: Process, on_progress: ProgressCallback) -> Fetched | 
 async def _stop(process: Process) -> None:
     if process.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, TimeoutError):
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), TERMINATE_GRACE_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            async with asyncio.timeout(TERMINATE_GRACE_S):
+                await process.wait()
+        finally:
+            # Also where a second cancellation cuts the grace time short.
+            if process.returncode is None:
+                process.kill()
+    await process.wait()
 
 
 class Estimate:

@@ -180,7 +180,8 @@ class DeviceActor:
         number, pong = self._pings.begin()
         self.send_control(protocol.Ping(number))
         try:
-            await asyncio.wait_for(pong, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await pong
         except TimeoutError:
             raise Timeout(f"cannot ping {self.info.id}: no answer in {timeout_s:g} s") from None
         finally:
@@ -217,11 +218,18 @@ class DeviceActor:
 
     def tick(self, now: float) -> None:
         """Look at deadlines; called every `watch_interval_s`."""
-        record = self._life.liveness.read() if self._life else None
-        reason = self._hang_watch.look(record, now)
+        reason = self._hang_reason(now)
         if reason is not None:
             self.declare_hung(reason)
         self._apply(self._lifecycle.tick(now))
+
+    def _hang_reason(self, now: float) -> str | None:
+        try:
+            record = self._life.liveness.read() if self._life else None
+        except CortexError as ex:
+            # The watch must outlive an actor that has written over its own record.
+            return ex.message
+        return self._hang_watch.look(record, now)
 
     def _apply(self, effects: Sequence[lives.ActorEffect]) -> None:
         if effects:

@@ -31,6 +31,9 @@ from neurond.supervisor.loaded_model import LoadedModel, Reservation
 from neurond.supervisor.ports import ModelLibrary, ProgressCallback
 from neurond.supervisor.settings import SupervisorSettings
 
+MAX_STRANGERS = 64
+"""Models that were asked for and never placed on a device, whose error is still shown."""
+
 _log = logging.getLogger(__name__)
 
 _SETTLED_STATES = ("ready", "unloaded", "failed")
@@ -102,6 +105,7 @@ class Models:
         """
         model = self._models.get(request.model_id)
         if model is None or model.lifecycle.state in ("unloaded", "failed"):
+            self._forget_strangers()
             model = self._models[request.model_id] = LoadedModel(request)
         waiter = asyncio.get_running_loop().create_future()
         model.load_waiters.append(waiter)
@@ -193,6 +197,16 @@ class Models:
         for model in self._models.values():
             _settle([*model.load_waiters, *model.unload_waiters], error)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget_strangers(self) -> None:
+        """Keep no more than some failures: their names are whatever a client wrote."""
+        strangers = [
+            model_id
+            for model_id, model in self._models.items()
+            if model.prepared is None and model.lifecycle.state in ("failed", "unloaded")
+        ]
+        for model_id in strangers[:-MAX_STRANGERS]:
+            del self._models[model_id]
 
     def _apply(self, model: LoadedModel, effects: Sequence[decisions.ModelEffect]) -> None:
         for effect in effects:

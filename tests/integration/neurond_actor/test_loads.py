@@ -16,6 +16,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import LoadProgress, LoadRequest, UnloadRequest
+from neurond.supervisor.models import MAX_STRANGERS
 from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
 from tests.fakes.waiting import wait_until_async
 
@@ -103,6 +104,16 @@ async def test_what_cannot_be_loaded_is_refused_in_words(node: Node) -> None:
         with pytest.raises(InvalidRequest) as caught:
             await node.supervisor.load(request, ignore_progress)
         assert caught.value.param == named
+
+
+async def test_names_that_nobody_has_do_not_pile_up(node: Node) -> None:
+    for number in range(MAX_STRANGERS + 5):
+        with pytest.raises(ModelNotFound):
+            await node.load(ModelId(f"file:/absent-{number}"))
+
+    assert len(node.supervisor.models()) <= MAX_STRANGERS + 1
+    last = node.supervisor.model(ModelId(f"file:/absent-{MAX_STRANGERS + 4}"))
+    assert last.servable.reason == "model_not_found"
 
 
 async def test_a_decision_on_a_stale_state_is_refused(node: Node) -> None:

@@ -100,3 +100,5 @@ def test_what_a_load_says_goes_before_the_file_and_gaps_are_filled() -> None:
         dtype="float32", context_tokens=100, max_sequences=2
     )
     assert profiles.of(ModelId("pypi:other")) == ModelProfile()
+    profiles.forget(model)
+    assert profiles.of(model) == ModelProfile(dtype="float32", context_tokens=100)
