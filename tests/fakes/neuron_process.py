@@ -28,6 +28,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 CONTEXT = 2048
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+IMPORTED = "imported"
 
 
 def add_model(state_dir: Path, name: str, *, template: str | None = TEMPLATE) -> ModelId:
@@ -145,6 +146,8 @@ def main(config_path: str) -> None:
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(daemon.serve(config, settings=settings))
+    # For a test that asks what a supervisor has imported by the end of its life.
+    Path(config_path).with_name(IMPORTED).write_text("\n".join(sys.modules))
 
 
 if __name__ == "__main__":
