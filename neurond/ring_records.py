@@ -28,7 +28,6 @@ _TOP = struct.Struct("<If")
 _TOKEN, _FINISH = 0, 1
 _REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
-MAX_RECORD_BYTES = _HEAD.size + 20 * _TOP.size
 
 
 class TokenRecord(msgspec.Struct, frozen=True, gc=False):

@@ -9,12 +9,11 @@ import torch
 from cortex_core.errors import CortexError, InternalError, OutOfMemory
 from neurond.actor.backend import OpenedDevice, ServedModel
 from neurond.engine.device import Device, open_device
+from neurond.memory_plan import weights_bytes
 from neurond.models.loader import load_model
 from neurond.models.serving import Serving, preferred_backend
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import PreparedModel, read_manifest
-
-_BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
 
 
 class TorchBackend:
@@ -94,12 +93,12 @@ def _free(serving: Serving) -> None:
 
 
 def _refuse_too_large(device: Device, manifest: PreparedModel, command: LoadModel) -> None:
-    weights_bytes = manifest.num_parameters * _BYTES_PER_VALUE[command.dtype]
+    weights = weights_bytes(manifest, command.dtype)
     free_bytes = device.memory_info().free_bytes
-    if weights_bytes + command.kv_cache_bytes > free_bytes:
+    if weights + command.kv_cache_bytes > free_bytes:
         raise OutOfMemory(
             f"cannot load {command.model_id} on {device.name}: weights of "
-            f"{manifest.num_parameters} values in {command.dtype} take {weights_bytes} bytes and "
-            f"the KV cache {command.kv_cache_bytes}, {weights_bytes + command.kv_cache_bytes} in "
+            f"{manifest.num_parameters} values in {command.dtype} take {weights} bytes and "
+            f"the KV cache {command.kv_cache_bytes}, {weights + command.kv_cache_bytes} in "
             f"all, and {free_bytes} are free"
         )

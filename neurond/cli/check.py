@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from cortex_core.errors import ConfigError
+from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ipc.sockets import check_socket_path
 from cortex_core.neuron_api import MIB, Discovery
 from neurond.cli.host import host_view
@@ -80,6 +80,6 @@ def _check_templates(config: NeuronConfig) -> None:
             continue
         try:
             check_template(model.chat_template, model=model.id)
-        except Exception as ex:
+        except CortexError as ex:
             key = f"models[{place}].chat_template"
-            raise ConfigError(f"{key}: {ex}", param=key) from ex
+            raise ConfigError(f"{key}: {ex.message}", param=key) from ex

@@ -41,5 +41,10 @@ def disk_full(what: str, folder: Path, error: OSError) -> ModelLoadFailed:
     )
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of downloads that served their purpose."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _mib(size_bytes: int) -> int:
     return -(-size_bytes // MIB)

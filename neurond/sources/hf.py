@@ -15,10 +15,9 @@ import msgspec
 
 from cortex_core.errors import ModelLoadFailed, ModelNotFound
 from neurond.sources.base import DOWNLOADS, FetchProgress, Report
-from neurond.sources.disk import require_space
+from neurond.sources.disk import remove_tree, require_space
 from neurond.sources.download import Downloader, RemoteFile
 from neurond.sources.http import read_document
-from neurond.sources.wheel import remove_tree
 
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 NAME: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")

@@ -21,7 +21,7 @@ from cortex_core.ids import ModelId
 from cortex_core.ipc.child import die_with_parent
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
-from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+from neurond.sources.prepared import CHAT_TEMPLATE, MANIFEST, PreparedModel, WeightsFile
 from neurond.sources.safetensors_header import count_parameters
 
 LARGE_ARRAYS: Final = frozenset(
@@ -34,7 +34,6 @@ LARGE_ARRAYS: Final = frozenset(
 )
 TURN_ENDS: Final = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>")
 """Special tokens that end a turn; a GGUF names one end token only, and not always this one."""
-CHAT_TEMPLATE: Final = "chat_template.jinja"
 
 
 def prepare(folder: Path, model_id: ModelId) -> PreparedModel:

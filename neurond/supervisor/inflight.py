@@ -24,7 +24,6 @@ from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
 from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0
-_TOKEN_BYTES = 4
 
 _log = logging.getLogger(__name__)
 

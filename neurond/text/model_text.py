@@ -5,12 +5,11 @@ from typing import Final
 
 from cortex_core.canonical import ChatPrompt, Prompt, TextPart, TextPrompt, TokensPrompt
 from cortex_core.errors import InvalidRequest
-from neurond.sources.prepared import PreparedModel
+from neurond.sources.prepared import CHAT_TEMPLATE, PreparedModel
 from neurond.text.template import ChatTemplate
 from neurond.text.tokenizer import ModelTokenizer
 from neurond.text.vocabulary import check_token_ids
 
-TEMPLATE_FILE: Final = "chat_template.jinja"
 SMALL_PROMPT_CHARS: Final = 1500
 """A prompt up to this is tokenised within about a millisecond."""
 
@@ -38,7 +37,7 @@ class ModelText:
             ModelLoadFailed: the tokenizer cannot be read.
             InvalidRequest: the template is no valid Jinja.
         """
-        own = folder / TEMPLATE_FILE
+        own = folder / CHAT_TEMPLATE
         source = template or (own.read_text() if own.exists() else None)
         tokenizer = ModelTokenizer.read(folder, prepared)
         if source is None:
