@@ -90,6 +90,10 @@ class Gateway:
             want_prompt_token_ids=request.n == 1,
         )
 
+    def refused(self, error: CortexError) -> None:
+        """Count a request that never came to `generate`, because of `error`."""
+        self._metrics.count_refused(error.code)
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of a prepared request; the last one is `Completed` or `Failed`.
 

@@ -5,6 +5,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 LABELS: Final = ("model", "node")
+UNKNOWN: Final = "unknown"
+"""Model of requests that were refused before it was found; a label is never a client's text."""
 
 DURATION_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 TTFT_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -64,6 +66,11 @@ class GatewayMetrics:
         if child is None:
             child = self._children[model, node] = RequestMetrics(self, model, node)
         return child
+
+    def count_refused(self, code: str) -> None:
+        """Count a request that was refused before its model was found."""
+        self.requests.labels(UNKNOWN, "").inc()
+        self.count_error(UNKNOWN, "", code)
 
     def count_error(self, model: str, node: str, code: str) -> None:
         """Count a request that ended with an error."""

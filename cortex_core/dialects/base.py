@@ -40,7 +40,7 @@ class Decoded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     include_usage: bool = False
     """A stream has to carry usage where its dialect makes that a choice."""
     ignored: tuple[str, ...] = ()
-    """JSON paths of what was understood but cannot be done here and was left out, for the log."""
+    """JSON paths of what was understood, cannot be done here and was left out; logged at debug."""
 
 
 class ResponseEncoder(Protocol):

@@ -1,5 +1,6 @@
 """The routes that generate: one resource, made once for each dialect."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -8,12 +9,16 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core.canonical import Event, Failed
-from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEncoder
-from cortex_core.errors import error_from_info
+from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Decoded, Dialect, ResponseEncoder
+from cortex_core.errors import CortexError, error_from_info
+from cortex_core.ids import RequestId
+from cortex_core.logs import kv
 from cortexd.gateway import Gateway
 from cortexd.resources.request_body import read_body
 from cortexd.resources.request_ids import request_id_of
 from cortexd.resources.sse_body import SseBody, first_of
+
+log = logging.getLogger(__name__)
 
 
 class GenerationResource:
@@ -27,17 +32,26 @@ class GenerationResource:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer a request. A client that leaves cancels this task, and with it all below."""
         request_id = request_id_of(req)
-        body = await read_body(req)
-        decoded = self._dialect.decode_request(body, request_id=request_id)
-        request = self._gateway.prepare(decoded.request)
-        decoded = msgspec.structs.replace(decoded, request=request)
+        try:
+            decoded = await self._read(req, request_id)
+        except CortexError as error:
+            self._gateway.refused(error)
+            raise
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
-        events = self._gateway.generate(request)
+        events = self._gateway.generate(decoded.request)
         if decoded.stream:
             await self._stream(resp, events, encoder)
         else:
             await self._whole(resp, events, encoder)
+
+    async def _read(self, req: Request, request_id: RequestId) -> Decoded:
+        body = await read_body(req)
+        decoded = self._dialect.decode_request(body, request_id=request_id)
+        if decoded.ignored:
+            left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
+            log.debug("parts of the request left out", extra=left_out)
+        return msgspec.structs.replace(decoded, request=self._gateway.prepare(decoded.request))
 
     async def _stream(
         self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder

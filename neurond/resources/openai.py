@@ -1,5 +1,6 @@
 """The node's own OpenAI dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/models`."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
@@ -12,9 +13,12 @@ from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEnco
 from cortex_core.dialects.model_lists import ModelEntry, openai_models
 from cortex_core.errors import CortexError, ErrorInfo
 from cortex_core.ids import RequestId, new_request_id
+from cortex_core.logs import kv
 from cortex_core.sse_stream import sse_chunks
 from neurond.node import Node
 from neurond.resources.http import read_body, until_gone, while_connected
+
+_log = logging.getLogger(__name__)
 
 
 class DialectResource:
@@ -35,6 +39,9 @@ class DialectResource:
     async def _answer(self, req: Request, resp: Response, request_id: RequestId) -> None:
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
         decoded = self._dialect.decode_request(body, request_id=request_id)
+        if decoded.ignored:
+            left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
+            _log.debug("parts of the request left out", extra=left_out)
         request = self._node.addressed(decoded.request)
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
