@@ -3,8 +3,17 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from cortex_core.canonical import Loading
-from cortex_core.errors import Conflict, ModelNotLoaded, NotFound, Timeout, error_from_info
+from cortex_core.errors import (
+    Conflict,
+    CortexError,
+    ModelNotLoaded,
+    NotFound,
+    Timeout,
+    error_from_info,
+)
 from cortex_core.ids import ModelId, NodeName, ReplicaId, new_request_id
 from cortex_core.ipc.admin import Handler, ProgressSink, typed
 from cortexd.admin.reports import models_report, node_report, replica_report, status_report
@@ -36,6 +45,10 @@ from cortexd.fleet.records import Node, Replica
 
 PROGRESS_S = 1.0
 """Between two signs of life of a verb that waits."""
+
+
+HEARD = 8
+"""Messages of the dispatcher that wait for a verb to pass them on."""
 
 
 class AdminVerbs:
@@ -103,9 +116,16 @@ class AdminVerbs:
         ]
         if not here:
             raise ModelNotLoaded(f"cannot unload {model_id}: it is not loaded")
+        gone: list[ReplicaId] = []
         for replica in here:
-            await self._unload_one(replica, args, progress)
-        return [replica.id for replica in here]
+            try:
+                await self._unload_one(replica, args, progress)
+            except CortexError as error:
+                if not gone:
+                    raise
+                raise _after(error, gone) from error
+            gone.append(replica.id)
+        return gone
 
     async def drain(self, args: DrainArgs, progress: ProgressSink) -> NodeStatus:
         """Take a node out of service.
@@ -143,11 +163,18 @@ class AdminVerbs:
     async def _acquire(
         self, model_id: ModelId, node: NodeName | None, progress: ProgressSink
     ) -> ReplicaView:
-        heard: asyncio.Queue[ToWorker] = asyncio.Queue()
+        heard: asyncio.Queue[ToWorker] = asyncio.Queue(HEARD)
+
+        def hear(message: ToWorker) -> None:
+            if heard.full():
+                # Progress that was not passed on yet is old; the last word comes last.
+                heard.get_nowait()
+            heard.put_nowait(message)
+
         request = Acquire(new_request_id(), model_id)
         origin = b"admin-" + request.request_id.encode()
         try:
-            self._conductor.ask(origin, request, only_node=node, hear=heard.put_nowait)
+            self._conductor.ask(origin, request, only_node=node, hear=hear)
             while True:
                 match await heard.get():
                     case AcquireProgress(loading=loading):
@@ -211,3 +238,9 @@ class AdminVerbs:
             known = ", ".join(self._dispatcher.state.nodes) or "none"
             raise NotFound(f"cannot find node {name!r}: configured are {known}", param="node")
         return node
+
+
+def _after(error: CortexError, gone: list[ReplicaId]) -> CortexError:
+    """Return the error with what was unloaded before it in its message."""
+    text = f"{error.message}; unloaded before that: {', '.join(gone)}"
+    return error_from_info(msgspec.structs.replace(error.info(), message=text))

@@ -10,6 +10,7 @@ import pytest
 
 from cortex_core.canonical import Loading
 from cortex_core.errors import (
+    Conflict,
     ModelNotFound,
     ModelNotLoaded,
     NodeUnavailable,
@@ -359,6 +360,24 @@ async def test_operators_load_unload_and_drain(tmp_path: Path, free_port: int) -
         assert [r["in_flight"] for r in status["replicas"]] == [1]
         listed = await actor.admin("models")
         assert {model["id"] for model in listed} == {A, B}
+
+
+async def test_an_unload_that_fails_says_what_is_unloaded(tmp_path: Path, free_port: int) -> None:
+    models = '[[models]]\nid = "file:a"\nmax_replicas = 2\n'
+    async with FakeNeuron({A: 1000}, name="n") as one, FakeNeuron({A: 1000}, name="m") as two:
+        one.put(A)
+        two.put(A)
+        more = "[fleet]\npoll_interval_s = 60\n"
+        config = toml(one, two, port=free_port, more=more)
+        async with FleetActorProcess(tmp_path, config, models) as actor:
+            client = actor.worker().client
+            await wait_until_async(lambda: len(list(client.index().replicas_of(A))) == 2)
+            two.state_version += 1
+
+            with pytest.raises(Conflict, match="; unloaded before that: n/file:a"):
+                await actor.admin("unload", model=A)
+
+            assert (one.unloads, two.unloads) == ([A], [])
 
 
 async def test_a_drained_node_stays_so_when_the_actor_is_killed(
