@@ -226,7 +226,7 @@ class Loading(msgspec.Struct, frozen=True, tag="loading", omit_defaults=True):
     """The model is being made ready for this request. `progress` is 0 to 1 where known."""
 
     stage: str
-    """`queued`, `evicting`, `fetching`, `preparing` or `loading`; of an admin `load` also `ready`."""
+    """`queued`, `evicting`, `fetching`, `preparing`, `loading`; `ready` ends an admin `load`."""
     progress: float | None = None
     eta_s: float | None = None
 

@@ -31,11 +31,9 @@ class Phase(IntEnum):
 
     STARTING = 0
     LOADING = 1
-    COMPILING = 2
-    IDLE = 3
-    STEPPING = 4
-    BLOCKED = 5
-    STOPPING = 6
+    IDLE = 2
+    STEPPING = 3
+    BLOCKED = 4
 
 
 class Liveness(NamedTuple):

@@ -7,7 +7,6 @@ logged once and otherwise ignored: a service must not fail because its manager d
 import logging
 import os
 import socket
-import time
 from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
@@ -38,16 +37,12 @@ class Notifier:
         return cls(address, _watchdog_interval_s(environ) if address else None)
 
     def ready(self) -> None:
-        """The service has started, or has finished reloading."""
+        """The service has started."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
         """Show `text`, one line, in `systemctl status`."""
         self._send(f"STATUS={' '.join(text.splitlines())}")
-
-    def reloading(self) -> None:
-        """The service reads its configuration anew; `ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """The service is on its way out."""
@@ -56,14 +51,6 @@ class Notifier:
     def watchdog(self) -> None:
         """The service is alive."""
         self._send("WATCHDOG=1")
-
-    def main_pid(self, pid: int) -> None:
-        """Another process than the one systemd started is the service now."""
-        self._send(f"MAINPID={pid}")
-
-    def extend_timeout(self, seconds: float) -> None:
-        """Starting or stopping takes longer: allow so many seconds from now."""
-        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def _send(self, message: str) -> None:
         if self._address is None:

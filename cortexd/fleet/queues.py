@@ -96,10 +96,6 @@ class Queues:
         """Return the models that are waited for, the one with the oldest waiter first."""
         return sorted(self._by_model, key=lambda m: min(w.number for w in self._by_model[m]))
 
-    def oldest_since(self, model_id: ModelId) -> float | None:
-        """Return since when the oldest waiter of the model waits."""
-        return min((waiter.since for waiter in self._by_model.get(model_id, ())), default=None)
-
     def of_origin(self, origin: bytes) -> list[Waiter]:
         """Return who waits on one connection."""
         return [waiter for waiter in self if waiter.ticket.origin == origin]
