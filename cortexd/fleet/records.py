@@ -48,7 +48,6 @@ class LoadUnderWay:
     """One load of this gateway. `free_at_start` lets measured progress replace the estimate."""
 
     load: Load
-    started_at: float
     free_at_start: dict[DeviceName, int]
 
     def still_to_come_mb(self, device: DeviceName, free_mb: int) -> int:

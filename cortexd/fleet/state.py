@@ -65,7 +65,7 @@ class FleetState:
             case Cordoned():
                 self.nodes[event.node].cordoned = event.on
             case LoadStarted():
-                self._load_started(event, now)
+                self._load_started(event)
             case LoadDone():
                 self._load_done(event, now)
             case LoadFailed():
@@ -208,9 +208,9 @@ class FleetState:
         if node.down_since is None:
             node.down_since = now
 
-    def _load_started(self, event: LoadStarted, now: float) -> None:
+    def _load_started(self, event: LoadStarted) -> None:
         node = self.nodes[event.load.node]
-        self.loads[event.model_id] = LoadUnderWay(event.load, now, dict(node.free_mb))
+        self.loads[event.model_id] = LoadUnderWay(event.load, dict(node.free_mb))
         for victim in event.load.evict:
             self._mark_leaving(victim, leaving=True)
 
