@@ -104,24 +104,25 @@ def test_once_answers_and_leaves_nothing(state: Path, started: list[UpProcess]) 
     assert not folders_of(state).run.exists()
 
 
-@pytest.mark.parametrize(
-    ("signals", "status"),
-    [
-        ([signal.SIGINT], 0),
-        ([signal.SIGINT, signal.SIGINT], 0),
-        ([signal.SIGKILL], -signal.SIGKILL),
-    ],
-    ids=["ctrl-c", "ctrl-c twice", "kill -9"],
-)
-def test_it_stays_until_it_is_stopped(
-    state: Path, started: list[UpProcess], signals: list[signal.Signals], status: int
-) -> None:
+def test_kill_9_leaves_nothing(state: Path, started: list[UpProcess]) -> None:
     up = UpProcess(state)
     started.append(up)
     up.wait_up()
-    for number in signals:
-        up.process.send_signal(number)
-    assert up.wait_end() == status, up.says()
+    up.process.kill()
+    assert up.wait_end() == -signal.SIGKILL
+    assert up.sockets() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_impatient_user_need_not_wait_for_the_start(
+    state: Path, started: list[UpProcess], number: signal.Signals
+) -> None:
+    up = UpProcess(state)
+    started.append(up)
+    wait_until(lambda: up.family.running("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
+    up.process.send_signal(number)
+    up.process.send_signal(number)
+    assert up.wait_end() == 0, up.says()
     assert up.sockets() == []
 
 
@@ -145,7 +146,7 @@ def test_printed_lines_can_be_copied(state: Path, started: list[UpProcess]) -> N
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.split()) > 1, done.stdout
     assert any(f"ANTHROPIC_BASE_URL=http://127.0.0.1:{up.gateway_port} " in line for line in lines)
-    up.process.send_signal(signal.SIGTERM)
+    up.process.send_signal(signal.SIGINT)
     assert up.wait_end() == 0, up.says()
 
 
@@ -155,7 +156,7 @@ def test_daemon_that_dies_ends_it_with_its_last_words(
 ) -> None:
     up = UpProcess(state)
     started.append(up)
-    up.wait_up()
+    wait_until(lambda: up.family.running("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
     (daemon,) = up.family.running(module)
     daemon.kill()
     assert up.wait_end() == 1
