@@ -5,8 +5,8 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 
-from cortex_core.errors import ConfigError
-from cortex_core.ipc.child import ChildProcess, backoff, next_attempt
+from cortex_core.errors import ConfigError, InternalError
+from cortex_core.ipc.child import BACKOFF_MAX_S, ChildProcess, backoff, next_attempt
 from cortex_core.logs import kv
 from cortexd.child_env import CONFIG_STATUS
 
@@ -69,6 +69,18 @@ class Respawned:
             start_new_session=True,
         )
 
+    async def _start_again(self) -> None:
+        """Start it, however long the system has no room for one more process."""
+        while True:
+            try:
+                self._spawn()
+            except InternalError as ex:
+                told = kv(child=self.name, cause=ex.message, again_in_s=BACKOFF_MAX_S)
+                log.error("child not started", extra=told)
+                await asyncio.sleep(BACKOFF_MAX_S)
+            else:
+                return
+
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         attempt = 0
@@ -84,4 +96,4 @@ class Respawned:
             wait_s = backoff(attempt - 1 if attempt else 0)
             log.error("child ended", extra=kv(child=self.name, how=status, again_in_s=wait_s))
             await asyncio.sleep(wait_s)
-            self._spawn()
+            await self._start_again()

@@ -204,18 +204,23 @@ class ChildProcess:
         """
         self.send_signal(signal.SIGTERM)
         try:
-            return await asyncio.wait_for(asyncio.shield(self.exited), grace_s)
+            return await self._until_exited(grace_s)
         except TimeoutError:
             self.kill()
         except asyncio.CancelledError:
             self.kill()
             raise
         try:
-            return await asyncio.wait_for(asyncio.shield(self.exited), _REAP_TIMEOUT_S)
+            return await self._until_exited(_REAP_TIMEOUT_S)
         except TimeoutError:
             raise Timeout(
                 f"cannot stop process {self.pid}: still there {_REAP_TIMEOUT_S:g} s after SIGKILL"
             ) from None
+
+    async def _until_exited(self, timeout_s: float) -> ExitStatus:
+        # Not wait_for: up to Python 3.11 that loses a cancel that meets the exit.
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.shield(self.exited)
 
     def _on_exit(self) -> None:
         returncode = self._handle.poll()

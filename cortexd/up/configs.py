@@ -75,5 +75,5 @@ def write_configs(folders: UpFolders, ports: UpPorts, model: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    """Return a TOML basic string; its escapes are those of JSON."""
-    return json.dumps(text, ensure_ascii=False)
+    """Return a TOML basic string; its escapes are those of JSON, and one more is due."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
