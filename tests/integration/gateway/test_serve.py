@@ -254,7 +254,7 @@ async def test_several_workers_count_together(start: Start, neuron: FakeNeuron) 
     async with GatewayClient(f"http://127.0.0.1:{process.metrics_port}") as metrics:
         text = (await (await metrics.get("/metrics")).body()).decode()
     assert f'cortex_requests_total{{model="{MODEL}",node="node0"}} 30.0' in text
-    assert len(process.family.running("http_server")) == 4
+    await wait_until_async(lambda: len(process.family.running("http_server")) == 4)
 
 
 async def test_folder_of_another_gateway_is_left_alone(
