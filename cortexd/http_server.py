@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from prometheus_client import multiprocess
 
-from cortex_core.errors import CortexError
+from cortex_core.errors import ConfigError
 from cortex_core.ipc.child import die_with_parent
 from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.segment import Segment
@@ -115,11 +115,11 @@ def _memory_dir() -> str | None:
 
 def main() -> None:
     """Run until SIGTERM, or until the parent is gone."""
-    environment = ChildEnvironment.from_environment()
-    die_with_parent(environment.death_fd, environment.parent_pid)
     try:
+        environment = ChildEnvironment.from_environment()
+        die_with_parent(environment.death_fd, environment.parent_pid)
         config = read_cortex_config(environment.config)
-    except CortexError as error:
+    except ConfigError as error:
         print(f"cortex: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
         raise SystemExit(CONFIG_STATUS) from None
     set_up_logging(config.gateway.log_level)

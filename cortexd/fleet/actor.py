@@ -19,7 +19,7 @@ import uvloop
 import zmq
 
 from cortex_core.config.address import parse_address
-from cortex_core.errors import CortexError
+from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import NodeName
 from cortex_core.ipc.admin import AdminServer
 from cortex_core.ipc.channel import RouterChannel
@@ -162,9 +162,13 @@ def main() -> int:
         configuration = read_configuration(environment.config)
         set_up_logging(configuration.cortex.gateway.log_level)
         uvloop.run(serve(environment, configuration))
-    except CortexError as ex:
+    except ConfigError as ex:
         sys.stderr.write(f"fleet actor: {ex.message}\n")
         return CONFIG_STATUS
+    except CortexError as ex:
+        # It may be over by the next start, which the parent sees to.
+        sys.stderr.write(f"fleet actor: {ex.message}\n")
+        return 1
     return 0
 
 
