@@ -19,7 +19,7 @@ command -v rpmbuild >/dev/null || {
 
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
-mkdir -p "$top/SOURCES" "$out"
+mkdir -p "$top/SOURCES" "$top/SPECS" "$out"
 version=$("$python" -c 'import cortex_core; print(cortex_core.__version__)')
 
 git ls-files -z --cached --others --exclude-standard |
@@ -42,7 +42,7 @@ PY
 }
 
 flags=(--define "_topdir $top" --define "_sourcedir $top/SOURCES" --define "_rpmdir $out"
-    --define "_srcrpmdir $out" --define "project_version $version" --nodeps)
+    --define "_srcrpmdir $out" --nodeps)
 if [ "$(rpm --eval '%{?_unitdir}')" = "" ]; then
     flags+=(--load rpm/macros.debian)
 fi
@@ -52,6 +52,8 @@ for spec in "${specs[@]}"; do
         neurond-runtime-cpu) fetch_wheels wheels-node-cpu node ;;
     esac
     echo "building $spec"
-    rpmbuild -ba --quiet "${flags[@]}" "rpm/$spec.spec"
+    # The version goes into the spec, so that the source RPM can be built again without this script.
+    { echo "%global project_version $version"; cat "rpm/$spec.spec"; } >"$top/SPECS/$spec.spec"
+    rpmbuild -ba --quiet "${flags[@]}" "$top/SPECS/$spec.spec"
 done
 find "$out" -name '*.rpm' -newer "$top/SOURCES/bundled.inc" -printf '%s %p\n'

@@ -13,8 +13,8 @@ import pytest
 
 from cortexd.up.folders import folders_of
 from tests.fakes.model_cache import SMOLLM2, cached_model, lend_models
+from tests.fakes.ports import free_ports
 from tests.fakes.process_family import ProcessFamily
-from tests.fakes.serve_process import free_ports
 from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.model
@@ -144,7 +144,7 @@ def test_printed_lines_can_be_copied(state: Path, started: list[UpProcess]) -> N
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert len(done.stdout.split()) > 1, done.stdout
+        assert done.stdout.strip(), command
     assert any(f"ANTHROPIC_BASE_URL=http://127.0.0.1:{up.gateway_port} " in line for line in lines)
     up.process.send_signal(signal.SIGINT)
     assert up.wait_end() == 0, up.says()

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cortex_core.ids import ModelId
 from cortex_core.neuron_api import DeviceHealth, Health, ModelsResponse, NodeModel
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, cached_model, lend_models
 from tests.fakes.neuron_process import add_model
+from tests.fakes.ports import free_ports
 from tests.fakes.processes import Command, kill_survivors, sockets_in, survivors
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import decoded
@@ -227,12 +227,3 @@ def total(text: str, name: str, labels: dict[str, str]) -> float:
     return sum(
         float(line.rpartition(" ")[2]) for line in samples if all(label in line for label in wanted)
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

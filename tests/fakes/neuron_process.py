@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from neurond import daemon
 from neurond.config import read_neuron_config
 from neurond.sources.prepared import MANIFEST, WeightsFile
 from neurond.sources.store import ModelStore
+from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.tokenizers_made import byte_level, prepared
 from tests.fakes.waiting import wait_until
 
@@ -66,14 +66,11 @@ class NeuronProcess:
             f'listen = "127.0.0.1"\nport = {port}\ndevices = ["cpu"]\nthreads = 1\n'
             f'state_dir = "{self.state_dir}"\nruntime_dir = "{self.runtime_dir}"\n{toml}'
         )
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind(str(root / "notify"))
-        self._notify.setblocking(False)
-        self.notified: list[str] = []
+        self._notify = NotifySocket(root / "notify")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fakes.neuron_process", str(self.config)],
-                env=os.environ | {"NOTIFY_SOCKET": str(root / "notify"), "OMP_NUM_THREADS": "1"},
+                env=os.environ | {"NOTIFY_SOCKET": str(self._notify.path), "OMP_NUM_THREADS": "1"},
                 stderr=log,
             )
 
@@ -95,23 +92,18 @@ class NeuronProcess:
 
         def heard() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            self.hear()
-            return any(text in message for message in self.notified)
+            return self.told(text)
 
         wait_until(heard, timeout_s=START_TIMEOUT_S)
 
-    def hear(self) -> None:
-        """Read what the service has told systemd."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.notified.append(self._notify.recv(4096).decode())
+    def told(self, text: str) -> bool:
+        """Whether the service has told systemd so."""
+        return self._notify.has(text)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the process; returns its exit status."""
         self.process.send_signal(number)
-        status = self.process.wait(STOP_TIMEOUT_S)
-        self.hear()
-        return status
+        return self.process.wait(STOP_TIMEOUT_S)
 
     def close(self) -> None:
         """Leave nothing behind."""

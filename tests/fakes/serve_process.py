@@ -3,24 +3,17 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 
+from tests.fakes.ports import free_ports
 from tests.fakes.process_family import ProcessFamily
 from tests.fakes.waiting import wait_until
 
 MODEL = "fake:m"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
 
 
 class ServeProcess:

