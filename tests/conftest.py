@@ -1,8 +1,15 @@
 """Fixtures that every level of tests shares."""
 
+import signal
 import socket
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to its background jobs: they, and their children, ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
