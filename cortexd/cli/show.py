@@ -1,6 +1,7 @@
 """Tables, progress bars and JSON on the terminal."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from cortex_core.canonical import Loading
+from cortexd.admin.types import Draining
 
 
 def print_json(value: object) -> None:
@@ -25,6 +27,20 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     Console(markup=False, highlight=False).print(table)
+
+
+def drain_lines(name: str, *, quiet: bool) -> Callable[[Any], None]:
+    """Return what takes `Draining` off the socket and says on stderr when the number changes."""
+    told = 0
+
+    def show(value: Any) -> None:
+        nonlocal told
+        left = msgspec.convert(value, Draining).in_flight
+        if left != told and not quiet:
+            print(f"{name}: {left} requests still run", file=sys.stderr)
+        told = left
+
+    return show
 
 
 @contextlib.contextmanager
