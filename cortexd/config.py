@@ -235,8 +235,9 @@ def _chat_template(model: ModelConfig, path: Path, where: str) -> str | None:
     file = path.parent / given
     try:
         return file.read_text(encoding="utf-8")
-    except OSError as ex:
-        cause = f"cannot read the template file {str(file)!r}: {ex.strerror}"
+    except (OSError, ValueError) as ex:  # no text in UTF-8, or a name that no file can have
+        why = ex.strerror if isinstance(ex, OSError) else ex
+        cause = f"cannot read the template file {str(file)!r}: {why}"
         raise _wrong(path, f"{where}.chat_template", cause) from ex
 
 
