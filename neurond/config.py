@@ -10,14 +10,13 @@ import msgspec
 from cortex_core.config.reader import read_config
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
-from cortex_core.neuron_api import LoadRequest, ModelProfile
+from cortex_core.neuron_api import Count, LoadRequest, ModelProfile
 from neurond.sources.fetch import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
 ENV_PREFIX: Final = "NEURON"
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 

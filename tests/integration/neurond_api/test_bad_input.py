@@ -143,6 +143,10 @@ def test_a_body_that_is_too_large(node: NeuronProcess) -> None:
         ({"model_id": "never-loaded", "harness": "candle"}, 400, "invalid_request"),
         ({"model_id": "never-loaded", "devices": ["cuda-7"]}, 400, "invalid_request"),
         ({"model_id": "never-loaded", "profile": {"dtype": "int3"}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"max_sequences": 2**70}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"max_sequences": -1}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"context_tokens": 0}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"kv_cache_mb": -7}}, 400, "invalid_request"),
         (
             {"model_id": "never-loaded", "profile": {"chat_template": "{% if %}"}},
             400,
