@@ -131,7 +131,7 @@ class InFlight:
         offset = self._place_prompt(job)
         try:
             self._commands.send_data(_generate(job, request, offset))
-        except CortexError:
+        except Exception:
             self._arena.free(offset)
             raise
         request.prompt_offset = offset
@@ -245,7 +245,6 @@ def _generate(job: EngineJob, request: _Request, offset: int) -> protocol.Genera
         max_tokens=job.max_tokens,
         seed=job.seed,
         eos_token_ids=job.eos_token_ids,
-        response_format=job.response_format,
         priority=job.priority,
         principal=job.principal,
     )

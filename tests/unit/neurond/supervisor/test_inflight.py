@@ -25,6 +25,7 @@ class Actor:
         self.control: list[protocol.Command] = []
         self.data: list[protocol.Generate] = []
         self.full = False
+        self.broken = False
 
     def send_control(self, command: protocol.Command) -> None:
         self.control.append(command)
@@ -32,6 +33,8 @@ class Actor:
     def send_data(self, command: protocol.Command) -> None:
         if self.full:
             raise Overloaded("cannot send message: the peer's queue is full")
+        if self.broken:
+            raise OverflowError("can't serialize ints >= 2**64 or < -2**63")
         assert isinstance(command, protocol.Generate)
         self.data.append(command)
 
@@ -155,6 +158,19 @@ async def test_a_full_socket_costs_nothing() -> None:
             fixture.submit(list(range(16)))
 
     fixture.actor.full = False
+    fixture.submit(list(range(16)))
+
+    assert len(fixture.table) == 1
+
+
+async def test_a_command_that_cannot_be_written_costs_nothing() -> None:
+    fixture = Fixture(area_bytes=64)
+    fixture.actor.broken = True
+    for _ in range(3):
+        with pytest.raises(OverflowError):
+            fixture.submit(list(range(16)))
+
+    fixture.actor.broken = False
     fixture.submit(list(range(16)))
 
     assert len(fixture.table) == 1
