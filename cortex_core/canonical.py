@@ -133,7 +133,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     temperature: float | None = None
-    """0 to 2 and above; 0 is greedy. Else 1."""
+    """0 to 2 and above; below 0.00001 is greedy. Else 1."""
     top_p: float | None = None
     """Over 0 up to 1. Else 1."""
     top_k: int | None = None
