@@ -93,7 +93,7 @@ class LoadModel(Command, frozen=True):
     context_tokens: int
     max_sequences: int
     kv_cache_bytes: int
-    block_tokens: int = 16
+    block_tokens: int
 
 
 class UnloadModel(Command, frozen=True):

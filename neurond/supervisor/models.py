@@ -24,7 +24,7 @@ from cortex_core.logs import kv
 from cortex_core.neuron_api import DeviceState, LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.lifecycle import model as decisions
-from neurond.memory_plan import BLOCK_TOKENS, MemoryPlan
+from neurond.memory_plan import MemoryPlan
 from neurond.sources.prepared import PreparedModel, read_manifest
 from neurond.supervisor.device import ModelNotice
 from neurond.supervisor.loaded_model import LoadedModel, Reservation
@@ -302,7 +302,7 @@ def _load_command(model: LoadedModel) -> tuple[DeviceName, protocol.LoadModel]:
         context_tokens=plan.context_tokens,
         max_sequences=plan.max_sequences,
         kv_cache_bytes=plan.kv_cache_bytes,
-        block_tokens=BLOCK_TOKENS,
+        block_tokens=plan.block_tokens,
     )
 
 
