@@ -234,8 +234,9 @@ def _chat_template(model: ModelConfig, path: Path, where: str) -> str | None:
     file = path.parent / given
     try:
         return file.read_text(encoding="utf-8")
-    except OSError as ex:
-        cause = f"cannot read the template file {str(file)!r}: {ex.strerror}"
+    except (OSError, UnicodeDecodeError) as ex:
+        why = ex.strerror if isinstance(ex, OSError) else ex
+        cause = f"cannot read the template file {str(file)!r}: {why}"
         raise _wrong(path, f"{where}.chat_template", cause) from ex
 
 

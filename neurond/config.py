@@ -156,12 +156,13 @@ def _with_template_text(source: Path, place: int, model: ModelSettings) -> Model
         return model
     path = source.parent / template
     try:
-        text = path.read_text()
-    except OSError as ex:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as ex:
         key = f"models[{place}].chat_template"
+        why = ex.strerror if isinstance(ex, OSError) else ex
         raise ConfigError(
             f"cannot read {source}: {key}: expected Jinja text or a readable file, got "
-            f"{template!r} ({ex.strerror})",
+            f"{template!r} ({why})",
             param=key,
         ) from ex
     return msgspec.structs.replace(model, chat_template=text)

@@ -43,7 +43,7 @@ class ModelText:
             InvalidRequest: the template is no valid Jinja.
         """
         own = folder / CHAT_TEMPLATE
-        source = template or (own.read_text() if own.exists() else None)
+        source = template or (own.read_text(encoding="utf-8") if own.exists() else None)
         tokenizer = ModelTokenizer.read(folder, prepared)
         if source is None:
             return cls(prepared, tokenizer, None)
