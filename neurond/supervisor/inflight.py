@@ -182,6 +182,11 @@ class InFlight:
         for request in list(self._requests.values()):
             self._end(request, error)
 
+    def tick(self, now: float) -> None:
+        """Cancel what nobody reads any more; see `TokenStream.tick`."""
+        for request in self._requests.values():
+            request.stream.tick(now)
+
     def cancel_all(self, error: CortexError, model_id: ModelId | None = None) -> None:
         """Fail every stream, of one model if named, and have the engine drop its request.
 

@@ -7,13 +7,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cortex_core.canonical import SamplingParams
-from cortex_core.errors import DeviceFailed, ErrorInfo, Overloaded, ProtocolError, QueueFull
+from cortex_core.errors import (
+    DeviceFailed,
+    ErrorInfo,
+    Overloaded,
+    ProtocolError,
+    QueueFull,
+    Timeout,
+)
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
 from neurond.ring_records import encode_finish, encode_token
 from neurond.supervisor.inflight import InFlight
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
-from neurond.supervisor.streams import TokenStream
+from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S, TokenStream
 
 MODEL = ModelId("file:m")
 
@@ -234,6 +241,24 @@ async def test_cancel_all_fails_streams_and_frees_the_engine() -> None:
         await anext(stream)
     assert fixture.actor.control == [protocol.Cancel(command.request_id)]
     assert len(fixture.table) == 1
+
+
+async def test_a_request_that_nobody_reads_ends_in_the_engine_too() -> None:
+    fixture = Fixture()
+    stream = fixture.submit([1])
+    command = fixture.actor.data[0]
+    fixture.table.records(
+        encode_token(command.first_stream, 1, None, []) for _ in range(HIGH_WATER_TOKENS + 1)
+    )
+
+    for now in (0.0, STALLED_S):
+        fixture.table.tick(now)
+
+    assert fixture.actor.control[-1] == protocol.Cancel(command.request_id)
+    fixture.table.records([encode_finish(command.first_stream, "cancelled")])
+    assert len(fixture.table) == 0
+    with pytest.raises(Timeout):
+        await taken(stream)
 
 
 async def test_noise_on_the_ring_is_refused() -> None:
