@@ -16,6 +16,7 @@ from neurond.cli.show import print_discovery, print_json
 from neurond.config import DEFAULT_PATH, NeuronConfig, read_neuron_config
 from neurond.devices import Devices
 from neurond.sources.store import ModelStore
+from neurond.state_dir import check_state_dir
 from neurond.text.template import check_template
 
 LOW_DISK_MB: Final = 4096
@@ -53,6 +54,7 @@ def check(options: argparse.Namespace) -> int:
 
 def _report(path: Path, config: NeuronConfig) -> Report:
     state_dir = Path(config.state_dir)
+    obstacle = check_state_dir(state_dir)
     root = state_dir.absolute()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     free_mb = shutil.disk_usage(existing).free // MIB
@@ -61,6 +63,8 @@ def _report(path: Path, config: NeuronConfig) -> Report:
         notes.append(f"there is no {path}; the defaults hold")
     if not state_dir.exists():
         notes.append(f"state_dir {state_dir} does not exist yet; `neuron serve` makes it")
+    if obstacle is not None:
+        notes.append(obstacle)
     if free_mb < LOW_DISK_MB:
         notes.append(f"only {free_mb} MiB are free for models in {existing}")
     return Report(

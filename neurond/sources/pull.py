@@ -64,12 +64,24 @@ def pull(
         )
     if found := store.find(model_id):
         return found
+    try:
+        return _pull_locked(model_id, ref.name, store, source, report)
+    except OSError as ex:
+        raise ModelLoadFailed(
+            f"cannot fetch {model_id} into {store.folder(model_id)}: {ex}; see to the rights of "
+            "state_dir and what is in it, then pull again"
+        ) from ex
+
+
+def _pull_locked(
+    model_id: ModelId, name: str, store: ModelStore, source: Source, report: Report
+) -> PreparedModel:
     with store.lock(model_id, waiting=lambda: report(FetchProgress("queued"))) as folder:
         if found := store.find(model_id):
             return found
         report(FetchProgress("fetching"))
         try:
-            source.fetch(ref.name, folder, report)
+            source.fetch(name, folder, report)
         except CortexError:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # unless something is kept in it for the next try
