@@ -44,7 +44,7 @@ from cortexd.fleet.router import Router
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 0.8
+QUIET_S = 0.5
 """A waiting caller hears something at least this often, also while the actor is silent."""
 RESEND_S = 1.6
 """Silence of the actor after which a request is put to it again; it answers once a second."""

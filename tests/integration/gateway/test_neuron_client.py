@@ -323,6 +323,25 @@ async def test_reader_that_stops_holds_the_node_back() -> None:
         await stream.aclose()
 
 
+async def test_head_and_first_event_share_one_tick() -> None:
+    """A node that answers just before a tick has passed gets what is left of it, not another."""
+    now = asyncio.get_running_loop().time
+
+    async def handler(connection: ScriptedConnection) -> None:
+        await connection.request()
+        await asyncio.sleep(0.8 * timeouts.tick_s)
+        await connection.begin_stream()
+        await connection.closed_by_peer()
+
+    timeouts = ClientTimeouts(tick_s=1.0)
+    async with serving(handler, timeouts) as (client, server):
+        asked_at = now()
+        stream = client.generate(server.endpoint, REQUEST)
+        assert await anext(stream) == Ping()
+        assert now() - asked_at < 1.7 * timeouts.tick_s
+        await stream.aclose()
+
+
 async def test_idle_connections_expire() -> None:
     closed = asyncio.Event()
 
