@@ -26,13 +26,18 @@ def check_state_dir(path: Path) -> str | None:
     Raises:
         ConfigError: nobody can use it.
     """
-    root = path.absolute()
-    existing = next(place for place in (root, *root.parents) if _exists(place))
+    existing = existing_part(path)
     if not existing.is_dir():
         raise _unusable(path, f"{existing} is not a folder")
     if not _writable(existing):
         return f"{existing} is not writable for this user; `neuron serve` must run as one who may"
     return None
+
+
+def existing_part(path: Path) -> Path:
+    """Return the innermost part of `path` that is there and may be looked at."""
+    root = path.absolute()
+    return next(place for place in (root, *root.parents) if _exists(place))
 
 
 def _exists(place: Path) -> bool:
