@@ -6,9 +6,10 @@ from typing import Final
 import msgspec
 
 from cortex_core.ids import ReplicaId
+from cortex_core.terminal import print_json, print_table
 from cortexd.admin.types import ModelStatus, ReplicaStatus
 from cortexd.cli.gateway import admin_client
-from cortexd.cli.show import drain_lines, load_bar, print_json, print_table
+from cortexd.cli.show import drain_lines, load_bar
 
 LOAD_SILENCE_S: Final = 30.0
 """Longest time without news of a load; they come twice a second."""

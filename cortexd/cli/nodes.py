@@ -5,9 +5,10 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.terminal import print_json
 from cortexd.admin.types import NodeStatus
 from cortexd.cli.gateway import admin_client
-from cortexd.cli.show import drain_lines, print_json
+from cortexd.cli.show import drain_lines
 
 SILENCE_S: Final = 30.0
 """Longest time without news of a drain, which tells what still runs once a second."""

@@ -1,32 +1,16 @@
-"""Tables, progress bars and JSON on the terminal."""
+"""Progress on the terminal."""
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from cortex_core.canonical import Loading
 from cortexd.admin.types import Draining
-
-
-def print_json(value: object) -> None:
-    """Print one JSON document on stdout."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table in the house's plain style. A cell of None stays empty."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(markup=False, highlight=False).print(table)
 
 
 def drain_lines(name: str, *, quiet: bool) -> Callable[[Any], None]:
