@@ -34,7 +34,7 @@ class Node:
             "idle_deadline_s": 30.0,
         }
         self.supervisor = Supervisor(
-            SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),  # type: ignore[arg-type]
+            SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),
             self.library,
             Devices.discover([CPU]),
         )
@@ -87,7 +87,7 @@ def job(model_id: ModelId, prompt: list[int], **changes: object) -> EngineJob:
         "max_tokens": 8,
         "seed": 1,
     }
-    return EngineJob(**(values | changes))  # type: ignore[arg-type]
+    return EngineJob(**(values | changes))
 
 
 def ignore_progress(_progress: LoadProgress) -> None:

@@ -134,7 +134,7 @@ def test_a_request_that_comes_again_is_answered_again() -> None:
     again = answers(ask(fleet, A, "one", 1.5))
 
     assert again == first
-    assert fleet.in_flight(first["one"].replica.row) == 1  # type: ignore[union-attr]
+    assert fleet.in_flight(first["one"].replica.row) == 1
 
 
 def test_a_full_queue_refuses_with_retry_after() -> None:
