@@ -1,3 +1,5 @@
+"""Messages over ZeroMQ come whole, in order and once, or their sender is told at once."""
+
 import asyncio
 import contextlib
 import itertools

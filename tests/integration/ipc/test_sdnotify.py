@@ -1,3 +1,5 @@
+"""systemd is told what it expects, and a manager that is not there harms nothing."""
+
 import os
 import socket
 from collections.abc import Iterator
