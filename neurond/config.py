@@ -24,8 +24,6 @@ class DefaultModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A model that the node loads by itself at start, in the order of the file."""
 
     model_id: str
-    harness: str = "torch"
-    quant: str | None = None
     devices: list[str] = []
 
 
@@ -97,8 +95,6 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return [
             LoadRequest(
                 model_id=self.model_id(model.model_id),
-                harness=model.harness,
-                quant=model.quant,
                 devices=[DeviceName(name) for name in model.devices],
             )
             for model in self.default_models

@@ -29,6 +29,9 @@ git rev-parse --is-inside-work-tree >/dev/null 2>&1 || {
 git ls-files -z |
     tar --null --files-from=- --transform "s,^,cortex-fleet-$version/," -czf "$top/SOURCES/cortex-fleet-$version.tar.gz"
 cp rpm/bundled.inc "$top/SOURCES/"
+for users in etc/sysusers.d/*.conf; do
+    cp "$users" "$top/SOURCES/$(basename "$users" .conf).sysusers"
+done
 
 # fetch_wheels NAME EXTRA: the wheels of the project's dependencies and of EXTRA, as NAME.tar
 fetch_wheels() {

@@ -6,14 +6,15 @@ import socket
 import pytest
 from hypothesis import settings
 
-settings.register_profile("house", deadline=None)
-settings.load_profile("house")
-
 
 def pytest_configure() -> None:
-    """Undo what a shell does to its background jobs: they, and their children, ignore SIGINT."""
+    """Take out of the tests what depends on how, and where, they are run."""
+    # A shell lets its background jobs, and so their children, ignore SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whether an example is right does not hang on what else the machine does.
+    settings.register_profile("cortex", deadline=None)
+    settings.load_profile("cortex")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from cortex_core.errors import (
     error_from_info,
 )
 from cortex_core.ids import ModelId, parse_model_id
-from cortex_core.ipc.child import DeathPipe
+from cortex_core.ipc.child import DeathPipe, python_command
 from neurond.sources.base import FetchProgress, Report, Source
 from neurond.sources.file import FileSource
 from neurond.sources.hf import HfSource
@@ -102,12 +101,11 @@ def run_prepare(
         Timeout: it took longer than `timeout_s` and was killed.
     """
     pipe = DeathPipe()
-    argv = [sys.executable, "-m", "neurond.sources.prepare"]
-    argv += [str(folder), model_id, str(pipe.read_fd), str(os.getpid())]
+    arguments = [str(folder), model_id, str(pipe.read_fd), str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         done = subprocess.run(
-            argv,
+            python_command("neurond.sources.prepare", *arguments),
             capture_output=True,
             timeout=timeout_s,
             check=False,

@@ -1,3 +1,5 @@
+"""Every attention backend gives what the slow, obvious form of the contract gives."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""A model's memory is planned, bounded, refused with the arithmetic; failures stay its own."""
+
 import gc
 import weakref
 from dataclasses import replace
