@@ -45,7 +45,8 @@ def test_package_holds(packages: Packages, package: str, expected: str) -> None:
 def test_configuration_survives_updates(packages: Packages, package: str) -> None:
     query = "[%{FILENAMES} %{FILEFLAGS:fflags}\n]"
     files = run("rpm", "-qp", "--qf", query, str(packages.binary[package])).stdout.splitlines()
-    configs = {name: flags for name, flags in map(str.split, files) if name.endswith(".toml")}
+    flags_of = {name: flags for name, _, flags in (line.partition(" ") for line in files)}
+    configs = {name: flags for name, flags in flags_of.items() if name.endswith(".toml")}
     assert all(name.startswith("/etc/") for name in configs)
     assert configs
     assert all("c" in flags and "n" in flags for flags in configs.values()), configs
