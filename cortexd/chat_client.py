@@ -1,6 +1,7 @@
 """Asks a running gateway over HTTP, as any OpenAI client would; for the terminal."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -21,6 +22,8 @@ from cortexd.http1.pool import ConnectionPool
 SILENCE_S: Final = 30.0
 """A gateway says something each second; after so much silence it counts as gone."""
 _OK: Final = 200
+_DONE: Final = b"[DONE]"
+"""Last event of every answer that is whole."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ class ChatClient:
 
         Raises:
             ModelNotFound: the gateway has no models.
+            ProtocolError: what answers is no gateway.
             CortexError: it cannot be asked.
         """
         exchange = Exchange(self._pool, self._origin, "GET", "/v1/models", headers={})
@@ -106,8 +110,11 @@ class ChatClient:
         finally:
             exchange.close()
         if head.status != _OK:
-            raise _refusal(head, body)
-        models = msgspec.json.decode(body, type=_Models).data
+            raise self._refusal(head, body)
+        try:
+            models = msgspec.json.decode(body, type=_Models).data
+        except msgspec.DecodeError as error:
+            raise self._unusable(f"/v1/models holds no list of models ({error})") from error
         if not models:
             raise ModelNotFound(f"cannot chat: {self._base_url} has no models", param="model")
         return next((model.id for model in models if model.loaded), models[0].id)
@@ -129,6 +136,7 @@ class ChatClient:
             temperature: 0 is greedy; None leaves it to the model's profile.
 
         Raises:
+            ProtocolError: what answers is no gateway, or the answer has no end.
             CortexError: what the gateway answered instead, or NodeUnavailable where it is away.
         """
         body = {
@@ -139,27 +147,40 @@ class ChatClient:
             "max_tokens": max_tokens,
             "temperature": temperature,
         }
-        headers = {"content-type": "application/json"}
         exchange = Exchange(
             self._pool,
             self._origin,
             "POST",
             "/v1/chat/completions",
             body=msgspec.json.encode(body),
-            headers=headers,
+            headers={"content-type": "application/json"},
         )
         try:
             head = await self._head(exchange)
             if head.status != _OK:
-                raise _refusal(head, await self._body(exchange))
-            rest = b""
-            while chunk := await self._read(exchange):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    for piece in _pieces(line):
-                        yield piece
+                raise self._refusal(head, await self._body(exchange))
+            async with aclosing(self._pieces(exchange)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             exchange.close()
+
+    async def _pieces(self, exchange: Exchange) -> AsyncGenerator[Piece, None]:
+        rest, done = b"", False
+        while chunk := await self._read(exchange):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                done = done or _data(line) == _DONE
+                for piece in self._said(line):
+                    yield piece
+        if not done:
+            raise self._unusable("the stream ended without [DONE]")
+
+    def _said(self, line: bytes) -> list[Piece]:
+        try:
+            return _read_line(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._unusable(f"an event cannot be read ({error})") from error
 
     async def _head(self, exchange: Exchange) -> ResponseHead:
         try:
@@ -188,15 +209,28 @@ class ChatClient:
     def _away(self, cause: str) -> NodeUnavailable:
         return NodeUnavailable(f"cannot talk to the gateway at {self._base_url}: {cause}")
 
+    def _refusal(self, head: ResponseHead, body: bytes) -> CortexError:
+        try:
+            error = msgspec.json.decode(body, type=_Chunk).error
+        except msgspec.DecodeError:
+            error = None
+        return self._unusable(f"status {head.status}") if error is None else _as_error(error)
 
-def _pieces(line: bytes) -> list[Piece]:
-    """Return what one line of the event stream says."""
+    def _unusable(self, cause: str) -> ProtocolError:
+        return ProtocolError(
+            f"cannot use the answer of {self._base_url}: {cause}; is that a gateway?"
+        )
+
+
+def _read_line(line: bytes) -> list[Piece]:
+    """Return what one line of the event stream says; what is no event says nothing."""
     if line.startswith(b":"):
         doing = line[1:].strip().decode()
         return [Busy(doing)] if doing.startswith("loading") else []
-    if not line.startswith(b"data: {"):
+    data = _data(line)
+    if not data.startswith(b"{"):
         return []
-    chunk = msgspec.json.decode(line.removeprefix(b"data: "), type=_Chunk)
+    chunk = msgspec.json.decode(data, type=_Chunk)
     if chunk.error is not None:
         raise _as_error(chunk.error)
     said: list[Piece] = [
@@ -205,14 +239,8 @@ def _pieces(line: bytes) -> list[Piece]:
     return [*said, chunk.usage] if chunk.usage is not None else said
 
 
-def _refusal(head: ResponseHead, body: bytes) -> CortexError:
-    try:
-        error = msgspec.json.decode(body, type=_Chunk).error
-    except msgspec.DecodeError:
-        error = None
-    if error is None:
-        return ProtocolError(f"cannot use the gateway's answer: status {head.status}")
-    return _as_error(error)
+def _data(line: bytes) -> bytes:
+    return line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
 
 
 def _as_error(error: _WireError) -> CortexError:

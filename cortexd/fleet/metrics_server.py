@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from cortex_core.config.address import Address
 from cortex_core.errors import ConfigError
+from cortex_core.logs import kv
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +16,13 @@ MAX_HEAD_BYTES = 16 * 1024
 Page = Callable[[], Awaitable[tuple[int, str, bytes]]]
 """Makes an answer: status, content type, body."""
 
-_REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_REASONS = {
+    200: "OK",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class MetricsServer:
@@ -68,9 +75,14 @@ class MetricsServer:
 
     async def _answer(self, head: bytes) -> tuple[int, str, bytes]:
         method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-        page = self._pages.get(rest.split(" ")[0].split("?")[0])
+        path = rest.split(" ")[0].split("?")[0]
+        page = self._pages.get(path)
         if method != "GET":
             return 405, "text/plain", b"only GET\n"
         if page is None:
             return 404, "text/plain", f"known are {', '.join(self._pages)}\n".encode()
-        return await page()
+        try:
+            return await page()
+        except Exception:  # a page's defect is the caller's answer
+            log.exception("page failed", extra=kv(path=path))
+            return 500, "text/plain", b"cannot make this page: the log of the gateway says why\n"

@@ -49,10 +49,10 @@ class Placement:
     def loading(self, request: RouteRequest) -> Wait | None:
         """Return a wait if the model is on its way already, whoever asked for it."""
         if request.model_id in self._state.loads:
-            return Wait("the model is being loaded")
+            return Wait()
         for replica in self._replicas(request):
             if replica.model.status in ON_THE_WAY:
-                return Wait("the model is being loaded")
+                return Wait()
         return None
 
     def wake(self, request: RouteRequest) -> Load | None:
@@ -120,16 +120,14 @@ class Placement:
         """Say why nothing is possible, and whether to wait for it."""
         blocked = self._blocked_by(request)
         if blocked is not None:
-            return Wait("its memory is in use by other models", blocked)
+            return Wait(blocked)
         nodes = [
             node
             for node in self._wanted_nodes(request)
             if self._catalogue.cannot_run(self._state, request.model_id, node) is None
         ]
-        if any(self._in_flux(node) for node in nodes):
-            return Wait("a node is changing")
-        if any(self._in_grace(node) for node in nodes):
-            return Wait("a node does not answer")
+        if any(self._in_flux(node) or self._in_grace(node) for node in nodes):
+            return Wait()
         refusals = Refusals(self._state, self._catalogue, self._setbacks, now=self._now)
         return Reject(refusals.error(request, nodes))
 

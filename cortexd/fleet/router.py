@@ -63,12 +63,12 @@ class Router:
         fresh = [r for r in ready if r.id not in request.failed_on]
         model = index.models.get(request.model_id)
         if self._planner is None and model is not None and model.queued:
-            return Wait("others wait for this model")
+            return Wait()  # behind those that wait in the actor
         best = _least_busy(fresh, in_flight)
         if best is not None:
             return RouteTo(best)  # 1
         if self._planner is None:
-            return Wait("the fleet actor decides")
+            return Wait()  # for what the actor decides
         return self._make_room(self._planner, request, ready, in_flight)
 
     def _make_room(
@@ -86,12 +86,12 @@ class Router:
             return on_its_way  # 2, 3
         present = planner.has_replica(request)
         if present and not planner.may_grow(request):
-            return Wait("every replica is full")  # 4
+            return Wait()  # 4
         load = planner.into_free(request)
         if load is not None:
             return load  # 5
         if present:
-            return Wait("every replica is full")  # 4
+            return Wait()  # 4
         return planner.with_eviction(request) or planner.obstacle(request)  # 6, 7, 8
 
 

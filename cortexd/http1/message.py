@@ -34,15 +34,16 @@ def parse_endpoint(endpoint: str) -> Origin:
     Raises:
         ConfigError: it is no http or https URL with a host.
     """
-    parts = urlsplit(endpoint)
+    wrong = ConfigError(
+        f"cannot use endpoint {endpoint!r}: expected 'http://host:port'", param="endpoint"
+    )
     try:
+        parts = urlsplit(endpoint)
         port = parts.port
-    except ValueError:
-        port = 0
+    except ValueError as ex:
+        raise wrong from ex
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
-        raise ConfigError(
-            f"cannot use endpoint {endpoint!r}: expected 'http://host:port'", param="endpoint"
-        )
+        raise wrong
     return Origin(
         host=parts.hostname,
         port=port or _DEFAULT_PORTS[parts.scheme],

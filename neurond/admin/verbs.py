@@ -14,6 +14,7 @@ from cortex_core.neuron_api import (
     NodeModel,
     UnloadRequest,
     UnloadResponse,
+    WaitS,
 )
 from neurond.node import Node
 from neurond.supervisor.supervisor import Supervisor
@@ -34,7 +35,7 @@ class NoArgs(msgspec.Struct, frozen=True):
 class DrainOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """`timeout_s` None is what the configuration says."""
 
-    timeout_s: float | None = None
+    timeout_s: WaitS | None = None
 
 
 def admin_handlers(

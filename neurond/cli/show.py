@@ -1,25 +1,14 @@
-"""Tables, progress bars and JSON on the terminal."""
+"""The tables of a node on the terminal."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from cortex_core.neuron_api import (
     DeviceHealth,
     DeviceInfo,
     Discovery,
     Health,
-    LoadProgress,
     NodeModel,
 )
 from cortex_core.terminal import print_table
@@ -44,32 +33,6 @@ def print_models(models: list[NodeModel]) -> None:
     """Print the models of a node."""
     columns = ("MODEL", "STATE", "DEVICE", "MEMORY", "CONTEXT", "RUNNING", "WAITING")
     print_table(columns, [row for model in models for row in _model_rows(model)])
-
-
-@contextlib.contextmanager
-def load_bar(model: str, *, quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
-    """Show a load on stderr while the block runs; yields what takes its progress."""
-    console = Console(file=sys.stderr)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet, transient=True) as progress:
-        task = progress.add_task(model, total=None)
-
-        def update(step: LoadProgress) -> None:
-            eta = "" if step.eta_s is None else f", {step.eta_s:.0f} s left"
-            progress.update(
-                task,
-                description=f"{model}: {step.stage}{eta}",
-                total=None if step.progress is None else 1.0,
-                completed=step.progress or 0.0,
-            )
-
-        yield update
 
 
 def _device_row(device: DeviceInfo) -> tuple[str, str, str, str]:

@@ -97,10 +97,13 @@ def _render(message: Message, path: str) -> list[TemplateMessage]:
 
 def _tool_result(part: ToolResultPart, name: str | None, path: str) -> TemplateMessage:
     _refuse_media(part.content, path)
-    texts = [inner.text for inner in part.content if isinstance(inner, TextPart)]
+    text = "\n".join(inner.text for inner in part.content if isinstance(inner, TextPart))
+    if part.is_error and not text.lower().startswith("error"):
+        # Templates have no place for the flag; a model knows an error by its first word.
+        text = f"Error: {text}" if text else "Error"
     rendered: TemplateMessage = {
         "role": "tool",
-        "content": "\n".join(texts),
+        "content": text,
         "tool_call_id": part.call_id,
     }
     if name is not None:

@@ -21,7 +21,7 @@ class Plan:
         self.answers = answers
 
     def loading(self, request: RouteRequest) -> Wait | None:
-        return Wait("loading") if self.answers.get("loading") else None
+        return Wait() if self.answers.get("loading") else None
 
     def wake(self, request: RouteRequest) -> Load | None:
         return WAKE if self.answers.get("asleep") else None

@@ -19,7 +19,9 @@ def test_endpoint_is_taken_apart(endpoint: str, origin: Origin) -> None:
     assert parse_endpoint(endpoint) == origin
 
 
-@pytest.mark.parametrize("endpoint", ["beast:13131", "ftp://beast", "http://", "http://a:99999"])
+@pytest.mark.parametrize(
+    "endpoint", ["beast:13131", "ftp://beast", "http://", "http://a:99999", "http://[::1"]
+)
 def test_wrong_endpoint_is_named(endpoint: str) -> None:
     with pytest.raises(ConfigError, match="cannot use endpoint"):
         parse_endpoint(endpoint)

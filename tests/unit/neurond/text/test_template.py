@@ -106,6 +106,20 @@ def test_tools_and_calls_come_as_templates_expect_them() -> None:
     assert text == "weather:object;weather(Oslo)hmc1=rain"
 
 
+@pytest.mark.parametrize(
+    ("told", "rendered"),
+    [
+        ("no such file", "Error: no such file"),
+        ("Error: exit code 1", "Error: exit code 1"),
+        ("", "Error"),
+    ],
+)
+def test_a_tools_error_begins_with_that_word(told: str, rendered: str) -> None:
+    source = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    result = ToolResultPart("c1", (TextPart(told),) if told else (), is_error=True)
+    assert render(source, Message("tool", (result,))) == rendered
+
+
 def test_arguments_that_are_no_json_reach_the_template_as_text() -> None:
     calling = Message("assistant", (ToolCallPart("c1", "f", "{oops"),))
     source = "{% for m in messages %}{{ m.tool_calls[0].function.arguments }}{% endfor %}"

@@ -1,0 +1,66 @@
+"""What both command lines share: numbers as arguments, the run of one command, its exit status."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from cortex_core.errors import ConfigError, CortexError, NodeUnavailable
+
+FAILED: Final = 1
+WRONG_CONFIG: Final = 2
+NOT_RUNNING: Final = 3
+INTERRUPTED: Final = 130
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def run_command(program: str, command: Command, options: argparse.Namespace) -> int:
+    """Run one command, tell on stderr what went wrong, and return the exit status.
+
+    0 is success, 1 a failure that the message explains, 2 a wrong configuration or command line,
+    3 a daemon that does not run, 130 an interruption by the user.
+    """
+    try:
+        return command(options)
+    except ConfigError as error:
+        return _failed(program, error, WRONG_CONFIG)
+    except NodeUnavailable as error:
+        return _failed(program, error, NOT_RUNNING)
+    except CortexError as error:
+        return _failed(program, error, FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted\n")
+        return INTERRUPTED
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads an argument of `least` to `most` for argparse."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if least <= (number := int(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of {least} to {most}, got {text!r}"
+        )
+
+    return read
+
+
+def seconds(most: int) -> Callable[[str], float]:
+    """Return what reads an argument of 0 to `most` seconds for argparse."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 <= (number := float(text)) <= most:  # never true of NaN
+                return number
+        raise argparse.ArgumentTypeError(f"expected 0 to {most} seconds, got {text!r}")
+
+    return read
+
+
+def _failed(program: str, error: CortexError, status: int) -> int:
+    sys.stderr.write(f"{program}: {error.message}\n")
+    return status

@@ -1,0 +1,75 @@
+"""What is not tried again, where, and for how long."""
+
+from cortex_core.errors import ModelLoadFailed, OutOfMemory
+from cortex_core.ids import ModelId, NodeName
+from cortexd.fleet.setbacks import Setback, Setbacks
+
+A, B = ModelId("file:a"), ModelId("file:b")
+N, M = NodeName("n"), NodeName("m")
+BROKEN = ModelLoadFailed("cannot load file:a: the file is cut off")
+NO_ROOM = OutOfMemory("cannot load file:a: 10 MB are free")
+
+
+def setbacks() -> Setbacks:
+    return Setbacks(retry_s=15.0, max_attempts=2)
+
+
+def test_a_failed_load_keeps_that_model_from_that_node_for_a_while() -> None:
+    kept = setbacks()
+    kept.failed(A, N, BROKEN, 100.0)
+
+    assert kept.on(A, N, 114.9) == Setback(BROKEN, 115.0)
+    assert kept.on(A, M, 101.0) is None
+    assert kept.on(B, N, 101.0) is None
+    assert kept.on(A, N, 115.0) is None
+
+
+def test_a_model_that_did_not_fit_may_try_once_more_with_evictions() -> None:
+    kept = setbacks()
+    kept.did_not_fit(A, N, NO_ROOM, 100.0)
+
+    assert kept.on(A, N, 100.0) is None
+    assert kept.too_large(A, N) is NO_ROOM
+    assert kept.too_large(B, N) is None
+
+    kept.did_not_fit(A, N, NO_ROOM, 101.0)
+
+    assert kept.on(A, N, 101.0) == Setback(NO_ROOM, 116.0)
+    assert kept.too_large(A, N) is None
+
+
+def test_attempts_are_counted_by_model_until_one_succeeds() -> None:
+    kept = setbacks()
+    kept.tried(A)
+    assert not kept.exhausted(A)
+    kept.tried(A)
+    assert kept.exhausted(A)
+    assert not kept.exhausted(B)
+
+    kept.loaded(A, N)
+
+    assert not kept.exhausted(A)
+
+
+def test_starting_over_forgets_what_did_not_fit_and_keeps_what_failed() -> None:
+    kept = setbacks()
+    kept.failed(A, N, BROKEN, 100.0)
+    kept.did_not_fit(A, M, NO_ROOM, 100.0)
+    kept.did_not_fit(B, M, NO_ROOM, 100.0)
+
+    kept.start_over(A)
+
+    assert kept.on(A, N, 101.0) is not None
+    assert kept.too_large(A, M) is None
+    assert kept.too_large(B, M) is NO_ROOM
+
+
+def test_a_load_that_succeeds_forgets_the_failure_there_alone() -> None:
+    kept = setbacks()
+    kept.failed(A, N, BROKEN, 100.0)
+    kept.failed(A, M, BROKEN, 100.0)
+
+    kept.loaded(A, N)
+
+    assert kept.on(A, N, 101.0) is None
+    assert kept.on(A, M, 101.0) is not None
