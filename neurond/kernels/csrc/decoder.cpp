@@ -64,12 +64,12 @@ struct Buffers {
 
     Buffers(const cortex_model &model, const Widths &widths, int threads, int tokens, int sequences, int samples,
             void *scratch) {
-        auto *base = static_cast<std::uint8_t *>(scratch);
         std::size_t used = 0;
         auto take = [&](std::size_t size) {
-            std::uint8_t *at = base + used;
+            // As a number, because only the sizes are wanted where there is no scratch.
+            const auto at = reinterpret_cast<std::uintptr_t>(scratch) + used;
             used += aligned(size);
-            return at;
+            return reinterpret_cast<std::uint8_t *>(at);
         };
         auto floats = [&](int width) {
             return reinterpret_cast<float *>(take(sizeof(float) * tokens * static_cast<std::size_t>(width)));
