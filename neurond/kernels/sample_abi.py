@@ -1,33 +1,18 @@
 """The C interface of `csrc/sample.h` in ctypes, as `abi` has that of `csrc/abi.h`."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int32, c_size_t, c_uint64, c_void_p
+import struct
+from ctypes import POINTER, Structure, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
 MAX_LOGPROBS: Final = 20
 
 
-class SampleRow(Structure):
-    """How the token of one row is chosen."""
+SAMPLE_ROW: Final = struct.Struct("@3QP4i2fi2f3i")
+"""`cortex_sample_row`, which ctypes would take as long to fill as the kernel takes for the row.
 
-    _fields_ = (
-        ("seed", c_uint64),
-        ("choice", c_uint64),
-        ("step", c_uint64),
-        ("allowed", c_void_p),
-        ("first_repeated", c_int32),
-        ("num_repeated", c_int32),
-        ("first_added", c_int32),
-        ("num_added", c_int32),
-        ("repetition_penalty", c_float),
-        ("temperature", c_float),
-        ("top_k", c_int32),
-        ("top_p", c_float),
-        ("min_p", c_float),
-        ("wants_logprobs", c_int32),
-        ("num_top", c_int32),
-        ("reserved", c_int32),
-    )
+In order: seed, choice, step; address of `allowed` or 0; first and number of `repeated`, the same of
+`added`; repetition penalty, temperature; top_k; top_p, min_p; wants_logprobs, num_top, reserved."""
 
 
 class Sampled(Structure):
@@ -50,7 +35,7 @@ class Sampling(Structure):
         ("num_rows", c_int32),
         ("vocab_size", c_int32),
         ("logits", c_void_p),
-        ("rows", POINTER(SampleRow)),
+        ("rows", c_void_p),
         ("repeated", c_void_p),
         ("added_tokens", c_void_p),
         ("added_values", c_void_p),
@@ -58,7 +43,7 @@ class Sampling(Structure):
     )
 
 
-STRUCTS: Final = (SampleRow, Sampled, Sampling)
+STRUCTS: Final = (Sampled, Sampling)
 
 FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "cortex_sample_scratch_bytes": (c_size_t, [c_void_p, c_int32]),

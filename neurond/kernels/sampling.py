@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Sequence
 from ctypes import byref
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from neurond.kernels.sample_abi import Sampled, SampleRow, Sampling
-
-
-class RowParams(NamedTuple):
-    """How the token of one row is chosen: the fields of `cortex_sample_row`, in its order."""
-
-    seed: int
-    choice: int
-    step: int
-    allowed: int | None
-    """Address of a bit per token in 32-bit words, lowest first; None allows all."""
-    first_repeated: int
-    num_repeated: int
-    first_added: int
-    num_added: int
-    repetition_penalty: float
-    temperature: float
-    top_k: int
-    """0 is no limit, as are 1 for `top_p` and 0 for `min_p`."""
-    top_p: float
-    min_p: float
-    wants_logprobs: bool
-    num_top: int
+from neurond.kernels.sample_abi import Sampled, Sampling
 
 
 @dataclass(slots=True)
-class Lists:
-    """The rows' token lists, one after another; `RowParams` tells which part is whose."""
+class SampleRows:
+    """What a call is told about its rows."""
 
+    packed: list[bytes] = field(default_factory=list)
+    """A `sample_abi.SAMPLE_ROW` for each row; it says which part of the lists below is its own."""
     repeated: array[int] = field(default_factory=lambda: array("i"))
     added_tokens: array[int] = field(default_factory=lambda: array("i"))
     added_values: array[float] = field(default_factory=lambda: array("f"))
@@ -52,21 +30,22 @@ class SampleKernel:
         self._pool = pool
         self._vocab_size = vocab_size
         num_bytes = library.cortex_sample_scratch_bytes(pool, vocab_size)
-        self._scratch = (ctypes.c_uint64 * (num_bytes // 8))()
+        self._scratch = (ctypes.c_double * (num_bytes // 8))()
 
-    def __call__(self, logits: int, rows: Sequence[RowParams], lists: Lists) -> ctypes.Array[Sampled]:
+    def __call__(self, logits: int, rows: SampleRows) -> ctypes.Array[Sampled]:
         """Choose a token for each row from the logits at an address, which are overwritten."""
-        params = (SampleRow * len(rows))(*rows)
-        sampled = (Sampled * len(rows))()
+        num_rows = len(rows.packed)
+        packed = array("Q", b"".join(rows.packed))
+        sampled = (Sampled * num_rows)()
         call = Sampling(
-            num_rows=len(rows),
-            vocab_size=self._vocab_size,
-            logits=logits,
-            rows=params,
-            repeated=lists.repeated.buffer_info()[0],
-            added_tokens=lists.added_tokens.buffer_info()[0],
-            added_values=lists.added_values.buffer_info()[0],
-            sampled=sampled,
+            num_rows,
+            self._vocab_size,
+            logits,
+            packed.buffer_info()[0],
+            rows.repeated.buffer_info()[0],
+            rows.added_tokens.buffer_info()[0],
+            rows.added_values.buffer_info()[0],
+            sampled,
         )
         self._library.cortex_sample(self._pool, byref(call), self._scratch)
         return sampled
