@@ -72,27 +72,40 @@ void change(const cortex_sampling &sampling, const cortex_sample_row &params, fl
         if (is_token(sampling.added_tokens[i])) logits[sampling.added_tokens[i]] += sampling.added_values[i];
 }
 
-// Write the `wanted` largest logits and their tokens in order.
-void find_top(const Row &row, const float *peaks, int wanted, cortex_sampled &sampled) {
-    wanted = std::min(wanted, row.count);
-    int count = 0;
-    for (int token = 0; wanted && token < row.count; ++token) {
-        const bool full = count == wanted;
-        if (full && token % kBlock == 0 && peaks[token / kBlock] <= sampled.top_logprobs[count - 1]) {
-            token += kBlock - 1;
-            continue;
-        }
-        const float logit = row.values[token];
-        if (full && logit <= sampled.top_logprobs[count - 1]) continue;
-        int place = full ? count - 1 : count++;
-        for (; place > 0 && sampled.top_logprobs[place - 1] < logit; --place) {
-            sampled.top_logprobs[place] = sampled.top_logprobs[place - 1];
-            sampled.top_tokens[place] = sampled.top_tokens[place - 1];
-        }
-        sampled.top_logprobs[place] = logit;
-        sampled.top_tokens[place] = token;
+// Keep a token among the `wanted` largest so far, behind its equals.
+void keep_if_top(int token, float logit, int wanted, cortex_sampled &sampled) {
+    float *logits = sampled.top_logprobs;
+    if (sampled.num_top == wanted && logit <= logits[wanted - 1]) return;
+    int place = sampled.num_top == wanted ? wanted - 1 : sampled.num_top++;
+    for (; place > 0 && logits[place - 1] < logit; --place) {
+        logits[place] = logits[place - 1];
+        sampled.top_tokens[place] = sampled.top_tokens[place - 1];
     }
-    sampled.num_top = count;
+    logits[place] = logit;
+    sampled.top_tokens[place] = token;
+}
+
+// Write the `wanted` largest logits, -inf among them, and their tokens.
+void find_top(const Row &row, int wanted, const Scratch &scratch, cortex_sampled &sampled) {
+    if (!wanted) return;
+    float bound = bound_of_largest(row, scratch.peaks, wanted, scratch.found);
+    if (bound == kLowest) bound = -kInfinity;
+    for (int b = 0; b < row.blocks(); ++b) {
+        if (scratch.peaks[b] < bound) continue;
+        const int end = std::min(row.count, (b + 1) * kBlock);
+        for (int token = b * kBlock; token < end; ++token)
+            if (row.values[token] >= bound) keep_if_top(token, row.values[token], wanted, sampled);
+    }
+}
+
+// Write the log probabilities of the most likely tokens; return what a logit exceeds its log probability by.
+double tell_top(const Row &row, float highest, int wanted, const Scratch &scratch, cortex_sampled &sampled) {
+    const double total = weigh(row, scratch.peaks, Weighing(highest, 1.0f), scratch.masses);
+    const double normaliser = highest + std::log(total);
+    find_top(row, std::min(wanted, row.count), scratch, sampled);
+    for (int i = 0; i < sampled.num_top; ++i)
+        sampled.top_logprobs[i] = static_cast<float>(sampled.top_logprobs[i] - normaliser);
+    return normaliser;
 }
 
 int choose(const Row &row, float highest, const cortex_sample_row &params, const Scratch &scratch) {
@@ -109,22 +122,22 @@ void sample_row(const cortex_sampling &sampling, int index, const Scratch &scrat
     float *logits = sampling.logits + static_cast<std::size_t>(index) * static_cast<std::size_t>(sampling.vocab_size);
     const Row raw{logits, sampling.vocab_size};
     sampled = {};
-    double normaliser = 0.0;
-    if (params.wants_logprobs) {
-        const float highest = scan(raw, scratch.peaks);
-        if (!std::isfinite(highest)) return;
-        normaliser = highest + std::log(weigh(raw, scratch.peaks, Weighing(highest, 1.0f), scratch.masses));
-        find_top(raw, scratch.peaks, params.num_top, sampled);
-        for (int i = 0; i < sampled.num_top; ++i)
-            sampled.top_logprobs[i] = static_cast<float>(sampled.top_logprobs[i] - normaliser);
-    }
     Row row = raw;
+    double normaliser = 0.0;
+    float highest = 0.0f;
+    if (params.wants_logprobs) {
+        highest = scan(raw, scratch.peaks);
+        if (!std::isfinite(highest)) return;
+        normaliser = tell_top(raw, highest, params.num_top, scratch, sampled);
+    }
     if (is_changed(params)) {
-        if (params.wants_logprobs) logits = std::copy(logits, logits + row.count, scratch.changed) - row.count;
-        row.values = logits;
+        if (params.wants_logprobs) {  // which are of the logits as they came
+            std::copy(logits, logits + raw.count, scratch.changed);
+            row.values = logits = scratch.changed;
+        }
         change(sampling, params, logits);
     }
-    const float highest = scan(row, scratch.peaks);
+    if (is_changed(params) || !params.wants_logprobs) highest = scan(row, scratch.peaks);
     if (!std::isfinite(highest)) return;
     sampled.finite = 1;
     sampled.token = choose(row, highest, params, scratch);

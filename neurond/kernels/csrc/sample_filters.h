@@ -23,14 +23,34 @@ inline int collect(const Row &row, const float *peaks, float bound, float *found
     return count;
 }
 
+// Write the largest value of every lane of every block; return how many.
+inline int lane_peaks(const Row &row, float *found) {
+    float spare[kBlock];
+    for (int b = 0; b < row.blocks(); ++b) {
+        const float *x = row.block(b, spare);
+        F16 peak = load(x);
+        for (int i = kLanes; i < kBlock; i += kLanes) peak = max(peak, load(x + i));
+        store(found + b * kLanes, peak);
+    }
+    return row.blocks() * kLanes;
+}
+
+// Return a bound that at least k values reach, and not many more: k groups have one of at least the k-th largest
+// of their largest values.
+inline float bound_of_largest(const Row &row, const float *peaks, int k, float *found) {
+    int groups = row.blocks();
+    if (k <= groups)
+        std::copy(peaks, peaks + groups, found);
+    else
+        groups = lane_peaks(row, found);
+    if (k > groups) return kLowest;
+    std::nth_element(found, found + k - 1, found + groups, std::greater<float>());
+    return std::max(kLowest, found[k - 1]);
+}
+
 // Put the k largest finite values into `found`, in no order but the smallest last; return how many there are.
 inline int collect_largest(const Row &row, const float *peaks, int k, float *found) {
-    float bound = kLowest;
-    if (k <= row.blocks()) {  // k blocks have a value of at least the k-th largest peak
-        std::copy(peaks, peaks + row.blocks(), found);
-        std::nth_element(found, found + k - 1, found + row.blocks(), std::greater<float>());
-        bound = std::max(bound, found[k - 1]);
-    }
+    const float bound = bound_of_largest(row, peaks, k, found);
     const int count = collect(row, peaks, bound, found);
     if (count < k) return count;
     std::nth_element(found, found + k - 1, found + count, std::greater<float>());
