@@ -7,6 +7,7 @@ import subprocess
 from array import array
 from collections import Counter
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def test_rows_get_the_tokens_of_the_sampler(kernel_for, rows, vocab, seed, scale
 @pytest.mark.parametrize("scale", [0.5, 2.0, 8.0])
 def test_large_vocabularies_get_the_tokens_of_the_sampler(kernel_for, scale):
     filters = [{}, {"top_p": 0.95}, {"top_k": 40}, {"top_k": 3000, "top_p": 0.9}, {"min_p": 0.02}]
-    samplings = [SamplingParams(temperature=0.8, **one) for one in filters] * 40
+    samplings = [SamplingParams(temperature=0.8, **one) for one in filters] * 20
     rows = [row(sampling, seed=seed) for seed, sampling in enumerate(samplings)]
     assert_same(kernel_for(50257), logits_of(len(rows), 50257, int(scale), scale), rows)
 
@@ -178,6 +179,22 @@ def test_top_p_tells_values_apart_that_are_close_together(kernel_for, spread):
     logits[:, 17] = 8.0
     rows = [row(SamplingParams(top_p=0.7), seed=seed) for seed in range(40)]
     assert_same(kernel_for(5000), logits, rows)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.98], ids=["just begun", "just reached"])
+def test_top_p_keeps_up_to_the_token_that_reaches_it(kernel_for, share):
+    values = torch.linspace(2.0, 1.0, 1500)
+    probs = values.double().softmax(-1)
+    before = probs.cumsum(0) - probs
+    logits, rows = [], []
+    for last in range(5, 1500, 35):  # the last kept has the last id, the first left out the first
+        others = torch.cat([values[last + 1 :], values[:last]])
+        logits.append(torch.cat([others, values[last : last + 1]]))
+        sampling = SamplingParams(top_p=float(before[last] + share * probs[last]))
+        width = float(probs[last] / (before[last] + probs[last]))
+        middle = (seed for seed in count() if 0.3 < (1 - uniform(seed, 0, 0)) / width < 0.7)
+        rows.append(row(sampling, seed=next(middle)))
+    assert set(tokens_of(kernel_for(1500), torch.stack(logits), rows)) == {1499}
 
 
 def test_a_token_does_not_depend_on_batch_or_threads(kernel_for):
