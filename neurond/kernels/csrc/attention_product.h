@@ -44,45 +44,39 @@ inline F16 load_second(const bf16 *p) { return load_first(p + 1); }
 // Rows that one register tile takes, and vectors beside each other where rows are few: enough accumulators to keep
 // two multiplying units busy.
 constexpr int kMaxTileRows = 6;
-constexpr int vectors_for(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int vectors_for(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 
-// sums[r][s] += a[r][2p] * first + a[r][2p + 1] * second, over the pairs p of b[s].
+// sums[r][s] += a[r][2p] * first + a[r][2p + 1] * second, over the pairs p of b[s]. What is at `ahead` is fetched
+// meanwhile: so many bytes as b's.
 template <int R, int S>
-inline void accumulate(const float *a, std::size_t a_stride, const bf16 *const (&b)[S], std::size_t b_stride,
-                       int pairs, F16 (&sums)[R][S]) {
+inline void accumulate(const float *a, std::size_t a_stride, const bf16 *const (&b)[S], const bf16 *const (&ahead)[S],
+                       std::size_t b_stride, int pairs, F16 (&sums)[R][S]) {
     for (int p = 0; p < pairs; ++p, a += 2) {
-        F16 first[S], second[S];
 #pragma GCC unroll 8
-        for (int s = 0; s < S; ++s) first[s] = load_first(b[s] + p * b_stride);
+        for (int s = 0; s < S; ++s) {
+            __builtin_prefetch(ahead[s] + p * b_stride);
+            const F16 first = load_first(b[s] + p * b_stride);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const F16 x = splat(a[r * a_stride]);
+            for (int r = 0; r < R; ++r) sums[r][s] = fma(splat(a[r * a_stride]), first, sums[r][s]);
+            const F16 second = load_second(b[s] + p * b_stride);
 #pragma GCC unroll 8
-            for (int s = 0; s < S; ++s) sums[r][s] = fma(x, first[s], sums[r][s]);
-        }
-#pragma GCC unroll 8
-        for (int s = 0; s < S; ++s) second[s] = load_second(b[s] + p * b_stride);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const F16 x = splat(a[r * a_stride + 1]);
-#pragma GCC unroll 8
-            for (int s = 0; s < S; ++s) sums[r][s] = fma(x, second[s], sums[r][s]);
+            for (int r = 0; r < R; ++r) sums[r][s] = fma(splat(a[r * a_stride + 1]), second, sums[r][s]);
         }
     }
 }
 
-// scores [R][S * 16] of rows `query` [R][head_dim] with S blocks of keys.
+// scores [R][S * 16] of rows `query` [R][head_dim] with S blocks of keys, while those `ahead` are fetched.
 template <int R, int S>
-inline void score(const float *query, int head_dim, const bf16 *const *keys, float *scores,
-                  std::size_t score_stride) {
-    const bf16 *b[S];
+inline void score(const float *query, int head_dim, const bf16 *const *keys, const bf16 *const *keys_ahead,
+                  float *scores, std::size_t score_stride) {
+    const bf16 *b[S], *ahead[S];
     F16 sums[R][S];
-    for (int s = 0; s < S; ++s) b[s] = keys[s];
+    for (int s = 0; s < S; ++s) b[s] = keys[s], ahead[s] = keys_ahead[s];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
         for (int s = 0; s < S; ++s) sums[r][s] = zero();
-    accumulate<R, S>(query, head_dim, b, kPairedLanes, head_dim / 2, sums);
+    accumulate<R, S>(query, head_dim, b, ahead, kPairedLanes, head_dim / 2, sums);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -91,18 +85,22 @@ inline void score(const float *query, int head_dim, const bf16 *const *keys, flo
 
 // out [R][S * 16] += weights [R][num_blocks * 16] times S * 16 dimensions, from `dim` on, of the blocks' values.
 template <int R, int S>
-inline void weigh(const float *weights, std::size_t weight_stride, const bf16 *const *values, int num_blocks,
-                  int head_dim, int dim, float *out, std::size_t out_stride) {
+inline void weigh(const float *weights, std::size_t weight_stride, const bf16 *const *values,
+                  const bf16 *const *values_ahead, int num_blocks, int head_dim, int dim, float *out,
+                  std::size_t out_stride) {
     F16 sums[R][S];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
         for (int s = 0; s < S; ++s) sums[r][s] = load(out + r * out_stride + dim + s * kLanes);
     for (int block = 0; block < num_blocks; ++block) {
-        const bf16 *b[S];
-        for (int s = 0; s < S; ++s) b[s] = values[block] + 2 * dim + s * kPairedLanes;
-        accumulate<R, S>(weights + block * kBlockTokens, weight_stride, b, 2 * static_cast<std::size_t>(head_dim),
-                         kBlockTokens / 2, sums);
+        const bf16 *b[S], *ahead[S];
+        for (int s = 0; s < S; ++s) {
+            b[s] = values[block] + 2 * dim + s * kPairedLanes;
+            ahead[s] = values_ahead[block] + 2 * dim + s * kPairedLanes;
+        }
+        accumulate<R, S>(weights + block * kBlockTokens, weight_stride, b, ahead,
+                         2 * static_cast<std::size_t>(head_dim), kBlockTokens / 2, sums);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)

@@ -15,7 +15,8 @@
 namespace cortex {
 
 constexpr int kTileRows = 48;
-// Blocks that rows take turns with while they are in the first cache.
+// Keys, or values, that rows take turns with are so few that they stay in the first cache: so many blocks of a head of
+// 64. As many blocks ahead of their use they are fetched.
 constexpr int kChunkBlocks = 4;
 constexpr int kSpanBlocks = kSpanTokens / kBlockTokens;
 // Not a multiple of a page's size: else rows would be in each other's way in the cache.
@@ -85,17 +86,14 @@ class TileView {
         const Seen keys = keys_of(span, rows);
         const int first_key = keys.begin / kBlockTokens * kBlockTokens;
         const int num_blocks = (keys.end - first_key + kBlockTokens - 1) / kBlockTokens;
-        const bf16 *values[kSpanBlocks], *block_keys[kSpanBlocks];
-        for (int i = 0; i < num_blocks; ++i) {
-            block_keys[i] = request_.pages + shape_.keys(blocks_[first_key / kBlockTokens + i], tile_.kv_head);
-            values[i] = block_keys[i] + shape_.half_head();
-        }
+        const bf16 *pages[2 * kSpanBlocks + kChunkBlocks];
+        find_pages(first_key / kBlockTokens, num_blocks, pages);
         gather_query(rows, work.query);
-        scores(rows.count(), block_keys, num_blocks, work);
+        scores(rows.count(), pages, num_blocks, work);
         for (int row = rows.begin; row < rows.end; ++row)
             weights_from_scores(work.scores + (row - rows.begin) * kScoreStride, num_blocks * kBlockTokens, first_key,
                                 clipped(seen(row), span), request_.layer.softcap, record(records, row));
-        weigh_values(rows, values, num_blocks, work.scores, records);
+        weigh_values(rows, pages + num_blocks, num_blocks, work.scores, records);
     }
 
     // Add a span's records to those of the spans before it.
@@ -153,6 +151,16 @@ class TileView {
         return clipped({seen(rows.begin).begin, seen(rows.end - 1).end}, span);
     }
 
+    // The span's keys, then its values, in the order in which they are used, then something that may be fetched.
+    void find_pages(int first_block, int num_blocks, const bf16 **pages) const {
+        const bf16 **values = pages + num_blocks;
+        for (int i = 0; i < num_blocks; ++i) {
+            pages[i] = request_.pages + shape_.keys(blocks_[first_block + i], tile_.kv_head);
+            values[i] = pages[i] + shape_.half_head();
+        }
+        std::fill_n(values + num_blocks, kChunkBlocks, values[num_blocks - 1]);
+    }
+
     void gather_query(Rows rows, float *query) const {
         const int head_dim = shape_.head_dim;
         const F16 scale = splat(request_.layer.scale);
@@ -163,14 +171,22 @@ class TileView {
         }
     }
 
+    int chunk_blocks(int rows) const {
+        if (rows <= kMaxTileRows) return kChunkBlocks;  // nothing is used twice
+        return std::clamp(kChunkBlocks * 64 / shape_.head_dim, 1, kChunkBlocks);
+    }
+
     void scores(int rows, const bf16 *const *keys, int num_blocks, const Workspace &work) const {
         const int head_dim = shape_.head_dim;
-        for (int chunk = 0; chunk < num_blocks; chunk += kChunkBlocks)
+        const int most = chunk_blocks(rows);
+        for (int chunk = 0; chunk < num_blocks; chunk += most)
             each_row_tile(rows, [&](int row, auto r) {
                 constexpr int R = decltype(r)::value;
-                const int blocks = std::min(kChunkBlocks, num_blocks - chunk);
+                const int blocks = std::min(most, num_blocks - chunk);
                 each_vector_tile<vectors_for(R)>(blocks, [&](int i, auto s) {
-                    score<R, decltype(s)::value>(work.query + row * head_dim, head_dim, keys + chunk + i,
+                    const bf16 *const *at = keys + chunk + i;
+                    score<R, decltype(s)::value>(work.query + row * head_dim, head_dim, at,
+                                                 row == 0 ? at + most : at,
                                                  work.scores + row * kScoreStride + (chunk + i) * kBlockTokens,
                                                  kScoreStride);
                 });
@@ -182,14 +198,16 @@ class TileView {
         const std::size_t stride = Record::floats(shape_.head_dim);
         for (int row = rows.begin; row < rows.end; ++row)
             std::fill_n(record(records, row).values(), shape_.head_dim, 0.0f);
-        for (int chunk = 0; chunk < num_blocks; chunk += kChunkBlocks)
+        const int most = chunk_blocks(rows.count());
+        for (int chunk = 0; chunk < num_blocks; chunk += most)
             each_row_tile(rows.count(), [&](int row, auto r) {
                 constexpr int R = decltype(r)::value;
-                const int blocks = std::min(kChunkBlocks, num_blocks - chunk);
+                const int blocks = std::min(most, num_blocks - chunk);
+                const bf16 *const *at = values + chunk;
                 each_vector_tile<vectors_for(R)>(shape_.head_dim / kLanes, [&](int i, auto s) {
                     weigh<R, decltype(s)::value>(weights + row * kScoreStride + chunk * kBlockTokens, kScoreStride,
-                                                 values + chunk, blocks, shape_.head_dim, i * kLanes,
-                                                 record(records, rows.begin + row).values(), stride);
+                                                 at, row == 0 ? at + most : at, blocks, shape_.head_dim,
+                                                 i * kLanes, record(records, rows.begin + row).values(), stride);
                 });
             });
     }
