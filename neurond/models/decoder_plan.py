@@ -43,7 +43,7 @@ class PlanLinear:
         for weight in self.weights:
             end = start + weight.shape[0]
             if first < end and stop > start:
-                parts.append(weight[max(first - start, 0) : stop - start].float())
+                parts.append(weight.detach()[max(first - start, 0) : stop - start].float())
             start = end
         return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
 

@@ -55,6 +55,11 @@ def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
         for index, (layer, attending) in enumerate(zip(layers, attention, strict=True))
     )
     outside = _Reader("its decoder", model, eps)
+    head = outside.linear(model.get_output_embeddings())
+    if head.out_features != embedding.num_embeddings:
+        raise outside.refuse(
+            f"has {embedding.num_embeddings} tokens and {head.out_features} logits"
+        )
     final_norm = outside.norm(getattr(decoder, "norm", None), embedding.embedding_dim)
     if len(eps) != 1:
         raise Unplannable(f"its norms have different epsilons: {sorted(eps)}")
@@ -65,7 +70,7 @@ def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
         ropes=tuple(ropes.found),
         final_norm=final_norm,
         norm_eps=eps.pop(),
-        head=outside.linear(model.get_output_embeddings()),
+        head=head,
         final_softcap=getattr(config, "final_logit_softcapping", None),
     )
 
