@@ -11,68 +11,75 @@
 namespace cortex {
 namespace {
 
-constexpr int kTileRows = 6;
 constexpr std::size_t kBlockBytes = 256 * 1024;  // prepared rows that stay in the L2 cache
+constexpr int kBlockPanels = 4;
 
-template <class Format>
-const typename Format::Group *panel_of(const cortex_linear &w, int panel) {
+template <class Group>
+const Group *panel_of(const cortex_linear &w, int panel) {
     const int groups = w.in_features / kGroup;
-    return static_cast<const typename Format::Group *>(w.data) + static_cast<std::size_t>(panel) * groups;
+    return static_cast<const Group *>(w.data) + static_cast<std::size_t>(panel) * groups;
 }
 
-struct Output {
-    float *y;  // of the panel's first feature
-    std::size_t stride;
-    const float *bias;  // of the panel's first feature, or null
-    int features;       // of the panel
+struct Product {
+    const cortex_linear &w;
+    const std::byte *prepared;
+    std::size_t stride;  // of prepared rows
+    float *y;
+    std::size_t y_stride;
     bool add;
 };
 
-void finish(const Output &out, int row, F16 sums) {
-    float *y = out.y + static_cast<std::size_t>(row) * out.stride;
-    if (out.features == kLanes) {
-        if (out.bias) sums = sums + load(out.bias);
-        store(y, out.add ? sums + load(y) : sums);
+inline void finish(const Product &product, int panel, int row, F16 sums) {
+    const int first = panel * kLanes, features = std::min(kLanes, product.w.out_features - first);
+    const float *bias = product.w.bias ? product.w.bias + first : nullptr;
+    float *y = product.y + static_cast<std::size_t>(row) * product.y_stride + first;
+    if (features == kLanes) {
+        if (bias) sums = sums + load(bias);
+        store(y, product.add ? sums + load(y) : sums);
         return;
     }
     float lanes[kLanes];
     store(lanes, sums);
-    for (int n = 0; n < out.features; ++n) {
-        if (out.bias) lanes[n] += out.bias[n];
-        y[n] = out.add ? lanes[n] + y[n] : lanes[n];
+    for (int n = 0; n < features; ++n) {
+        if (bias) lanes[n] += bias[n];
+        y[n] = product.add ? lanes[n] + y[n] : lanes[n];
     }
 }
 
-// Rows [first, first + R) of one panel.
-template <int R, class Group>
-void multiply_tile(const Group *w, int groups, const std::byte *prepared, std::size_t stride, const Output &out,
-                   int first) {
-    F16 sums[R];
-    tile<R>(w, groups, prepared + static_cast<std::size_t>(first) * stride, stride, sums);
-    for (int r = 0; r < R; ++r) finish(out, first + r, sums[r]);
-}
-
-template <class Group>
-void multiply_rows(int rows, const Group *w, int groups, const std::byte *prepared, std::size_t stride,
-                   const Output &out, int first) {
-    switch (rows) {
-        case 1: return multiply_tile<1>(w, groups, prepared, stride, out, first);
-        case 2: return multiply_tile<2>(w, groups, prepared, stride, out, first);
-        case 3: return multiply_tile<3>(w, groups, prepared, stride, out, first);
-        case 4: return multiply_tile<4>(w, groups, prepared, stride, out, first);
-        case 5: return multiply_tile<5>(w, groups, prepared, stride, out, first);
-        default: return multiply_tile<6>(w, groups, prepared, stride, out, first);
+template <class Group, int P, int R>
+void multiply_tile(const Product &product, int panel, int row) {
+    F16 sums[P][R];
+    tile(panel_of<Group>(product.w, panel), product.w.in_features / kGroup,
+         product.prepared + static_cast<std::size_t>(row) * product.stride, product.stride, sums);
+    CORTEX_UNROLL
+    for (int p = 0; p < P; ++p) {
+        CORTEX_UNROLL
+        for (int r = 0; r < R; ++r) finish(product, panel + p, row + r, sums[p][r]);
     }
 }
 
-// Rows [first, end) of one panel, in as few tiles as can be, of sizes as equal as can be.
+// Rows [row, row + R) of panels [panel, end).
+template <class Group, int R>
+void multiply_rows(const Product &product, int panel, int end, int row) {
+    constexpr int P = tile_panels<Group>(R);
+    for (; panel + P <= end; panel += P) multiply_tile<Group, P, R>(product, panel, row);
+    for (; panel < end; ++panel) multiply_tile<Group, 1, R>(product, panel, row);
+}
+
+// Rows [row, last) of panels [panel, end), in as few tiles as can be, of sizes as equal as can be.
 template <class Group>
-void multiply_panel(const Group *w, int groups, const std::byte *prepared, std::size_t stride, const Output &out,
-                    int first, int end) {
-    for (int tiles = (end - first + kTileRows - 1) / kTileRows; tiles > 0; --tiles) {
-        const int rows = (end - first + tiles - 1) / tiles;
-        multiply_rows(rows, w, groups, prepared, stride, out, first);
-        first += rows;
+void multiply_block(const Product &product, int panel, int end, int row, int last) {
+    for (int tiles = (last - row + kTileRows<Group> - 1) / kTileRows<Group>; tiles > 0; --tiles) {
+        const int rows = (last - row + tiles - 1) / tiles;
+        switch (rows) {
+            case 1: multiply_rows<Group, 1>(product, panel, end, row); break;
+            case 2: multiply_rows<Group, 2>(product, panel, end, row); break;
+            case 3: multiply_rows<Group, 3>(product, panel, end, row); break;
+            case 4: multiply_rows<Group, 4>(product, panel, end, row); break;
+            case 5: multiply_rows<Group, 5>(product, panel, end, row); break;
+            default: multiply_rows<Group, kTileRows<Group>>(product, panel, end, row);
+        }
+        row += rows;
     }
 }
 
@@ -96,17 +103,13 @@ void prepare_row(int format, int in_features, const float *x, void *prepared) {
 void multiply(const cortex_linear &w, const void *prepared, int rows, int first_panel, int panels, float *y,
               std::size_t y_stride, bool add) {
     const std::size_t stride = prepared_bytes(w.format, w.in_features);
-    const int block = std::max<int>(kTileRows, kBlockBytes / stride / kTileRows * kTileRows);
+    const Product product{w, static_cast<const std::byte *>(prepared), stride, y, y_stride, add};
+    const int block = static_cast<int>(std::max<std::size_t>(kBlockBytes / stride, 1)), end = first_panel + panels;
     with_format(w.format, [&](auto as) {
-        for (int first = 0; first < rows; first += block)
-            for (int panel = first_panel; panel < first_panel + panels; ++panel) {
-                const int n = panel * kLanes;
-                const Output out{y + n, y_stride, w.bias ? w.bias + n : nullptr,
-                                 std::min(kLanes, w.out_features - n), add};
-                multiply_panel(panel_of<decltype(as)>(w, panel), w.in_features / kGroup,
-                               static_cast<const std::byte *>(prepared), stride, out, first,
-                               std::min(rows, first + block));
-            }
+        for (int row = 0; row < rows; row += block)
+            for (int panel = first_panel; panel < end; panel += kBlockPanels)
+                multiply_block<typename decltype(as)::Group>(product, panel, std::min(end, panel + kBlockPanels), row,
+                                                             std::min(rows, row + block));
     });
 }
 
@@ -139,7 +142,7 @@ void cortex_unpack_rows(const cortex_linear *linear, int32_t first_row, int32_t 
     with_format(linear->format, [&](auto as) {
         const int groups = linear->in_features / kGroup;
         for (int row = first_row; row < first_row + rows; ++row) {
-            const auto *group = panel_of<decltype(as)>(*linear, row / kLanes);
+            const auto *group = panel_of<typename decltype(as)::Group>(*linear, row / kLanes);
             for (int g = 0; g < groups; ++g, w += kGroup) unpack_group(group[g], row % kLanes, w);
         }
     });
