@@ -26,7 +26,7 @@ TOLERANCE: Final = 1e-4
 """Of the largest value."""
 VOCABULARY: Final = 1024
 """So many of the first tokens take part; the whole head in float32 may not fit."""
-POSITIONS: Final = (0, 1, 2, 3, 5, 8, 13, 100, 1_000, 10_000, 100_000)
+POSITIONS: Final = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 1_000, 10_000, 100_000)
 SEED: Final = 20240229
 
 
