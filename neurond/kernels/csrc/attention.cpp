@@ -79,7 +79,6 @@ class Attention {
     void compute() {
         cut_into_tiles();
         choose_shared();
-        next_ = {0, num_shared_ ? view(0).first_span() : 0};
         bool first = true;
         do {
             plan_round();
@@ -99,7 +98,6 @@ class Attention {
 
     // From the end: prompts come last in a batch and the last rows see most, and what takes long is begun early.
     void cut_into_tiles() {
-        num_tiles_ = 0;
         for (int sequence = request_.batch.num_sequences; sequence-- > 0;) {
             const int rows = request_.num_queries(sequence) * request_.group();
             for (int kv_head = 0; kv_head < request_.layer.num_kv_heads; ++kv_head)
@@ -111,21 +109,22 @@ class Attention {
 
     // Tiles that would hold up the others go to the front; there are fewer than kTilesPerThread for each thread.
     void choose_shared() {
-        auto num_spans = [&](const Tile &tile) {
-            const TileView view(request_, tile);
-            return view.last_span() - view.first_span() + 1;
-        };
-        auto cost = [&](const Tile &tile) {
-            return static_cast<std::int64_t>(num_spans(tile)) * (tile.num_rows + kReadingRows);
-        };
-        std::int64_t total = 0;
-        for (int i = 0; i < num_tiles_; ++i) total += cost(at_.tiles[i]);
-        Tile *end = std::partition(at_.tiles, at_.tiles + num_tiles_, [&](const Tile &tile) {
-            return pool_.threads() > 1 && num_spans(tile) > 1 &&
-                   cost(tile) * kTilesPerThread * pool_.threads() > total;
-        });
-        num_shared_ = static_cast<int>(end - at_.tiles);
+        if (pool_.threads() == 1) return;
+        std::int64_t total = 0, largest = 0;
+        for (int i = 0; i < num_tiles_; ++i) {
+            const std::int64_t cost = num_spans(i) * cost_of_span(i);
+            total += cost;
+            largest = std::max(largest, cost);
+        }
+        const std::int64_t limit = total / (kTilesPerThread * pool_.threads());
+        if (largest <= limit) return;
+        for (int i = 0; i < num_tiles_; ++i)
+            if (num_spans(i) > 1 && num_spans(i) * cost_of_span(i) > limit)
+                std::swap(at_.tiles[num_shared_++], at_.tiles[i]);
     }
+
+    int num_spans(int tile) const { return view(tile).last_span() - view(tile).first_span() + 1; }
+    std::int64_t cost_of_span(int tile) const { return at_.tiles[tile].num_rows + kReadingRows; }
 
     // As many spans of shared tiles, from where the last round ended, as there is room for.
     void plan_round() {
