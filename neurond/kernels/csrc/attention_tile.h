@@ -15,8 +15,8 @@
 namespace cortex {
 
 constexpr int kTileRows = 48;
-// Keys, or values, that rows take turns with are so few that they stay in the first cache: so many blocks of a head of
-// 64. As many blocks ahead of their use they are fetched.
+// Keys, or values, that rows take turns with are few enough to stay in the first cache: so many blocks of a head of
+// 64. They are fetched as many blocks ahead of their use.
 constexpr int kChunkBlocks = 4;
 constexpr int kSpanBlocks = kSpanTokens / kBlockTokens;
 // Not a multiple of a page's size: else rows would be in each other's way in the cache.
