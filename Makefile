@@ -8,6 +8,9 @@ ONCE ?=
 UP_FLAGS ?=
 PYTEST_FLAGS ?=
 
+# Through the environment: a question may have quotes, dollars and backticks.
+export ASK
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(wildcard neurond/kernels/csrc/*)
@@ -19,7 +22,7 @@ help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed  ## Start the embedded fleet, ask it ASK, stay up (ONCE=1: exit after the answer)
-	@$(BIN)/cortex up --ask "$(ASK)" $(if $(ONCE),--once) $(UP_FLAGS)
+	@$(BIN)/cortex up --ask "$$ASK" $(if $(ONCE),--once) $(UP_FLAGS)
 
 setup: $(VENV)/.installed-dev  ## Make $(VENV) with everything that development needs
 

@@ -14,6 +14,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Generic, TypeVar
 
+from cortex_core.logs import kv
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -95,7 +97,7 @@ class _Watch:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         except Exception as ex:  # noqa: BLE001 - a connection that cannot be read is gone
-            _log.debug("reading from the client failed: %s", ex)
+            _log.debug("reading from the client failed", extra=kv(cause=ex))
         self.disconnected.set()
 
 

@@ -11,7 +11,7 @@ else does: some dialects close a call for good when the next thing begins. `Ping
 anywhere. `Completed` and `Failed` are terminal and exactly one of them ends every stream.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ JsonObject = dict[str, Any]
 """An object that JSON can say; used only where a client's own schema passes through."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
+Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
 
 
@@ -132,7 +133,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     temperature: float | None = None
-    """0 to 2 and above; 0 is greedy. Else 1."""
+    """0 to 2 and above; below 0.00001 is greedy. Else 1."""
     top_p: float | None = None
     """Over 0 up to 1. Else 1."""
     top_k: int | None = None
@@ -181,7 +182,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     n: int = 1
     """Choices, 1 to 16."""
     response_format: ResponseFormat | None = None
-    priority: int = 0
+    priority: Priority = 0
     """Higher goes first among waiting requests of a node."""
     principal: str | None = None
     """Who asks, for fairness; never a secret."""

@@ -4,13 +4,16 @@ Route by route they are described in `docs/protocol.md`. Unknown fields are igno
 that gateway and node can be updated one after the other.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from cortex_core.ids import DeviceName, ModelId
 
 MIB = 1024 * 1024
+MAX_COUNT = 2**31 - 1
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+"""A number of things that a profile may name; what it comes to in bytes has 64 bits."""
 
 ModelState = Literal[
     "unloaded", "fetching", "loading", "ready", "asleep", "draining", "unloading", "failed"
@@ -158,11 +161,11 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     dtype: Literal["float32", "bfloat16"] | None = None
-    context_tokens: int | None = None
+    context_tokens: Count | None = None
     """Longest sequence; None is the model's own limit, as far as memory goes."""
-    max_sequences: int | None = None
+    max_sequences: Count | None = None
     """Sequences that decode at the same time."""
-    kv_cache_mb: int | None = None
+    kv_cache_mb: Count | None = None
     chat_template: str | None = None
     """Jinja text that replaces the model's own template."""
 

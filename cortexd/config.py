@@ -13,14 +13,13 @@ from msgspec import Meta
 
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import ModelLimit, ModelProfile
+from cortex_core.neuron_api import Count, ModelLimit, ModelProfile
 
 DEFAULT_RESIDENCY = 100
 PINNED_RESIDENCY = 1000
 
 Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
-Megabytes = Annotated[int, Meta(ge=1)]
+Megabytes = Count
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 BaseUrl = Annotated[str, Meta(pattern=r"^http://[^/?#\s]+/?$")]
 
@@ -235,8 +234,9 @@ def _chat_template(model: ModelConfig, path: Path, where: str) -> str | None:
     file = path.parent / given
     try:
         return file.read_text(encoding="utf-8")
-    except OSError as ex:
-        cause = f"cannot read the template file {str(file)!r}: {ex.strerror}"
+    except (OSError, ValueError) as ex:  # no UTF-8, or a name that no file can have
+        why = ex.strerror if isinstance(ex, OSError) else ex
+        cause = f"cannot read the template file {str(file)!r}: {why}"
         raise _wrong(path, f"{where}.chat_template", cause) from ex
 
 

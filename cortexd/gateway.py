@@ -131,14 +131,19 @@ class Gateway:
         while True:
             lease: Lease | None = None
             try:
+                waited = bool(failed_on)
                 async with aclosing(self._place(request, failed_on)) as steps:
                     async for step in steps:
                         if isinstance(step, Lease):
                             lease = step
                         else:
+                            waited = True
                             yield step
                 assert lease is not None
                 record.node = lease.replica.node
+                if waited:
+                    # The node's time to say something begins anew, so the client hears from us.
+                    yield Ping()
                 async with aclosing(self._relay(lease, ledger, record)) as events:
                     async for event in events:
                         yield event

@@ -56,4 +56,7 @@ class HealthProbe:
             exchange.close()
         if head is None or head.status != _OK:
             return False
-        return msgspec.json.decode(body, type=_Health).healthy_nodes >= self._nodes
+        try:
+            return msgspec.json.decode(body, type=_Health).healthy_nodes >= self._nodes
+        except msgspec.DecodeError:  # it stood still in the middle
+            return False

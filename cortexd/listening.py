@@ -1,6 +1,6 @@
 """TCP sockets that the parent opens for its children, so that a taken port is known at once."""
 
-import os
+import errno
 import socket
 
 from cortex_core.config import Address, parse_address
@@ -38,7 +38,9 @@ def check_free(text: str, *, key: str) -> None:
 
 
 def _cause(address: Address, key: str, error: OSError) -> str:
-    why = os.strerror(error.errno) if error.errno else str(error)
-    return (
-        f"cannot listen on {address}: {why}; stop what uses that port, or set {key} to another one"
-    )
+    why = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        advice = f"stop what uses that port, or set {key} to another one"
+    else:
+        advice = f"set {key} to an address of this host, and a port that this user may have"
+    return f"cannot listen on {address}: {why}; {advice}"

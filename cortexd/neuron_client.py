@@ -106,14 +106,19 @@ class NeuronClient:
             endpoint, "POST", "/generate", request, request_id=request.request_id
         )
         lines = EventLines()
+        now = asyncio.get_running_loop().time
         silent_s = 0.0
+        # One tick over head and body: each may come just before its own would have passed.
+        said_at = now()
         try:
-            while (head := await exchange.head(self._timeouts.tick_s)) is None:
+            while (head := await exchange.head(self._left(now() - said_at))) is None:
                 silent_s = self._more_silence(endpoint, silent_s)
                 yield Ping()
+                said_at = now()
             if head.status != _OK:
                 raise await self._refusal(endpoint, exchange, head)
-            while (chunk := await exchange.read(self._timeouts.tick_s)) != b"":
+            while (chunk := await exchange.read(self._left(now() - said_at))) != b"":
+                said_at = now()
                 if chunk is None:
                     silent_s = self._more_silence(endpoint, silent_s)
                     yield Ping()
@@ -262,6 +267,10 @@ class NeuronClient:
         except TimeoutError:
             data = b""
         return _as_error(endpoint, head.status, data)
+
+    def _left(self, silent_s: float) -> float:
+        """Return what is left of a tick of which `silent_s` have passed."""
+        return max(0.0, self._timeouts.tick_s - silent_s)
 
     def _more_silence(self, endpoint: str, silent_s: float) -> float:
         silent_s += self._timeouts.tick_s

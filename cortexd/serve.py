@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cortex_core.config import Address
 from cortex_core.errors import ConfigError, CortexError, Timeout
-from cortex_core.ipc.child import DeathPipe
+from cortex_core.ipc.child import DeathPipe, python_command
 from cortex_core.ipc.counters import counter_segment_bytes
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
 from cortex_core.ipc.segment import Segment
@@ -157,7 +157,7 @@ class Parent:
         base = {key: text for key, text in os.environ.items() if key not in NOTIFY_VARIABLES}
         return Respawned(
             name,
-            [sys.executable, "-m", module],
+            python_command(module),
             environment=handed.to_environment(base),
             descriptors=handed.descriptors(),
         )

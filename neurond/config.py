@@ -10,14 +10,13 @@ import msgspec
 from cortex_core.config.reader import read_config
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
-from cortex_core.neuron_api import LoadRequest, ModelProfile
+from cortex_core.neuron_api import Count, LoadRequest, ModelProfile
 from neurond.sources.fetch import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
 ENV_PREFIX: Final = "NEURON"
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -25,8 +24,6 @@ class DefaultModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A model that the node loads by itself at start, in the order of the file."""
 
     model_id: str
-    harness: str = "torch"
-    quant: str | None = None
     devices: list[str] = []
 
 
@@ -98,8 +95,6 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return [
             LoadRequest(
                 model_id=self.model_id(model.model_id),
-                harness=model.harness,
-                quant=model.quant,
                 devices=[DeviceName(name) for name in model.devices],
             )
             for model in self.default_models
@@ -157,12 +152,13 @@ def _with_template_text(source: Path, place: int, model: ModelSettings) -> Model
         return model
     path = source.parent / template
     try:
-        text = path.read_text()
-    except OSError as ex:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as ex:
         key = f"models[{place}].chat_template"
+        why = ex.strerror if isinstance(ex, OSError) else ex
         raise ConfigError(
             f"cannot read {source}: {key}: expected Jinja text or a readable file, got "
-            f"{template!r} ({ex.strerror})",
+            f"{template!r} ({why})",
             param=key,
         ) from ex
     return msgspec.structs.replace(model, chat_template=text)

@@ -12,7 +12,6 @@ from typing import Final
 import zmq
 
 from cortex_core.config.address import Address
-from cortex_core.errors import ConfigError
 from cortex_core.ipc.admin import AdminServer
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
 from cortex_core.ipc.sockets import make_runtime_dir
@@ -28,6 +27,7 @@ from neurond.profiles import Profiles
 from neurond.server import HttpServer, listen
 from neurond.sources.library import Library
 from neurond.sources.store import ModelStore
+from neurond.state_dir import make_state_dir
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.supervisor import Supervisor
 from neurond.text.pool import TextPool
@@ -109,7 +109,7 @@ class _Parts:
 @contextlib.asynccontextmanager
 async def _running(config: NeuronConfig, settings: SupervisorSettings) -> AsyncIterator[_Parts]:
     """Start supervisor and admin socket; at the end no process, socket or segment is left."""
-    _make_state_dir(Path(config.state_dir))
+    make_state_dir(Path(config.state_dir))
     make_runtime_dir(settings.runtime_dir)
     parts = _Parts(config, settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -125,16 +125,6 @@ async def _running(config: NeuronConfig, settings: SupervisorSettings) -> AsyncI
         await parts.supervisor.stop()
         parts.pool.close()
         context.destroy(linger=0)
-
-
-def _make_state_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK | os.X_OK)
-    except OSError as ex:
-        raise ConfigError(f"cannot use state_dir {path}: {ex.strerror}", param="state_dir") from ex
-    if not writable:
-        raise ConfigError(f"cannot use state_dir {path}: it is not writable", param="state_dir")
 
 
 class _Signals:

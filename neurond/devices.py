@@ -1,10 +1,12 @@
 """The devices of this host, found and measured through NVML, without torch.
 
 `Devices.discover` runs once at start, in the main thread, before any actor is spawned. A host
-without a usable NVIDIA device has one device, `cpu`, and says why there is no other.
+without a usable NVIDIA device has one device, `cpu`, and says why there is no other. What
+`CUDA_VISIBLE_DEVICES` leaves out counts as not there; see `visible_indices`.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from neurond.host import host_memory
 
 _log = logging.getLogger(__name__)
 CPU = DeviceName("cpu")
+VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 class DeviceSample(msgspec.Struct, frozen=True):
@@ -132,7 +135,10 @@ def _discover_cuda() -> tuple[Devices | None, str | None]:
         if count == 0:
             return None, "the NVIDIA driver lists no device"
         version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        found = [_cuda_info(index) for index in range(count)]
+        visible = _visible(count)
+        if not visible:
+            return None, f"{VISIBLE_VARIABLE} names none of the {count} devices of this host"
+        found = [_cuda_info(index) for index in visible]
         driver = _word(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError as ex:
         return None, f"NVML cannot list devices: {ex}"
@@ -141,6 +147,36 @@ def _discover_cuda() -> tuple[Devices | None, str | None]:
         cuda_version=f"{version // 1000}.{version % 1000 // 10}",
         driver_version=driver,
     ), None
+
+
+def visible_indices(variable: str, uuids: Sequence[str]) -> list[int]:
+    """Return which of the devices with `uuids`, in NVML's order, the variable lets be used.
+
+    As in CUDA, it lists indices or beginnings of UUIDs, and ends at the first word that names no
+    device; indices are those of `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which are NVML's.
+    """
+    indices: set[int] = set()
+    for word in variable.split(","):
+        index = _named_index(word.strip(), uuids)
+        if index is None:
+            break
+        indices.add(index)
+    return sorted(indices)
+
+
+def _named_index(word: str, uuids: Sequence[str]) -> int | None:
+    if word.isdecimal():
+        return int(word) if int(word) < len(uuids) else None
+    named = [place for place, uuid in enumerate(uuids) if word and uuid.startswith(word)]
+    return named[0] if len(named) == 1 else None
+
+
+def _visible(count: int) -> list[int]:
+    variable = os.environ.get(VISIBLE_VARIABLE)
+    if variable is None:
+        return list(range(count))
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+    return visible_indices(variable, [_word(pynvml.nvmlDeviceGetUUID(one)) for one in handles])
 
 
 def _cuda_info(index: int) -> DeviceInfo:

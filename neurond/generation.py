@@ -25,6 +25,7 @@ from cortex_core.errors import (
     ContextLengthExceeded,
     CortexError,
     InternalError,
+    InvalidRequest,
 )
 from cortex_core.ids import ModelId
 from cortex_core.logs import kv
@@ -150,6 +151,7 @@ class Generation:
     async def _prepare(self, request: GenerateRequest) -> _Prepared:
         model = self._engine.require_ready(request.model)
         text = await self._texts.get(request.model)
+        _refuse_format(request)
         check_sampled_ids(request.sampling, text.prepared.vocab_size)
         going_on = request.continue_from
         if going_on is None:
@@ -197,7 +199,6 @@ class Generation:
             seed=self._new_seed() if seed is None else seed,
             n=request.n,
             eos_token_ids=text.prepared.eos_token_ids,
-            response_format=request.response_format,
             priority=request.priority,
             principal=request.principal,
         )
@@ -280,6 +281,15 @@ class _Answer:
         self._meter.completed(tokens)
         prompt_tokens = len(self._prepared.prompt_token_ids)
         return Completed(Usage(prompt_tokens, tokens, self._cached_tokens))
+
+
+def _refuse_format(request: GenerateRequest) -> None:
+    if request.response_format is not None:
+        raise InvalidRequest(
+            "cannot hold the answer to a format: this node does not support it; leave "
+            "response_format out",
+            param="response_format",
+        )
 
 
 async def _guarded(

@@ -4,6 +4,8 @@ Weights come from the file headers, the KV cache from context and concurrency. W
 named is kept or refused; what was left open is chosen so that it fits.
 """
 
+from typing import Literal
+
 import msgspec
 
 from cortex_core.errors import InvalidRequest, OutOfMemory
@@ -12,6 +14,8 @@ from cortex_core.neuron_api import MIB, ModelProfile
 from neurond.sources.prepared import PreparedModel
 
 BLOCK_TOKENS = 16
+PAGED_BLOCK_TOKENS = 256
+"""Where the attention backend wants pages of so many tokens; others take them too."""
 ACTIVATION_BYTES = 256 * MIB
 """Kept free for the largest step."""
 DEFAULT_MAX_SEQUENCES = 64
@@ -34,6 +38,7 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     max_sequences: int
     weights_bytes: int
     kv_cache_bytes: int
+    block_tokens: int = BLOCK_TOKENS
 
     @property
     def total_bytes(self) -> int:
@@ -50,6 +55,12 @@ def kv_bytes_per_token(model: PreparedModel, dtype: str) -> int:
     return 2 * model.num_layers * model.num_kv_heads * model.head_dim * _ITEM_BYTES[dtype]
 
 
+def block_tokens_for(kind: Literal["cpu", "cuda"], attention_backend: str | None) -> int:
+    """Return the tokens of a block on a device, whose backend may not be known yet."""
+    paged = kind == "cuda" if attention_backend is None else attention_backend == "flash-attn-2"
+    return PAGED_BLOCK_TOKENS if paged else BLOCK_TOKENS
+
+
 def plan_memory(
     model: PreparedModel,
     profile: ModelProfile,
@@ -58,11 +69,13 @@ def plan_memory(
     free_bytes: int,
     default_dtype: str,
     default_kv_bytes: int | None = None,
+    block_tokens: int = BLOCK_TOKENS,
 ) -> MemoryPlan:
     """Choose context, concurrency and KV cache of `model` for a device with `free_bytes`.
 
     `default_kv_bytes` bounds a KV cache that the profile leaves open, down to what one sequence
-    of `MIN_CONTEXT_TOKENS`, or of the context that the profile names, takes.
+    of `MIN_CONTEXT_TOKENS`, or of the context that the profile names, takes. The cache is divided
+    into whole blocks of `block_tokens`.
 
     Raises:
         OutOfMemory: it does not fit; the message has the arithmetic.
@@ -75,16 +88,11 @@ def plan_memory(
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
     floor = context if profile.context_tokens else min(context, MIN_CONTEXT_TOKENS)
-    least = _pool_tokens(floor, 1) * per_token
-    whole = _pool_tokens(context, sequences) * per_token
+    least = _pool_tokens(floor, 1, block_tokens) * per_token
+    whole = _pool_tokens(context, sequences, block_tokens) * per_token
     if profile.kv_cache_mb is not None:
-        kv = profile.kv_cache_mb * MIB
-        if profile.context_tokens is not None and kv < least:
-            raise InvalidRequest(
-                f"cannot load {model.model_id}: kv_cache_mb is {profile.kv_cache_mb}, one sequence "
-                f"of {context} tokens takes {_mib(least)} MiB; raise it or lower context_tokens",
-                param="profile.kv_cache_mb",
-            )
+        shortest = context if profile.context_tokens else min(context, block_tokens)
+        kv = _named_cache(model, profile.kv_cache_mb, shortest, block_tokens, per_token)
     elif profile.max_sequences is not None and profile.context_tokens is not None:
         kv = whole
     else:
@@ -92,13 +100,28 @@ def plan_memory(
         kv = min(whole, max(least, min(share, default_kv_bytes or share)))
     if kv > left:
         raise OutOfMemory(_arithmetic(model, dtype, device, weights, kv, free_bytes))
-    fitting = max(kv // per_token // BLOCK_TOKENS - 1, 1) * BLOCK_TOKENS
-    return MemoryPlan(dtype, min(context, fitting), sequences, weights, kv)
+    fitting = (kv // per_token // block_tokens - 1) * block_tokens
+    return MemoryPlan(dtype, min(context, fitting), sequences, weights, kv, block_tokens)
 
 
-def _pool_tokens(context_tokens: int, sequences: int) -> int:
+def _named_cache(
+    model: PreparedModel, kv_cache_mb: int, context_tokens: int, block_tokens: int, per_token: int
+) -> int:
+    """Return the bytes of the cache that the profile names, if it holds such a sequence."""
+    least = _pool_tokens(context_tokens, 1, block_tokens) * per_token
+    if kv_cache_mb * MIB < least:
+        raise InvalidRequest(
+            f"cannot load {model.model_id}: kv_cache_mb is {kv_cache_mb}, one sequence of "
+            f"{context_tokens} tokens takes {_mib(least)} MiB in blocks of {block_tokens}; raise "
+            "it or lower context_tokens",
+            param="profile.kv_cache_mb",
+        )
+    return kv_cache_mb * MIB
+
+
+def _pool_tokens(context_tokens: int, sequences: int, block_tokens: int) -> int:
     """Return the tokens of whole blocks for so many sequences, and of the block that pads."""
-    return (-(-context_tokens // BLOCK_TOKENS) * sequences + 1) * BLOCK_TOKENS
+    return (-(-context_tokens // block_tokens) * sequences + 1) * block_tokens
 
 
 def _arithmetic(

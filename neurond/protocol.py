@@ -14,11 +14,11 @@ each of its choices or in one `RequestFailed`. The actor's death ends everything
 
 import msgspec
 
-from cortex_core.canonical import ResponseFormat, SamplingParams
+from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
 
-ACTOR_PROTOCOL_VERSION = 1
+ACTOR_PROTOCOL_VERSION = 2
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
@@ -93,7 +93,7 @@ class LoadModel(Command, frozen=True):
     context_tokens: int
     max_sequences: int
     kv_cache_bytes: int
-    block_tokens: int = 16
+    block_tokens: int
 
 
 class UnloadModel(Command, frozen=True):
@@ -124,7 +124,6 @@ class Generate(Command, frozen=True):
     """Clamped by the supervisor; counts new tokens only."""
     seed: int
     eos_token_ids: tuple[int, ...]
-    response_format: ResponseFormat | None = None
     priority: int = 0
     principal: str | None = None
 

@@ -22,9 +22,16 @@ trap 'rm -rf "$top"' EXIT
 mkdir -p "$top/SOURCES" "$top/SPECS" "$out"
 version=$("$python" -c 'import cortex_core; print(cortex_core.__version__)')
 
-git ls-files -z --cached --others --exclude-standard |
+git rev-parse --is-inside-work-tree >/dev/null 2>&1 || {
+    echo "cannot build RPMs: the sources are taken from git, and this is no git checkout" >&2
+    exit 1
+}
+git ls-files -z |
     tar --null --files-from=- --transform "s,^,cortex-fleet-$version/," -czf "$top/SOURCES/cortex-fleet-$version.tar.gz"
 cp rpm/bundled.inc "$top/SOURCES/"
+for users in etc/sysusers.d/*.conf; do
+    cp "$users" "$top/SOURCES/$(basename "$users" .conf).sysusers"
+done
 
 # fetch_wheels NAME EXTRA: the wheels of the project's dependencies and of EXTRA, as NAME.tar
 fetch_wheels() {

@@ -1,8 +1,20 @@
 """Fixtures that every level of tests shares."""
 
+import signal
 import socket
 
 import pytest
+from hypothesis import settings
+
+
+def pytest_configure() -> None:
+    """Take out of the tests what depends on how, and where, they are run."""
+    # A shell lets its background jobs, and so their children, ignore SIGINT.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whether an example is right does not hang on what else the machine does.
+    settings.register_profile("cortex", deadline=None)
+    settings.load_profile("cortex")
 
 
 @pytest.fixture

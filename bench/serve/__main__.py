@@ -1,6 +1,5 @@
 """Put W1 to W4 to a running server; prints a table, and one JSON document as the last line."""
 
-import argparse
 import asyncio
 import json
 import os
@@ -8,13 +7,13 @@ import platform
 import secrets
 import sys
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.serve.arguments import arguments
 from bench.serve.prompts import PromptMaker
-from bench.serve.workloads import WORKLOADS, Figures, Target, measure
+from bench.serve.workloads import Figures, Target, measure
 
 WARM_UP_TOKENS = 8
 COLUMNS = (
@@ -32,18 +31,18 @@ COLUMNS = (
 
 def main() -> int:
     """Run the workloads asked for; the exit status is 1 if any of them had errors."""
-    args = _arguments()
+    args = arguments()
     seed = args.seed if args.seed is not None else secrets.randbelow(1 << 30)
     target = Target(
         url=args.url,
         model=args.model,
         api=args.api,
         pids=args.pid,
-        extra=json.loads(args.extra),
+        extra=args.extra,
         timeout_s=args.timeout,
     )
     prompts = PromptMaker(args.tokenizer, seed)
-    figures = asyncio.run(_run(target, prompts, args.workloads.split(","), args.repetitions))
+    figures = asyncio.run(_run(target, prompts, args.workloads, args.repetitions))
     _print_table(figures, args.tag)
     document = {
         "tag": args.tag,
@@ -83,25 +82,6 @@ def _print_table(figures: list[Figures], tag: str) -> None:
         cells = [f"{row[c]:.2f}" if c in row else "" for c in COLUMNS]
         table.add_row(row["workload"], *cells, "yes" if row["counts"] else "no")
     Console(stderr=True).print(table)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:31313")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--api", default="completions", choices=["completions", "chat"])
-    parser.add_argument("--tokenizer", required=True, type=Path, help="the model's tokenizer.json")
-    parser.add_argument(
-        "--pid", type=int, action="append", default=[], help="root of a server tree"
-    )
-    parser.add_argument("--workloads", default="W1,W2,W3,W4", help=",".join(WORKLOADS))
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--tag", default="server")
-    parser.add_argument("--extra", default='{"ignore_eos": true}', help="merged into each request")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds per request")
-    parser.add_argument("--out", type=Path, help="append the JSON document to this file")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

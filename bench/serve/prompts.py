@@ -1,4 +1,4 @@
-"""Prompts of an exact number of tokens that share nothing but what they are meant to share."""
+"""Prompts of a given number of tokens, give or take one; only what is meant to be shared is."""
 
 import random
 from pathlib import Path

@@ -117,6 +117,14 @@ class ToolSearchResultBlock(SkippedBlock, frozen=True, tag="tool_search_tool_res
     pass
 
 
+class AdvisorResultBlock(SkippedBlock, frozen=True, tag="advisor_tool_result"):
+    pass
+
+
+class ContainerUploadBlock(SkippedBlock, frozen=True, tag="container_upload"):
+    pass
+
+
 class McpToolUseBlock(SkippedBlock, frozen=True, tag="mcp_tool_use"):
     pass
 
@@ -142,6 +150,8 @@ Block = (
     | BashResultBlock
     | EditorResultBlock
     | ToolSearchResultBlock
+    | AdvisorResultBlock
+    | ContainerUploadBlock
     | McpToolUseBlock
     | McpToolResultBlock
 )

@@ -67,7 +67,10 @@ class OpenAIChat:
             model=ModelId(checked_model(wire.model)),
             prompt=prompt,
             sampling=sampling_from(
-                wire, max_tokens=max_tokens, max_tokens_word=word, logprobs=_logprobs(wire)
+                wire,
+                max_tokens=max_tokens,
+                logprobs=_logprobs(wire),
+                words={"max_tokens": word, "logprobs": "top_logprobs"},
             ),
             n=n,
             response_format=response_format_from(wire),

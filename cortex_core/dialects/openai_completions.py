@@ -71,12 +71,7 @@ class OpenAICompletions:
             request_id=request_id,
             model=ModelId(checked_model(wire.model)),
             prompt=_prompt(wire.prompt),
-            sampling=sampling_from(
-                wire,
-                max_tokens=wire.max_tokens,
-                max_tokens_word="max_tokens",
-                logprobs=wire.logprobs,
-            ),
+            sampling=sampling_from(wire, max_tokens=wire.max_tokens, logprobs=wire.logprobs),
             n=n,
             response_format=response_format_from(wire),
             principal=principal_of(wire.safety_identifier or wire.user),

@@ -1,5 +1,7 @@
 """The sampling fields that chat and completions requests share, and a few beyond OpenAI's own."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from cortex_core.canonical import JsonObject, ResponseFormat, SamplingParams
@@ -59,11 +61,16 @@ class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sampling_from(
-    wire: SharedOptions, *, max_tokens: int | None, max_tokens_word: str, logprobs: int | None
+    wire: SharedOptions,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    words: Mapping[str, str] | None = None,
 ) -> SamplingParams:
     """Return checked sampling parameters.
 
-    `max_tokens_word` is the field that `max_tokens` came from, `logprobs` the canonical count.
+    `logprobs` is the canonical count; `words` names the fields that `max_tokens` and `logprobs`
+    came from, where they differ.
 
     Raises:
         InvalidRequest: a value is out of its range.
@@ -84,7 +91,7 @@ def sampling_from(
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,
     )
-    check_sampling(sampling, names={"max_tokens": max_tokens_word})
+    check_sampling(sampling, names=words)
     return sampling
 
 

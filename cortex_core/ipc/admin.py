@@ -35,6 +35,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ipc.channel import RouterChannel
 from cortex_core.ipc.sockets import ZmqContext, bind_socket, check_served, connect_socket
+from cortex_core.logs import kv
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class AdminServer:
             self._channel.send(peer, reply)
         except (NodeUnavailable, Overloaded) as ex:
             # The client went away or stopped reading; nobody else waits for this frame.
-            _log.debug("admin reply dropped: %s", ex.message)
+            _log.debug("admin reply dropped", extra=kv(cause=ex.message))
 
     def _unknown(self, verb: str) -> str:
         near = nearest_key(verb, self._handlers, cutoff=0.6)

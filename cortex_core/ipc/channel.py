@@ -19,6 +19,7 @@ import zmq
 
 from cortex_core.errors import InternalError, NodeUnavailable, Overloaded, ProtocolError
 from cortex_core.ipc.sockets import BoundSocket, ZmqSocket
+from cortex_core.logs import kv
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -157,7 +158,7 @@ class _LoopChannel(Generic[M]):
         try:
             handler(self._read(frames))
         except ProtocolError as ex:
-            _log.error("message dropped: %s", ex.message)
+            _log.error("message dropped", extra=kv(cause=ex.message))
         except Exception:  # noqa: BLE001 - one handler's defect must not stop the rest
             _log.exception("message handler failed")
 
@@ -246,7 +247,7 @@ class BlockingChannel(Generic[M]):
             try:
                 messages.append(_decode(self._decoder, frames, 1))
             except ProtocolError as ex:
-                _log.error("message dropped: %s", ex.message)
+                _log.error("message dropped", extra=kv(cause=ex.message))
 
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close the socket. Idempotent.

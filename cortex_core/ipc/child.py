@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,17 @@ BACKOFF_RESET_AFTER_S = 60.0
 
 _PR_SET_PDEATHSIG = 1
 _REAP_TIMEOUT_S = 10.0
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of ours in another Python.
+
+    What this one was told of where not to look for modules (-P, -s) goes for that one too:
+    otherwise -m puts the working folder first, and a `select.py` there in place of Python's own.
+    """
+    flags = {"-P": sys.flags.safe_path, "-s": sys.flags.no_user_site}
+    options = [option for option, given in flags.items() if given]
+    return [sys.executable, *options, "-m", module, *arguments]
 
 
 def backoff(attempt: int) -> float:

@@ -9,6 +9,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from cortex_core.logs import kv
+
 _log = logging.getLogger(__name__)
 
 NOTIFY_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -62,7 +64,7 @@ class Notifier:
         except OSError as ex:
             if not self._complained:
                 self._complained = True
-                _log.warning("cannot notify systemd: %s", ex)
+                _log.warning("cannot notify systemd", extra=kv(cause=ex))
 
 
 def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:

@@ -39,6 +39,14 @@ def check_socket_path(path: Path) -> None:
         )
 
 
+def may_exist(path: Path) -> bool:
+    """Tell whether `path` is there, or this user may not look: then using it says why."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
 def make_runtime_dir(path: Path) -> None:
     """Make the folder for sockets, for this user only (mode 0700), unless it exists.
 

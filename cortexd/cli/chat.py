@@ -9,9 +9,9 @@ import msgspec
 from rich.console import Console
 
 from cortex_core.errors import CortexError
+from cortex_core.terminal import print_json
 from cortexd.chat_client import Busy, ChatClient, Said, Spent, Turn
 from cortexd.cli.gateway import base_url
-from cortexd.cli.show import print_json
 
 
 class Answer(msgspec.Struct, frozen=True):

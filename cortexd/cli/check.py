@@ -8,8 +8,8 @@ import msgspec
 
 from cortex_core.config import parse_address
 from cortex_core.ipc.sockets import check_socket_path
+from cortex_core.terminal import print_json
 from cortexd.child_env import ADMIN_SOCKET
-from cortexd.cli.show import print_json
 from cortexd.config_files import DEFAULT_CONFIG, Configuration, read_configuration, runtime_dir
 
 NEURON_HARNESS: Final = "torch"

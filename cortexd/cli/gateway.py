@@ -6,6 +6,7 @@ from typing import Final
 
 from cortex_core.config import parse_address
 from cortex_core.ipc.admin import AdminClient
+from cortex_core.ipc.sockets import may_exist
 from cortexd.child_env import ADMIN_SOCKET
 from cortexd.config import CortexConfig
 from cortexd.config_files import DEFAULT_CONFIG, read_cortex_config, runtime_dir
@@ -30,7 +31,7 @@ def admin_socket(config: CortexConfig) -> Path:
     own = runtime_dir(config) / ADMIN_SOCKET
     up = gateway_run_dir(default_state_dir()) / ADMIN_SOCKET
     candidates = (own, SERVICE_RUNTIME_DIR / ADMIN_SOCKET, up)
-    return next((path for path in candidates if path.exists()), own)
+    return next((path for path in candidates if may_exist(path)), own)
 
 
 def base_url(options: argparse.Namespace) -> str:
@@ -43,6 +44,6 @@ def base_url(options: argparse.Namespace) -> str:
 
 
 def _config(options: argparse.Namespace) -> CortexConfig:
-    if options.config is None and not DEFAULT_CONFIG.exists():
+    if options.config is None and not may_exist(DEFAULT_CONFIG):
         return CortexConfig()
     return read_cortex_config(options.config or DEFAULT_CONFIG)

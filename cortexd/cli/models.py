@@ -6,13 +6,15 @@ from typing import Final
 import msgspec
 
 from cortex_core.ids import ReplicaId
+from cortex_core.terminal import print_json, print_table
 from cortexd.admin.types import ModelStatus, ReplicaStatus
 from cortexd.cli.gateway import admin_client
-from cortexd.cli.show import load_bar, print_json, print_table
+from cortexd.cli.show import drain_lines, load_bar
 
-LOAD_SILENCE_S: Final = 1800.0
-"""Longest time without news of a load."""
-UNLOAD_SILENCE_S: Final = 330.0
+LOAD_SILENCE_S: Final = 30.0
+"""Longest time without news of a load; they come twice a second."""
+UNLOAD_SILENCE_S: Final = 130.0
+"""Longest time without news of an unload: a node may take 120 s for its own part in silence."""
 
 
 def models(options: argparse.Namespace) -> int:
@@ -54,6 +56,7 @@ def unload(options: argparse.Namespace) -> int:
         result = client.call(
             "unload",
             silence_s=UNLOAD_SILENCE_S,
+            on_progress=drain_lines(options.model, quiet=options.json),
             model=options.model,
             node=options.node,
             force=options.force,

@@ -1,14 +1,14 @@
 """`cortex drain` and `cortex undrain`."""
 
 import argparse
-import sys
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from cortexd.admin.types import Draining, NodeStatus
+from cortex_core.terminal import print_json
+from cortexd.admin.types import NodeStatus
 from cortexd.cli.gateway import admin_client
-from cortexd.cli.show import print_json
+from cortexd.cli.show import drain_lines
 
 SILENCE_S: Final = 30.0
 """Longest time without news of a drain, which tells what still runs once a second."""
@@ -16,20 +16,11 @@ SILENCE_S: Final = 30.0
 
 def drain(options: argparse.Namespace) -> int:
     """Send nothing new to a node, and wait until nothing runs there."""
-    told = 0
-
-    def show(value: Any) -> None:
-        nonlocal told
-        left = msgspec.convert(value, Draining).in_flight
-        if left != told and not options.json:
-            print(f"{options.node}: {left} requests still run", file=sys.stderr)
-        told = left
-
     with admin_client(options) as client:
         result = client.call(
             "drain",
             silence_s=SILENCE_S,
-            on_progress=show,
+            on_progress=drain_lines(options.node, quiet=options.json),
             node=options.node,
             timeout_s=options.timeout,
         )

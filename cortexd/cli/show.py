@@ -1,30 +1,30 @@
-"""Tables, progress bars and JSON on the terminal."""
+"""Progress on the terminal."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from cortex_core.canonical import Loading
+from cortexd.admin.types import Draining
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document on stdout."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+def drain_lines(name: str, *, quiet: bool) -> Callable[[Any], None]:
+    """Return what takes `Draining` off the socket and says on stderr when the number changes."""
+    told = 0
 
+    def show(value: Any) -> None:
+        nonlocal told
+        left = msgspec.convert(value, Draining).in_flight
+        if left != told and not quiet:
+            print(f"{name}: {left} requests still run", file=sys.stderr)
+        told = left
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table in the house's plain style. A cell of None stays empty."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(markup=False, highlight=False).print(table)
+    return show
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ import argparse
 
 import msgspec
 
+from cortex_core.terminal import print_json, print_table
 from cortexd.admin.types import FleetStatus, NodeStatus, ReplicaStatus
 from cortexd.cli.gateway import admin_client
-from cortexd.cli.show import print_json, print_table
 
 
 def status(options: argparse.Namespace) -> int:

@@ -44,10 +44,10 @@ from cortexd.fleet.router import Router
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 0.8
+QUIET_S = 0.5
 """A waiting caller hears something at least this often, also while the actor is silent."""
 RESEND_S = 1.6
-"""Silence of the actor after which a request is put to it again; it answers once a second."""
+"""Silence of the actor after which a request is put to it again; it answers twice a second."""
 GIVE_UP_S = 30.0
 """Silence of the actor after which a waiting request fails."""
 

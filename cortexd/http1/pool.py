@@ -132,7 +132,10 @@ class ConnectionPool:
         oldest = loop.time() - self._limits.idle_expiry_s
         for idle in self._idle.values():
             while idle and idle[0].idle_since is not None and idle[0].idle_since <= oldest:
-                idle.popleft().abort()
+                connection = idle.popleft()
+                # It is no longer among the idle ones when it tells that it is lost.
+                connection.idle_since = None
+                connection.abort()
         waiting = any(self._idle.values())
         self._sweeper = (
             loop.call_later(self._limits.idle_expiry_s, self._sweep) if waiting else None

@@ -10,6 +10,7 @@ from cortex_core.dialects.sse import comment
 from cortex_core.errors import CortexError
 from cortex_core.logs import kv
 from cortex_core.sse_stream import sse_chunks
+from cortexd.resources.stall_watch import StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ async def first_of(events: AsyncIterator[Event], clock: Callable[[], float]) -> 
 
 
 class SseBody:
-    """Goes into `Response.stream`. Falcon iterates it and calls `close`, however that ends."""
+    """Goes into `Response.stream`. Falcon iterates it and calls `close`, however that ends.
+
+    A client that stops reading is given up by a cancel of the request's task (`StallWatch`).
+    """
 
     def __init__(
         self,
@@ -62,11 +66,17 @@ class SseBody:
         await self._events.aclose()
 
     async def _encoded(self, first: Event) -> AsyncGenerator[bytes, None]:
-        # The server keeps the headers back until the first byte of the body.
-        yield self._encoder.event(first) or _OPENING
-        try:
-            async for chunk in sse_chunks(self._events, self._encoder, clock=self._clock):
-                yield chunk
-        except CortexError as error:
-            log.error("stream not encoded", extra=kv(cause=error.message))
-            yield self._encoder.event(Failed(error.info()))
+        with StallWatch() as watch:
+            try:
+                # The server keeps the headers back until the first byte of the body.
+                opening = self._encoder.event(first) or _OPENING
+                watch.handed()
+                yield opening
+                watch.taken()
+                async for chunk in sse_chunks(self._events, self._encoder, clock=self._clock):
+                    watch.handed()
+                    yield chunk
+                    watch.taken()
+            except CortexError as error:
+                log.error("stream not encoded", extra=kv(cause=error.message))
+                yield self._encoder.event(Failed(error.info()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from cortex_core.errors import InternalError
-from cortex_core.ipc.child import ChildProcess, ExitStatus
+from cortex_core.ipc.child import ChildProcess, ExitStatus, python_command
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES
 
 TAIL_LINES: Final = 15
@@ -25,8 +25,8 @@ class Daemon:
         """`log` None sends all output to our stderr, where it can show a progress bar."""
         self.name = name
         self.log = log
-        self._argv = [sys.executable, "-m", "cortexd.up.tied", str(os.getpid())]
-        self._argv += [sys.executable, "-m", module, *arguments]
+        command = python_command(module, *arguments)
+        self._argv = python_command("cortexd.up.tied", str(os.getpid()), *command)
         self._child: ChildProcess | None = None
 
     def start(self) -> None:

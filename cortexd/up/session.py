@@ -74,8 +74,8 @@ class UpSession:
 
     async def _run(self) -> None:
         ports = self._options.ports
-        for port in (ports.gateway, ports.metrics, ports.neuron):
-            check_free(f"{HOST}:{port}", key="its --...-port option")
+        for name in ("gateway", "metrics", "neuron"):
+            check_free(f"{HOST}:{getattr(ports, name)}", key=f"--{name}-port")
         write_configs(self._folders, ports, self._options.model)
         async with AsyncExitStack() as stack:
             await self._start(stack, self._gateway)

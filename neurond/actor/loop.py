@@ -13,7 +13,7 @@ from collections import deque
 from typing import assert_never
 
 from cortex_core.canonical import FinishReason
-from cortex_core.errors import CortexError, ErrorInfo, InvalidRequest, ModelNotLoaded
+from cortex_core.errors import CortexError, ErrorInfo, ModelNotLoaded
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.channel import BlockingChannel, wait_readable
 from cortex_core.ipc.liveness import LivenessWriter, Phase
@@ -187,11 +187,6 @@ class ActorLoop:
         try:
             if serving is None:
                 raise ModelNotLoaded(f"cannot generate: {command.model_id} is not loaded")
-            if command.response_format is not None:
-                raise InvalidRequest(
-                    "cannot hold the answer to a format: this node does not support it",
-                    param="response_format",
-                )
             serving.engine.add(self._engine_request(command))
         except CortexError as ex:
             self._outbox.notice(RequestFailed(command.request_id, ex.info()))

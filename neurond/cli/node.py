@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from cortex_core.ipc.admin import AdminClient
+from cortex_core.ipc.sockets import may_exist
 from neurond.config import NeuronConfig, read_neuron_config
 
 ADMIN_SOCKET: Final = "admin.sock"
@@ -21,4 +22,4 @@ def admin_socket(config: NeuronConfig) -> Path:
     """Return the path of the node's admin socket."""
     own = config.runtime_folder() / ADMIN_SOCKET
     service = SERVICE_RUNTIME_DIR / ADMIN_SOCKET
-    return service if not own.exists() and service.exists() else own
+    return service if not may_exist(own) and may_exist(service) else own

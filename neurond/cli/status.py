@@ -4,10 +4,11 @@ import argparse
 
 import msgspec
 
+from cortex_core.terminal import print_json
 from neurond.admin.verbs import Status
 from neurond.cli.host import host_view
 from neurond.cli.node import admin_client
-from neurond.cli.show import print_discovery, print_health, print_json, print_models
+from neurond.cli.show import print_discovery, print_health, print_models
 from neurond.config import read_neuron_config
 from neurond.devices import Devices
 

@@ -80,7 +80,11 @@ class ScheduledBatch:
     sample_rows: array[int]  # [S] ascending indices into the T tokens
     rows: list[Row]  # [S] parallel to sample_rows
     num_decodes: int
-    """The first so many sequences have exactly one query token; B of them is a pure decode."""
+    """The first so many sequences have exactly one query token; B of them is a pure decode.
+
+    A chunk of a prompt with one token stands among the prefills, so `max_seqlen_q` can be 1 with
+    fewer.
+    """
     max_seqlen_q: int
     max_seqlen_k: int
 

@@ -35,6 +35,8 @@ from neurond.engine.penalties import adjust
 from neurond.engine.randomness import uniform
 from neurond.engine.upload import upload
 
+MIN_TEMPERATURE = 1e-5
+"""Below it the most likely token is taken: logits divided by less may be infinite in float32."""
 HOST_ROWS = 16
 """Rows drawn for at once on the host: what they take then stays in its caches."""
 
@@ -96,8 +98,9 @@ def sample(logits: torch.Tensor, rows: Sequence[Row]) -> Choices:
 
 
 def temperature_of(sampling: SamplingParams) -> float:
-    """Return the temperature, by default 1."""
-    return 1.0 if sampling.temperature is None else sampling.temperature
+    """Return the temperature, by default 1; 0 is greedy, and so is what comes close to it."""
+    temperature = 1.0 if sampling.temperature is None else sampling.temperature
+    return temperature if temperature >= MIN_TEMPERATURE else 0.0
 
 
 def _draw_rows(

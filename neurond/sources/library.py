@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from cortex_core.errors import ModelLoadFailed, error_from_info
 from cortex_core.ids import ModelId
+from cortex_core.ipc.child import python_command
 from cortex_core.neuron_api import LoadProgress
 from neurond.sources.base import FetchProgress
 from neurond.sources.fetch import (
@@ -63,10 +63,8 @@ class Library:
 
     async def _fetch(self, model_id: ModelId, on_progress: ProgressCallback) -> None:
         order = FetchOrder(model_id, str(self._state_dir), self._sources)
-        argv = ["-m", "neurond.sources.fetch", msgspec.json.encode(order).decode()]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *argv, stdin=PIPE, stdout=PIPE, stderr=None
-        )
+        argv = python_command("neurond.sources.fetch", msgspec.json.encode(order).decode())
+        process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=None)
         try:
             outcome = await _follow(process, on_progress)
             status = await process.wait()

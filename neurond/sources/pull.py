@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from cortex_core.errors import (
     error_from_info,
 )
 from cortex_core.ids import ModelId, parse_model_id
-from cortex_core.ipc.child import DeathPipe
+from cortex_core.ipc.child import DeathPipe, python_command
 from neurond.sources.base import FetchProgress, Report, Source
 from neurond.sources.file import FileSource
 from neurond.sources.hf import HfSource
@@ -64,12 +63,24 @@ def pull(
         )
     if found := store.find(model_id):
         return found
+    try:
+        return _pull_locked(model_id, ref.name, store, source, report)
+    except OSError as ex:
+        raise ModelLoadFailed(
+            f"cannot fetch {model_id} into {store.folder(model_id)}: {ex}; see to the rights of "
+            "state_dir and what is in it, then pull again"
+        ) from ex
+
+
+def _pull_locked(
+    model_id: ModelId, name: str, store: ModelStore, source: Source, report: Report
+) -> PreparedModel:
     with store.lock(model_id, waiting=lambda: report(FetchProgress("queued"))) as folder:
         if found := store.find(model_id):
             return found
         report(FetchProgress("fetching"))
         try:
-            source.fetch(ref.name, folder, report)
+            source.fetch(name, folder, report)
         except CortexError:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # unless something is kept in it for the next try
@@ -90,12 +101,11 @@ def run_prepare(
         Timeout: it took longer than `timeout_s` and was killed.
     """
     pipe = DeathPipe()
-    argv = [sys.executable, "-m", "neurond.sources.prepare"]
-    argv += [str(folder), model_id, str(pipe.read_fd), str(os.getpid())]
+    arguments = [str(folder), model_id, str(pipe.read_fd), str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
         done = subprocess.run(
-            argv,
+            python_command("neurond.sources.prepare", *arguments),
             capture_output=True,
             timeout=timeout_s,
             check=False,

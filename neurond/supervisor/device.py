@@ -222,6 +222,8 @@ class DeviceActor:
         if reason is not None:
             self.declare_hung(reason)
         self._apply(self._lifecycle.tick(now))
+        if self._in_flight is not None:
+            self._in_flight.tick(now)
 
     def _hang_reason(self, now: float) -> str | None:
         try:

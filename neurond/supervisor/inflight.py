@@ -131,7 +131,7 @@ class InFlight:
         offset = self._place_prompt(job)
         try:
             self._commands.send_data(_generate(job, request, offset))
-        except CortexError:
+        except Exception:
             self._arena.free(offset)
             raise
         request.prompt_offset = offset
@@ -181,6 +181,11 @@ class InFlight:
         self._closed = True
         for request in list(self._requests.values()):
             self._end(request, error)
+
+    def tick(self, now: float) -> None:
+        """Cancel what nobody reads any more; see `TokenStream.tick`."""
+        for request in self._requests.values():
+            request.stream.tick(now)
 
     def cancel_all(self, error: CortexError, model_id: ModelId | None = None) -> None:
         """Fail every stream, of one model if named, and have the engine drop its request.
@@ -245,7 +250,6 @@ def _generate(job: EngineJob, request: _Request, offset: int) -> protocol.Genera
         max_tokens=job.max_tokens,
         seed=job.seed,
         eos_token_ids=job.eos_token_ids,
-        response_format=job.response_format,
         priority=job.priority,
         principal=job.principal,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cortex_core.canonical import FinishReason, ResponseFormat, SamplingParams
+from cortex_core.canonical import FinishReason, SamplingParams
 from cortex_core.ids import ModelId, RequestId
 
 
@@ -25,7 +25,6 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     n: int = 1
     eos_token_ids: tuple[int, ...] = ()
-    response_format: ResponseFormat | None = None
     priority: int = 0
     principal: str | None = None
 

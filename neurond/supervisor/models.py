@@ -24,7 +24,7 @@ from cortex_core.logs import kv
 from cortex_core.neuron_api import DeviceState, LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.lifecycle import model as decisions
-from neurond.memory_plan import BLOCK_TOKENS, MemoryPlan
+from neurond.memory_plan import MemoryPlan
 from neurond.sources.prepared import PreparedModel, read_manifest
 from neurond.supervisor.device import ModelNotice
 from neurond.supervisor.loaded_model import LoadedModel, Reservation
@@ -241,37 +241,24 @@ class Models:
                 model.request, manifest, self._reserved()
             )
             model.folder, model.prepared = folder, manifest
+            self._apply(model, model.lifecycle.fetched())
         except CortexError as ex:
             self._apply(model, model.lifecycle.load_failed(ex.info()))
         except Exception as ex:  # noqa: BLE001 - a defect here must not leave callers waiting
-            _log.exception("load failed", extra=kv(model=model.model_id))
-            error = InternalError(f"cannot load {model.model_id}: {type(ex).__name__}: {ex}")
-            self._apply(model, model.lifecycle.load_failed(error.info()))
-        else:
-            self._apply(model, model.lifecycle.fetched())
+            self._apply(model, model.lifecycle.load_failed(_defect(model, ex)))
 
     def _reserved(self) -> list[Reservation]:
         held = [model.reservation for model in self._models.values()]
         return [reservation for reservation in held if reservation is not None]
 
     def _send_load(self, model: LoadedModel) -> None:
-        device, plan, folder = model.device, model.plan, model.folder
-        if device is None or plan is None or folder is None:
-            raise InternalError(f"cannot load {model.model_id}: it was not placed")
         model.deadline_s = time.monotonic() + self._settings.load_deadline_s
-        command = protocol.LoadModel(
-            model_id=model.model_id,
-            model_dir=str(folder),
-            dtype=plan.dtype,
-            context_tokens=plan.context_tokens,
-            max_sequences=plan.max_sequences,
-            kv_cache_bytes=plan.kv_cache_bytes,
-            block_tokens=BLOCK_TOKENS,
-        )
         try:
-            self._devices.send(device, command)
+            self._devices.send(*_load_command(model))
         except CortexError as ex:
             self._apply(model, model.lifecycle.load_failed(ex.info()))
+        except Exception as ex:  # noqa: BLE001 - nobody awaits this: the model would load forever
+            self._apply(model, model.lifecycle.load_failed(_defect(model, ex)))
 
     def _send_unload(self, model: LoadedModel) -> None:
         model.deadline_s = None
@@ -302,6 +289,28 @@ class Models:
         model.progress = progress
         for listener in tuple(model.listeners):
             listener(progress)
+
+
+def _load_command(model: LoadedModel) -> tuple[DeviceName, protocol.LoadModel]:
+    device, plan, folder = model.device, model.plan, model.folder
+    if device is None or plan is None or folder is None:
+        raise InternalError(f"cannot load {model.model_id}: it was not placed")
+    return device, protocol.LoadModel(
+        model_id=model.model_id,
+        model_dir=str(folder),
+        dtype=plan.dtype,
+        context_tokens=plan.context_tokens,
+        max_sequences=plan.max_sequences,
+        kv_cache_bytes=plan.kv_cache_bytes,
+        block_tokens=plan.block_tokens,
+    )
+
+
+def _defect(model: LoadedModel, ex: Exception) -> ErrorInfo:
+    """Log what should not have happened; returns it as a load's error."""
+    _log.error("load failed", extra=kv(model=model.model_id), exc_info=ex)
+    error = InternalError(f"cannot load {model.model_id}: {type(ex).__name__}: {ex}")
+    return error.info()
 
 
 def _settle(waiters: Sequence[asyncio.Future[None]], error: CortexError | None) -> None:

@@ -13,7 +13,7 @@ from cortex_core.neuron_api import DeviceState, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices
 from neurond.host import host_threads
-from neurond.memory_plan import CPU_KV_BYTES, MemoryPlan, plan_memory
+from neurond.memory_plan import CPU_KV_BYTES, MemoryPlan, block_tokens_for, plan_memory
 from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor, DeviceOwner
@@ -99,7 +99,8 @@ class DevicePool:
         """
         rooms = [self._room(actor, reserved) for actor in self._actors.values()]
         room = choose_device(request.model_id, request.devices, rooms)
-        kind = self.get(room.device).info.kind
+        actor = self.get(room.device)
+        kind = actor.info.kind
         plan = plan_memory(
             model,
             request.profile,
@@ -108,6 +109,7 @@ class DevicePool:
             default_dtype=self._settings.default_dtype
             or ("bfloat16" if kind == "cuda" else "float32"),
             default_kv_bytes=CPU_KV_BYTES if kind == "cpu" else None,
+            block_tokens=block_tokens_for(kind, actor.attention_backend),
         )
         return room.device, plan
 

@@ -3,7 +3,8 @@
 A `TokenStream` lives on the supervisor's loop. Its buffer is bounded without ever holding up the
 ring: above `HIGH_WATER_TOKENS` the engine is told to pause this request's sequences, below
 `LOW_WATER_TOKENS` to resume them. What can still arrive after the pause is what the actor had
-produced by then, at most what fits the ring; every other stream goes on untouched.
+produced by then, at most what fits the ring; every other stream goes on untouched. A reader that
+takes nothing for `STALLED_S` while its sequences are held loses them: they are others' places.
 """
 
 import asyncio
@@ -11,11 +12,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from cortex_core.errors import CortexError
+from cortex_core.errors import CortexError, Timeout
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
+STALLED_S = 300.0
 
 
 class StreamControl(Protocol):
@@ -39,6 +41,7 @@ class TokenStream(AsyncIterator[StreamItem]):
 
     Raises:
         DeviceFailed: while iterating, the actor died or hung; what it sent before was delivered.
+        Timeout: while iterating, nothing was taken for `STALLED_S`.
         CortexError: while iterating, the engine failed this request.
     """
 
@@ -48,6 +51,7 @@ class TokenStream(AsyncIterator[StreamItem]):
         self._items: deque[StreamItem] = deque()
         self._error: CortexError | None = None
         self._paused = False
+        self._untouched_since: float | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> "TokenStream":
@@ -61,7 +65,7 @@ class TokenStream(AsyncIterator[StreamItem]):
                 raise StopAsyncIteration
             await self._wait()
         item = self._items.popleft()
-        self._resume_if_low()
+        self._taken()
         return item
 
     async def take(self, timeout_s: float) -> list[StreamItem]:
@@ -79,7 +83,7 @@ class TokenStream(AsyncIterator[StreamItem]):
             raise self._error
         items = list(self._items)
         self._items.clear()
-        self._resume_if_low()
+        self._taken()
         return items
 
     @property
@@ -143,6 +147,20 @@ class TokenStream(AsyncIterator[StreamItem]):
             self._error = error
             self._paused = False
             self._wake()
+
+    def tick(self, now: float) -> None:
+        """Give up a reader that has stopped. Called by the handle only, several times a minute."""
+        if not (self._paused and self._open):
+            self._untouched_since = None
+        elif self._untouched_since is None:
+            self._untouched_since = now
+        elif now - self._untouched_since >= STALLED_S:
+            self._control.cancel()
+            self.fail(Timeout(f"cannot go on: nothing of the answer was read for {STALLED_S:g} s"))
+
+    def _taken(self) -> None:
+        self._untouched_since = None
+        self._resume_if_low()
 
     def _resume_if_low(self) -> None:
         if self._paused and len(self._items) < LOW_WATER_TOKENS:

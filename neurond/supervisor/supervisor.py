@@ -79,14 +79,6 @@ class Supervisor:
         self._pool.start(self)
         self._watch = asyncio.create_task(self._tick())
 
-    async def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until no device is starting; True if all are ready then."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while any(actor.state == "starting" for actor in self._pool.actors):
-                    await self._next_change()
-        return all(actor.state == "ready" for actor in self._pool.actors)
-
     async def activate(self, requests: Sequence[LoadRequest]) -> None:
         """Load these models one after another; `health` tells how far it is."""
         await self._activation.run(requests, lambda request: self.load(request, _ignore))

@@ -1,5 +1,6 @@
 """Everything about a model's text: its tokenizer and its chat template."""
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,11 @@ from neurond.text.tokenizer import ModelTokenizer
 from neurond.text.vocabulary import check_token_ids
 
 SMALL_PROMPT_CHARS: Final = 1500
-"""A prompt up to this is tokenised within about a millisecond."""
+SMALL_PROMPT_PARTS: Final = 16
+"""A prompt up to these is rendered and tokenised within about a millisecond."""
+MAX_PARTS: Final = 16_384
+"""Messages of a conversation and the parts in them, an empty message counting as one. A part
+costs about 0.1 ms, even an empty one, and nothing stops a thread that has begun."""
 
 
 class ModelText:
@@ -38,7 +43,7 @@ class ModelText:
             InvalidRequest: the template is no valid Jinja.
         """
         own = folder / CHAT_TEMPLATE
-        source = template or (own.read_text() if own.exists() else None)
+        source = template or (own.read_text(encoding="utf-8") if own.exists() else None)
         tokenizer = ModelTokenizer.read(folder, prepared)
         if source is None:
             return cls(prepared, tokenizer, None)
@@ -51,7 +56,8 @@ class ModelText:
 
         Raises:
             InvalidRequest: the model has no chat template, the template refuses the
-                conversation, a token id is not in the vocabulary, or there are no tokens at all.
+                conversation, it has more than `MAX_PARTS`, a token is not in the vocabulary, or
+                there are no tokens at all.
             WrongModality: the prompt has more than text.
             InternalError: the template fails.
         """
@@ -59,6 +65,13 @@ class ModelText:
         if not ids:
             raise InvalidRequest(
                 "cannot generate: the prompt has no tokens", param=_param_of(prompt)
+            )
+        beyond = self.tokenizer.beyond_model(ids)
+        if beyond is not None:
+            raise InvalidRequest(
+                f"cannot generate: the prompt has {beyond!r}, a token that is not in the model's "
+                f"vocabulary of {self.prepared.vocab_size}; leave it out",
+                param=_param_of(prompt),
             )
         return ids
 
@@ -76,6 +89,7 @@ class ModelText:
                         "completions, or set chat_template for it in models.toml or neuron.toml",
                         param="messages",
                     )
+                _check_parts(prompt)
                 return self.tokenizer.encode_rendered(self._template.render(prompt))
 
 
@@ -86,16 +100,36 @@ def is_small(prompt: Prompt) -> bool:
             return True
         case TextPrompt(text):
             return len(text) <= SMALL_PROMPT_CHARS
-        case ChatPrompt(messages=messages, tools=tools):
-            if tools:
-                return False
-            chars = 0
-            for message in messages:
-                for part in message.content:
-                    if not isinstance(part, TextPart):
-                        return False
-                    chars += len(part.text)
-            return chars <= SMALL_PROMPT_CHARS
+        case ChatPrompt():
+            plain = not prompt.tools and not prompt.template_kwargs
+            few = plain and _num_parts(prompt) <= SMALL_PROMPT_PARTS
+            return few and _chars(prompt) <= SMALL_PROMPT_CHARS
+
+
+def _chars(prompt: ChatPrompt) -> float:
+    """Return the characters of a conversation; without end where some of it is not text."""
+    chars = 0
+    for message in prompt.messages:
+        chars += len(message.name or "")
+        for part in message.content:
+            if not isinstance(part, TextPart):
+                return math.inf
+            chars += len(part.text)
+    return chars
+
+
+def _num_parts(prompt: ChatPrompt) -> int:
+    return sum(max(1, len(message.content)) for message in prompt.messages)
+
+
+def _check_parts(prompt: ChatPrompt) -> None:
+    num_parts = _num_parts(prompt)
+    if num_parts > MAX_PARTS:
+        raise InvalidRequest(
+            f"cannot render the conversation: its messages have {num_parts} parts, {MAX_PARTS} is "
+            "the most; join or leave out some",
+            param="messages",
+        )
 
 
 def _param_of(prompt: Prompt) -> str:

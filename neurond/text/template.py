@@ -100,7 +100,7 @@ class ChatTemplate:
         ) from refusal
 
     def _render(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
-        variables: dict[str, Any] = dict(self._special_tokens)
+        variables: dict[str, Any] = {"documents": None, **self._special_tokens}
         if prompt.reasoning_effort is not None:
             variables["reasoning_effort"] = prompt.reasoning_effort
         variables |= {
@@ -110,7 +110,6 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages,
                 tools=template_tools(prompt),
-                documents=None,
                 add_generation_prompt=True,
                 **variables,
             )

@@ -110,7 +110,8 @@ def test_a_bad_request_is_explained_in_its_dialect(
     assert word in f"{error['message']} {error.get('param')}"
     if path == MESSAGES:
         assert answer.json()["type"] == "error"
-        assert error["type"] == "not_found_error" if status == 404 else "invalid_request_error"
+        expected = "not_found_error" if status == 404 else "invalid_request_error"
+        assert error["type"] == expected
     else:
         assert set(error) == {"message", "type", "param", "code"}
     assert "retry-after" not in answer.headers

@@ -1,0 +1,1 @@
+"""Doubles, and what several tests share."""

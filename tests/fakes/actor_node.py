@@ -14,6 +14,7 @@ from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.streams import TokenStream
 from neurond.supervisor.supervisor import Supervisor
 from tests.fakes.fake_library import FolderLibrary
+from tests.fakes.waiting import wait_until_async
 
 READY_TIMEOUT_S = 60.0
 
@@ -34,14 +35,23 @@ class Node:
             "idle_deadline_s": 30.0,
         }
         self.supervisor = Supervisor(
-            SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),  # type: ignore[arg-type]
+            SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),
             self.library,
             Devices.discover([CPU]),
         )
 
     async def start(self) -> None:
         await self.supervisor.start()
-        assert await self.supervisor.wait_ready(READY_TIMEOUT_S)
+        assert await self.devices_ready(READY_TIMEOUT_S)
+
+    async def devices_ready(self, timeout_s: float) -> bool:
+        """Wait until no device is starting, `timeout_s` at most; whether all are ready then."""
+
+        def states() -> set[str]:
+            return {device.state for device in self.supervisor.health().devices}
+
+        await wait_until_async(lambda: "starting" not in states(), timeout_s=timeout_s)
+        return states() == {"ready"}
 
     async def load(self, model_id: ModelId) -> None:
         await self.supervisor.load(LoadRequest(model_id), ignore_progress)
@@ -87,7 +97,7 @@ def job(model_id: ModelId, prompt: list[int], **changes: object) -> EngineJob:
         "max_tokens": 8,
         "seed": 1,
     }
-    return EngineJob(**(values | changes))  # type: ignore[arg-type]
+    return EngineJob(**(values | changes))
 
 
 def ignore_progress(_progress: LoadProgress) -> None:

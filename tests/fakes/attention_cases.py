@@ -31,8 +31,12 @@ def make_case(
     block_tokens: int = 4,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    num_decodes: int | None = None,
 ) -> Case:
-    """Make a step of sequences with (query tokens, context tokens) `lens`, decodes first."""
+    """Make a step of sequences with (query tokens, context tokens) `lens`, decodes first.
+
+    `num_decodes` is less than the sequences of one query where some of those are prompts.
+    """
     random = torch.Generator().manual_seed(seed)
     sizes = [-(-kv_len // block_tokens) for _, kv_len in lens]
     num_blocks = sum(sizes) + 3
@@ -66,7 +70,9 @@ def make_case(
         block_tables=torch.tensor(tables, dtype=torch.int32),
         query_lens=tuple(query_lens),
         kv_lens=tuple(kv_len for _, kv_len in lens),
-        num_decodes=sum(query_len == 1 for query_len in query_lens),
+        num_decodes=sum(query_len == 1 for query_len in query_lens)
+        if num_decodes is None
+        else num_decodes,
         max_seqlen_q=max(query_lens),
         max_seqlen_k=max(kv_len for _, kv_len in lens),
         block_tokens=block_tokens,

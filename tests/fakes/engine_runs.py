@@ -85,6 +85,7 @@ def make_engine(
     block_tokens: int = 8,
     max_sequences: int = 8,
     step_tokens: int = 512,
+    context_tokens: int = 512,
 ) -> EngineUnderTest:
     """Return an engine over `loaded` with a KV cache of its own."""
     cache = KvCache(
@@ -97,7 +98,7 @@ def make_engine(
     runner = ModelRunner(loaded.model, loaded.device.torch_device, ReferenceBackend(), cache)
     config = SchedulerConfig(
         num_blocks=num_blocks,
-        context_tokens=512,
+        context_tokens=context_tokens,
         block_tokens=block_tokens,
         max_sequences=max_sequences,
         step_tokens=step_tokens,

@@ -23,6 +23,8 @@ from cortexd.child_env import ADMIN_SOCKET, ChildEnvironment
 from cortexd.fleet.client import FleetClient, Lease
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
 from cortexd.fleet.protocol import ToWorker
+from tests.fakes.fake_neuron import FakeNeuron
+from tests.fakes.waiting import wait_until_async
 
 ROWS = 4
 
@@ -129,3 +131,19 @@ class FleetActorProcess:
                 return client.call(verb, silence_s=10.0, **args)
 
         return await asyncio.to_thread(call)
+
+
+def toml(*neurons: FakeNeuron, port: int, more: str = "") -> str:
+    """Return a cortex.toml with these nodes, `more` tables of it, and metrics on `port`."""
+    nodes = "".join(f'[[neurons]]\nname = "{n.name}"\nendpoint = "{n.endpoint}"\n' for n in neurons)
+    return f'[gateway]\nmetrics_listen = "127.0.0.1:{port}"\n{more}\n{nodes}'
+
+
+async def see(worker: FleetWorker, model: str, status: str = "") -> None:
+    """Wait until the snapshot has the model, or a replica of it that is ready."""
+    index = worker.client.index
+    if status:
+        await wait_until_async(
+            lambda: any(r.status == status for r in index().replicas_of(ModelId(model)))
+        )
+    await wait_until_async(lambda: model in index().models)

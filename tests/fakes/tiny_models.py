@@ -6,6 +6,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
@@ -47,6 +48,16 @@ TINY_CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         final_logit_softcapping=10.0,
         query_pre_attn_scalar=16,
         tie_word_embeddings=False,
+    ),
+    "gemma3-two-ropes": lambda: Gemma3TextConfig(
+        **_COMMON,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
+        },
+        query_pre_attn_scalar=16,
     ),
     "gpt-oss-sinks": lambda: GptOssConfig(
         **_COMMON,

@@ -1,3 +1,5 @@
+"""What is here runs on a CUDA device or not at all."""
+
 import pytest
 import torch
 

@@ -30,6 +30,11 @@ def require(*programs: str) -> None:
         )
 
 
+def _name(package: Path) -> str:
+    query = ["rpm", "-qp", "--qf", "%{NAME}", str(package)]
+    return subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """Every spec, built by the script that `make rpm` calls."""
@@ -46,7 +51,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     assert built.returncode == 0, built.stdout + built.stderr
     found = list(out.rglob("*.rpm"))
     return Packages(
-        binary={p.name.split("-0.")[0]: p for p in found if not p.name.endswith(".src.rpm")},
+        binary={_name(p): p for p in found if not p.name.endswith(".src.rpm")},
         source=[p for p in found if p.name.endswith(".src.rpm")],
     )
 

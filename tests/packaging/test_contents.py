@@ -43,14 +43,18 @@ def test_package_holds(packages: Packages, package: str, expected: str) -> None:
 
 @pytest.mark.parametrize("package", ["cortexd", "neurond"])
 def test_configuration_survives_updates(packages: Packages, package: str) -> None:
-    configs = run("rpm", "-qpc", str(packages.binary[package])).stdout.splitlines()
-    assert configs
+    query = "[%{FILENAMES} %{FILEFLAGS:fflags}\n]"
+    files = run("rpm", "-qp", "--qf", query, str(packages.binary[package])).stdout.splitlines()
+    configs = {name: flags for name, flags in map(str.split, files) if name.endswith(".toml")}
     assert all(name.startswith("/etc/") for name in configs)
+    assert configs
+    assert all("c" in flags and "n" in flags for flags in configs.values()), configs
 
 
 @pytest.mark.parametrize("package", ["cortexd", "neurond"])
 def test_source_package_builds_again(packages: Packages, tmp_path: Path, package: str) -> None:
-    (source,) = [p for p in packages.source if p.name.startswith(f"{package}-0.")]
+    version = run("rpm", "-qp", "--qf", "%{VERSION}", str(packages.binary[package])).stdout
+    (source,) = [p for p in packages.source if p.name.startswith(f"{package}-{version}-")]
     off_fedora = not run("rpm", "--eval", "%{?_unitdir}").stdout.strip()
     macros = ["--load", str(REPOSITORY / "rpm" / "macros.debian")] if off_fedora else []
     top = ["--define", f"_topdir {tmp_path}"]
@@ -69,8 +73,18 @@ def test_node_package_names_its_runtime(packages: Packages) -> None:
 
 def test_private_libraries_are_neither_offered_nor_asked_for(packages: Packages) -> None:
     runtime = str(packages.binary["neurond-runtime-cpu"])
-    assert "libtorch" not in run("rpm", "-qp", "--provides", runtime).stdout
-    assert "libtorch" not in run("rpm", "-qpR", runtime).stdout
+    offers, needs = run("rpm", "-qp", "--provides", runtime), run("rpm", "-qpR", runtime)
+    assert offers.returncode == needs.returncode == 0
+    assert "neurond-runtime-cpu" in offers.stdout
+    assert "libtorch" not in offers.stdout + needs.stdout
+
+
+def test_flavours_of_the_runtime_exclude_each_other(packages: Packages) -> None:
+    runtime = str(packages.binary["neurond-runtime-cpu"])
+    offers = run("rpm", "-qp", "--qf", "[%{PROVIDENAME}\n]", runtime).stdout.splitlines()
+    conflicts = run("rpm", "-qp", "--conflicts", runtime).stdout.splitlines()
+    assert conflicts == ["neurond-runtime"]
+    assert "neurond-runtime" in offers
 
 
 def test_rpmlint_finds_nothing(packages: Packages) -> None:

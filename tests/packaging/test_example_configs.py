@@ -3,7 +3,8 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -13,24 +14,37 @@ from neurond.config import NeuronConfig
 from tests.packaging.conftest import REPOSITORY
 
 ETC = REPOSITORY / "etc"
+FILES = [
+    ("cortex/cortex.toml", CortexConfig),
+    ("cortex/models.toml", ModelsConfig),
+    ("neuron/neuron.toml", NeuronConfig),
+]
+
+each_file = pytest.mark.parametrize(("name", "kind"), FILES)
 
 
-def keys_mentioned(path: Path) -> set[str]:
-    """Keys that stand in the file, commented out or not."""
-    return set(re.findall(r"^#?\s*\"?(\w+)[\w.\"]* = ", path.read_text(), re.MULTILINE))
+def uncommented(path: Path) -> dict[str, Any]:
+    """The file with the keys and tables in it that are commented out."""
+    return tomllib.loads(re.sub(r"^#(?=[\w\[])", "", path.read_text(), flags=re.MULTILINE))
 
 
-def field_names(kind: type[msgspec.Struct]) -> set[str]:
-    return {field.encode_name for field in msgspec.structs.fields(kind)}
+def table_of(hint: Any) -> type[msgspec.Struct] | None:
+    """The type of a table, or of the tables of an array; None for a plain value."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    if get_origin(hint) in (Annotated, UnionType, Union, list, tuple):
+        return next((kind for kind in map(table_of, get_args(hint)) if kind is not None), None)
+    return None
 
 
-def leaf_keys(value: msgspec.Struct) -> set[str]:
-    """Names of the keys below `value` that are no tables of their own."""
-    names: set[str] = set()
-    for name in field_names(type(value)):
-        child = getattr(value, name)
-        names |= leaf_keys(child) if isinstance(child, msgspec.Struct) else {name}
-    return names
+def assert_same_keys(given: dict[str, Any], kind: type[msgspec.Struct], place: str) -> None:
+    names = {field.encode_name for field in msgspec.structs.fields(kind)}
+    assert set(given) == names, place
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        table = table_of(hint)
+        if table is not None:
+            first = given[name][0] if isinstance(given[name], list) else given[name]
+            assert_same_keys(first, table, f"{place}.{name}")
 
 
 def _json(value: object) -> object:
@@ -45,33 +59,32 @@ def assert_defaults(given: dict[str, Any], defaults: dict[str, Any], place: str)
             assert value == _json(defaults[key]), f"{place}{key}"
 
 
+@each_file
+def test_example_holds_every_key_of_every_table(name: str, kind: type[msgspec.Struct]) -> None:
+    assert_same_keys(uncommented(ETC / name), kind, name)
+
+
+def test_a_key_that_another_table_has_too_is_missed() -> None:
+    given = uncommented(ETC / "neuron/neuron.toml")
+    del given["default_models"][0]["devices"]
+    with pytest.raises(AssertionError, match=r"neuron\.toml\.default_models"):
+        assert_same_keys(given, NeuronConfig, "neuron.toml")
+
+
 @pytest.mark.parametrize(
-    ("name", "kind", "tables"),
-    [
-        ("cortex/cortex.toml", CortexConfig, {"neurons"}),
-        ("neuron/neuron.toml", NeuronConfig, {"default_models", "models"}),
-    ],
+    ("name", "kind"), [(name, kind) for name, kind in FILES if kind is not ModelsConfig]
 )
-def test_example_holds_every_key_at_its_default(
-    name: str, kind: type[msgspec.Struct], tables: set[str]
-) -> None:
-    missing = leaf_keys(kind()) - keys_mentioned(ETC / name) - tables
-    assert missing == set()
+def test_keys_in_force_are_at_their_default(name: str, kind: type[msgspec.Struct]) -> None:
     given = tomllib.loads((ETC / name).read_text())
-    given.pop("models_config", None)
+    given.pop("models_config", None)  # has none; the file says so
     assert_defaults(given, msgspec.to_builtins(kind()), "")
 
 
-def test_models_example_holds_every_key_at_its_default() -> None:
-    path = ETC / "cortex/models.toml"
-    assert field_names(ModelConfig) - keys_mentioned(path) == set()
-    given = tomllib.loads(path.read_text())["models"][0]
+def test_keys_of_a_model_are_at_their_default() -> None:
+    given = tomllib.loads((ETC / "cortex/models.toml").read_text())["models"][0]
     assert_defaults(given, msgspec.to_builtins(ModelConfig(id=given["id"])), "models[0].")
 
 
-def test_commented_out_keys_are_right_too(tmp_path: Path) -> None:
-    for name, kind in (("cortex/models.toml", ModelsConfig), ("cortex/cortex.toml", CortexConfig)):
-        text = re.sub(r"^#(?=[\w\[])", "", (ETC / name).read_text(), flags=re.MULTILINE)
-        assert msgspec.toml.decode(text.encode(), type=kind)
-    node = re.sub(r"^#(?=[\w\[])", "", (ETC / "neuron/neuron.toml").read_text(), flags=re.MULTILINE)
-    assert msgspec.toml.decode(node.encode(), type=NeuronConfig).models
+@each_file
+def test_commented_out_keys_are_right_too(name: str, kind: type[msgspec.Struct]) -> None:
+    assert msgspec.convert(uncommented(ETC / name), kind)

@@ -38,6 +38,8 @@ def service(
         **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
     }
     (folder / "run").mkdir(mode=0o700)
+    # Nobody's working folder is a place for modules, of the program or of any process it starts.
+    (folder / "selectors.py").write_text("raise SystemExit('taken from the working folder')")
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
         [str(root / "usr/bin" / command[0]), *command[1:], "--config", str(config)],

@@ -1,3 +1,5 @@
+"""Tiny models, each both as transformers runs it and as the engine does."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,3 +1,5 @@
+"""Every attention backend gives what the slow, obvious form of the contract gives."""
+
 import pytest
 import torch
 
@@ -83,6 +85,22 @@ def test_flash2_keeps_the_contract(step, kind):
     out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("num_decodes", [0, 1])
+@pytest.mark.parametrize("lens", [[(1, 1)], [(1, 257)], [(1, 5), (1, 257)], [(1, 5), (3, 257)]])
+def test_a_prompt_may_have_one_token_left(lens, num_decodes):
+    case = make_case(
+        lens, shape=SHAPE, block_tokens=256, dtype=torch.bfloat16, num_decodes=num_decodes
+    )
+    flash = Flash2Backend(
+        flash_attn_checked.flash_attn_varlen_func, flash_attn_checked.flash_attn_with_kvcache
+    )
+    for backend in (flash, ReferenceBackend()):
+        out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS["all"])
+        torch.testing.assert_close(
+            out.double(), attend_slowly(case, KINDS["all"]), atol=2e-2, rtol=2e-2
+        )
 
 
 def test_flash2_spans_several_pages():

@@ -33,6 +33,7 @@ SAMPLINGS = [
 
 
 def varlen_shapes(q, k, v, cu_seqlens_q, cu_seqlens_k, max_q, max_k, *, block_table, **options):
+    assert max_q > 1
     for tensor in (q, k, v, cu_seqlens_q, cu_seqlens_k, block_table):
         assert tensor.device == CUDA
     assert options["return_attn_probs"]
@@ -84,7 +85,7 @@ def row(sampling: SamplingParams, length: int) -> Row:
     return Row(0, 0, 1, sampling, tokens, length - 1, counts)
 
 
-def batch_of(lens: list[tuple[int, int]]) -> ScheduledBatch:
+def batch_of(lens: list[tuple[int, int]], num_decodes: int) -> ScheduledBatch:
     """A step of (query tokens, context tokens), decodes first; every sequence is sampled."""
     starts, positions, slots, tables = [0], [], [], []
     for index, (query_len, kv_len) in enumerate(lens):
@@ -104,16 +105,17 @@ def batch_of(lens: list[tuple[int, int]]) -> ScheduledBatch:
         rows=[
             row(SAMPLINGS[index % len(SAMPLINGS)], kv_len) for index, (_, kv_len) in enumerate(lens)
         ],
-        num_decodes=sum(query_len == 1 for query_len, _ in lens),
+        num_decodes=num_decodes,
         max_seqlen_q=max(query_len for query_len, _ in lens),
         max_seqlen_k=max(kv_len for _, kv_len in lens),
     )
 
 
 STEPS = {
-    "decode": [(1, 5), (1, 300), (1, 257), (1, 1)],
-    "prefill": [(40, 40)],
-    "mixed": [(1, 5), (1, 300), (9, 20), (40, 300)],
+    "decode": ([(1, 5), (1, 300), (1, 257), (1, 1)], 4),
+    "prefill": ([(40, 40)], 0),
+    "mixed": ([(1, 5), (1, 300), (9, 20), (40, 300)], 2),
+    "rests of prompts": ([(1, 257), (1, 1)], 0),
 }
 
 
@@ -133,9 +135,10 @@ def test_a_step_never_waits_for_the_device(name, step, backend, monkeypatch):
             device=CUDA,
         )
         runner = ModelRunner(model, CUDA, BACKENDS[backend](), cache)
-        choices = runner.submit(batch_of(STEPS[step]))
+        lens, num_decodes = STEPS[step]
+        choices = runner.submit(batch_of(lens, num_decodes))
         assert choices.tokens.device == CUDA
-        assert choices.tokens.shape == (len(STEPS[step]),)
+        assert choices.tokens.shape == (len(lens),)
         assert choices.highest.device == CUDA
 
 

@@ -1,3 +1,5 @@
+"""Tokens are those of transformers, whatever is batched, cut, cached, preempted or replayed."""
+
 import random
 
 import pytest

@@ -215,3 +215,11 @@ def test_bfloat16_logits_and_no_rows_are_fine():
     logits = logits_of(1).bfloat16()
     assert tokens_of(logits, [row(GREEDY)]) == [int(logits.argmax())]
     assert sample(torch.empty(0, VOCAB), []).fetch([]) == []
+
+
+@pytest.mark.parametrize("temperature", [1e-50, 1e-45, 1e-39, 1e-30, 9e-6, 1e-5])
+@pytest.mark.parametrize("top_p", [None, 0.9])
+def test_a_temperature_near_0_takes_the_most_likely_token(temperature, top_p):
+    logits = logits_of(2)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p)
+    assert tokens_of(logits, [row(sampling), row(sampling)]) == logits.argmax(-1).tolist()

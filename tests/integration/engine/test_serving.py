@@ -1,21 +1,35 @@
+"""A model's memory is planned, bounded, refused with the arithmetic; failures stay its own."""
+
 import gc
 import weakref
 from dataclasses import replace
 
+import msgspec
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cortex_core.errors import ErrorInfo, InternalError, ModelLoadFailed, OutOfMemory
+from cortex_core.errors import (
+    ErrorInfo,
+    InternalError,
+    InvalidRequest,
+    ModelLoadFailed,
+    OutOfMemory,
+)
 from cortex_core.ids import DeviceName, ModelId
+from cortex_core.neuron_api import ModelProfile
 from neurond.actor.torch_backend import TorchBackend
 from neurond.engine.device import CpuDevice, open_device
 from neurond.engine.engine import EngineRequest
 from neurond.engine.kv_cache import KvCache, LayerShape
+from neurond.memory_plan import BLOCK_TOKENS, PAGED_BLOCK_TOKENS, plan_memory
 from neurond.models.serving import Serving, build_engine, kv_sizes
 from neurond.protocol import Configure, LoadModel
 from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids, make_engine
 from tests.fakes.prepared_models import prepare_model
 from tests.fakes.tiny_models import make_tiny_model
+from tests.fakes.tokenizers_made import byte_level, prepared
 
 SHAPES = [LayerShape(2, 16, 16)] * 3
 BLOCK_BYTES = 3 * 2 * (16 + 16) * 8 * 4
@@ -48,6 +62,48 @@ def test_a_cache_takes_no_more_than_can_be_used():
 def test_a_cache_without_room_for_a_block_is_refused_with_the_arithmetic():
     with pytest.raises(OutOfMemory, match=f"{2 * BLOCK_BYTES - 1}.*{2 * BLOCK_BYTES}"):
         sizes(2 * BLOCK_BYTES - 1)
+
+
+PLANNED = msgspec.structs.replace(
+    prepared(byte_level(), context=32_768), num_layers=16, num_kv_heads=8, head_dim=64
+)
+
+
+@given(
+    st.sampled_from([BLOCK_TOKENS, PAGED_BLOCK_TOKENS]),
+    st.builds(
+        ModelProfile,
+        context_tokens=st.none() | st.integers(1, 40_000),
+        max_sequences=st.none() | st.integers(1, 64),
+        kv_cache_mb=st.none() | st.integers(1, 4000),
+    ),
+)
+def test_what_is_planned_is_what_the_cache_holds(block_tokens, profile):
+    try:
+        plan = plan_memory(
+            PLANNED,
+            profile,
+            device=DeviceName("cuda-0"),
+            free_bytes=24 << 30,
+            default_dtype="bfloat16",
+            block_tokens=block_tokens,
+        )
+    except (InvalidRequest, OutOfMemory):
+        return
+    found = kv_sizes(
+        [LayerShape(8, 64, 64)] * 16,
+        value_bytes=2,
+        context_tokens=plan.context_tokens,
+        max_sequences=plan.max_sequences,
+        kv_cache_bytes=plan.kv_cache_bytes,
+        block_tokens=plan.block_tokens,
+    )
+    assert found.context_tokens == plan.context_tokens
+    if profile.context_tokens is not None:
+        assert plan.context_tokens == min(profile.context_tokens, PLANNED.context_tokens)
+    if profile.max_sequences and profile.context_tokens and not profile.kv_cache_mb:
+        per_sequence = -(-plan.context_tokens // block_tokens)
+        assert found.num_blocks == profile.max_sequences * per_sequence
 
 
 def test_a_cache_beyond_the_devices_memory_is_refused(tiny):

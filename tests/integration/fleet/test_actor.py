@@ -1,4 +1,4 @@
-"""The fleet actor as a real process, with real HTTP nodes."""
+"""The fleet actor as a real process, with real HTTP nodes: who waits, and the actor's own end."""
 
 import asyncio
 import urllib.request
@@ -10,11 +10,7 @@ import pytest
 
 from cortex_core.canonical import Loading
 from cortex_core.errors import (
-    Conflict,
     ModelNotFound,
-    ModelNotLoaded,
-    NodeUnavailable,
-    OutOfMemory,
     Overloaded,
     QueueFull,
 )
@@ -23,25 +19,10 @@ from cortex_core.neuron_api import LoadProgress
 from cortexd.fleet.client import Lease
 from cortexd.fleet.layout import started_column
 from tests.fakes.fake_neuron import FakeNeuron
-from tests.fakes.fleet_actor import FleetActorProcess, FleetWorker
+from tests.fakes.fleet_actor import FleetActorProcess, see, toml
 from tests.fakes.waiting import wait_until_async
 
 A, B = ModelId("file:a"), ModelId("file:b")
-
-
-def toml(*neurons: FakeNeuron, port: int, more: str = "") -> str:
-    nodes = "".join(f'[[neurons]]\nname = "{n.name}"\nendpoint = "{n.endpoint}"\n' for n in neurons)
-    return f'[gateway]\nmetrics_listen = "127.0.0.1:{port}"\n{more}\n{nodes}'
-
-
-async def see(worker: FleetWorker, model: str, status: str = "") -> None:
-    """Wait until the snapshot has the model, or a replica of it that is ready."""
-    index = worker.client.index
-    if status:
-        await wait_until_async(
-            lambda: any(r.status == status for r in index().replicas_of(ModelId(model)))
-        )
-    await wait_until_async(lambda: model in index().models)
 
 
 async def test_twenty_waiters_share_one_cold_load(tmp_path: Path, free_port: int) -> None:
@@ -87,47 +68,6 @@ async def test_a_waiter_hears_of_the_load_at_least_once_a_second(
 
     assert max(gaps) < 1.0
     assert Loading("loading", 0.5, 3.0) in heard
-
-
-async def test_an_idle_model_gives_way_and_a_busy_one_does_not(
-    tmp_path: Path, free_port: int
-) -> None:
-    async with FakeNeuron({A: 16_000, B: 16_000}, vram_mb=24_000) as neuron:
-        neuron.put(A)
-        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
-            worker = actor.worker()
-            await see(worker, A, "ready")
-            busy = await worker.lease(A)
-            swap = asyncio.create_task(worker.lease(B))
-            await wait_until_async(lambda: worker.client.index().models[B].queued)
-            assert neuron.unloads == []
-
-            busy.release()
-            lease = await asyncio.wait_for(swap, 10)
-
-            assert (neuron.unloads, neuron.loads) == ([A], [B])
-            assert lease.replica.model_id == B
-
-
-async def test_a_model_that_another_gateway_began_to_use_since_the_last_poll_stays(
-    tmp_path: Path, free_port: int
-) -> None:
-    async with FakeNeuron({A: 16_000, B: 16_000}, vram_mb=24_000) as neuron:
-        neuron.put(A)
-        more = "[fleet]\npoll_interval_s = 60\nloading_poll_interval_s = 0.05\n"
-        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
-            worker = actor.worker()
-            await see(worker, A, "ready")
-            neuron.use(A, running=1)
-            swap = asyncio.create_task(worker.lease(B))
-            polls = neuron.polls
-            await wait_until_async(lambda: neuron.polls > polls + 2)
-            assert neuron.unloads == []
-
-            neuron.use(A, running=0)
-            await asyncio.wait_for(swap, 10)
-
-            assert (neuron.unloads, neuron.loads) == ([A], [B])
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path, free_port: int) -> None:
@@ -197,21 +137,6 @@ async def test_a_waiter_that_leaves_gives_up_its_place(tmp_path: Path, free_port
             assert worker.counts.sum(row) == 0
 
 
-async def test_a_worn_device_gets_a_new_process(tmp_path: Path, free_port: int) -> None:
-    async with FakeNeuron({A: 1000}) as neuron:
-        neuron.put(A)
-        more = "[eviction]\ndefrag_after_cycles = 1\n"
-        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port, more=more)) as actor:
-            await see(actor.worker(), A, "ready")
-            assert neuron.restarts == []
-
-            await actor.admin("unload", model=A)
-
-            await wait_until_async(lambda: neuron.restarts == ["cuda-0"])
-            status = await actor.admin("status")
-            assert [node["cycles"] for node in status["nodes"]] == [0]
-
-
 async def test_a_killed_actor_is_followed_by_one_that_knows_the_same(
     tmp_path: Path, free_port: int
 ) -> None:
@@ -258,69 +183,6 @@ async def test_requests_put_while_the_actor_is_away_are_served_later(
     assert lease.replica.model_id == A
 
 
-async def test_a_decision_on_a_stale_state_is_made_again(tmp_path: Path, free_port: int) -> None:
-    async with (
-        FakeNeuron({A: 1000, B: 1000}) as neuron,
-        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
-    ):
-        worker = actor.worker()
-        await see(worker, A)
-        neuron.put(B)
-
-        lease = await asyncio.wait_for(worker.lease(A), 10)
-
-        assert lease.replica.model_id == A
-        assert neuron.loads == [A]
-        await see(worker, B, "ready")
-
-
-async def test_out_of_memory_makes_room_once(tmp_path: Path, free_port: int) -> None:
-    async with FakeNeuron({A: 1000, B: 1000}) as neuron:
-        neuron.put(B)
-        neuron.load_errors = [OutOfMemory("cannot load: fragmented")]
-        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
-            worker = actor.worker()
-            await see(worker, B, "ready")
-
-            await asyncio.wait_for(worker.lease(A), 10)
-
-            assert (neuron.loads, neuron.unloads) == ([A, A], [B])
-
-
-async def test_a_model_too_large_for_every_node_is_refused_with_the_arithmetic(
-    tmp_path: Path, free_port: int
-) -> None:
-    async with (
-        FakeNeuron({A: 90_000}) as neuron,
-        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
-    ):
-        worker = actor.worker()
-        await see(worker, A)
-
-        with pytest.raises(OutOfMemory, match="24000 MB"):
-            await asyncio.wait_for(worker.lease(A), 10)
-
-        assert neuron.loads == []
-
-
-async def test_a_broken_node_is_left_and_its_models_are_loaded_elsewhere(
-    tmp_path: Path, free_port: int
-) -> None:
-    async with FakeNeuron({A: 1000}, name="n") as dying, FakeNeuron({A: 1000}, name="m") as other:
-        dying.put(A)
-        async with FleetActorProcess(tmp_path, toml(dying, other, port=free_port)) as actor:
-            worker = actor.worker()
-            await see(worker, A, "ready")
-            lease = await worker.lease(A)
-            await dying.__aexit__()
-
-            worker.client.report_failure(lease.replica.id, NodeUnavailable("broke off").info())
-            moved = await asyncio.wait_for(worker.lease(A, failed_on=(lease.replica.id,)), 10)
-
-            assert (lease.replica.node, moved.replica.node) == ("n", "m")
-            assert not worker.client.index().nodes[lease.replica.node].healthy
-
-
 async def test_names_are_resolved_and_near_ones_are_named(tmp_path: Path, free_port: int) -> None:
     models = '[aliases]\nsmall = "file:a"\n'
     async with (
@@ -334,88 +196,6 @@ async def test_names_are_resolved_and_near_ones_are_named(tmp_path: Path, free_p
         assert client.resolve("org/model") == "hf:org/model"
         with pytest.raises(ModelNotFound, match="org/model"):
             client.resolve("org/modle")
-
-
-async def test_operators_load_unload_and_drain(tmp_path: Path, free_port: int) -> None:
-    async with (
-        FakeNeuron({A: 1000, B: 1000}) as neuron,
-        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
-    ):
-        worker = actor.worker()
-        await see(worker, A)
-
-        loaded = await actor.admin("load", model="file:a")
-        assert loaded["status"] == "ready"
-        assert await actor.admin("unload", model="file:a") == ["fake/file:a"]
-        assert (neuron.loads, neuron.unloads) == ([A], [A])
-        with pytest.raises(ModelNotLoaded):
-            await actor.admin("unload", model="file:a")
-        drained = await actor.admin("drain", node="fake")
-        assert drained["draining"] is True
-        with pytest.raises(NodeUnavailable, match="drained by an operator"):
-            await asyncio.wait_for(worker.lease(B), 10)
-        await actor.admin("undrain", node="fake")
-        await asyncio.wait_for(worker.lease(B), 10)
-        status = await actor.admin("status")
-        assert [r["in_flight"] for r in status["replicas"]] == [1]
-        listed = await actor.admin("models")
-        assert {model["id"] for model in listed} == {A, B}
-
-
-async def test_an_unload_that_fails_says_what_is_unloaded(tmp_path: Path, free_port: int) -> None:
-    models = '[[models]]\nid = "file:a"\nmax_replicas = 2\n'
-    async with FakeNeuron({A: 1000}, name="n") as one, FakeNeuron({A: 1000}, name="m") as two:
-        one.put(A)
-        two.put(A)
-        more = "[fleet]\npoll_interval_s = 60\n"
-        config = toml(one, two, port=free_port, more=more)
-        async with FleetActorProcess(tmp_path, config, models) as actor:
-            client = actor.worker().client
-            await wait_until_async(lambda: len(list(client.index().replicas_of(A))) == 2)
-            two.state_version += 1
-
-            with pytest.raises(Conflict, match="; unloaded before that: n/file:a"):
-                await actor.admin("unload", model=A)
-
-            assert (one.unloads, two.unloads) == ([A], [])
-
-
-async def test_a_drained_node_stays_so_when_the_actor_is_killed(
-    tmp_path: Path, free_port: int
-) -> None:
-    async with (
-        FakeNeuron({A: 1000}) as neuron,
-        FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor,
-    ):
-        worker = actor.worker()
-        await see(worker, A)
-        await actor.admin("drain", node="fake")
-        await actor.kill()
-        actor.start()
-
-        with pytest.raises(NodeUnavailable, match="drained by an operator"):
-            await asyncio.wait_for(worker.lease(A), 20)
-        await actor.admin("undrain", node="fake")
-        await actor.kill()
-        actor.start()
-
-        assert (await asyncio.wait_for(worker.lease(A), 20)).replica.model_id == A
-
-
-async def test_an_unload_waits_for_what_runs(tmp_path: Path, free_port: int) -> None:
-    async with FakeNeuron({A: 1000}) as neuron:
-        neuron.put(A)
-        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
-            worker = actor.worker()
-            await see(worker, A, "ready")
-            lease = await worker.lease(A)
-            unloading = asyncio.create_task(actor.admin("unload", model=A))
-            await see(worker, A, "draining")
-            assert neuron.unloads == []
-
-            lease.release()
-
-            assert await asyncio.wait_for(unloading, 10) == ["fake/file:a"]
 
 
 async def test_metrics_and_health_are_served(tmp_path: Path, free_port: int) -> None:

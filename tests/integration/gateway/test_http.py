@@ -79,8 +79,8 @@ async def test_client_that_leaves_stops_the_node(
     answer = await (client.chat() if route == "chat" else client.messages())
     await answer.until("How")
     answer.leave()
-    await wait_until_async(lambda: neurons[0].cancelled + neurons[1].cancelled, timeout_s=1)
-    await wait_until_async(lambda: http.in_flight() == 0, timeout_s=1)
+    await wait_until_async(lambda: neurons[0].cancelled + neurons[1].cancelled)
+    await wait_until_async(lambda: http.in_flight() == 0)
 
 
 async def test_client_that_leaves_while_waiting_for_a_whole_answer_stops_the_node(
@@ -92,8 +92,8 @@ async def test_client_that_leaves_while_waiting_for_a_whole_answer_stops_the_nod
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await client.__aexit__()
-    await wait_until_async(lambda: neurons[0].cancelled + neurons[1].cancelled, timeout_s=1)
-    await wait_until_async(lambda: http.in_flight() == 0, timeout_s=1)
+    await wait_until_async(lambda: neurons[0].cancelled + neurons[1].cancelled)
+    await wait_until_async(lambda: http.in_flight() == 0)
 
 
 @pytest.mark.parametrize("sent", [0, 1, 3, 6], ids=lambda sent: f"after {sent} events")

@@ -323,6 +323,25 @@ async def test_reader_that_stops_holds_the_node_back() -> None:
         await stream.aclose()
 
 
+async def test_head_and_first_event_share_one_tick() -> None:
+    """A node that answers just before a tick has passed gets what is left of it, not another."""
+    now = asyncio.get_running_loop().time
+
+    async def handler(connection: ScriptedConnection) -> None:
+        await connection.request()
+        await asyncio.sleep(0.8 * timeouts.tick_s)
+        await connection.begin_stream()
+        await connection.closed_by_peer()
+
+    timeouts = ClientTimeouts(tick_s=1.0)
+    async with serving(handler, timeouts) as (client, server):
+        asked_at = now()
+        stream = client.generate(server.endpoint, REQUEST)
+        assert await anext(stream) == Ping()
+        assert now() - asked_at < 1.7 * timeouts.tick_s
+        await stream.aclose()
+
+
 async def test_idle_connections_expire() -> None:
     closed = asyncio.Event()
 
@@ -336,3 +355,34 @@ async def test_idle_connections_expire() -> None:
     async with serving(handler, limits=limits) as (client, server):
         await client.count_tokens(server.endpoint, MODEL, CountTokensRequest(TextPrompt("hi")))
         await asyncio.wait_for(closed.wait(), 2)
+
+
+async def test_idle_connections_of_different_ages_expire_without_a_complaint() -> None:
+    """The sweep closes the older one while the younger one stays idle."""
+    open_connections = 0
+    release = asyncio.Event()
+
+    async def handler(connection: ScriptedConnection) -> None:
+        nonlocal open_connections
+        open_connections += 1
+        await connection.request()
+        if open_connections == 1:
+            await release.wait()
+        await connection.send_json(b'{"prompt_tokens": 1}')
+        await connection.closed_by_peer()
+        open_connections -= 1
+
+    complaints: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    limits = PoolLimits(idle_expiry_s=0.2)
+    count = CountTokensRequest(TextPrompt("hi"))
+    async with serving(handler, ClientTimeouts(), limits) as (client, server):
+        first = asyncio.create_task(client.count_tokens(server.endpoint, MODEL, count))
+        await wait_until_async(lambda: open_connections == 1)
+        await client.count_tokens(server.endpoint, MODEL, count)
+        loop.call_later(0.1, release.set)
+        await first
+        await wait_until_async(lambda: open_connections == 1)
+        await wait_until_async(lambda: open_connections == 0)
+    assert complaints == []

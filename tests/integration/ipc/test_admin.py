@@ -1,3 +1,5 @@
+"""A call over the admin socket is answered, refused or timed out; none hurts the daemon."""
+
 import asyncio
 import logging
 import stat

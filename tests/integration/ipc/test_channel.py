@@ -1,3 +1,5 @@
+"""Messages over ZeroMQ come whole, in order and once, or their sender is told at once."""
+
 import asyncio
 import contextlib
 import itertools
@@ -133,7 +135,7 @@ async def test_defects_of_handlers_and_peers_are_logged_and_passed_over(
         raw.send(msgspec.msgpack.encode(Note(1)))
         raw.send(msgspec.msgpack.encode(Note(2)))
         await wait_until_async(lambda: seen == [2])
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records] == [
         "message dropped",
         "message dropped",
         "message handler failed",
@@ -226,7 +228,7 @@ def test_blocking_side_drops_what_it_cannot_decode(context, closing, path, caplo
             assert wait_readable([server], 5.0)
             got += server.try_recv()
     assert got == [Note(1)]
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["message dropped"]
+    assert [record.getMessage() for record in caplog.records] == ["message dropped"]
 
 
 async def test_messages_go_to_one_receiver_only(context, closing, path) -> None:

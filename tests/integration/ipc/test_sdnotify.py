@@ -1,3 +1,5 @@
+"""systemd is told what it expects, and a manager that is not there harms nothing."""
+
 import os
 import socket
 from collections.abc import Iterator
@@ -55,9 +57,7 @@ def test_manager_that_is_gone_is_logged_once(tmp_path: Path, caplog) -> None:
     notifier = Notifier(str(tmp_path / "gone"))
     notifier.ready()
     notifier.watchdog()
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "cannot notify systemd"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["cannot notify systemd"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from neurond.devices import VISIBLE_VARIABLE
+
 REPOSITORY = Path(__file__).parents[3]
 SCRIPT = """
 import json
@@ -37,10 +39,11 @@ def nvml_folder(tmp_path: Path) -> Path:
 
 
 def test_devices_are_found_and_measured(nvml_folder: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != VISIBLE_VARIABLE}
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=REPOSITORY,
-        env={**os.environ, "LD_LIBRARY_PATH": str(nvml_folder)},
+        env=environment | {"LD_LIBRARY_PATH": str(nvml_folder)},
         capture_output=True,
         text=True,
         check=True,

@@ -132,7 +132,7 @@ async def test_an_actor_that_cannot_start_is_reported(make_node: Callable[..., N
     node = make_node(backend="tests.fakes.fake_engine:Nothing")
     await node.supervisor.start()
 
-    assert not await node.supervisor.wait_ready(RECOVERY_S)
+    assert not await node.devices_ready(RECOVERY_S)
 
     (health,) = node.supervisor.health().devices
     assert health.state == "failed"

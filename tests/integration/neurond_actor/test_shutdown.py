@@ -33,7 +33,7 @@ async def test_nothing_is_left_after_stop(make_node: Callable[..., Node]) -> Non
     await anext(stream)
     os.kill(node.actor_pid, signal.SIGKILL)
     await wait_until_async(lambda: node.restarts == 1, timeout_s=STARTED_S)
-    assert await node.supervisor.wait_ready(STARTED_S)
+    assert await node.devices_ready(STARTED_S)
 
     await node.supervisor.stop()
 

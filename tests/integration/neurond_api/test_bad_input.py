@@ -9,6 +9,7 @@ CHAT = "/v1/chat/completions"
 TEXTS = "/v1/completions"
 USER = {"role": "user", "content": "q"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+HUGE_FORMAT = {"kind": "json_schema", "schema": {"const": 2**70}}
 
 
 def generate(**changes: object) -> dict[str, object]:
@@ -59,6 +60,14 @@ def test_the_openai_dialect_answers_in_its_own_form(
         ({"sampling": {"top_p": 0}}, "sampling.top_p"),
         ({"sampling": {"max_tokens": -5}}, "sampling.max_tokens"),
         ({"sampling": {"max_tokens": "many"}}, "sampling.max_tokens"),
+        ({"sampling": {"seed": -1}}, "sampling.seed"),
+        ({"sampling": {"seed": 2**64}}, "sampling.seed"),
+        ({"priority": 2**70}, "priority"),
+        ({"priority": -(2**31) - 1}, "priority"),
+        (
+            {"response_format": {"kind": "json_schema", "schema": {"const": 2**70}}},
+            "response_format",
+        ),
         ({"n": 17}, "n"),
         ({"n": 0}, "n"),
         ({"prompt": {"type": "tokens", "token_ids": [-1]}}, "prompt"),
@@ -83,6 +92,8 @@ def test_a_wrong_field_is_named(
         ({"model": MODEL, "messages": [USER], "max_tokens": -1}, "max_tokens"),
         ({"model": MODEL, "messages": [USER], "max_tokens": "ten"}, "max_tokens"),
         ({"model": MODEL, "messages": [USER], "n": 99}, "n"),
+        ({"model": MODEL, "messages": [USER], "seed": 2**64}, "seed"),
+        ({"model": MODEL, "messages": [USER], "seed": -(2**63) - 1}, "seed"),
         ({"model": MODEL, "messages": 3}, "messages"),
         ({"messages": [USER]}, "model"),
     ],
@@ -143,6 +154,10 @@ def test_a_body_that_is_too_large(node: NeuronProcess) -> None:
         ({"model_id": "never-loaded", "harness": "candle"}, 400, "invalid_request"),
         ({"model_id": "never-loaded", "devices": ["cuda-7"]}, 400, "invalid_request"),
         ({"model_id": "never-loaded", "profile": {"dtype": "int3"}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"max_sequences": 2**70}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"max_sequences": -1}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"context_tokens": 0}}, 400, "invalid_request"),
+        ({"model_id": "never-loaded", "profile": {"kv_cache_mb": -7}}, 400, "invalid_request"),
         (
             {"model_id": "never-loaded", "profile": {"chat_template": "{% if %}"}},
             400,

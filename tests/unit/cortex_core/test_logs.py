@@ -1,3 +1,5 @@
+"""One event is one line, whatever a client wrote into it."""
+
 import io
 import logging
 import warnings

@@ -85,3 +85,11 @@ def test_wrong_values_are_named(tmp_path: Path, text: str, named: str) -> None:
     (tmp_path / "cortex.toml").write_text(text)
     with pytest.raises(ConfigError, match=named):
         read_configuration(tmp_path / "cortex.toml")
+
+
+def test_a_template_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_bytes(b"\xff\xfe{")
+    entry = ModelConfig(id="a:b", chat_template="t.jinja")
+    path = tmp_path / "models.toml"
+    with pytest.raises(ConfigError, match=r"chat_template: cannot read .* can't decode byte 0xff"):
+        check_models(ModelsConfig(models=(entry,)), path=path, neurons=set())

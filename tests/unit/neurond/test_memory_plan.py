@@ -11,7 +11,9 @@ from neurond.memory_plan import (
     ACTIVATION_BYTES,
     BLOCK_TOKENS,
     MIN_CONTEXT_TOKENS,
+    PAGED_BLOCK_TOKENS,
     MemoryPlan,
+    block_tokens_for,
     kv_bytes_per_token,
     plan_memory,
     weights_bytes,
@@ -91,6 +93,19 @@ def test_a_named_cache_is_kept_and_bounds_the_context() -> None:
 def test_a_profile_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="kv_cache_mb is 64"):
         plan(ModelProfile(kv_cache_mb=64, context_tokens=4096), 30 * GIB)
+
+
+def test_a_cache_that_holds_no_block_beside_the_one_that_pads_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="one sequence of 16 tokens takes 4 MiB"):
+        plan(ModelProfile(kv_cache_mb=3), 30 * GIB)
+
+
+def test_blocks_are_what_the_devices_backend_wants() -> None:
+    assert block_tokens_for("cpu", None) == BLOCK_TOKENS
+    assert block_tokens_for("cpu", "torch-reference") == BLOCK_TOKENS
+    assert block_tokens_for("cuda", "torch-reference") == BLOCK_TOKENS
+    assert block_tokens_for("cuda", "flash-attn-2") == PAGED_BLOCK_TOKENS
+    assert block_tokens_for("cuda", None) == PAGED_BLOCK_TOKENS
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic() -> None:

@@ -1,3 +1,5 @@
+"""Addresses are read as they are written; anything else is refused by its key."""
+
 import pytest
 
 from cortex_core.config import Address, parse_address

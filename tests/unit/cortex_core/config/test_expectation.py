@@ -1,3 +1,5 @@
+"""Types and values are put into the words of who writes a TOML file."""
+
 import datetime as dt
 import enum
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""A file and the environment become one configuration, or an error that names the place."""
+
 import json
 import string
 from pathlib import Path

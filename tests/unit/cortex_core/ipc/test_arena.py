@@ -1,3 +1,5 @@
+"""Ranges of the prompt area never overlap, and what is freed can be taken again."""
+
 from typing import Any
 
 import pytest

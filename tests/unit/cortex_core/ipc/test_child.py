@@ -1,3 +1,9 @@
+"""Child processes: how they are started, how often again, and how they ended."""
+
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from cortex_core.ipc.child import BACKOFF_RESET_AFTER_S, ExitStatus, backoff, next_attempt
@@ -35,3 +41,18 @@ def test_exit_status_says_how_it_ended(returncode: int, text: str, signum: int |
     status = ExitStatus(returncode)
     assert str(status) == text
     assert status.signal == signum
+
+
+@pytest.mark.parametrize("options", [[], ["-P"], ["-s"], ["-P", "-s"]])
+def test_a_child_looks_for_modules_where_its_parent_does(options: list[str]) -> None:
+    show = "from cortex_core.ipc.child import python_command as c; print(*c('m', 'a b'), sep='|')"
+    root = str(Path(__file__).parents[4])
+    done = subprocess.run(
+        [sys.executable, *options, "-c", f"import sys; sys.path.insert(0, {root!r}); {show}"],
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip().split("|") == [sys.executable, *options, "-m", "m", "a b"]

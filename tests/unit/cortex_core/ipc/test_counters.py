@@ -1,3 +1,5 @@
+"""Counts add up over rows, and a row is cleared without touching the others."""
+
 from collections.abc import Iterator
 
 import pytest

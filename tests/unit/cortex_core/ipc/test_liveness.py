@@ -1,3 +1,5 @@
+"""A process past the deadline of its phase is hung, and half a record is never read."""
+
 from collections.abc import Iterator
 
 import pytest

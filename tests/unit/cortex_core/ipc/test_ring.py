@@ -1,3 +1,5 @@
+"""Records leave the ring in order and once; a full or broken ring loses none."""
+
 from collections import deque
 from collections.abc import Iterator
 from typing import Any

@@ -1,3 +1,5 @@
+"""Shared memory has one size and one content for all who attach to it, and no leak."""
+
 import os
 from pathlib import Path
 

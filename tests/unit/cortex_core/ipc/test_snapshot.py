@@ -1,3 +1,5 @@
+"""A reader sees the latest whole publication, also of a writer that was killed in the next."""
+
 from collections.abc import Iterator
 
 import pytest

@@ -14,7 +14,7 @@ def candidate(name: str, mb: int, *, used: float = 0.0, residency: int = 100) ->
 
 
 def names(strategy: str, lacking: int, *candidates: Candidate) -> list[str] | None:
-    policy = EvictionPolicy(strategy)  # type: ignore[arg-type]
+    policy = EvictionPolicy(strategy)
     chosen = policy.victims(candidates, lacking_mb={GPU: lacking})
     return None if chosen is None else [c.id for c in chosen]
 

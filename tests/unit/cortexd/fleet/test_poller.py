@@ -19,7 +19,7 @@ N = NodeName("n")
 class Polled:
     """A poller of one node that answers as the test says, and its reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = 30.0) -> None:
         self.reports: list[NodePolled | NodeFailed] = []
         self.error: Exception | None = None
         self.defects: list[Exception] = []
@@ -30,7 +30,7 @@ class Polled:
             self,
             report=self.take,
             interval_s=lambda _node: 3600.0,
-            timeout_s=0.05,
+            timeout_s=timeout_s,
             clock=lambda: self.now,
         )
 
@@ -63,6 +63,15 @@ async def node() -> AsyncIterator[Polled]:
     await made.poller.stop()
 
 
+@pytest.fixture
+async def hanging() -> AsyncIterator[Polled]:
+    """A node that never answers, and a poller that does not wait for long."""
+    made = Polled(timeout_s=0.05)
+    made.hang = True
+    yield made
+    await made.poller.stop()
+
+
 async def test_nodes_are_asked_right_away_and_when_told_to(node: Polled) -> None:
     node.poller.start()
     await node.reported(1)
@@ -76,13 +85,12 @@ async def test_nodes_are_asked_right_away_and_when_told_to(node: Polled) -> None
     assert (first.started_at, second.started_at, second.state_version) == (0.0, 5.0, 7)
 
 
-async def test_a_poll_asked_for_during_a_poll_comes_after_it(node: Polled) -> None:
-    node.hang = True
-    node.poller.start()
+async def test_a_poll_asked_for_during_a_poll_comes_after_it(hanging: Polled) -> None:
+    hanging.poller.start()
     await asyncio.sleep(0)
-    node.poller.poll_now(N)
-    await node.reported(2)
-    assert [type(report) for report in node.reports] == [NodeFailed, NodeFailed]
+    hanging.poller.poll_now(N)
+    await hanging.reported(2)
+    assert [type(report) for report in hanging.reports] == [NodeFailed, NodeFailed]
 
 
 async def test_only_nodes_not_heard_of_lately_are_asked_again(node: Polled) -> None:

@@ -51,7 +51,7 @@ def replica(node: str, row: int, *, places: int = 4, **more: object) -> ReplicaV
         endpoint=f"http://{node}",
         row=row,
         max_in_flight=places,
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

@@ -26,7 +26,7 @@ DOWN = NodeFailed(N, NodeUnavailable("no answer"))
 def fleet(*events: object) -> FleetState:
     state = FleetState({N: "http://n:1/"}, rows=RowTable(4), unhealthy_after=3, now=0.0)
     for number, event in enumerate(events):
-        state.apply(event, float(number))  # type: ignore[arg-type]
+        state.apply(event, float(number))
     return state
 
 

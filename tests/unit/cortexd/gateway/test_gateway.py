@@ -102,7 +102,7 @@ def text_of(events: list[Event]) -> str:
 async def test_request_goes_through(make: Any) -> None:
     bench = make(one=whole, loading=2)
     events = await bench.ask()
-    assert [type(event) for event in events[:3]] == [Loading, Loading, Started]
+    assert [type(event) for event in events[:4]] == [Loading, Loading, Ping, Started]
     assert text_of(events) == TEXT
     assert isinstance(events[-1], Completed)
     assert sum(isinstance(event, Started) for event in events) == 1
@@ -234,7 +234,7 @@ async def test_failed_event_is_an_error_like_any_other(make: Any) -> None:
 
 async def test_attempts_are_bounded(make: Any) -> None:
     bench = make(one=broken_after(0))
-    assert await bench.ask() == [Failed(BROKEN.info())]
+    assert await bench.ask() == [*[Ping()] * (MAX_ATTEMPTS - 1), Failed(BROKEN.info())]
     assert len(bench.nodes.asked) == MAX_ATTEMPTS
 
 
@@ -300,9 +300,9 @@ async def test_expired_drain_ends_waiting_too(make: Any) -> None:
     assert rest[-1].error.code == "shutting_down"
 
 
-async def test_second_started_is_a_sign_of_life(make: Any) -> None:
+async def test_another_replica_and_its_started_are_signs_of_life(make: Any) -> None:
     events = await make(one=broken_after(2), two=whole).ask()
-    assert events.count(Ping()) == 1
+    assert events.count(Ping()) == 2
 
 
 async def test_metrics_of_a_good_request(make: Any) -> None:

@@ -40,7 +40,7 @@ class Data:
 
 def outbox(room: int = 100) -> tuple[Outbox, Ring, Data]:
     ring, data = Ring(room), Data()
-    return Outbox(data, ring), ring, data  # type: ignore[arg-type] # fakes of both ends
+    return Outbox(data, ring), ring, data  # fakes of both ends
 
 
 def failed(name: str) -> RequestFailed:

@@ -1,3 +1,5 @@
+"""flash-attn 2 is chosen for what it serves, and the reference for all else."""
+
 import pytest
 
 from neurond.attention.selection import choose_backend

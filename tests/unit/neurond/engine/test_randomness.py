@@ -1,3 +1,5 @@
+"""A draw is a function of its key alone, and evenly spread."""
+
 from statistics import mean
 
 from hypothesis import given

@@ -7,13 +7,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cortex_core.canonical import SamplingParams
-from cortex_core.errors import DeviceFailed, ErrorInfo, Overloaded, ProtocolError, QueueFull
+from cortex_core.errors import (
+    DeviceFailed,
+    ErrorInfo,
+    Overloaded,
+    ProtocolError,
+    QueueFull,
+    Timeout,
+)
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
 from neurond.ring_records import encode_finish, encode_token
 from neurond.supervisor.inflight import InFlight
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
-from neurond.supervisor.streams import TokenStream
+from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S, TokenStream
 
 MODEL = ModelId("file:m")
 
@@ -25,6 +32,7 @@ class Actor:
         self.control: list[protocol.Command] = []
         self.data: list[protocol.Generate] = []
         self.full = False
+        self.broken = False
 
     def send_control(self, command: protocol.Command) -> None:
         self.control.append(command)
@@ -32,6 +40,8 @@ class Actor:
     def send_data(self, command: protocol.Command) -> None:
         if self.full:
             raise Overloaded("cannot send message: the peer's queue is full")
+        if self.broken:
+            raise OverflowError("can't serialize ints >= 2**64 or < -2**63")
         assert isinstance(command, protocol.Generate)
         self.data.append(command)
 
@@ -160,6 +170,19 @@ async def test_a_full_socket_costs_nothing() -> None:
     assert len(fixture.table) == 1
 
 
+async def test_a_command_that_cannot_be_written_costs_nothing() -> None:
+    fixture = Fixture(area_bytes=64)
+    fixture.actor.broken = True
+    for _ in range(3):
+        with pytest.raises(OverflowError):
+            fixture.submit(list(range(16)))
+
+    fixture.actor.broken = False
+    fixture.submit(list(range(16)))
+
+    assert len(fixture.table) == 1
+
+
 async def test_the_limit_on_requests_holds() -> None:
     fixture = Fixture(max_requests=1)
     fixture.submit([1])
@@ -218,6 +241,24 @@ async def test_cancel_all_fails_streams_and_frees_the_engine() -> None:
         await anext(stream)
     assert fixture.actor.control == [protocol.Cancel(command.request_id)]
     assert len(fixture.table) == 1
+
+
+async def test_a_request_that_nobody_reads_ends_in_the_engine_too() -> None:
+    fixture = Fixture()
+    stream = fixture.submit([1])
+    command = fixture.actor.data[0]
+    fixture.table.records(
+        encode_token(command.first_stream, 1, None, []) for _ in range(HIGH_WATER_TOKENS + 1)
+    )
+
+    for now in (0.0, STALLED_S):
+        fixture.table.tick(now)
+
+    assert fixture.actor.control[-1] == protocol.Cancel(command.request_id)
+    fixture.table.records([encode_finish(command.first_stream, "cancelled")])
+    assert len(fixture.table) == 0
+    with pytest.raises(Timeout):
+        await taken(stream)
 
 
 async def test_noise_on_the_ring_is_refused() -> None:

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from cortex_core.errors import DeviceFailed
+from cortex_core.errors import DeviceFailed, Timeout
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, Token
-from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS, TokenStream
+from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS, STALLED_S, TokenStream
 
 
 class Control:
@@ -231,3 +231,58 @@ async def test_finishing_the_choice_that_filled_the_buffer_resumes_the_others() 
     stream.finish_choice(0)
 
     assert control.calls[2:] == [("finish", 0), ("resume", 1)]
+
+
+def filled(n: int = 1) -> tuple[TokenStream, Control]:
+    stream, control = stream_of(n)
+    for number in range(HIGH_WATER_TOKENS + 1):
+        stream.deliver(Token(0, number))
+    return stream, control
+
+
+async def test_a_reader_that_has_stopped_loses_its_place_and_is_told() -> None:
+    stream, control = filled()
+    stream.tick(1000.0)
+    stream.tick(1000.0 + STALLED_S - 0.1)
+    assert control.calls == [("pause", 0)]
+
+    stream.tick(1000.0 + STALLED_S)
+    stream.tick(1000.0 + 2 * STALLED_S)
+
+    assert control.calls == [("pause", 0), ("cancel", None)]
+    assert len(await stream.take(60.0)) == HIGH_WATER_TOKENS + 1
+    with pytest.raises(Timeout, match="nothing of the answer was read for 300 s"):
+        await stream.take(60.0)
+
+
+async def test_a_reader_that_is_slow_keeps_its_place() -> None:
+    stream, control = filled()
+    for minutes in range(60):
+        stream.tick(60.0 * minutes)
+        if minutes % 4 == 3:
+            await anext(stream)
+
+    assert control.calls == [("pause", 0)]
+
+
+async def test_a_pause_that_ended_does_not_count() -> None:
+    stream, control = filled()
+    stream.tick(0.0)
+    await stream.take(60.0)
+    stream.tick(STALLED_S)
+    for number in range(HIGH_WATER_TOKENS + 1):
+        stream.deliver(Token(0, number))
+    stream.tick(STALLED_S + 1)
+
+    assert control.calls == [("pause", 0), ("resume", 0), ("pause", 0)]
+
+
+async def test_a_finished_answer_waits_for_its_reader() -> None:
+    stream, control = filled()
+    stream.deliver(ChoiceFinished(0, "length"))
+    stream.tick(0.0)
+    stream.tick(STALLED_S)
+
+    assert control.calls == [("pause", 0)]
+    assert len(await stream.take(60.0)) == HIGH_WATER_TOKENS + 2
+    assert stream.ended

@@ -2,10 +2,19 @@
 
 import pytest
 
-from cortex_core.canonical import ChatPrompt, Message, TextPart, TextPrompt, TokensPrompt, Tool
+from cortex_core.canonical import (
+    ChatPrompt,
+    Message,
+    ReasoningPart,
+    TextPart,
+    TextPrompt,
+    TokensPrompt,
+    Tool,
+)
 from cortex_core.errors import InvalidRequest
-from neurond.text.model_text import ModelText, is_small
+from neurond.text.model_text import MAX_PARTS, ModelText, is_small
 from neurond.text.template import ChatTemplate
+from neurond.text.tokenizer import ModelTokenizer
 from tests.fakes.tokenizers_made import BOS, byte_level, model_tokenizer, prepared
 
 TOKENIZER = byte_level()
@@ -39,6 +48,39 @@ def test_token_ids_are_taken_as_they_are_but_must_exist() -> None:
             model_text().token_ids(TokensPrompt((3, wrong)))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (TextPrompt("see <image>"), "prompt"),
+        (chat("see <image>"), "messages"),
+        (TokensPrompt((1, TOKENIZER.get_vocab_size())), "prompt"),
+    ],
+)
+def test_a_token_that_only_the_tokenizer_knows_is_refused(
+    prompt: TextPrompt | ChatPrompt | TokensPrompt, param: str
+) -> None:
+    manifest = prepared(TOKENIZER)
+    larger = byte_level()
+    larger.add_special_tokens(["<image>"])
+    template = ChatTemplate("{{ messages[0].content }}", model="m", special_tokens={})
+    text = ModelText(manifest, ModelTokenizer(larger, manifest), template)
+    with pytest.raises(InvalidRequest, match="is not in the ") as caught:
+        text.token_ids(prompt)
+    assert caught.value.param == param
+    assert text.token_ids(TextPrompt("see")) == model_text().token_ids(TextPrompt("see"))
+
+
+def test_a_conversation_has_so_many_parts_at_most() -> None:
+    text = model_text("{% for m in messages %}.{% endfor %}")
+    empty = Message("user", ())
+    assert len(text.token_ids(ChatPrompt((empty,) * MAX_PARTS))) == MAX_PARTS
+    two = Message("user", (TextPart(""), TextPart("")))
+    for messages in ((empty,) * (MAX_PARTS + 1), (two,) * (MAX_PARTS // 2 + 1)):
+        with pytest.raises(InvalidRequest, match="leave out some") as caught:
+            text.token_ids(ChatPrompt(messages))
+        assert caught.value.param == "messages"
+
+
 def test_without_a_template_the_error_says_what_to_set() -> None:
     with pytest.raises(InvalidRequest, match="set chat_template") as caught:
         model_text().token_ids(chat("x"))
@@ -58,3 +100,7 @@ def test_only_short_prompts_are_tokenised_on_the_loop() -> None:
     assert not is_small(TextPrompt("long " * 1000))
     assert not is_small(chat("long " * 1000))
     assert not is_small(ChatPrompt(chat("short").messages, tools=(Tool("f"),)))
+    assert not is_small(ChatPrompt(chat("").messages * 17))
+    assert not is_small(ChatPrompt((Message("user", (TextPart(""),) * 17),)))
+    assert not is_small(ChatPrompt(chat("short").messages, template_kwargs={"documents": []}))
+    assert not is_small(ChatPrompt((Message("user", (ReasoningPart("thoughts"),)),)))

@@ -82,6 +82,14 @@ def test_variables_and_functions_of_transformers_are_there() -> None:
     assert text == '<s>03 Feb 2026{"k": "<é>"}0gFalselow'
 
 
+def test_documents_are_given_to_templates_that_read_them() -> None:
+    source = "{% for d in documents or [] %}{{ d.title }};{% endfor %}"
+    assert render(source, say("user", "hi")) == ""
+    documents = [{"title": "one"}, {"title": "two"}]
+    given = {"documents": documents}
+    assert render(source, say("user", "hi"), template_kwargs=given) == "one;two;"
+
+
 def test_tools_and_calls_come_as_templates_expect_them() -> None:
     source = (
         "{{ tools[0].function.name }}:{{ tools[0].function.parameters.type }};"
