@@ -15,6 +15,9 @@ MAX_COUNT = 2**31 - 1
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 """A number of things that a profile may name; what it comes to in bytes has 64 bits."""
 
+Dtype = Literal["float32", "bfloat16", "int8", "int4"]
+"""What weights are kept in."""
+
 ModelState = Literal[
     "unloaded", "fetching", "loading", "ready", "asleep", "draining", "unloading", "failed"
 ]
@@ -160,7 +163,8 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     The gateway sends its entry of models.toml with a load; None leaves the choice to the node.
     """
 
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Dtype | None = None
+    """`int8` and `int4` on CPU only; None is the node's choice."""
     context_tokens: Count | None = None
     """Longest sequence; None is the model's own limit, as far as memory goes."""
     max_sequences: Count | None = None

