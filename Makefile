@@ -13,7 +13,7 @@ export ASK
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
-BUILD_INPUTS := setup.py pyproject.toml constraints.txt
+BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(wildcard neurond/kernels/csrc/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup check test format format-check lint type imports test-unit bench rpm clean

@@ -1,5 +1,90 @@
-"""Build script; everything that can be declared stands in pyproject.toml."""
+"""Builds the CPU kernels; everything that can be declared stands in pyproject.toml.
 
-from setuptools import setup
+Each variant of `neurond/kernels/csrc` becomes a plain shared library beside the Python that loads
+it, without Python's headers or torch's. They are optional: where none can be compiled the package
+installs without them, and a node's CPU device computes with torch.
+"""
 
-setup()
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+CSRC: Final = Path("neurond/kernels/csrc")
+FLAGS: Final = [
+    *("-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"),
+    *("-fvisibility-inlines-hidden", "-shared", "-fPIC", "-pthread"),
+]
+VARIANTS: Final = {"avx2": ["-mavx2", "-mfma", "-mf16c"], "portable": []}
+"""By name, what the compiler is told besides; `neurond/kernels/library.py` chooses among them."""
+EXPORTS: Final = "{ global: cortex_*; local: *; };\n"
+"""Two variants in one process must not find each other's functions."""
+
+
+class BuildKernels(build_ext):
+    """Compiles extensions of which each is a variant of the kernels."""
+
+    def finalize_options(self) -> None:
+        """Let variants be compiled side by side."""
+        super().finalize_options()
+        self.parallel = self.parallel or True
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Return the library's path; no Python version has a part in its name."""
+        return f"{fullname.replace('.', '/')}.so"
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile one variant with a single run of the compiler.
+
+        Raises:
+            CompileError: there is no compiler, or it refuses; setuptools says so and goes on.
+        """
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        exports = Path(self.build_temp) / f"{ext.name}.exports"
+        exports.parent.mkdir(parents=True, exist_ok=True)
+        exports.write_text(EXPORTS)
+        script = f"-Wl,--version-script={exports}"
+        compiler = os.environ.get("CXX", "c++").split()
+        command = [*compiler, *FLAGS, *ext.extra_compile_args, script, *ext.sources]
+        try:
+            subprocess.run([*command, "-o", str(target)], check=True)
+        except (OSError, subprocess.CalledProcessError) as ex:
+            raise CompileError(
+                f"cannot compile the CPU kernels: {ex}; the CPU will compute with torch, slowly, "
+                "until g++ is installed and cortex-fleet is installed again"
+            ) from ex
+
+
+class BuildWheel(bdist_wheel):
+    """Names the wheel for the platform, and for any version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tags of Python, its binary interface and the platform."""
+        python, abi, system = super().get_tag()
+        return ("py3", "none", system) if not self.root_is_pure else (python, abi, system)
+
+
+def variants() -> list[Extension]:
+    """Return the variants for the processors of this machine's kind."""
+    names = list(VARIANTS) if platform.machine() in {"x86_64", "AMD64"} else ["portable"]
+    sources = sorted(str(path) for path in CSRC.glob("*.cpp"))
+    return [
+        Extension(
+            f"neurond.kernels.cortex_{name}",
+            sources=sources,
+            depends=sorted(str(path) for path in CSRC.glob("*.h")),
+            extra_compile_args=VARIANTS[name],
+            optional=True,
+        )
+        for name in names
+    ]
+
+
+setup(ext_modules=variants(), cmdclass={"build_ext": BuildKernels, "bdist_wheel": BuildWheel})

@@ -18,6 +18,9 @@ WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 """How long an operator lets something wait for running requests: at most a day."""
 """A number of things that a profile may name; what it comes to in bytes has 64 bits."""
 
+Dtype = Literal["float32", "bfloat16", "int8", "int4"]
+"""What weights are kept in."""
+
 ModelState = Literal[
     "unloaded", "fetching", "loading", "ready", "asleep", "draining", "unloading", "failed"
 ]
@@ -163,7 +166,8 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     The gateway sends its entry of models.toml with a load; None leaves the choice to the node.
     """
 
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Dtype | None = None
+    """`int8` and `int4` on CPU only; None is the node's choice."""
     context_tokens: Count | None = None
     """Longest sequence; None is the model's own limit, as far as memory goes."""
     max_sequences: Count | None = None

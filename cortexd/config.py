@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import Count, ModelLimit, ModelProfile
+from cortex_core.neuron_api import Count, Dtype, ModelLimit, ModelProfile
 
 DEFAULT_RESIDENCY = 100
 PINNED_RESIDENCY = 1000
@@ -144,7 +144,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens, as shown in the models list; keys left out are shown as the node reports them."""
     cost: dict[str, float] | None = None
     """Shown in the models list as it stands here."""
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Dtype | None = None
     """Type of weights and activations. None leaves it to the node."""
     context_tokens: Count | None = None
     """Longest sequence that the node makes room for. None is the model's own limit."""

@@ -10,7 +10,7 @@ import msgspec
 from cortex_core.config.reader import read_config
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
-from cortex_core.neuron_api import Count, LoadRequest, ModelProfile
+from cortex_core.neuron_api import Count, Dtype, LoadRequest, ModelProfile
 from neurond.sources.fetch import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
@@ -31,7 +31,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How this node runs a model, whoever asks for it; a load request's own profile goes before."""
 
     id: str
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Dtype | None = None
     context_tokens: Count | None = None
     max_sequences: Count | None = None
     kv_cache_mb: Count | None = None

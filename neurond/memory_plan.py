@@ -27,7 +27,11 @@ CPU_KV_BYTES = 1024 * MIB
 """Most that is taken of host memory where the profile does not say: it is everyone's."""
 MIN_CONTEXT_TOKENS = 8192
 """A context that nobody named is not shrunk below this, unless the model's own is shorter."""
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.125, "int4": 1.0}
+"""Scales and an int8 head are counted; embeddings are mapped and read a row at a time."""
+_KV_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2, "int4": 2}
+PACKED_DTYPES = frozenset({"int8", "int4"})
+"""Served by the CPU kernels alone."""
 
 
 class MemoryPlan(msgspec.Struct, frozen=True):
@@ -46,13 +50,13 @@ class MemoryPlan(msgspec.Struct, frozen=True):
 
 
 def weights_bytes(model: PreparedModel, dtype: str) -> int:
-    """Return the bytes of a model's weights in memory, in `float32` or `bfloat16`."""
-    return model.num_parameters * _ITEM_BYTES[dtype]
+    """Return the bytes of a model's weights in memory, as a `neuron_api.Dtype`."""
+    return int(model.num_parameters * _WEIGHT_BYTES[dtype])
 
 
 def kv_bytes_per_token(model: PreparedModel, dtype: str) -> int:
     """Return the bytes of keys and values that one token takes over all layers."""
-    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * _ITEM_BYTES[dtype]
+    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * _KV_BYTES[dtype]
 
 
 def block_tokens_for(kind: Literal["cpu", "cuda"], attention_backend: str | None) -> int:

@@ -89,7 +89,7 @@ class LoadModel(Command, frozen=True):
     model_dir: str
     """A prepared model folder, see `neurond.sources.prepared`."""
     dtype: str
-    """`float32` or `bfloat16`."""
+    """A `neuron_api.Dtype`."""
     context_tokens: int
     max_sequences: int
     kv_cache_bytes: int

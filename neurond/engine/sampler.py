@@ -60,7 +60,7 @@ class Choices:
         for index, row in enumerate(rows):
             wanted = row.sampling.logprobs
             if not finite[index]:
-                results.append(_not_finite(row))
+                results.append(not_finite(row))
             elif wanted is None or logprobs is None:
                 results.append(SampledToken(tokens[index]))
             else:
@@ -195,7 +195,8 @@ def _candidates(
     return pad_sequence(found, batch_first=True, padding_value=-torch.inf)
 
 
-def _not_finite(row: Row) -> ErrorInfo:
+def not_finite(row: Row) -> ErrorInfo:
+    """Return what a request is told whose logits are NaN or infinite."""
     return InternalError(
         f"cannot choose token {row.num_output_tokens + 1} of the answer: the model's logits are "
         "not finite; its weights may be damaged or overflow in this type"

@@ -27,7 +27,8 @@ class AttentionLayer:
 
     module: nn.Module
     shape: LayerShape
-    window: int | None
+    num_heads: int
+    params: AttentionParams
 
 
 def check_config(config: PreTrainedConfig) -> None:
@@ -106,7 +107,7 @@ class _Trace:
         params: AttentionParams,
     ) -> torch.Tensor:
         shape = LayerShape(keys.shape[1], keys.shape[2], values.shape[2])
-        self.layers.append(AttentionLayer(layer, shape, params.window))
+        self.layers.append(AttentionLayer(layer, shape, query.shape[1], params))
         return query.new_zeros((*query.shape[:2], values.shape[2]))
 
 
@@ -114,10 +115,9 @@ def _check_windows(config: PreTrainedConfig, layers: Sequence[AttentionLayer]) -
     """A layer that slides by its type but gives no window relied on a mask that is not built."""
     types = getattr(config, "layer_types", None) or ()
     for layer_type, layer in zip(types, layers, strict=False):
-        if (layer_type == "sliding_attention") != (layer.window is not None):
-            raise _refused(
-                config, f"a layer of type {layer_type} attends with the window {layer.window}"
-            )
+        window = layer.params.window
+        if (layer_type == "sliding_attention") != (window is not None):
+            raise _refused(config, f"a layer of type {layer_type} attends with the window {window}")
 
 
 def _rope_types(parameters: object) -> list[object]:

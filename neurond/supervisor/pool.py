@@ -13,7 +13,13 @@ from cortex_core.neuron_api import DeviceState, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices
 from neurond.host import host_threads
-from neurond.memory_plan import CPU_KV_BYTES, MemoryPlan, block_tokens_for, plan_memory
+from neurond.memory_plan import (
+    CPU_KV_BYTES,
+    PACKED_DTYPES,
+    MemoryPlan,
+    block_tokens_for,
+    plan_memory,
+)
 from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor, DeviceOwner
@@ -101,6 +107,12 @@ class DevicePool:
         room = choose_device(request.model_id, request.devices, rooms)
         actor = self.get(room.device)
         kind = actor.info.kind
+        if kind != "cpu" and request.profile.dtype in PACKED_DTYPES:
+            raise InvalidRequest(
+                f"cannot load {request.model_id} on {room.device}: {request.profile.dtype} weights "
+                "are for the device cpu; leave dtype out, or name the device",
+                param="profile.dtype",
+            )
         plan = plan_memory(
             model,
             request.profile,

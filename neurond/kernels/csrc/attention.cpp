@@ -1,0 +1,211 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "attention_pages.h"
+#include "attention_tile.h"
+#include "simd.h"
+
+namespace cortex {
+namespace {
+
+// A tile that is more than a thread's share of the work by this is shared out span by span.
+constexpr int kTilesPerThread = 4;
+// Rows of span records that a round of shared tiles has room for, in tiles for each thread.
+constexpr int kSharedTilesPerThread = 8;
+// What a tile costs besides its rows, in rows: reading K/V.
+constexpr int kReadingRows = 6;
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+struct Span {
+    std::int32_t tile, index;
+    std::int32_t record;  // of its first row
+};
+
+// The spans [first, end) of a round that belong to one tile.
+struct Run {
+    std::int32_t tile, first, end;
+};
+
+// Rows of a layer's K/V heads are cut into at most so many tiles.
+std::size_t max_tiles(const cortex_layer &layer, int tokens, int sequences) {
+    const std::size_t rows = static_cast<std::size_t>(tokens) * (layer.num_heads / layer.num_kv_heads);
+    return layer.num_kv_heads * (rows / kTileRows + sequences);
+}
+
+// Where attention keeps what lies between its phases.
+struct Scratch {
+    float *workspaces;  // one for each worker
+    float *spans;       // [kSharedTilesPerThread * threads * kTileRows] records of the round's spans
+    float *so_far;      // [kTilesPerThread * threads, kTileRows] records of shared tiles
+    Span *round;        // as many as there are records in `spans`
+    Run *runs;          // [kTilesPerThread * threads]
+    Tile *tiles;        // [tiles]
+    std::size_t bytes;
+
+    Scratch(int threads, int head_dim, std::size_t tiles_room, void *scratch) {
+        std::size_t used = 0;
+        auto take = [&](auto *&to, std::size_t count) {
+            // As a number, because only the size is wanted where there is no scratch.
+            const auto at = reinterpret_cast<std::uintptr_t>(scratch) + used;
+            to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(at);
+            used += (sizeof(*to) * count + 63) / 64 * 64;
+        };
+        const std::size_t shared = static_cast<std::size_t>(kTilesPerThread) * threads;
+        const std::size_t records = static_cast<std::size_t>(kSharedTilesPerThread) * threads * kTileRows;
+        take(workspaces, threads * Workspace::floats(head_dim));
+        take(spans, records * Record::floats(head_dim));
+        take(so_far, shared * kTileRows * Record::floats(head_dim));
+        take(round, records);
+        take(runs, shared);
+        take(tiles, tiles_room);
+        bytes = used;
+    }
+};
+
+class Attention {
+  public:
+    Attention(cortex_pool &pool, const Request &request, void *scratch)
+        : pool_(pool),
+          request_(request),
+          head_dim_(request.layer.head_dim),
+          at_(pool.threads(), head_dim_,
+              max_tiles(request.layer, request.batch.num_tokens, request.batch.num_sequences), scratch) {}
+
+    void compute() {
+        cut_into_tiles();
+        choose_shared();
+        bool first = true;
+        do {
+            plan_round();
+            run_round(first ? num_tiles_ - num_shared_ : 0);
+            if (num_runs_) merge_round();
+            first = false;
+        } while (next_.tile < num_shared_);
+    }
+
+  private:
+    TileView view(int tile) const { return TileView(request_, at_.tiles[tile]); }
+    Workspace workspace(int worker) const {
+        return Workspace(at_.workspaces + worker * Workspace::floats(head_dim_), head_dim_);
+    }
+    float *record(float *records, std::size_t row) const { return records + row * Record::floats(head_dim_); }
+    float *so_far(int tile) const { return record(at_.so_far, static_cast<std::size_t>(tile) * kTileRows); }
+
+    // From the end: prompts come last in a batch and the last rows see most, and what takes long is begun early.
+    void cut_into_tiles() {
+        for (int sequence = request_.batch.num_sequences; sequence-- > 0;) {
+            const int rows = request_.num_queries(sequence) * request_.group();
+            for (int kv_head = 0; kv_head < request_.layer.num_kv_heads; ++kv_head)
+                for (int tile = ceil_div(rows, kTileRows); tile-- > 0;)
+                    at_.tiles[num_tiles_++] = {sequence, kv_head, tile * kTileRows,
+                                               std::min(kTileRows, rows - tile * kTileRows)};
+        }
+    }
+
+    // Tiles that would hold up the others go to the front; there are fewer than kTilesPerThread for each thread.
+    void choose_shared() {
+        if (pool_.threads() == 1) return;
+        std::int64_t total = 0, largest = 0;
+        for (int i = 0; i < num_tiles_; ++i) {
+            const std::int64_t cost = num_spans(i) * cost_of_span(i);
+            total += cost;
+            largest = std::max(largest, cost);
+        }
+        const std::int64_t limit = total / (kTilesPerThread * pool_.threads());
+        if (largest <= limit) return;
+        for (int i = 0; i < num_tiles_; ++i)
+            if (num_spans(i) > 1 && num_spans(i) * cost_of_span(i) > limit)
+                std::swap(at_.tiles[num_shared_++], at_.tiles[i]);
+    }
+
+    int num_spans(int tile) const { return view(tile).last_span() - view(tile).first_span() + 1; }
+    std::int64_t cost_of_span(int tile) const { return at_.tiles[tile].num_rows + kReadingRows; }
+
+    // As many spans of shared tiles, from where the last round ended, as there is room for.
+    void plan_round() {
+        const int room = kSharedTilesPerThread * pool_.threads() * kTileRows;
+        int used = 0;
+        num_spans_ = num_runs_ = 0;
+        for (; next_.tile < num_shared_; next_ = {next_.tile + 1, 0}) {
+            const TileView tile = view(next_.tile);
+            const int first = num_spans_;
+            next_.span = std::max(next_.span, tile.first_span());
+            for (; next_.span <= tile.last_span() && used + tile.num_rows() <= room; ++next_.span) {
+                at_.round[num_spans_++] = {next_.tile, next_.span, used};
+                used += tile.num_rows();
+            }
+            if (num_spans_ > first) at_.runs[num_runs_++] = {next_.tile, first, num_spans_};
+            if (next_.span <= tile.last_span()) return;
+        }
+    }
+
+    void run_round(int whole_tiles) {
+        pool_.run(num_spans_ + whole_tiles, [&](int item, int worker) {
+            if (item >= num_spans_) return view(num_shared_ + item - num_spans_).compute(workspace(worker));
+            const Span &span = at_.round[item];
+            view(span.tile).compute_span(span.index, workspace(worker), record(at_.spans, span.record));
+        });
+    }
+
+    void merge_round() {
+        pool_.run(num_runs_, [&](int item, int) {
+            const Run &run = at_.runs[item];
+            const TileView tile = view(run.tile);
+            for (int i = run.first; i < run.end; ++i)
+                tile.merge_span(at_.round[i].index, record(at_.spans, at_.round[i].record), so_far(run.tile));
+            if (at_.round[run.end - 1].index == tile.last_span()) tile.finish_rows(so_far(run.tile));
+        });
+    }
+
+    cortex_pool &pool_;
+    const Request request_;
+    const int head_dim_;
+    const Scratch at_;
+    int num_tiles_ = 0, num_shared_ = 0;  // shared tiles are the first ones
+    int num_spans_ = 0, num_runs_ = 0;    // of the round
+    struct {
+        int tile, span;
+    } next_{};
+};
+
+}  // namespace
+
+void write_kv(const cortex_layer &layer, void *pages, int slot, const float *keys, const float *values) {
+    const PageShape shape(layer);
+    const int block_id = slot / kBlockTokens, token = slot % kBlockTokens;
+    bf16 *at = static_cast<bf16 *>(pages) + shape.keys(block_id, 0);
+    if (token == 0) std::fill_n(at, shape.block(), bf16{0});
+    for (int head = 0; head < shape.num_kv_heads; ++head, at += 2 * shape.half_head()) {
+        for (int d = 0; d < shape.head_dim; ++d) {
+            at[PageShape::key(token, d)] = to_bf16(*keys++);
+            at[shape.half_head() + shape.value(token, d)] = to_bf16(*values++);
+        }
+    }
+}
+
+std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int max_tokens, int max_sequences) {
+    std::size_t most = 0;
+    for (int i = 0; i < model.num_layers; ++i) {
+        const cortex_layer &layer = model.layers[i];
+        const std::size_t tiles = max_tiles(layer, max_tokens, max_sequences);
+        most = std::max(most, Scratch(threads, layer.head_dim, tiles, nullptr).bytes);
+    }
+    return most;
+}
+
+void attend(cortex_pool &pool, const cortex_layer &layer, const cortex_batch &batch, const void *pages,
+            const float *query, std::size_t query_stride, float *out, void *scratch) {
+    const Request request{layer, batch, static_cast<const bf16 *>(pages), query, query_stride, out};
+    Attention(pool, request, scratch).compute();
+}
+
+}  // namespace cortex
+
+extern "C" size_t cortex_kv_bytes(const cortex_layer *layer, int32_t num_blocks) {
+    return sizeof(cortex::bf16) * cortex::PageShape(*layer).block() * static_cast<size_t>(num_blocks);
+}

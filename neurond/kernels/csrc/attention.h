@@ -1,0 +1,35 @@
+// Paged attention over bfloat16 keys and values, and the pages themselves.
+//
+// One block of one K/V head holds 16 tokens: keys as [head_dim / 2][16 tokens][2], values as
+// [16 / 2 tokens][head_dim][2], so that a vector of 16 lanes is 16 keys, or 16 dimensions of a pair of values. A
+// layer's pages are [num_blocks][num_kv_heads] of these, keys then values.
+//
+// A query's keys are taken in spans of kSpanTokens, counted from position 0 of its sequence; within a span, block by
+// block with an online softmax, and spans are put together in ascending order. A block of which a query sees
+// nothing is left out. So the bits of a query's result depend on its own keys alone, not on who else is in the
+// batch, how its prompt was cut, or how many threads share the work.
+#pragma once
+
+#include <cstddef>
+
+#include "abi.h"
+#include "pool.h"
+
+namespace cortex {
+
+constexpr int kSpanTokens = 512;
+
+// Put one token's rotated keys and its values, float [num_kv_heads, head_dim] each, into slot `slot`. The first
+// slot of a block clears the block: what a query does not see has to be finite.
+void write_kv(const cortex_layer &layer, void *pages, int slot, const float *keys, const float *values);
+
+// Bytes of scratch for `attend`.
+std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int max_tokens, int max_sequences);
+
+// out [T, num_heads * head_dim] from query [T, num_heads * head_dim], whose rows are `query_stride` floats apart;
+// K/V of the step are in the pages already. Scores are scale * q . k, then softcap * tanh(scores / softcap)
+// where there is one; a sink is one more logit per head, without a value.
+void attend(cortex_pool &pool, const cortex_layer &layer, const cortex_batch &batch, const void *pages,
+            const float *query, std::size_t query_stride, float *out, void *scratch);
+
+}  // namespace cortex

@@ -1,0 +1,270 @@
+// One engine step: a flat batch of tokens through a whole decoder.
+//
+// The step is a chain of phases, each over independent items. Between two products stands one phase over rows, which
+// does everything a row needs from the end of one product to the beginning of the next. Activations are float32;
+// products round or quantise what they are given (linear.h).
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "abi.h"
+#include "attention.h"
+#include "linear.h"
+#include "ops.h"
+#include "pool.h"
+#include "simd.h"
+
+namespace cortex {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+// Rows that one item of a product takes: so many prepared rows stay in a core's cache beside a panel of weights.
+constexpr int kRowsPerItem = 64;
+// Pieces that a phase is cut into for each thread: enough that a thread that is held up holds up little.
+constexpr int kPiecesPerThread = 8;
+constexpr int kRowsPerPiece = 4;
+
+std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// The widest of what the layers need, in floats or bytes for one row.
+struct Widths {
+    int wide = 0;             // output of qkv, or of gate and up
+    int heads = 0;            // output of attention
+    std::size_t prepared = 0;  // input of any product, as linear.h prepares it
+
+    explicit Widths(const cortex_model &model) {
+        auto input_of = [&](const cortex_linear &w) {
+            prepared = std::max(prepared, prepared_bytes(w.format, w.in_features));
+        };
+        for (int i = 0; i < model.num_layers; ++i) {
+            const cortex_layer &layer = model.layers[i];
+            wide = std::max({wide, layer.qkv.out_features, layer.gate_up.out_features});
+            heads = std::max(heads, layer.num_heads * layer.head_dim);
+            input_of(layer.qkv);
+            input_of(layer.o);
+            input_of(layer.gate_up);
+            input_of(layer.down);
+        }
+        input_of(model.head);
+    }
+};
+
+// Where a step keeps what lies between its phases.
+struct Buffers {
+    float *residual;           // [T, hidden]
+    float *branch;             // [T, hidden] what a norm has to see before it is added to the residual
+    float *wide;               // [T, Widths::wide]
+    float *attended;           // [T, Widths::heads]
+    std::uint8_t *prepared;    // [max(T, S), Widths::prepared]
+    std::int32_t *run_starts;  // [T + 1]
+    void *attention;
+    std::size_t bytes;
+
+    Buffers(const cortex_model &model, const Widths &widths, int threads, int tokens, int sequences, int samples,
+            void *scratch) {
+        std::size_t used = 0;
+        auto take = [&](std::size_t size) {
+            // As a number, because only the sizes are wanted where there is no scratch.
+            const auto at = reinterpret_cast<std::uintptr_t>(scratch) + used;
+            used += aligned(size);
+            return reinterpret_cast<std::uint8_t *>(at);
+        };
+        auto floats = [&](int width) {
+            return reinterpret_cast<float *>(take(sizeof(float) * tokens * static_cast<std::size_t>(width)));
+        };
+        residual = floats(model.hidden);
+        branch = floats(model.hidden);
+        wide = floats(widths.wide);
+        attended = floats(widths.heads);
+        prepared = take(static_cast<std::size_t>(std::max(tokens, samples)) * widths.prepared);
+        run_starts = reinterpret_cast<std::int32_t *>(take(sizeof(std::int32_t) * (tokens + 1)));
+        attention = take(attention_scratch_bytes(model, threads, tokens, sequences));
+        bytes = used;
+    }
+};
+
+class Step {
+  public:
+    Step(cortex_pool &pool, const cortex_model &model, const cortex_batch &batch, void *const *kv, void *scratch)
+        : pool_(pool),
+          model_(model),
+          batch_(batch),
+          kv_(kv),
+          widths_(model),
+          at_(model, widths_, pool.threads(), batch.num_tokens, batch.num_sequences, batch.num_samples, scratch) {}
+
+    void compute() {
+        find_runs();
+        each_row(batch_.num_tokens, [&](int t) {
+            embed(model_.embedding, batch_.token_ids[t], model_.hidden, model_.embedding_scale, residual(t));
+        });
+        const float *unadded_norm = nullptr;  // of a branch that still has to be added
+        for (int i = 0; i < model_.num_layers; ++i) {
+            const cortex_layer &layer = model_.layers[i];
+            enter(layer.input_norm, layer.qkv, unadded_norm);
+            attention(layer, kv_[i]);
+            enter(layer.pre_ffn_norm, layer.gate_up, layer.post_attention_norm);
+            feed_forward(layer);
+            unadded_norm = layer.post_ffn_norm;
+        }
+        logits(unadded_norm);
+    }
+
+  private:
+    float *residual(int t) const { return at_.residual + static_cast<std::size_t>(t) * model_.hidden; }
+    float *branch(int t) const { return at_.branch + static_cast<std::size_t>(t) * model_.hidden; }
+    float *wide(int t) const { return at_.wide + static_cast<std::size_t>(t) * widths_.wide; }
+
+    // Call f(t) for each row.
+    template <class F>
+    void each_row(int rows, F &&f) {
+        const int each = std::min(kRowsPerPiece, std::max(1, ceil_div(rows, pool_.threads() * kPiecesPerThread)));
+        pool_.run(ceil_div(rows, each), [&](int item, int) {
+            const int end = std::min(rows, (item + 1) * each);
+            for (int t = item * each; t < end; ++t) f(t);
+        });
+    }
+
+    void prepare(const cortex_linear &w, int row, const float *x) {
+        prepare_row(w.format, w.in_features, x, at_.prepared + row * prepared_bytes(w.format, w.in_features));
+    }
+
+    // y [rows, w.out_features] from the prepared rows; with `add`, added to what y holds.
+    void product(const cortex_linear &w, int rows, float *y, std::size_t y_stride, bool add) {
+        const int panels = panels_of(w);
+        const int row_items = ceil_div(rows, kRowsPerItem);
+        const int wanted = std::max(1, pool_.threads() * kPiecesPerThread / row_items);
+        const int panels_each = ceil_div(panels, std::min(panels, wanted));
+        const int panel_items = ceil_div(panels, panels_each);
+        const std::size_t row_bytes = prepared_bytes(w.format, w.in_features);
+        pool_.run(row_items * panel_items, [&](int item, int) {
+            const int row = item / panel_items * kRowsPerItem;
+            const int panel = item % panel_items * panels_each;
+            multiply(w, at_.prepared + row * row_bytes, std::min(kRowsPerItem, rows - row), panel,
+                     std::min(panels_each, panels - panel), y + row * y_stride, y_stride, add);
+        });
+    }
+
+    // A product whose result is added to the residual, by way of `norm` where there is one: then it stays in the
+    // branch until the next phase over rows.
+    void product_to_residual(const cortex_linear &w, const float *norm) {
+        product(w, batch_.num_tokens, norm ? at_.branch : at_.residual, model_.hidden, norm == nullptr);
+    }
+
+    void add_branch(int t, const float *norm) {
+        float *x = residual(t), *y = branch(t);
+        rms_norm(y, norm, model_.hidden, model_.norm_eps, y);
+        for (int i = 0; i < model_.hidden; ++i) x[i] += y[i];
+    }
+
+    // Make the residual ready for `next`: add the branch that waits for `unadded_norm`, and normalise.
+    void enter(const float *norm, const cortex_linear &next, const float *unadded_norm) {
+        each_row(batch_.num_tokens, [&](int t) {
+            if (unadded_norm) add_branch(t, unadded_norm);
+            rms_norm(residual(t), norm, model_.hidden, model_.norm_eps, branch(t));
+            prepare(next, t, branch(t));
+        });
+    }
+
+    void attention(const cortex_layer &layer, void *pages) {
+        product(layer.qkv, batch_.num_tokens, at_.wide, widths_.wide, false);
+        pool_.run(num_runs_, [&](int run, int) {
+            for (int t = at_.run_starts[run]; t < at_.run_starts[run + 1]; ++t) position_and_keep(layer, pages, t);
+        });
+        attend(pool_, layer, batch_, pages, at_.wide, widths_.wide, at_.attended, at_.attention);
+        const std::size_t width = static_cast<std::size_t>(layer.num_heads) * layer.head_dim;
+        each_row(batch_.num_tokens, [&](int t) { prepare(layer.o, t, at_.attended + t * width); });
+        product_to_residual(layer.o, layer.post_attention_norm);
+    }
+
+    // Normalise and turn the heads of one token, and put its K/V into the pages.
+    void position_and_keep(const cortex_layer &layer, void *pages, int t) {
+        const int dim = layer.head_dim;
+        float *q = wide(t), *k = q + layer.num_heads * dim, *v = k + layer.num_kv_heads * dim;
+        heads_in_place(layer, layer.q_norm, t, q, layer.num_heads);
+        heads_in_place(layer, layer.k_norm, t, k, layer.num_kv_heads);
+        write_kv(layer, pages, batch_.slots[t], k, v);
+    }
+
+    void heads_in_place(const cortex_layer &layer, const float *norm, int t, float *heads, int count) {
+        for (int h = 0; h < count; ++h) {
+            float *head = heads + h * layer.head_dim;
+            if (norm) rms_norm(head, norm, layer.head_dim, model_.norm_eps, head);
+            if (layer.rope >= 0) rotate(model_.ropes[layer.rope], batch_.positions[t], head);
+        }
+    }
+
+    void feed_forward(const cortex_layer &layer) {
+        product(layer.gate_up, batch_.num_tokens, at_.wide, widths_.wide, false);
+        const int size = layer.down.in_features;
+        each_row(batch_.num_tokens, [&](int t) {
+            activate(layer.activation, wide(t), wide(t) + size, size, wide(t));
+            prepare(layer.down, t, wide(t));
+        });
+        product_to_residual(layer.down, layer.post_ffn_norm);
+    }
+
+    void logits(const float *unadded_norm) {
+        if (batch_.num_samples == 0) return;  // chunks of prompts alone
+        each_row(batch_.num_samples, [&](int s) {
+            const int t = batch_.sample_rows[s];
+            if (unadded_norm) add_branch(t, unadded_norm);
+            rms_norm(residual(t), model_.final_norm, model_.hidden, model_.norm_eps, branch(t));
+            prepare(model_.head, s, branch(t));
+        });
+        product(model_.head, batch_.num_samples, batch_.logits, model_.vocab_size, false);
+        if (model_.final_softcap == 0.0f) return;
+        each_row(batch_.num_samples, [&](int s) {
+            softcap(model_.final_softcap, model_.vocab_size,
+                    batch_.logits + static_cast<std::size_t>(s) * model_.vocab_size);
+        });
+    }
+
+    // Cut the tokens into runs that share no block: the first slot of a block clears it, so a block's tokens are
+    // written one after another by one thread.
+    void find_runs() {
+        num_runs_ = 0;
+        for (int b = 0; b < batch_.num_sequences; ++b)
+            for (int t = batch_.cu_seqlens_q[b]; t < batch_.cu_seqlens_q[b + 1]; ++t)
+                if (t == batch_.cu_seqlens_q[b] || batch_.slots[t] % CORTEX_BLOCK_TOKENS == 0)
+                    at_.run_starts[num_runs_++] = t;
+        at_.run_starts[num_runs_] = batch_.num_tokens;
+    }
+
+    cortex_pool &pool_;
+    const cortex_model &model_;
+    const cortex_batch &batch_;
+    void *const *kv_;
+    const Widths widths_;
+    const Buffers at_;
+    int num_runs_ = 0;
+};
+
+}  // namespace
+}  // namespace cortex
+
+extern "C" {
+
+size_t cortex_scratch_bytes(const cortex_model *model, const cortex_pool *pool, int32_t max_tokens,
+                            int32_t max_sequences, int32_t max_samples) {
+    const cortex::Widths widths(*model);
+    return cortex::Buffers(*model, widths, pool->threads(), max_tokens, max_sequences, max_samples, nullptr).bytes;
+}
+
+void cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batch *batch, void *const *kv,
+                 void *scratch) {
+    cortex::Step(*pool, *model, *batch, kv, scratch).compute();
+}
+
+int32_t cortex_abi(void) { return CORTEX_ABI; }
+
+const char *cortex_variant(void) {
+#ifdef CORTEX_AVX2
+    return "avx2";
+#else
+    return "portable";
+#endif
+}
+}

@@ -1,0 +1,168 @@
+#include "linear.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "linear_quantise.h"
+#include "linear_tile.h"
+#include "pool.h"
+
+namespace cortex {
+namespace {
+
+constexpr std::size_t kBlockBytes = 256 * 1024;  // prepared rows that stay in the L2 cache
+constexpr int kBlockPanels = 4;
+
+template <class Group>
+const Group *panel_of(const cortex_linear &w, int panel) {
+    const int groups = w.in_features / kGroup;
+    return static_cast<const Group *>(w.data) + static_cast<std::size_t>(panel) * groups;
+}
+
+struct Product {
+    const cortex_linear &w;
+    const std::byte *prepared;
+    std::size_t stride;  // of prepared rows
+    float *y;
+    std::size_t y_stride;
+    bool add;
+};
+
+inline void finish(const Product &product, int panel, int row, F16 sums) {
+    const int first = panel * kLanes, features = std::min(kLanes, product.w.out_features - first);
+    const float *bias = product.w.bias ? product.w.bias + first : nullptr;
+    float *y = product.y + static_cast<std::size_t>(row) * product.y_stride + first;
+    if (features == kLanes) {
+        if (bias) sums = sums + load(bias);
+        store(y, product.add ? sums + load(y) : sums);
+        return;
+    }
+    float lanes[kLanes];
+    store(lanes, sums);
+    for (int n = 0; n < features; ++n) {
+        if (bias) lanes[n] += bias[n];
+        y[n] = product.add ? lanes[n] + y[n] : lanes[n];
+    }
+}
+
+template <class Group, int P, int R>
+void multiply_tile(const Product &product, int panel, int row) {
+    F16 sums[P][R];
+    tile(panel_of<Group>(product.w, panel), product.w.in_features / kGroup,
+         product.prepared + static_cast<std::size_t>(row) * product.stride, product.stride, sums);
+    CORTEX_UNROLL
+    for (int p = 0; p < P; ++p) {
+        CORTEX_UNROLL
+        for (int r = 0; r < R; ++r) finish(product, panel + p, row + r, sums[p][r]);
+    }
+}
+
+// Rows [row, row + R) of panels [panel, end).
+template <class Group, int R>
+void multiply_rows(const Product &product, int panel, int end, int row) {
+    constexpr int P = tile_panels<Group>(R);
+    for (; panel + P <= end; panel += P) multiply_tile<Group, P, R>(product, panel, row);
+    for (; panel < end; ++panel) multiply_tile<Group, 1, R>(product, panel, row);
+}
+
+// Rows [row, last) of panels [panel, end), in as few tiles as can be, of sizes as equal as can be.
+template <class Group>
+void multiply_block(const Product &product, int panel, int end, int row, int last) {
+    for (int tiles = (last - row + kTileRows<Group> - 1) / kTileRows<Group>; tiles > 0; --tiles) {
+        const int rows = (last - row + tiles - 1) / tiles;
+        switch (rows) {
+            case 1: multiply_rows<Group, 1>(product, panel, end, row); break;
+            case 2: multiply_rows<Group, 2>(product, panel, end, row); break;
+            case 3: multiply_rows<Group, 3>(product, panel, end, row); break;
+            case 4: multiply_rows<Group, 4>(product, panel, end, row); break;
+            case 5: multiply_rows<Group, 5>(product, panel, end, row); break;
+            default: multiply_rows<Group, kTileRows<Group>>(product, panel, end, row);
+        }
+        row += rows;
+    }
+}
+
+}  // namespace
+
+std::size_t prepared_bytes(int format, int in_features) {
+    return with_format(format, [&](auto as) {
+        const std::size_t bytes = in_features / kGroup * sizeof(typename decltype(as)::Inputs);
+        // An odd number of cache lines, so that the rows of a tile do not compete for the same sets of a cache.
+        return ((bytes + 63) / 64 | 1) * 64;
+    });
+}
+
+void prepare_row(int format, int in_features, const float *x, void *prepared) {
+    with_format(format, [&](auto as) {
+        auto *inputs = static_cast<typename decltype(as)::Inputs *>(prepared);
+        for (int k = 0; k < in_features; k += kGroup) prepare_group(*inputs++, x + k);
+    });
+}
+
+void multiply(const cortex_linear &w, const void *prepared, int rows, int first_panel, int panels, float *y,
+              std::size_t y_stride, bool add) {
+    const std::size_t stride = prepared_bytes(w.format, w.in_features);
+    const Product product{w, static_cast<const std::byte *>(prepared), stride, y, y_stride, add};
+    const int block = static_cast<int>(std::max<std::size_t>(kBlockBytes / stride, 1)), end = first_panel + panels;
+    with_format(w.format, [&](auto as) {
+        for (int row = 0; row < rows; row += block)
+            for (int panel = first_panel; panel < end; panel += kBlockPanels)
+                multiply_block<typename decltype(as)::Group>(product, panel, std::min(end, panel + kBlockPanels), row,
+                                                             std::min(rows, row + block));
+    });
+}
+
+}  // namespace cortex
+
+using namespace cortex;
+
+extern "C" {
+
+size_t cortex_packed_bytes(int32_t format, int32_t out_features, int32_t in_features) {
+    const std::size_t panels = (out_features + kLanes - 1) / kLanes;
+    return with_format(format, [&](auto as) {
+        return panels * (in_features / kGroup) * sizeof(typename decltype(as)::Group);
+    });
+}
+
+void cortex_pack_rows(int32_t format, int32_t, int32_t in_features, int32_t first_row, int32_t rows,
+                      const float *w, void *data) {
+    with_format(format, [&](auto as) {
+        using Group = typename decltype(as)::Group;
+        const std::size_t groups = in_features / kGroup;
+        for (int row = 0; row < rows; ++row) {
+            Group *group = static_cast<Group *>(data) + (first_row + row) / kLanes * groups;
+            for (std::size_t g = 0; g < groups; ++g, w += kGroup) pack_group(group[g], row % kLanes, w);
+        }
+    });
+}
+
+void cortex_unpack_rows(const cortex_linear *linear, int32_t first_row, int32_t rows, float *w) {
+    with_format(linear->format, [&](auto as) {
+        const int groups = linear->in_features / kGroup;
+        for (int row = first_row; row < first_row + rows; ++row) {
+            const auto *group = panel_of<typename decltype(as)::Group>(*linear, row / kLanes);
+            for (int g = 0; g < groups; ++g, w += kGroup) unpack_group(group[g], row % kLanes, w);
+        }
+    });
+}
+
+void cortex_linear_apply(cortex_pool *pool, const cortex_linear *linear, int32_t rows, const float *x, float *y) {
+    const std::size_t stride = prepared_bytes(linear->format, linear->in_features);
+    const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, stride * rows), &std::free);
+    std::byte *prepared = static_cast<std::byte *>(scratch.get());
+    pool->run(rows, [&](int row, int) {
+        prepare_row(linear->format, linear->in_features, x + static_cast<std::size_t>(row) * linear->in_features,
+                    prepared + row * stride);
+    });
+    constexpr int kPanels = 8;
+    const int panels = panels_of(*linear);
+    pool->run((panels + kPanels - 1) / kPanels, [&](int item, int) {
+        const int first = item * kPanels;
+        multiply(*linear, prepared, rows, first, std::min(kPanels, panels - first), y, linear->out_features,
+                 false);
+    });
+}
+
+}  // extern "C"

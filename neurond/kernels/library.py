@@ -1,0 +1,258 @@
+"""The kernels as this processor can run them: finding, loading and calling the built libraries.
+
+A call lets other Python threads run while it computes. `Kernels` is the one way to them; what it
+returns and takes are arrays and addresses, never ctypes but for structs of `abi`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from array import array
+from ctypes import byref
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cortex_core.errors import OutOfMemory
+from neurond.kernels import abi, sample_abi
+from neurond.kernels.memory import Buffer, KvPages, address_of
+from neurond.kernels.sampling import SampleKernel
+
+log = logging.getLogger(__name__)
+
+VariantName = Literal["avx2", "portable"]
+VARIANTS: Final[dict[VariantName, frozenset[str]]] = {
+    "avx2": frozenset({"avx2", "fma", "f16c"}),
+    "portable": frozenset(),
+}
+"""Best first, with the flags of /proc/cpuinfo that each needs; setup.py compiles them."""
+CPUINFO: Final = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class NoKernels:
+    """Why there are none, for the log and /discovery; the CPU computes with torch then."""
+
+    reason: str
+
+
+class Pool:
+    """Threads for one caller at a time; closed by `close` or at the end of a `with`."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        """Start `threads` - 1 threads; the caller is the last.
+
+        Raises:
+            OutOfMemory: the system gives no more threads.
+        """
+        self._library = library
+        self.threads = threads
+        self.address: int = library.cortex_pool_create(threads) or 0
+        if not self.address:
+            raise OutOfMemory(
+                f"cannot start {threads} threads for the CPU kernels: the system gives no more; "
+                "raise the limit of processes, or give the device fewer threads"
+            )
+
+    def close(self) -> None:
+        """End the threads; nothing uses the pool any more."""
+        if self.address:
+            self._library.cortex_pool_destroy(self.address)
+            self.address = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class StepColumns:
+    """What one step computes; columns as in `engine.batch`, all int32.
+
+    They are read during the call and not kept.
+    """
+
+    token_ids: array[int]  # [T]
+    positions: array[int]  # [T]
+    slots: array[int]  # [T]
+    cu_seqlens_q: array[int]  # [B + 1]
+    seq_lens_k: array[int]  # [B]
+    block_tables: array[int]
+    """[B * table_width], one row after another; padding is not read."""
+    table_width: int
+    sample_rows: array[int]  # [S]
+
+
+class Kernels:
+    """One loaded library. Calls with the same pool come from one thread at a time."""
+
+    def __init__(self, variant: VariantName, path: Path, library: ctypes.CDLL) -> None:
+        """`library` has its functions declared."""
+        self.variant = variant
+        self.path = path
+        self._library = library
+
+    def pool(self, threads: int) -> Pool:
+        """Return a new pool; see `Pool`."""
+        return Pool(self._library, threads)
+
+    def sampler(self, pool: Pool, vocab_size: int) -> SampleKernel:
+        """Return the sampling kernel; the pool outlives it."""
+        return SampleKernel(self._library, pool.address, vocab_size)
+
+    def packed_bytes(self, weight_format: str, out_features: int, in_features: int) -> int:
+        """Return what a matrix takes when it is packed."""
+        size: int = self._library.cortex_packed_bytes(
+            abi.FORMATS[weight_format], out_features, in_features
+        )
+        return size
+
+    def pack_rows(self, linear: abi.Linear, first_row: int, rows: NDArray[np.float32]) -> None:
+        """Pack `rows` [n, in_features] to where `linear` points; see cortex_pack_rows."""
+        assert rows.dtype == np.float32
+        self._library.cortex_pack_rows(
+            linear.format,
+            linear.out_features,
+            linear.in_features,
+            first_row,
+            len(rows),
+            address_of(rows),
+            linear.data,
+        )
+
+    def unpack_rows(
+        self, linear: abi.Linear, first_row: int = 0, num_rows: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the weights that products are made with, [num_rows, in_features]."""
+        count = linear.out_features - first_row if num_rows is None else num_rows
+        rows = np.empty((count, linear.in_features), np.float32)
+        self._library.cortex_unpack_rows(byref(linear), first_row, count, address_of(rows))
+        return rows
+
+    def linear_apply(
+        self, pool: Pool, linear: abi.Linear, x: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return x w^T + bias for x [n, in_features]."""
+        assert x.dtype == np.float32
+        assert x.shape[1] == linear.in_features
+        y = np.empty((len(x), linear.out_features), np.float32)
+        self._library.cortex_linear_apply(
+            pool.address, byref(linear), len(x), address_of(x), address_of(y)
+        )
+        return y
+
+    def kv_bytes(self, model: abi.Model, num_blocks: int) -> list[int]:
+        """Return the bytes of K/V pages for `num_blocks` blocks, layer by layer."""
+        size_of = self._library.cortex_kv_bytes
+        return [size_of(byref(model.layers[i]), num_blocks) for i in range(model.num_layers)]
+
+    def kv_pages(self, model: abi.Model, num_blocks: int) -> KvPages:
+        """Return new pages; see `KvPages`."""
+        return KvPages(self.kv_bytes(model, num_blocks), num_blocks)
+
+    def scratch_bytes(
+        self, model: abi.Model, pool: Pool, max_tokens: int, max_sequences: int, max_samples: int
+    ) -> int:
+        """Return the bytes of scratch that a step of so much at most needs."""
+        size: int = self._library.cortex_scratch_bytes(
+            byref(model), pool.address, max_tokens, max_sequences, max_samples
+        )
+        return size
+
+    def step(
+        self,
+        pool: Pool,
+        model: abi.Model,
+        columns: StepColumns,
+        kv: KvPages,
+        scratch: Buffer,
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Compute one step into `kv` and the first rows of `logits` [>= S, vocab_size]."""
+        assert logits.dtype == np.float32
+        assert logits.shape[0] >= len(columns.sample_rows)
+        assert logits.shape[1] == model.vocab_size
+        batch = abi.Batch(
+            len(columns.token_ids),
+            len(columns.seq_lens_k),
+            len(columns.sample_rows),
+            columns.table_width,
+            columns.token_ids.buffer_info()[0],
+            columns.positions.buffer_info()[0],
+            columns.slots.buffer_info()[0],
+            columns.cu_seqlens_q.buffer_info()[0],
+            columns.seq_lens_k.buffer_info()[0],
+            columns.block_tables.buffer_info()[0],
+            columns.sample_rows.buffer_info()[0],
+            address_of(logits),
+        )
+        self._library.cortex_step(
+            pool.address, byref(model), byref(batch), kv.addresses, scratch.address
+        )
+
+
+def load_kernels(variant: VariantName | None = None) -> Kernels | NoKernels:
+    """Load the best library that is built and runs on this processor, or say why there is none.
+
+    Args:
+        variant: this one or none, for tests.
+    """
+    flags = cpu_flags()
+    reasons = []
+    for name, needed in VARIANTS.items():
+        if variant is not None and name != variant:
+            continue
+        if missing := needed - flags:
+            reasons.append(f"{name}: this processor lacks {', '.join(sorted(missing))}")
+            continue
+        found = _load(name, Path(__file__).parent / f"cortex_{name}.so")
+        if isinstance(found, Kernels):
+            return found
+        reasons.append(f"{name}: {found.reason}")
+    return NoKernels("; ".join(reasons))
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Return what the first processor can do, as Linux names it."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError as ex:
+        log.warning("cannot read %s error=%r", CPUINFO, str(ex))
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+@cache
+def _load(variant: VariantName, path: Path) -> Kernels | NoKernels:
+    if not path.exists():
+        return NoKernels("it is not built; install g++ and install cortex-fleet again")
+    try:
+        library = ctypes.CDLL(str(path))
+        abi.declare(library)
+        sample_abi.declare(library)
+    except (OSError, AttributeError) as ex:
+        return NoKernels(f"it cannot be loaded: {ex}; install cortex-fleet again")
+    built = library.cortex_abi()
+    if built != abi.ABI:
+        return NoKernels(
+            f"it was built with interface {built} instead of {abi.ABI}; install cortex-fleet again"
+        )
+    return Kernels(variant, path, library)

@@ -1,0 +1,160 @@
+"""The file of packed weights: what stands where, and whether it can be trusted.
+
+    <model folder>/packed/<weights hash>-<format>-<variant>-v<version>.bin
+        prefix    magic, version, length of the description, size of the file, checksum of these
+                  and the description
+        description   JSON of `PackedDecoder`; offsets count from the first array
+        arrays    each aligned to 64 bytes, in the host's byte order
+
+A file is complete when it has its name: it is written under another one first.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from neurond.kernels import abi
+from neurond.kernels.library import Kernels
+from neurond.kernels.memory import Buffer
+
+WeightFormat = Literal["bf16", "int8", "int4"]
+LAYER_AND_HEAD: Final[dict[WeightFormat, tuple[WeightFormat, WeightFormat]]] = {
+    "bf16": ("bf16", "bf16"),
+    "int8": ("int8", "int8"),
+    "int4": ("int4", "int8"),
+}
+"""Formats of the matrices of layers and of the head, by the format that was asked for."""
+VERSION: Final = 1
+"""Raised when this module's description changes; a change in how kernels pack shows by itself."""
+ALIGNMENT: Final = 64
+_MAGIC: Final = b"ctxpack\n"
+_PREFIX: Final = struct.Struct("<8sIIQI")
+_CHECKED: Final = struct.Struct("<IIQ")
+
+
+class PackedLinear(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A packed matrix: offsets of its data and of its bias, float32."""
+
+    weight_format: WeightFormat
+    out_features: int
+    in_features: int
+    data: int
+    bias: int | None = None
+
+
+class PackedRope(msgspec.Struct, frozen=True):
+    """Rotary tables: offsets of float32 [num_positions, rotary_dim / 2]."""
+
+    num_positions: int
+    rotary_dim: int
+    cos: int
+    sin: int
+
+
+class PackedLayer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As `decoder_plan.PlanLayer`, with offsets for tensors; all but matrices are float32."""
+
+    input_norm: int
+    qkv: PackedLinear
+    o: PackedLinear
+    pre_ffn_norm: int
+    gate_up: PackedLinear
+    down: PackedLinear
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: int
+    activation: str
+    scale: float
+    q_norm: int | None = None
+    k_norm: int | None = None
+    sinks: int | None = None
+    post_attention_norm: int | None = None
+    post_ffn_norm: int | None = None
+    window: int | None = None
+    softcap: float | None = None
+
+
+class PackedDecoder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As `decoder_plan.DecoderPlan`, with offsets for tensors, and what they were made from."""
+
+    weights_hash: str
+    weight_format: WeightFormat
+    variant: str
+    packing: int
+    """See `packing_of`."""
+    vocab_size: int
+    hidden: int
+    norm_eps: float
+    embedding_scale: float
+    embedding: int
+    """bfloat16 [vocab_size, hidden]"""
+    final_norm: int
+    head: PackedLinear
+    layers: tuple[PackedLayer, ...]
+    ropes: tuple[PackedRope, ...]
+    final_softcap: float | None = None
+
+
+class Damaged(Exception):
+    """A file of packed weights is not to be trusted; the message says why."""
+
+
+def packed_path(folder: Path, weights_hash: str, weight_format: WeightFormat, variant: str) -> Path:
+    """Return where the packed weights of the model in `folder` lie, or will lie."""
+    return folder / "packed" / f"{weights_hash}-{weight_format}-{variant}-v{VERSION}.bin"
+
+
+def packing_of(kernels: Kernels, weight_format: WeightFormat) -> int:
+    """Return the checksum of a small packed matrix: another one where kernels pack otherwise."""
+    values = np.arange(2 * abi.PANEL * 2 * abi.GROUP, dtype=np.float32) * 37 % 101 - 50
+    rows = values.reshape(2 * abi.PANEL, 2 * abi.GROUP) / np.float32(17)
+    checksum = 0
+    for used in LAYER_AND_HEAD[weight_format]:
+        size_bytes = kernels.packed_bytes(used, *rows.shape)
+        buffer = Buffer(size_bytes)
+        linear = abi.Linear(abi.FORMATS[used], *rows.shape, 0, buffer.address, None)
+        kernels.pack_rows(linear, 0, rows)
+        checksum = zlib.crc32(buffer.bytes[:size_bytes].tobytes(), checksum)
+    return checksum
+
+
+def header_of(decoder: PackedDecoder, data_bytes: int) -> bytes:
+    """Return what stands before the arrays, which take `data_bytes`."""
+    description = msgspec.json.encode(decoder)
+    start = _aligned(_PREFIX.size + len(description))
+    fields = (VERSION, len(description), start + data_bytes)
+    checksum = zlib.crc32(description, zlib.crc32(_CHECKED.pack(*fields)))
+    header = _PREFIX.pack(_MAGIC, *fields, checksum) + description
+    return header.ljust(start, b"\0")
+
+
+def read_header(blob: memoryview) -> tuple[PackedDecoder, int]:
+    """Return the description in a whole file, and where its arrays begin.
+
+    Raises:
+        Damaged: it is no such file, of another version, or not as it was written.
+    """
+    if len(blob) < _PREFIX.size:
+        raise Damaged(f"it has only {len(blob)} bytes")
+    magic, version, length, size_bytes, checksum = _PREFIX.unpack_from(blob)
+    if magic != _MAGIC or version != VERSION:
+        raise Damaged(f"it does not begin as packed weights of version {VERSION} do")
+    if size_bytes != len(blob):
+        raise Damaged(f"it has {len(blob)} bytes instead of {size_bytes}")
+    description = blob[_PREFIX.size : _PREFIX.size + length]
+    if zlib.crc32(description, zlib.crc32(_CHECKED.pack(version, length, size_bytes))) != checksum:
+        raise Damaged("its header does not match its checksum")
+    try:
+        decoder = msgspec.json.decode(description, type=PackedDecoder)
+    except msgspec.MsgspecError as ex:
+        raise Damaged(f"its description cannot be read: {ex}") from ex
+    return decoder, _aligned(_PREFIX.size + length)
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,121 @@
+"""What a decoder computes, in the terms of the CPU kernels: read off a model, checked against it.
+
+Weights are the model's own tensors, not copies. `plan_reader` makes plans, `plan_check` proves
+them, `plan_reference` computes them slowly, `pack` writes them down for the kernels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+class Unplannable(Exception):
+    """While a plan is read; the message says what it has no place for."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlan:
+    """Why a model has no plan; it runs per operation under torch."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLinear:
+    """Matrices [out, in] that share their input, stacked along their outputs."""
+
+    weights: tuple[torch.Tensor, ...]
+    biases: tuple[torch.Tensor | None, ...]
+
+    @property
+    def out_features(self) -> int:
+        return sum(weight.shape[0] for weight in self.weights)
+
+    @property
+    def in_features(self) -> int:
+        return self.weights[0].shape[1]
+
+    def rows(self, first: int, stop: int) -> torch.Tensor:
+        """Return rows [first, stop) as contiguous float32 [stop - first, in_features]."""
+        parts = []
+        start = 0
+        for weight in self.weights:
+            end = start + weight.shape[0]
+            if first < end and stop > start:
+                parts.append(weight.detach()[max(first - start, 0) : stop - start].float())
+            start = end
+        return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
+
+    def bias(self) -> torch.Tensor | None:
+        """Return the stacked bias as float32 [out_features], or None where no matrix has one."""
+        if all(bias is None for bias in self.biases):
+            return None
+        parts = zip(self.weights, self.biases, strict=True)
+        return torch.cat(
+            [torch.zeros(len(weight)) if bias is None else bias.float() for weight, bias in parts]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRope:
+    """Rotary tables of neox-style halves, computed by the model's own module."""
+
+    num_positions: int
+    rotary_dim: int
+    compute: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    """From positions [n] to cosines and sines, float32 [n, rotary_dim / 2] each."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLayer:
+    """One layer, as `cortex_layer` in kernels/csrc/abi.h.
+
+    Weights of norms are float32 and what is multiplied by: Gemma's have 1 added.
+    """
+
+    input_norm: torch.Tensor
+    qkv: PlanLinear
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    sinks: torch.Tensor | None
+    o: PlanLinear
+    post_attention_norm: torch.Tensor | None
+    pre_ffn_norm: torch.Tensor
+    gate_up: PlanLinear
+    down: PlanLinear
+    post_ffn_norm: torch.Tensor | None
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: int
+    """Index into `DecoderPlan.ropes`."""
+    window: int | None
+    activation: str
+    """A key of `kernels.abi.ACTIVATIONS`."""
+    scale: float
+    softcap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderPlan:
+    """A whole decoder."""
+
+    embedding: torch.Tensor
+    """[vocab_size, hidden]"""
+    embedding_scale: float
+    layers: tuple[PlanLayer, ...]
+    ropes: tuple[PlanRope, ...]
+    final_norm: torch.Tensor
+    norm_eps: float
+    """Of every norm."""
+    head: PlanLinear
+    final_softcap: float | None
+
+    @property
+    def hidden(self) -> int:
+        return self.embedding.shape[1]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.head.out_features

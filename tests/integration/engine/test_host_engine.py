@@ -1,0 +1,163 @@
+"""One token, one result: the CPU kernels give the same bits whoever else is in the batch.
+
+Log probabilities are compared exactly. What a prompt's tokens are computed with differs on purpose:
+whole, in chunks, from the prefix cache, again after preemption, by one thread or by two.
+"""
+
+import random
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from cortex_core.canonical import SamplingParams
+from neurond.engine.config import SchedulerConfig
+from neurond.engine.device import open_device
+from neurond.engine.engine import Engine
+from neurond.engine.host_runner import HostRunner
+from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.kernels.library import Kernels, NoKernels, load_kernels
+from neurond.kernels.packed_file import WeightFormat
+from neurond.kernels.packed_model import PackedModel
+from neurond.models.decoder_plan import DecoderPlan
+from neurond.models.host_serving import HostServing
+from neurond.models.pack import pack_to_memory
+from neurond.models.packed_loader import load_packed
+from neurond.models.plan_check import plan_decoder
+from tests.fakes.engine_runs import EngineUnderTest
+from tests.fakes.model_cache import SMOLLM2, real_model
+from tests.fakes.planned_models import PLANNED, make_model
+from tests.fakes.tiny_models import VOCAB_SIZE
+
+TOLD = SamplingParams(temperature=0.8, top_p=0.9, logprobs=3, ignore_eos=True)
+NEW_TOKENS = 12
+CONTEXT = 256
+CAPITAL_OF_FRANCE_IS, PARIS = [504, 3575, 282, 4649, 314], [7042]
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    found = load_kernels()
+    assert not isinstance(found, NoKernels), found.reason
+    return found
+
+
+@cache
+def packed(kernels: Kernels, name: str, weight_format: WeightFormat) -> PackedModel:
+    plan = plan_decoder(make_model(PLANNED[name]()))
+    assert isinstance(plan, DecoderPlan)
+    return pack_to_memory(plan, "0123456789abcdef", weight_format, kernels, lambda _: None)
+
+
+@pytest.fixture(params=[("llama", "int8"), ("gemma3", "int4"), ("mistral", "bf16")], ids=str)
+def model(request: pytest.FixtureRequest, kernels: Kernels) -> PackedModel:
+    return packed(kernels, *request.param)
+
+
+class Engines:
+    """Engines over one model, each with a pool of its own."""
+
+    def __init__(self, kernels: Kernels, model: PackedModel) -> None:
+        self._kernels = kernels
+        self._model = model
+        self._pools = {threads: kernels.pool(threads) for threads in (1, 2)}
+
+    def engine(
+        self, *, threads: int = 1, num_blocks: int = 128, step_tokens: int = 128
+    ) -> EngineUnderTest:
+        sizes = {"max_tokens": step_tokens, "max_sequences": 8}
+        pages = self._kernels.kv_pages(self._model.struct, num_blocks)
+        pool = self._pools[threads]
+        runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
+        config = SchedulerConfig(
+            num_blocks=num_blocks,
+            context_tokens=CONTEXT,
+            block_tokens=BLOCK_TOKENS,
+            max_sequences=8,
+            step_tokens=step_tokens,
+        )
+        return EngineUnderTest(Engine(runner, config))
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+@pytest.fixture
+def engines(kernels: Kernels, model: PackedModel) -> Iterator[Engines]:
+    made = Engines(kernels, model)
+    yield made
+    made.close()
+
+
+def prompts(count: int) -> list[list[int]]:
+    made = random.Random(5)
+    return [[made.randrange(VOCAB_SIZE) for _ in range(20 + 17 * i)] for i in range(count)]
+
+
+def run(
+    engine: EngineUnderTest, all_prompts: list[list[int]], new_tokens: int = NEW_TOKENS
+) -> list[list[object]]:
+    streams = [
+        engine.submit(prompt, new_tokens, TOLD, seed=index)
+        for index, prompt in enumerate(all_prompts)
+    ]
+    tokens = engine.finish()
+    return [list(tokens[stream]) for stream in streams]
+
+
+def test_bits_do_not_depend_on_company_chunks_or_threads(engines: Engines) -> None:
+    asked = prompts(6)
+    alone = [run(engines.engine(), [prompt])[0] for prompt in asked[:1]]
+    together = run(engines.engine(threads=2), asked)
+    in_chunks = run(engines.engine(step_tokens=8), asked)
+    assert alone == together[:1]
+    assert together == in_chunks
+
+
+def test_bits_do_not_depend_on_the_prefix_cache(engines: Engines) -> None:
+    engine = engines.engine()
+    asked = prompts(6)[5:]
+    first, second = run(engine, asked), run(engine, asked)
+    assert engine.cached_tokens[-1] >= 2 * BLOCK_TOKENS
+    assert first == second
+
+
+def test_bits_do_not_depend_on_preemption(engines: Engines) -> None:
+    asked = [prompt[:30] for prompt in prompts(6)[1:]]  # 2 blocks each, 5 in the end
+    roomy, tight = engines.engine(), engines.engine(num_blocks=14)
+    assert run(roomy, asked, 40) == run(tight, asked, 40)
+    assert tight.engine.scheduler.num_preemptions > 0
+    assert roomy.engine.scheduler.num_preemptions == 0
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("weight_format", ["int4", "int8"])
+def test_a_real_model_is_packed_once_and_right(
+    kernels: Kernels, tmp_path: Path, weight_format: WeightFormat
+) -> None:
+    source, manifest = real_model(SMOLLM2)
+    for name in ("config.json", "generation_config.json", manifest.weights[0].name):
+        if (source / name).exists():
+            (tmp_path / name).symlink_to(source / name)
+    device = open_device("cpu", 2, None)
+    told: list[float] = []
+
+    def load() -> PackedModel:
+        return load_packed(tmp_path, manifest, weight_format, device, kernels, told.append)
+
+    first = load()
+    assert told == sorted(told)
+    told.clear()
+    again = load()
+    assert told == [1.0], "it was not mapped"
+    assert first.path == again.path
+    pool = kernels.pool(2)
+    serving = HostServing(
+        again, kernels, pool, context_tokens=512, max_sequences=4, kv_cache_bytes=1 << 26
+    )
+    engine = EngineUnderTest(serving.new_engine())
+    assert engine.generate(CAPITAL_OF_FRANCE_IS, 1) == PARIS
+    serving.close()
+    pool.close()

@@ -1,0 +1,243 @@
+"""Packed weights: what the kernels make of them, and what becomes of a file that is not whole."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from array import array
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cortex_core.errors import ModelLoadFailed
+from neurond.kernels import abi
+from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.kernels.library import VARIANTS, Kernels, NoKernels, StepColumns, load_kernels
+from neurond.kernels.memory import Buffer
+from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
+from neurond.kernels.packed_model import PackedModel, open_packed
+from neurond.models import partial_file
+from neurond.models.decoder_plan import DecoderPlan, PlanLinear
+from neurond.models.pack import pack_to_file, pack_to_memory
+from neurond.models.plan_check import plan_decoder
+from neurond.models.plan_reference import reference_logits
+from tests.fakes.planned_models import PLANNED, make_model
+from tests.fakes.tiny_models import VOCAB_SIZE
+
+HASH = "0123456789abcdef"
+NUM_TOKENS = 40
+MATRICES = ("qkv", "o", "gate_up", "down")
+FORMATS = pytest.mark.parametrize("weight_format", LAYER_AND_HEAD)
+CLOSE = {"bf16": 0.03, "int8": 0.1, "int4": 0.1}
+"""Error by logits, both root mean square: the kernels also round what weights are multiplied by."""
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def kernels(request) -> Kernels:
+    found = load_kernels(request.param)
+    if isinstance(found, NoKernels):
+        pytest.skip(found.reason)
+    return found
+
+
+@cache
+def planned(name: str) -> DecoderPlan:
+    plan = plan_decoder(make_model(PLANNED[name]()))
+    assert isinstance(plan, DecoderPlan)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def plan() -> DecoderPlan:
+    return planned("gemma3")
+
+
+def pack(plan, folder: Path, kernels, weight_format="int8") -> PackedModel:
+    path = packed_path(folder, HASH, weight_format, kernels.variant)
+    return pack_to_file(plan, path, HASH, weight_format, kernels, lambda _: None)
+
+
+def step_logits(kernels: Kernels, packed: PackedModel, ids: torch.Tensor) -> np.ndarray:
+    """Return the logits [T, vocab_size] that one step computes for a prompt."""
+    num_tokens = len(ids)
+    num_blocks = -(-num_tokens // BLOCK_TOKENS)
+    every = array("i", range(num_tokens))
+    columns = StepColumns(
+        token_ids=array("i", ids.tolist()),
+        positions=every,
+        slots=every,
+        cu_seqlens_q=array("i", [0, num_tokens]),
+        seq_lens_k=array("i", [num_tokens]),
+        block_tables=array("i", range(num_blocks)),
+        table_width=num_blocks,
+        sample_rows=every,
+    )
+    model = packed.struct
+    logits = np.empty((num_tokens, model.vocab_size), np.float32)
+    with kernels.pool(2) as pool:
+        size_bytes = kernels.scratch_bytes(model, pool, num_tokens, 1, num_tokens)
+        kv = kernels.kv_pages(model, num_blocks)
+        kernels.step(pool, model, columns, kv, Buffer(size_bytes), logits)
+    return logits
+
+
+def with_packed_weights(plan: DecoderPlan, packed: PackedModel, kernels: Kernels) -> DecoderPlan:
+    """Return the plan with the weights that the packed ones stand for."""
+
+    def unpacked(linear: PlanLinear, found: abi.Linear) -> PlanLinear:
+        return PlanLinear((torch.from_numpy(kernels.unpack_rows(found)),), (linear.bias(),))
+
+    layers = tuple(
+        replace(
+            layer,
+            **{name: unpacked(getattr(layer, name), getattr(found, name)) for name in MATRICES},
+        )
+        for layer, found in zip(plan.layers, packed.struct.layers[: len(plan.layers)], strict=True)
+    )
+    return replace(plan, layers=layers, head=unpacked(plan.head, packed.struct.head))
+
+
+def some_ids() -> torch.Tensor:
+    return torch.randint(VOCAB_SIZE, (NUM_TOKENS,), generator=torch.Generator().manual_seed(1))
+
+
+@FORMATS
+@pytest.mark.parametrize("name", PLANNED)
+def test_kernels_compute_what_the_plan_says(kernels, name, weight_format):
+    plan = planned(name)
+    packed = pack_to_memory(plan, HASH, weight_format, kernels, lambda _: None)
+    ids = some_ids()
+    found = step_logits(kernels, packed, ids)
+    rounded = with_packed_weights(plan, packed, kernels)
+    expected = reference_logits(rounded, ids, torch.arange(NUM_TOKENS)).numpy()
+    error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
+    assert error < CLOSE[weight_format]
+
+
+@FORMATS
+def test_the_file_has_what_memory_would_have(tmp_path, kernels, plan, weight_format):
+    told: list[float] = []
+    path = packed_path(tmp_path, HASH, weight_format, kernels.variant)
+    packed = pack_to_file(plan, path, HASH, weight_format, kernels, told.append)
+    assert packed.path == path
+    assert packed.size_bytes == path.stat().st_size
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert list(path.parent.iterdir()) == [path]
+    opened = open_packed(path, kernels, HASH, weight_format)
+    in_memory = pack_to_memory(plan, HASH, weight_format, kernels, lambda _: None)
+    assert opened.decoder == in_memory.decoder
+    np.testing.assert_array_equal(
+        step_logits(kernels, opened, some_ids()), step_logits(kernels, in_memory, some_ids())
+    )
+
+
+def test_weights_are_those_of_the_plan_to_half_a_step(tmp_path, kernels, plan):
+    packed = pack(plan, tmp_path, kernels)
+    layer, packed_layer = plan.layers[5], packed.struct.layers[5]
+    for name in MATRICES:
+        linear = getattr(layer, name)
+        expected = linear.rows(0, linear.out_features).numpy()
+        found = kernels.unpack_rows(getattr(packed_layer, name))
+        step = np.abs(expected).max() / 127
+        assert np.abs(found - expected).max() <= 0.51 * step
+    assert packed_layer.rope == 1
+    assert packed.context_tokens == 512
+
+
+def test_opening_needs_neither_torch_nor_transformers(tmp_path, kernels, plan):
+    path = pack(plan, tmp_path, kernels).path
+    program = f"""
+import sys
+from pathlib import Path
+from neurond.kernels.library import load_kernels
+from neurond.kernels.packed_model import open_packed
+assert open_packed(Path({str(path)!r}), load_kernels({kernels.variant!r}), {HASH!r}, "int8")
+assert not {{"torch", "transformers"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+def spoil(path: Path) -> None:
+    blob = bytearray(path.read_bytes())
+    blob[100] ^= 1
+    path.write_bytes(blob)
+
+
+@pytest.mark.parametrize("damage", [cut, grow, spoil, lambda path: os.truncate(path, 0)])
+def test_a_damaged_file_is_not_trusted_and_made_again(tmp_path, kernels, plan, damage):
+    path = pack(plan, tmp_path, kernels).path
+    damage(path)
+    assert open_packed(path, kernels, HASH, "int8") is None
+    assert pack(plan, tmp_path, kernels).path == path
+    assert open_packed(path, kernels, HASH, "int8") is not None
+
+
+def test_a_file_of_other_weights_or_kernels_is_not_trusted(tmp_path, kernels, plan, monkeypatch):
+    path = pack(plan, tmp_path, kernels).path
+    assert open_packed(path, kernels, "f" * 16, "int8") is None
+    assert open_packed(path, kernels, HASH, "int4") is None
+    assert open_packed(path.with_name("absent"), kernels, HASH, "int8") is None
+    monkeypatch.setattr("neurond.kernels.packed_model.packing_of", lambda *_: 1)
+    assert open_packed(path, kernels, HASH, "int8") is None
+
+
+def test_a_file_can_be_replaced_under_those_who_map_it(tmp_path, kernels, plan):
+    first = pack(plan, tmp_path, kernels)
+    before = step_logits(kernels, first, some_ids())
+    pack(planned("llama"), tmp_path, kernels)
+    np.testing.assert_array_equal(step_logits(kernels, first, some_ids()), before)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, kernels, plan, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ModelLoadFailed, match=r"cannot write .*: No space left on device; .*free"):
+        pack(plan, tmp_path, kernels)
+    assert not list((tmp_path / "packed").iterdir())
+
+
+def test_room_for_others_is_kept(tmp_path, kernels, plan, monkeypatch):
+    monkeypatch.setattr(partial_file, "HEADROOM_BYTES", shutil.disk_usage(tmp_path).total)
+    with pytest.raises(ModelLoadFailed, match="No space left on device"):
+        pack(plan, tmp_path, kernels)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, kernels, plan):
+    (tmp_path / "packed").write_text("in the way")
+    with pytest.raises(ModelLoadFailed, match="cannot write"):
+        pack(plan, tmp_path, kernels)
+
+
+def test_what_nobody_needs_any_more_is_removed(tmp_path, kernels, plan):
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for name in ("f" * 16 + "-int8-avx2-v1.bin", f"{HASH}-int8-avx2-v0.bin", ".x.bin.1.partial"):
+        (folder / name).write_text("old")
+    other_format = pack(plan, tmp_path, kernels, "bf16").path
+    path = pack(plan, tmp_path, kernels).path
+    assert set(folder.iterdir()) == {path, other_format}
+
+
+def test_another_writer_is_left_alone(tmp_path, kernels, plan):
+    path = packed_path(tmp_path, HASH, "int8", kernels.variant)
+    with partial_file.partial_file(path, 64):
+        assert pack(plan, tmp_path, kernels).path == path
+        assert len(list(path.parent.iterdir())) == 2
+    assert open_packed(path, kernels, HASH, "int8") is None
