@@ -18,7 +18,9 @@ from setuptools.errors import CompileError
 
 CSRC: Final = Path("neurond/kernels/csrc")
 FLAGS: Final = [
-    *("-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"),
+    # Unswitching takes five sixths of the compiler's time. It makes bf16 products of many rows half as fast again,
+    # which no profile asks for yet, and nothing else.
+    *("-O3", "-fno-unswitch-loops", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"),
     *("-fvisibility-inlines-hidden", "-shared", "-fPIC", "-pthread"),
 ]
 VARIANTS: Final = {"avx2": ["-mavx2", "-mfma", "-mf16c"], "portable": []}
