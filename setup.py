@@ -18,8 +18,8 @@ from setuptools.errors import CompileError
 
 CSRC: Final = Path("neurond/kernels/csrc")
 FLAGS: Final = [
-    # Unswitching takes five sixths of the compiler's time. It makes bf16 products of many rows half as fast again,
-    # which no profile asks for yet, and nothing else.
+    # Unswitching takes five sixths of the compiler's time. It makes bf16 products of many rows half
+    # as fast again, which no profile asks for yet, and nothing else.
     *("-O3", "-fno-unswitch-loops", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"),
     *("-fvisibility-inlines-hidden", "-shared", "-fPIC", "-pthread"),
 ]
