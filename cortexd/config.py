@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
 from cortex_core.neuron_api import Count, Dtype, ModelLimit, ModelProfile
@@ -222,22 +223,15 @@ def check_models(models: ModelsConfig, *, path: Path, neurons: set[str]) -> Mode
         if model.min_replicas > model.max_replicas:
             cause = f"{model.min_replicas} is more than max_replicas, {model.max_replicas}"
             raise _wrong(path, f"{where}.min_replicas", cause)
-        template = _chat_template(model, path, where)
-        checked.append(msgspec.structs.replace(model, chat_template=template))
+        checked.append(_with_template_text(model, path, where))
     return ModelsConfig(models=tuple(checked), aliases=models.aliases)
 
 
-def _chat_template(model: ModelConfig, path: Path, where: str) -> str | None:
-    given = model.chat_template
-    if given is None or "{{" in given or "{%" in given:
-        return given
-    file = path.parent / given
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as ex:  # no UTF-8, or a name that no file can have
-        why = ex.strerror if isinstance(ex, OSError) else ex
-        cause = f"cannot read the template file {str(file)!r}: {why}"
-        raise _wrong(path, f"{where}.chat_template", cause) from ex
+def _with_template_text(model: ModelConfig, path: Path, where: str) -> ModelConfig:
+    if model.chat_template is None:
+        return model
+    text = template_text(model.chat_template, file=path, key=f"{where}.chat_template")
+    return msgspec.structs.replace(model, chat_template=text)
 
 
 def _wrong(path: Path, key: str, cause: str) -> ConfigError:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from cortex_core.config import Address
 from cortexd.http1.errors import ConnectFailed, ConnectionLost, TooManyConnections
 from cortexd.http1.exchange import Exchange
 from cortexd.http1.message import Origin
@@ -13,7 +14,6 @@ from cortexd.http1.pool import ConnectionPool
 PROBE_INTERVAL_S = 0.05
 PROBE_TIMEOUT_S = 2.0
 
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 _OK = 200
 
 
@@ -28,8 +28,8 @@ class HealthProbe:
     """
 
     def __init__(self, listening_on: Any, *, nodes: int = 0) -> None:
-        host, port = listening_on[:2]
-        self._origin = Origin(host=_ANY.get(host, host), port=port)
+        address = Address(*listening_on[:2]).from_here()
+        self._origin = Origin(address.host, address.port)
         self._nodes = nodes
 
     async def until_ok(self) -> None:

@@ -5,6 +5,7 @@ import msgspec
 from cortex_core.errors import ConfigError
 
 MAX_PORT = 65535
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -12,6 +13,10 @@ class Address(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+
+    def from_here(self) -> "Address":
+        """Return where a client on this host reaches the server."""
+        return Address(_LOOPBACK.get(self.host, self.host), self.port)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -15,7 +15,6 @@ from cortexd.up.folders import gateway_run_dir
 
 SERVICE_RUNTIME_DIR: Final = Path("/run/cortex")
 """Where the service's sockets are when systemd makes the folder."""
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
 def admin_client(options: argparse.Namespace) -> AdminClient:
@@ -39,8 +38,7 @@ def base_url(options: argparse.Namespace) -> str:
     if options.url:
         return str(options.url).rstrip("/")
     address = parse_address(_config(options).gateway.listen, key="gateway.listen")
-    host = _ANY.get(address.host, address.host)
-    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    return f"http://{address.from_here()}"
 
 
 def _config(options: argparse.Namespace) -> CortexConfig:

@@ -157,4 +157,4 @@ async def test_wrong_command_line() -> None:
     assert "fly" in wrong.err
     wrong = await cortex("up", "--gateway-port", "99999")
     assert wrong.status == 2
-    assert "expected a port" in wrong.err
+    assert "expected a whole number of 1 to 65535" in wrong.err
