@@ -13,34 +13,6 @@
 
 namespace cortex {
 
-#ifdef CORTEX_AVX2
-
-// Of 16 pairs that lie side by side the first numbers, and the second ones.
-inline F16 load_first(const bf16 *p) {
-    auto each = [](const bf16 *at) {
-        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(at)), 16));
-    };
-    return {each(p), each(p + kLanes)};
-}
-inline F16 load_second(const bf16 *p) {
-    auto each = [](const bf16 *at) {
-        const __m256 upper = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000)));
-        return _mm256_and_ps(_mm256_loadu_ps(reinterpret_cast<const float *>(at)), upper);
-    };
-    return {each(p), each(p + kLanes)};
-}
-
-#else
-
-inline F16 load_first(const bf16 *p) {
-    F16 r;
-    for (int i = 0; i < kLanes; ++i) r.v[i] = from_bf16(p[2 * i]);
-    return r;
-}
-inline F16 load_second(const bf16 *p) { return load_first(p + 1); }
-
-#endif
-
 // Rows that one register tile takes, and vectors beside each other where rows are few: enough accumulators to keep
 // two multiplying units busy.
 constexpr int kMaxTileRows = 6;
@@ -55,10 +27,10 @@ inline void accumulate(const float *a, std::size_t a_stride, const bf16 *const (
 #pragma GCC unroll 8
         for (int s = 0; s < S; ++s) {
             __builtin_prefetch(ahead[s] + p * b_stride);
-            const F16 first = load_first(b[s] + p * b_stride);
+            const F16 first = load_even(b[s] + p * b_stride);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sums[r][s] = fma(splat(a[r * a_stride]), first, sums[r][s]);
-            const F16 second = load_second(b[s] + p * b_stride);
+            const F16 second = load_odd(b[s] + p * b_stride);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sums[r][s] = fma(splat(a[r * a_stride + 1]), second, sums[r][s]);
         }

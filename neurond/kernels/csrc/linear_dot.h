@@ -78,19 +78,6 @@ inline void dot(const Int4Group &w, const std::byte *x, std::size_t stride, I16 
         sums[r] = {_mm256_madd_epi16(sums[r].lo, ones), _mm256_madd_epi16(sums[r].hi, ones)};
 }
 
-// The weights of inputs k and k + 1, which lie side by side, as float32: of the even k, of the odd k.
-inline F16 load_even(const bf16 *w) {
-    const __m256i *at = reinterpret_cast<const __m256i *>(w);
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(at), 16)),
-            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(at + 1), 16))};
-}
-inline F16 load_odd(const bf16 *w) {
-    const __m256i *at = reinterpret_cast<const __m256i *>(w);
-    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
-    return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(at), upper)),
-            _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(at + 1), upper))};
-}
-
 #else
 
 template <int R>
@@ -114,18 +101,6 @@ inline void dot(const Int4Group &w, const std::byte *x, std::size_t stride, I16 
                 sums[r].v[n] += (w.q[at.byte] >> at.shift & 15) * q[k];
             }
     }
-}
-
-// The weights of inputs k and k + 1, which lie side by side, as float32: of the even k, of the odd k.
-inline F16 load_even(const bf16 *w) {
-    F16 even;
-    for (int n = 0; n < kLanes; ++n) even.v[n] = from_bf16(w[2 * n]);
-    return even;
-}
-inline F16 load_odd(const bf16 *w) {
-    F16 odd;
-    for (int n = 0; n < kLanes; ++n) odd.v[n] = from_bf16(w[2 * n + 1]);
-    return odd;
 }
 
 #endif

@@ -22,6 +22,13 @@ namespace cortex {
 constexpr int kLanes = 16;
 
 using bf16 = std::uint16_t;
+
+inline float from_bf16(bf16 x) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
 using half = std::uint16_t;  // IEEE binary16
 
 #ifdef CORTEX_AVX2
@@ -93,6 +100,18 @@ inline F16 load_bf16(const bf16 *p) {
     };
     return {each(p), each(p + 8)};
 }
+// Of 16 pairs that lie side by side the first numbers (load_even), and the second ones (load_odd).
+inline F16 load_even(const bf16 *p) {
+    const __m256i *at = reinterpret_cast<const __m256i *>(p);
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(at), 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(at + 1), 16))};
+}
+inline F16 load_odd(const bf16 *p) {
+    const __m256i *at = reinterpret_cast<const __m256i *>(p);
+    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+    return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(at), upper)),
+            _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(at + 1), upper))};
+}
 
 #else
 
@@ -151,14 +170,9 @@ template <class Int>
 inline void store_whole(Int *p, F16 a) {
     for (int i = 0; i < kLanes; ++i) p[i] = static_cast<Int>(a.v[i]);
 }
-inline F16 load_bf16(const bf16 *p) {
-    F16 r;
-    for (int i = 0; i < kLanes; ++i) {
-        const std::uint32_t bits = static_cast<std::uint32_t>(p[i]) << 16;
-        std::memcpy(&r.v[i], &bits, sizeof bits);
-    }
-    return r;
-}
+inline F16 load_bf16(const bf16 *p) { CORTEX_EACH(from_bf16(p[i])); }
+inline F16 load_even(const bf16 *p) { CORTEX_EACH(from_bf16(p[2 * i])); }
+inline F16 load_odd(const bf16 *p) { CORTEX_EACH(from_bf16(p[2 * i + 1])); }
 #undef CORTEX_EACH
 
 #endif
@@ -178,13 +192,6 @@ inline float max_lane(F16 v) {
     float found = lanes[0];
     for (int i = 1; i < kLanes; ++i) found = lanes[i] > found ? lanes[i] : found;
     return found;
-}
-
-inline float from_bf16(bf16 x) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
 }
 
 // Nearest, ties to even; a NaN stays one.
