@@ -10,15 +10,16 @@ import torch
 
 from cortex_core.errors import CortexError, InternalError, ModelLoadFailed, OutOfMemory
 from cortex_core.ids import ModelId
+from cortex_core.logs import kv
 from neurond.actor.backend import OpenedDevice, ServedModel
 from neurond.engine.device import Device, open_device
-from neurond.kernels.library import Kernels, NoKernels, Pool, load_kernels
+from neurond.kernels.library import NoKernels, Pool, load_kernels
 from neurond.kernels.packed_file import WeightFormat
 from neurond.memory_plan import PACKED_DTYPES, weights_bytes
 from neurond.models.host_serving import HostServing
 from neurond.models.loader import load_model
 from neurond.models.packed_loader import load_packed
-from neurond.models.serving import Serving, preferred_backend
+from neurond.models.serving import ModelServing, Serving, preferred_backend
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import PreparedModel, read_manifest
 
@@ -30,16 +31,15 @@ class TorchBackend:
 
     def __init__(self) -> None:
         self._device: Device | None = None
-        self._kernels: Kernels | NoKernels = NoKernels("the device is not the CPU")
-        self._pool: Pool | None = None
+        self._threads = 1
+        self._pool: Pool | None = None  # of the CPU kernels, once a model needs them
 
     def open(self, configure: Configure) -> OpenedDevice:
         """Open the device and set torch's number of threads."""
         self._device = open_device(
             configure.device, configure.threads, configure.memory_budget_bytes
         )
-        if self._device.name == "cpu":
-            self._open_kernels(configure.threads)
+        self._threads = configure.threads
         memory = self._device.memory_info()
         return OpenedDevice(
             attention_backend=preferred_backend(self._device, "bfloat16"),
@@ -70,14 +70,6 @@ class TorchBackend:
         )
         return _served(command.model_id, serving, loaded.weights_bytes)
 
-    def _open_kernels(self, threads: int) -> None:
-        self._kernels = load_kernels()
-        if isinstance(self._kernels, NoKernels):
-            log.warning("serving without CPU kernels reason=%r", self._kernels.reason)
-        else:
-            self._pool = self._kernels.pool(threads)
-            log.info("CPU kernels ready variant=%s threads=%d", self._kernels.variant, threads)
-
     def _load_packed(
         self,
         folder: Path,
@@ -86,19 +78,21 @@ class TorchBackend:
         on_progress: Callable[[float], None],
     ) -> ServedModel:
         assert self._device is not None, "the device is opened first"
-        if isinstance(self._kernels, NoKernels) or self._pool is None:
-            reason = self._kernels.reason if isinstance(self._kernels, NoKernels) else "no threads"
+        kernels = load_kernels()
+        if isinstance(kernels, NoKernels):
             raise ModelLoadFailed(
                 f"cannot serve {command.model_id} as {command.dtype}: there are no CPU kernels "
-                f"({reason}); leave dtype out of its profile"
+                f"({kernels.reason}); leave dtype out of its profile"
             )
         weight_format = msgspec.convert(command.dtype, WeightFormat)
-        packed = load_packed(
-            folder, manifest, weight_format, self._device, self._kernels, on_progress
-        )
+        packed = load_packed(folder, manifest, weight_format, self._device, kernels, on_progress)
+        if self._pool is None:
+            self._pool = kernels.pool(self._threads)
+            told = kv(variant=kernels.variant, threads=self._threads)
+            log.info("CPU kernels ready", extra=told)
         serving = HostServing(
             packed,
-            self._kernels,
+            kernels,
             self._pool,
             context_tokens=command.context_tokens,
             max_sequences=command.max_sequences,
@@ -124,7 +118,7 @@ class TorchBackend:
         return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
 
-def _served(model_id: ModelId, serving: Serving | HostServing, weights_bytes: int) -> ServedModel:
+def _served(model_id: ModelId, serving: ModelServing, weights_bytes: int) -> ServedModel:
     return ServedModel(
         loaded=ModelLoaded(
             model_id=model_id,
@@ -139,7 +133,7 @@ def _served(model_id: ModelId, serving: Serving | HostServing, weights_bytes: in
     )
 
 
-def _free(serving: Serving | HostServing) -> None:
+def _free(serving: ModelServing) -> None:
     serving.close()
     # Modules refer to each other in cycles; the memory is wanted now, not at the next collection.
     gc.collect()

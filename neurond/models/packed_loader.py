@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from cortex_core.errors import ModelLoadFailed, OutOfMemory
+from cortex_core.logs import kv
 from neurond.engine.device import Device
 from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import WeightFormat, packed_path
@@ -59,7 +60,8 @@ def load_packed(
     try:
         return pack_to_file(plan, path, manifest.weights_hash, weight_format, kernels, on_packed)
     except ModelLoadFailed as ex:
-        log.warning("packed weights not kept model=%s cause=%r", manifest.model_id, ex.message)
+        told = kv(model=manifest.model_id, cause=ex.message)
+        log.warning("packed weights not kept", extra=told)
         return pack_to_memory(plan, manifest.weights_hash, weight_format, kernels, on_packed)
 
 

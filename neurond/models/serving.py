@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cortex_core.errors import OutOfMemory
+from cortex_core.logs import kv
 from neurond.attention.base import AttentionBackend
 from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
 from neurond.attention.selection import BackendName, choose_backend
+from neurond.engine.batch import Runner
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.device import Device
 from neurond.engine.engine import Engine
@@ -76,8 +78,38 @@ def kv_sizes(
     )
 
 
-class Serving:
-    """A loaded model with its KV cache. Owns both until `close`."""
+def step_tokens_for(max_sequences: int) -> int:
+    """Return the query tokens that a step may have: every sequence can decode in each."""
+    return max(STEP_TOKENS, max_sequences)
+
+
+class ModelServing:
+    """A runner with its KV cache, from which engines are made. Owns both until `close`."""
+
+    def __init__(self, runner: Runner, sizes: KvSizes, weights_id: str, max_sequences: int) -> None:
+        self.sizes = sizes
+        self.weights_id = weights_id
+        self._runner: Runner | None = runner
+        self._config = SchedulerConfig(
+            num_blocks=sizes.num_blocks,
+            context_tokens=sizes.context_tokens,
+            block_tokens=sizes.block_tokens,
+            max_sequences=max_sequences,
+            step_tokens=step_tokens_for(max_sequences),
+        )
+
+    def new_engine(self) -> Engine:
+        """Return an engine over an empty cache; the former one must not step any more."""
+        assert self._runner is not None, "the model has been closed"
+        return Engine(self._runner, self._config)
+
+    def close(self) -> None:
+        """Let go of weights and cache; they are freed with the engines made here."""
+        self._runner = None
+
+
+class Serving(ModelServing):
+    """A model that torch computes."""
 
     def __init__(
         self,
@@ -96,7 +128,7 @@ class Serving:
         backend = _backend(loaded)
         multiple = backend.page_multiple_tokens
         shapes = [layer.shape for layer in loaded.layers]
-        self.sizes = kv_sizes(
+        sizes = kv_sizes(
             shapes,
             value_bytes=loaded.dtype.itemsize,
             context_tokens=min(context_tokens, loaded.manifest.context_tokens),
@@ -105,39 +137,21 @@ class Serving:
             block_tokens=-(-block_tokens // multiple) * multiple,
         )
         free_bytes = loaded.device.memory_info().free_bytes
-        if self.sizes.size_bytes > free_bytes:
+        if sizes.size_bytes > free_bytes:
             raise OutOfMemory(
-                f"cannot allocate a KV cache of {self.sizes.size_bytes} bytes beside "
+                f"cannot allocate a KV cache of {sizes.size_bytes} bytes beside "
                 f"{loaded.weights_bytes} bytes of weights: {loaded.device.name} has {free_bytes} "
                 "bytes free; lower the model's context or number of sequences"
             )
         cache = KvCache(
             shapes,
-            num_blocks=self.sizes.num_blocks,
-            block_tokens=self.sizes.block_tokens,
+            num_blocks=sizes.num_blocks,
+            block_tokens=sizes.block_tokens,
             dtype=loaded.dtype,
             device=loaded.device.torch_device,
         )
-        self.weights_id = f"{loaded.weights_id}-{backend.name}"
-        self._runner: ModelRunner | None = ModelRunner(
-            loaded.model, loaded.device.torch_device, backend, cache
-        )
-        self._config = SchedulerConfig(
-            num_blocks=self.sizes.num_blocks,
-            context_tokens=self.sizes.context_tokens,
-            block_tokens=self.sizes.block_tokens,
-            max_sequences=max_sequences,
-            step_tokens=max(STEP_TOKENS, max_sequences),
-        )
-
-    def new_engine(self) -> Engine:
-        """Return an engine over an empty cache; the former one must not step any more."""
-        assert self._runner is not None, "the model has been closed"
-        return Engine(self._runner, self._config)
-
-    def close(self) -> None:
-        """Let go of weights and cache; they are freed with the engines made here."""
-        self._runner = None
+        runner = ModelRunner(loaded.model, loaded.device.torch_device, backend, cache)
+        super().__init__(runner, sizes, f"{loaded.weights_id}-{backend.name}", max_sequences)
 
 
 def build_engine(
@@ -170,6 +184,6 @@ def _has_flash2() -> bool:
     try:
         load_flash2()
     except ImportError as ex:
-        log.warning("serving without flash-attn reason=%r", str(ex))
+        log.warning("serving without flash-attn", extra=kv(cause=ex))
         return False
     return True

@@ -9,9 +9,10 @@ import torch
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
-from cortex_core.neuron_api import UnloadRequest
+from cortex_core.neuron_api import LoadRequest, ModelProfile, UnloadRequest
 from neurond.actor.torch_backend import TorchBackend
-from tests.fakes.actor_node import Node, collect, tokens_of
+from neurond.supervisor.streams import TokenStream
+from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
 from tests.fakes.prepared_models import prepare_model
 from tests.fakes.tiny_models import make_tiny_model
 
@@ -77,6 +78,40 @@ async def test_a_truncated_file_fails_the_load_and_nothing_else(node: Node) -> N
     stream = node.submit(model_id, PROMPT, max_tokens=6, sampling=GREEDY)
     assert tokens_of(await collect(stream)) == said
     assert node.restarts == 0
+
+
+async def test_packed_weights_are_served_beside_torch_and_mapped_the_next_time(node: Node) -> None:
+    (llama, _), (qwen, said_by_qwen) = add(node, "llama"), add(node, "qwen3")
+    as_int8 = LoadRequest(llama, profile=ModelProfile(dtype="int8"))
+    await node.supervisor.load(as_int8, ignore_progress)
+    await node.load(qwen)
+
+    def say() -> TokenStream:
+        return node.submit(llama, PROMPT, max_tokens=6, sampling=GREEDY)
+
+    packed, torchs = say(), node.submit(qwen, PROMPT, max_tokens=6, sampling=GREEDY)
+    said = tokens_of(await collect(packed))
+    assert len(said) == 6
+    assert tokens_of(await collect(torchs)) == said_by_qwen
+    weights_id = node.supervisor.model(llama).weights_id
+    assert weights_id is not None
+    assert "-int8-" in weights_id
+
+    (file,) = node.library.folder(llama).glob("packed/*.bin")
+    made_at = file.stat().st_mtime_ns
+    await node.supervisor.unload(UnloadRequest(llama))
+    await node.supervisor.load(as_int8, ignore_progress)
+    assert file.stat().st_mtime_ns == made_at
+    assert tokens_of(await collect(say())) == said
+
+
+async def test_a_model_without_a_plan_is_told_how_it_is_served(node: Node) -> None:
+    experts, _ = add(node, "qwen3-moe")
+    with pytest.raises(ModelLoadFailed, match=r"as int4: .*leave dtype out of its profile"):
+        await node.supervisor.load(
+            LoadRequest(experts, profile=ModelProfile(dtype="int4")), ignore_progress
+        )
+    await node.load(experts)
 
 
 def test_errors_are_told_apart() -> None:
