@@ -13,10 +13,10 @@ from cortex_core.ids import DeviceName, ModelId
 MIB = 1024 * 1024
 MAX_COUNT = 2**31 - 1
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+"""A number of things that a profile may name; what it comes to in bytes has 64 bits."""
 MAX_WAIT_S = 86_400
 WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 """How long an operator lets something wait for running requests: at most a day."""
-"""A number of things that a profile may name; what it comes to in bytes has 64 bits."""
 
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
 """What weights are kept in."""

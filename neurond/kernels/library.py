@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cortex_core.errors import OutOfMemory
+from cortex_core.logs import kv
 from neurond.kernels import abi, sample_abi
 from neurond.kernels.memory import Buffer, KvPages, address_of
 from neurond.kernels.sampling import SampleKernel
@@ -231,7 +232,7 @@ def cpu_flags() -> frozenset[str]:
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError as ex:
-        log.warning("cannot read %s error=%r", CPUINFO, str(ex))
+        log.warning("processor flags not read", extra=kv(path=CPUINFO, cause=ex))
         return frozenset()
     for line in lines:
         name, _, value = line.partition(":")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cortex_core.logs import kv
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import (
@@ -119,7 +120,7 @@ def open_packed(
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, Damaged) as ex:
-        log.warning("packed weights will be made anew path=%s reason=%r", path, str(ex))
+        log.warning("packed weights not trusted", extra=kv(path=path, cause=ex))
         return None
     return model
 
