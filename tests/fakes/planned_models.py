@@ -24,19 +24,19 @@ from transformers import (
 )
 
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
-from tests.fakes.tiny_models import _COMMON, WINDOW
+from tests.fakes.tiny_models import COMMON, WINDOW
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 
 PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_COMMON, tie_word_embeddings=True),
-    "llama-biases": lambda: LlamaConfig(**_COMMON, attention_bias=True, mlp_bias=True),
-    "llama-yarn": lambda: LlamaConfig(**_COMMON, rope_parameters={"rope_theta": 1e4, **_YARN}),
-    "qwen2": lambda: Qwen2Config(**_COMMON),
-    "qwen3": lambda: Qwen3Config(**_COMMON),
-    "mistral": lambda: MistralConfig(**_COMMON, sliding_window=WINDOW),
+    "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=True),
+    "llama-biases": lambda: LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True),
+    "llama-yarn": lambda: LlamaConfig(**COMMON, rope_parameters={"rope_theta": 1e4, **_YARN}),
+    "qwen2": lambda: Qwen2Config(**COMMON),
+    "qwen3": lambda: Qwen3Config(**COMMON),
+    "mistral": lambda: MistralConfig(**COMMON, sliding_window=WINDOW),
     "gemma2": lambda: Gemma2Config(
-        **_COMMON,
+        **COMMON,
         sliding_window=WINDOW,
         attn_logit_softcapping=5.0,
         final_logit_softcapping=10.0,
@@ -44,31 +44,31 @@ PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
         tie_word_embeddings=False,
     ),
     "gemma3": lambda: Gemma3TextConfig(
-        **{**_COMMON, "num_hidden_layers": 6}, sliding_window=WINDOW, query_pre_attn_scalar=32
+        **{**COMMON, "num_hidden_layers": 6}, sliding_window=WINDOW, query_pre_attn_scalar=32
     ),
-    "phi3": lambda: Phi3Config(**_COMMON),
+    "phi3": lambda: Phi3Config(**COMMON),
 }
 REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
-    "granite-embedding": (lambda: GraniteConfig(**_COMMON, embedding_multiplier=12.0), "embedding"),
-    "granite-residual": (lambda: GraniteConfig(**_COMMON, residual_multiplier=0.2), "layer 0"),
-    "granite-logits": (lambda: GraniteConfig(**_COMMON, logits_scaling=8.0), "the head"),
-    "olmo2": (lambda: Olmo2Config(**_COMMON), "layer 0 lacks a norm"),
-    "cohere": (lambda: CohereConfig(**_COMMON), "does not turn halves"),
-    "glm4": (lambda: Glm4Config(**_COMMON), "post_self_attn_layernorm"),
-    "helium": (lambda: HeliumConfig(**_COMMON), "layer 0 computes something else"),
+    "granite-embedding": (lambda: GraniteConfig(**COMMON, embedding_multiplier=12.0), "embedding"),
+    "granite-residual": (lambda: GraniteConfig(**COMMON, residual_multiplier=0.2), "layer 0"),
+    "granite-logits": (lambda: GraniteConfig(**COMMON, logits_scaling=8.0), "the head"),
+    "olmo2": (lambda: Olmo2Config(**COMMON), "layer 0 lacks a norm"),
+    "cohere": (lambda: CohereConfig(**COMMON), "does not turn halves"),
+    "glm4": (lambda: Glm4Config(**COMMON), "post_self_attn_layernorm"),
+    "helium": (lambda: HeliumConfig(**COMMON), "layer 0 computes something else"),
     "smollm3": (
-        lambda: SmolLM3Config(**{**_COMMON, "num_hidden_layers": 5}),
+        lambda: SmolLM3Config(**{**COMMON, "num_hidden_layers": 5}),
         "layer 3 computes something else",
     ),
     "qwen3-moe": (
         lambda: Qwen3MoeConfig(
-            **_COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
+            **COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
         ),
         "no plain nn.Linear",
     ),
-    "odd-heads": (lambda: LlamaConfig(**{**_COMMON, "head_dim": 24}), "heads of 24"),
-    "narrow": (lambda: LlamaConfig(**{**_COMMON, "intermediate_size": 48}), "48 inputs"),
-    "relu": (lambda: LlamaConfig(**_COMMON, hidden_act="relu"), "an activation"),
+    "odd-heads": (lambda: LlamaConfig(**{**COMMON, "head_dim": 24}), "heads of 24"),
+    "narrow": (lambda: LlamaConfig(**{**COMMON, "intermediate_size": 48}), "48 inputs"),
+    "relu": (lambda: LlamaConfig(**COMMON, hidden_act="relu"), "an activation"),
 }
 """With what the reason says."""
 

@@ -19,7 +19,7 @@ from transformers import (
 VOCAB_SIZE = 320
 WINDOW = 8
 
-_COMMON = {
+COMMON = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -35,14 +35,14 @@ _COMMON = {
 }
 
 TINY_CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_COMMON, tie_word_embeddings=True),
-    "qwen3": lambda: Qwen3Config(**_COMMON),
+    "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=True),
+    "qwen3": lambda: Qwen3Config(**COMMON),
     "qwen3-moe": lambda: Qwen3MoeConfig(
-        **_COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
+        **COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
     ),
-    "mistral-window": lambda: MistralConfig(**_COMMON, sliding_window=WINDOW),
+    "mistral-window": lambda: MistralConfig(**COMMON, sliding_window=WINDOW),
     "gemma2-softcap": lambda: Gemma2Config(
-        **_COMMON,
+        **COMMON,
         sliding_window=WINDOW,
         attn_logit_softcapping=5.0,
         final_logit_softcapping=10.0,
@@ -50,7 +50,7 @@ TINY_CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         tie_word_embeddings=False,
     ),
     "gemma3-two-ropes": lambda: Gemma3TextConfig(
-        **_COMMON,
+        **COMMON,
         sliding_window=WINDOW,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters={
@@ -60,7 +60,7 @@ TINY_CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         query_pre_attn_scalar=16,
     ),
     "gpt-oss-sinks": lambda: GptOssConfig(
-        **_COMMON,
+        **COMMON,
         sliding_window=WINDOW,
         num_local_experts=4,
         num_experts_per_tok=2,

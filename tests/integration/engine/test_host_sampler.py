@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 from array import array
-from collections import Counter
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -18,12 +17,13 @@ from hypothesis import strategies as st
 import neurond.kernels
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
-from neurond.engine.batch import Row, SampledToken, TokenCounts
+from neurond.engine.batch import Row, SampledToken
 from neurond.engine.host_sampler import sample_on_host
 from neurond.engine.randomness import uniform
 from neurond.engine.sampler import sample, temperature_of
 from neurond.kernels import abi, sample_abi
 from neurond.kernels.sampling import SampleKernel
+from tests.fakes.sampler_rows import row
 
 CSRC = Path(neurond.kernels.__file__).parent / "csrc"
 FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"]
@@ -59,20 +59,6 @@ def kernel_for(library):
     yield cache(lambda vocab, threads=2: SampleKernel(library, pools[threads], vocab))
     for pool in pools.values():
         library.cortex_pool_destroy(pool)
-
-
-def row(sampling: SamplingParams, *, prompt=(1, 2), output=(), seed=0, choice=0) -> Row:
-    counted = sampling.repetition_penalty or sampling.presence_penalty
-    counted = counted or sampling.frequency_penalty
-    return Row(
-        stream=0,
-        choice=choice,
-        seed=seed,
-        sampling=sampling,
-        token_ids=array("i", [*prompt, *output]),
-        num_prompt_tokens=len(prompt),
-        counts=TokenCounts(frozenset(prompt), dict(Counter(output))) if counted else None,
-    )
 
 
 def logits_of(rows: int, vocab: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
@@ -147,7 +133,7 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(ROWS, min_size=1, max_size=20),
     vocab=st.sampled_from([1, 2, 31, 127, 128, 129, 300, 5000]),

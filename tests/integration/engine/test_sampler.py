@@ -1,6 +1,5 @@
 """The sampler against distributions written as they are defined."""
 
-from array import array
 from collections import Counter
 
 import pytest
@@ -8,26 +7,13 @@ import torch
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
-from neurond.engine.batch import Row, TokenCounts
+from neurond.engine.batch import Row
 from neurond.engine.randomness import uniform
 from neurond.engine.sampler import sample
+from tests.fakes.sampler_rows import row
 
 VOCAB = 200
 GREEDY = SamplingParams(temperature=0.0)
-
-
-def row(sampling: SamplingParams, *, prompt=(1, 2), output=(), seed=0, choice=0) -> Row:
-    counted = sampling.repetition_penalty or sampling.presence_penalty
-    counted = counted or sampling.frequency_penalty
-    return Row(
-        stream=0,
-        choice=choice,
-        seed=seed,
-        sampling=sampling,
-        token_ids=array("i", [*prompt, *output]),
-        num_prompt_tokens=len(prompt),
-        counts=TokenCounts(frozenset(prompt), dict(Counter(output))) if counted else None,
-    )
 
 
 def logits_of(rows: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:

@@ -280,7 +280,7 @@ TABLES: dict[str, set[str]] = {
 }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(table=st.sampled_from(sorted(TABLES)), key=KEYS)
 def test_any_unknown_key_is_refused_and_named(
     tmp_path_factory: pytest.TempPathFactory, table: str, key: str
@@ -335,7 +335,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(config=CONFIGS)
 def test_any_valid_config_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, config: Config

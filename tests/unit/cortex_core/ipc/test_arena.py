@@ -97,4 +97,4 @@ class ArenaAgainstBytes(RuleBasedStateMachine):
 
 
 TestArenaAgainstBytes = ArenaAgainstBytes.TestCase
-TestArenaAgainstBytes.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestArenaAgainstBytes.settings = settings(max_examples=60, stateful_step_count=40)

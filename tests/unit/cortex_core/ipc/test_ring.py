@@ -137,4 +137,4 @@ class RingAgainstDeque(RuleBasedStateMachine):
 
 
 TestRingAgainstDeque = RingAgainstDeque.TestCase
-TestRingAgainstDeque.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRingAgainstDeque.settings = settings(max_examples=60, stateful_step_count=40)

@@ -306,7 +306,6 @@ TestFleetMachine = FleetMachine.TestCase
 TestFleetMachine.settings = settings(
     max_examples=60,
     stateful_step_count=60,
-    deadline=None,
     # To explain a failure takes longer than a test may.
     phases=set(Phase) - {Phase.explain},
 )

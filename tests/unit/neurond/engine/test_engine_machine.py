@@ -208,5 +208,5 @@ class EngineMachine(RuleBasedStateMachine):
                 assert len(tokens) == most
 
 
-EngineMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+EngineMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
 TestEngineMachine = EngineMachine.TestCase
