@@ -160,7 +160,7 @@ def test_a_port_in_use_is_said_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_two_nodes_run_side_by_side(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = tmp_path / "1", tmp_path / "2"  # unix paths are short
     first.mkdir()
     second.mkdir()
     with neuron_process(first) as one, neuron_process(second) as two:
