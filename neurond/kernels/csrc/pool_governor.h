@@ -2,8 +2,8 @@
 //
 // A thread that the kernel keeps off its core, for something else wants it, holds up the phase whose item it has
 // taken: two threads beside one foreign busy process are slower than one alone. The kernel counts the time that
-// a thread was ready but did not run; where that is much of the time spent in phases, the pool gives up a
-// thread for a while, and then tries again.
+// a thread was ready but did not run; where that is more of the time spent in phases than a thread is worth, the
+// pool gives up a thread for a while, and then tries again.
 #pragma once
 
 #include <algorithm>
@@ -75,7 +75,9 @@ class Governor {
     }
 
   private:
-    static constexpr std::uint64_t kWindowNs = 8'000'000;
+    // Many turns of the kernel's scheduler (3 to 4 ms each): what a step's own messages cost other processes comes
+    // in bursts of a millisecond, and is no reason to give up anything.
+    static constexpr std::uint64_t kWindowNs = 40'000'000;
     static constexpr std::uint64_t kShortestPauseNs = 50'000'000;
     static constexpr std::uint64_t kLongestPauseNs = 800'000'000;
 
@@ -93,12 +95,14 @@ class Governor {
         return sum;
     }
 
-    // Less than half a thread's share of the time is not worth a thread.
+    // While one of n threads waits for its core, the others soon wait for its item: all n do the work of n times the
+    // time that is left, and n - 1 undisturbed ones that of n - 1. They are even where 1/n of the time is lost; a
+    // busy neighbour takes half of a core.
     void judge(std::uint64_t now_ns) {
         const std::uint64_t busy_ns = busy_ns_;
         busy_ns_ = 0;
         const double lost = static_cast<double>(delayed_ns()) / static_cast<double>(busy_ns);
-        if (lost * usable_ < 0.5) {
+        if (lost * usable_ < 0.8) {
             if (usable_ == threads_) pause_ns_ = kShortestPauseNs;
             return;
         }
