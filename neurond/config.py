@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from cortex_core.config.reader import read_config
+from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
 from cortex_core.neuron_api import Count, Dtype, LoadRequest, ModelProfile
@@ -147,18 +148,8 @@ def _check_ids(source: Path, config: NeuronConfig) -> None:
 
 
 def _with_template_text(source: Path, place: int, model: ModelSettings) -> ModelSettings:
-    template = model.chat_template
-    if template is None or "{" in template or "\n" in template:
+    if model.chat_template is None:
         return model
-    path = source.parent / template
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as ex:
-        key = f"models[{place}].chat_template"
-        why = ex.strerror if isinstance(ex, OSError) else ex
-        raise ConfigError(
-            f"cannot read {source}: {key}: expected Jinja text or a readable file, got "
-            f"{template!r} ({why})",
-            param=key,
-        ) from ex
+    key = f"models[{place}].chat_template"
+    text = template_text(model.chat_template, file=source, key=key)
     return msgspec.structs.replace(model, chat_template=text)

@@ -66,15 +66,26 @@ def die_with_parent(death_fd: int, parent_pid: int) -> None:
     itself. After this, the end of the parent ends this process: by SIGKILL, or with status
     `PARENT_GONE_STATUS`. It returns only while the parent lives.
     """
+    signal_at_end_of_parent(signal.SIGKILL, parent_pid)
+    threading.Thread(
+        target=_exit_at_end_of, args=(death_fd,), name="parent-watch", daemon=True
+    ).start()
+
+
+def signal_at_end_of_parent(signum: signal.Signals, parent_pid: int) -> None:
+    """Have the kernel send this process `signum` when its parent ends; an exec keeps that.
+
+    It returns only while the parent lives: else the process exits with `PARENT_GONE_STATUS`.
+
+    Raises:
+        InternalError: the kernel refuses.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
         raise InternalError(f"cannot set PR_SET_PDEATHSIG: {os.strerror(ctypes.get_errno())}")
     # The parent may have ended before prctl; then no signal comes any more.
     if os.getppid() != parent_pid:
         os._exit(PARENT_GONE_STATUS)
-    threading.Thread(
-        target=_exit_at_end_of, args=(death_fd,), name="parent-watch", daemon=True
-    ).start()
 
 
 def _exit_at_end_of(fd: int) -> None:

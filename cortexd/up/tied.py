@@ -4,23 +4,18 @@ If the parent ends, however it ends, the kernel sends SIGTERM: a daemon then sto
 takes its own children and socket files with it. The tie survives the exec.
 """
 
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-PR_SET_PDEATHSIG = 1
-PARENT_GONE_STATUS = 79
+from cortex_core.ipc.child import signal_at_end_of_parent
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Replace this process by the program; return only if the parent is gone already."""
+    """Replace this process by the program; exit if the parent is gone already."""
     parent, *command = arguments
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    # It may have ended before prctl; then no signal comes any more.
-    if os.getppid() != int(parent):
-        sys.exit(PARENT_GONE_STATUS)
+    signal_at_end_of_parent(signal.SIGTERM, int(parent))
     os.execv(command[0], command)  # noqa: S606 - a list, no shell
 
 
