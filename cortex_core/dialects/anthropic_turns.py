@@ -40,6 +40,12 @@ _ROLES: dict[WireRole, Role] = {
 }
 
 
+BILLING_LINE = "x-anthropic-billing-header:"
+"""How Claude Code begins its system text: a line for Anthropic's books that says nothing to a model
+and changes from request to request. Keys and values of a token depend on every token before it, so
+with this line in front no prompt would ever have a beginning that is in a prefix cache."""
+
+
 class WireMessage(msgspec.Struct, frozen=True):
     role: WireRole
     content: str | list[Block] | None = None
@@ -53,8 +59,12 @@ class Turns:
         self.ignored: list[str] = []
 
     def add_system(self, system: str | list[TextBlock] | None) -> None:
-        """Add the text that stands before the conversation."""
-        if parts := text_parts(system):
+        """Add the text that stands before the conversation, without `BILLING_LINE`."""
+        parts = text_parts(system)
+        if parts and parts[0].text.startswith(BILLING_LINE):
+            _, _, rest = parts[0].text.partition("\n")
+            parts = (TextPart(rest), *parts[1:]) if rest else parts[1:]
+        if parts:
             self.messages.append(Message(role="system", content=parts))
 
     def add(self, wire: WireMessage, place: str) -> None:

@@ -264,12 +264,14 @@ class ActorLoop:
 
     def _step(self, serving: _Serving) -> None:
         self._liveness.enter(Phase.STEPPING, self._deadlines.step_s)
+        began_s = time.monotonic()
         try:
             output = serving.engine.step(self._tell_admitted)
         except Exception as ex:  # noqa: BLE001 - sorted out by the backend, or raised again
             _log.exception("engine step failed", extra=kv(model=serving.model.loaded.model_id))
             self._recover(serving, ex)
             return
+        serving.engine.took(time.monotonic() - began_s)
         serving.failed_steps = 0
         self._steps += 1
         self._liveness.beat(self._steps)

@@ -34,6 +34,12 @@ class BlockAllocator:
         """Return an empty table for a new sequence."""
         return BlockTable(self._block_tokens)
 
+    def num_missing(self, seq: Sequence) -> int:
+        """Return how many tokens of a sequence without blocks are not in the prefix cache."""
+        known = self._cache.match(seq.token_ids, (len(seq.token_ids) - 1) // self._block_tokens)
+        self._cache.release(reversed(known))
+        return len(seq.token_ids) - len(known) * self._block_tokens
+
     def start(self, seq: Sequence, *, num_spare: int) -> bool:
         """Give a sequence without blocks those of all its tokens, known ones as far as they go.
 

@@ -20,7 +20,7 @@ class SchedulerConfig:
     max_sequences: int = 64
     """Most sequences in one step."""
     step_tokens: int = 512
-    """Most query tokens in one step; bounds how long a prompt holds up those who decode."""
+    """Most query tokens in one step; beside decodes, prompts get fewer as steps take longer."""
     max_waiting: int = 256
     """Most choices that wait beyond the places that are free."""
 

@@ -183,6 +183,10 @@ class Engine:
         self._tell(self._scheduler.complete(sampled), output)
         return output
 
+    def took(self, seconds: float) -> None:
+        """Learn how long the last step took, from whoever has a clock; paces long prompts."""
+        self._scheduler.took(seconds)
+
     def check(self) -> None:
         """Assert every invariant; O(blocks + sequences), for tests and for an idle engine."""
         self._scheduler.check()

@@ -16,10 +16,14 @@ the two pairs.
 | any | remove, or its last token | FINISHED |
 
 A step computes one token of every running sequence that has but one to compute (decode), then
-chunks of the others (prefill), best rank first, up to the token budget. A sequence gets the blocks
-of all its tokens when it starts and one more whenever it grows out of them. When none is to be
-had, paused sequences lose theirs first, then the running sequence of lowest priority, of these
-the youngest. What was lost is computed again, as far as the prefix cache has not kept it.
+chunks of the others (prefill): as many tokens as `neurond.engine.pacing` allows beside the decodes,
+dealt out by `neurond.engine.shares`. Sequences start while tokens are left for them; where prompts
+have a claim on all of them, one more starts only where it would get some all the same.
+
+A sequence gets the blocks of all its tokens when it starts and one more whenever it grows out of
+them. When none is to be had, paused sequences lose theirs first, then the running sequence of
+lowest priority, of these the youngest. What was lost is computed again, as far as the prefix cache
+has not kept it.
 """
 
 from bisect import insort
@@ -34,8 +38,13 @@ from neurond.engine.assemble import Chunk, assemble
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.blocks import BlockTable
 from neurond.engine.config import SchedulerConfig
-from neurond.engine.sequence import Sequence, SequenceStatus
+from neurond.engine.pacing import PrefillPace
+from neurond.engine.sequence import Bucket, Sequence, SequenceStatus
+from neurond.engine.shares import PromptShares
 from neurond.engine.waiting import WaitingQueue
+
+PASSING_SHARE = 0.5
+"""A prompt may pass others that are being computed if it is so much shorter than what they lack."""
 
 
 @dataclass(slots=True)
@@ -63,10 +72,13 @@ class Scheduler:
         self.config = config
         self._allocator = BlockAllocator(config.num_blocks, config.block_tokens)
         self._waiting = WaitingQueue()
+        self._pace = PrefillPace()
+        self._shares = PromptShares(config.block_tokens)
         self._running: list[Sequence] = []  # sorted by rank, best first
         self._paused: dict[Sequence, None] = {}
         self._running_of: Counter[str | None] = Counter()
         self._chunks: list[Chunk] = []  # of the step that is being computed
+        self._computing = 0, 0  # its tokens of decodes and of prompts
         self.num_preemptions = 0
 
     @property
@@ -103,7 +115,7 @@ class Scheduler:
 
     def add(self, seq: Sequence) -> None:
         """Queue a new sequence."""
-        self._waiting.add(seq)
+        self._wait(seq)
 
     def remove(self, seq: Sequence) -> None:
         """End a sequence in whatever status, and give its blocks back. Idempotent."""
@@ -131,21 +143,21 @@ class Scheduler:
     def schedule(self) -> Step:
         """Decide the next step and take the blocks it needs."""
         decodes = self._pick_decodes()
-        budget = self.config.step_tokens - len(decodes)
-        prefills, budget = self._pick_prefills(budget)
-        admitted: list[tuple[Sequence, int]] = []
-        while budget > 0:
-            seq = self._admit()
-            if seq is None:
-                break
-            if not seq.started:
-                seq.started = True
-                admitted.append((seq, seq.num_computed))
-            num_tokens = self._chunk_tokens(seq, budget)
-            prefills.append((seq, num_tokens))
-            budget -= num_tokens
+        num_decodes = len(decodes)
+        budget = self._pace.prefill_tokens(num_decodes, self.config.step_tokens - num_decodes)
+        prompts = [seq for seq in self._running if seq.num_left > 1]
+        for seq in prompts:
+            self._allocator.adopt(seq)
+        admitted = self._admit(prompts, budget)
+        prefills = self._shares.deal(prompts, budget)
         self._chunks = [(seq, 1) for seq in decodes] + prefills
+        self._computing = num_decodes, sum(num_tokens for _, num_tokens in prefills)
         return Step(assemble(decodes, prefills) if self._chunks else None, admitted)
+
+    def took(self, seconds: float) -> None:
+        """Learn how long the step took that was scheduled last."""
+        if any(self._computing):
+            self._pace.took(*self._computing, seconds)
 
     def complete(self, sampled: AbstractSequence[SampledToken | ErrorInfo]) -> StepResults:
         """Take what the runner chose for the rows of the scheduled batch, in their order."""
@@ -185,32 +197,43 @@ class Scheduler:
 
     def _pick_decodes(self) -> list[Sequence]:
         # Growing may put out sequences at the end of the list, which are then not reached.
-        return [
-            seq
-            for seq in self._running
-            if len(seq.token_ids) - seq.num_computed == 1 and self._grow(seq)
-        ]
+        return [seq for seq in self._running if seq.num_left == 1 and self._grow(seq)]
 
-    def _pick_prefills(self, budget: int) -> tuple[list[Chunk], int]:
-        prefills: list[Chunk] = []
-        for seq in self._running:
-            if budget == 0:
+    def _admit(self, prompts: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
+        """Start those whose turn it is, putting them among `prompts`; return the new ones of them.
+
+        With each goes the number of its tokens that were cached.
+        """
+        admitted: list[tuple[Sequence, int]] = []
+        claimed = sum(seq.num_left for seq in prompts)
+        while budget:
+            idle = claimed < budget
+            seq = self._waiting.next(self._running_of) if idle else self._passing(prompts)
+            if seq is None or not self._start(seq):
                 break
-            if len(seq.token_ids) - seq.num_computed > 1:
-                self._allocator.adopt(seq)
-                num_tokens = self._chunk_tokens(seq, budget)
-                prefills.append((seq, num_tokens))
-                budget -= num_tokens
-        return prefills, budget
+            insort(prompts, seq, key=lambda seq: seq.rank)
+            claimed += seq.num_left
+            if not seq.started:
+                seq.started = True
+                admitted.append((seq, seq.num_computed))
+        return admitted
 
-    def _chunk_tokens(self, seq: Sequence, budget: int) -> int:
-        """Return how many tokens of a prompt to compute: whole blocks, where there is a choice."""
-        start = seq.num_computed
-        stop = min(start + budget, len(seq.token_ids))
-        if stop < len(seq.token_ids):
-            aligned = stop - stop % self.config.block_tokens
-            stop = aligned if aligned > start else stop
-        return stop - start
+    def _passing(self, prompts: list[Sequence]) -> Sequence | None:
+        """Return who gets tokens although `prompts` could use them all: the first of a principal
+        that has no prompt among them, or one much shorter than its principal's others.
+        """
+        priority = prompts[0].priority
+        lacking: dict[Bucket, int] = {}
+        for seq in prompts:
+            lacking[seq.bucket] = min(seq.num_left, lacking.get(seq.bucket, seq.num_left))
+        first = self._waiting.next(self._running_of, passing=lacking)
+        if first is not None and first.priority >= priority:
+            return first
+        for bucket, num_left in lacking.items():
+            short = self._waiting.shortest(bucket) if bucket[0] == priority else None
+            if short is not None and short.num_missing <= PASSING_SHARE * num_left:
+                return short
+        return None
 
     def _grow(self, seq: Sequence) -> bool:
         """See to a block for the next token; false if it cost the sequence its own place."""
@@ -223,20 +246,17 @@ class Scheduler:
                 return False
         return True
 
-    def _admit(self) -> Sequence | None:
-        """Give the next waiting sequence a place and the blocks of its tokens, if there are any."""
+    def _start(self, seq: Sequence) -> bool:
+        """Give a waiting sequence a place and the blocks of its tokens, if there are any."""
         if len(self._running) >= self.config.max_sequences:
-            return None
-        seq = self._waiting.next(self._running_of)
-        if seq is None:
-            return None
+            return False
         # A block for each that runs already keeps a newcomer from being put out again at once.
         while not self._allocator.start(seq, num_spare=len(self._running)):
             if not self._reclaim_paused():
-                return None
+                return False
         self._leave(seq)
         self._run(seq)
-        return seq
+        return True
 
     def _preempt(self, seq: Sequence) -> None:
         self.num_preemptions += 1
@@ -257,6 +277,7 @@ class Scheduler:
 
     def _wait(self, seq: Sequence) -> None:
         self._allocator.free(seq)
+        seq.num_missing = self._allocator.num_missing(seq)
         seq.status = SequenceStatus.WAITING
         self._waiting.add(seq)
 

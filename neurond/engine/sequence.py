@@ -14,6 +14,9 @@ from cortex_core.ids import RequestId
 from neurond.engine.batch import Row, TokenCounts
 from neurond.engine.blocks import BlockTable
 
+Bucket = tuple[int, str | None]
+"""Priority and principal: sequences of one bucket have no claims against each other but age."""
+
 
 class SequenceStatus(Enum):
     """Where a sequence is; `neurond.engine.scheduler` has the transitions."""
@@ -52,6 +55,8 @@ class Sequence:
     num_computed: int = 0
     num_known_blocks: int = 0
     """Leading blocks that are in the prefix cache."""
+    num_missing: int = 0
+    """Tokens that were not in the prefix cache when it began to wait."""
     started: bool = False
     """It has had blocks at least once."""
     token_ids: array[int] = field(init=False)
@@ -63,6 +68,15 @@ class Sequence:
     @property
     def stream(self) -> int:
         return self.row.stream
+
+    @property
+    def bucket(self) -> Bucket:
+        return self.priority, self.principal
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that have no K/V yet."""
+        return len(self.token_ids) - self.num_computed
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -68,8 +68,10 @@ def test_counted_tokens_are_the_usage(fleet: FleetProcess) -> None:
 
 def test_a_repeated_prompt_is_taken_from_the_cache(fleet: FleetProcess) -> None:
     question = [{"role": "user", "content": "Say this again: " + "red green blue " * 20}]
-    ask(fleet, question, max_tokens=2)
-    usage = ask(fleet, question, max_tokens=2).usage
+    for changing in ("3f2a1", "ffffe"):  # as Claude Code begins its system text
+        billing = f"x-anthropic-billing-header: cc_version=2.1.197; cch={changing};"
+        system = [{"type": "text", "text": text} for text in (billing, "You repeat things.")]
+        usage = ask(fleet, question, max_tokens=2, system=system).usage
     assert usage.cache_read_input_tokens is not None
     assert usage.cache_read_input_tokens > usage.input_tokens
 

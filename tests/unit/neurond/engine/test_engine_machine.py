@@ -86,10 +86,11 @@ class EngineMachine(RuleBasedStateMachine):
             for choice in range(n):
                 self.asked[asked.first_stream + choice] = (asked, choice)
 
-    @rule(num_steps=st.integers(1, 8))
-    def step(self, num_steps: int) -> None:
+    @rule(num_steps=st.integers(1, 8), seconds=st.sampled_from((0.0, 1e-4, 0.02, 10.0)))
+    def step(self, num_steps: int, seconds: float) -> None:
         for _ in range(num_steps):
             self.take_step()
+            self.engine.took(seconds)
 
     @rule(data=st.data())
     @precondition(lambda self: self.asked)

@@ -3,6 +3,8 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cortex_core.errors import ConfigError
 from cortex_core.ids import RequestId
@@ -57,6 +59,106 @@ def test_no_step_exceeds_its_budget_or_its_places() -> None:
         assert runner.last_batch is not None
         assert runner.last_batch.num_tokens <= 9
         assert runner.last_batch.num_sequences <= 4
+
+
+def first_tokens(engine: Engine, *awaited: int) -> list[int]:
+    """Step until the awaited streams have a token; return the streams in the order of theirs."""
+    order: list[int] = []
+    for _ in range(200):
+        order += [stream for stream, _, _ in engine.step().tokens if stream not in order]
+        engine.check()
+        if set(awaited) <= set(order):
+            return order
+    raise AssertionError(f"only {order} have a token")
+
+
+def test_a_short_prompt_passes_long_ones_that_came_before() -> None:
+    engine, runner = new_engine(num_blocks=100, step_tokens=8)
+    engine.add(request(1, range(100)))
+    engine.add(request(2, range(200, 300)))
+    engine.step()
+    engine.add(request(3, range(400, 412), max_tokens=1))
+    before = runner.num_computed_tokens
+    assert first_tokens(engine, 3) == [3]
+    assert runner.num_computed_tokens - before <= 2 * 12 + 8
+    assert first_tokens(engine, 1, 2) == [1, 2]
+
+
+def test_prompts_of_like_length_come_one_after_another() -> None:
+    engine, _ = new_engine(num_blocks=100, step_tokens=8)
+    engine.add(request(1, range(100), max_tokens=1))
+    engine.add(request(2, range(200, 260), max_tokens=1))
+    engine.step()
+    assert engine.num_waiting == 1
+    assert first_tokens(engine, 1, 2) == [1, 2]
+
+
+def test_what_is_cached_makes_a_prompt_short() -> None:
+    engine, _ = new_engine(num_blocks=100, step_tokens=8)
+    engine.add(request(1, range(100, 190), max_tokens=1))
+    run(engine)
+    engine.add(request(2, range(200, 290)))
+    engine.step()
+    engine.add(request(3, range(100, 192)))
+    assert first_tokens(engine, 3) == [3]
+
+
+def test_a_prompt_of_higher_priority_passes_one_that_is_being_computed() -> None:
+    engine, runner = new_engine(num_blocks=100, step_tokens=8)
+    engine.add(request(1, range(100)))
+    engine.step()
+    engine.add(request(2, range(200, 300), priority=1))
+    before = runner.num_computed_tokens
+    assert first_tokens(engine, 2) == [2]
+    assert runner.num_computed_tokens - before <= 100 + 8
+
+
+def test_sixty_prompts_of_one_principal_do_not_hold_up_the_one_of_another() -> None:
+    engine, runner = new_engine(num_blocks=200, step_tokens=8)
+    for stream in range(60):
+        prompt = range(stream * 100, stream * 100 + 80)
+        engine.add(request(stream, prompt, principal="many", max_tokens=1))
+    engine.step()
+    engine.add(request(60, range(9000, 9080), principal="one", max_tokens=1))
+    before = runner.num_computed_tokens
+    first_tokens(engine, 60)
+    assert runner.num_computed_tokens - before <= 2 * 80 + 16
+
+
+def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
+    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
+    engine.add(request(1, range(512), max_tokens=400))
+    engine.step()
+    engine.took(0.512)  # 1 ms for a token of a prompt
+    engine.step()
+    engine.took(0.020)
+    engine.add(request(2, range(2000, 3000)))
+    engine.step()
+    assert query_lengths(runner) == [1, 20]  # of twice 20 ms
+    engine.cancel(RequestId("r1"))
+    engine.step()
+    assert query_lengths(runner) == [512]
+
+
+@given(
+    st.lists(st.integers(0, 1), min_size=2, max_size=4),
+    st.integers(6, 12),
+)
+def test_who_is_put_out_ranks_last(priorities: list[int], num_blocks: int) -> None:
+    engine, runner = new_engine(num_blocks=num_blocks)
+    for stream, priority in enumerate(priorities):
+        prompt = range(stream * 50, stream * 50 + 3)
+        engine.add(request(stream, prompt, priority=priority, max_tokens=20))
+    running: list[int] = []
+    while engine.has_work():
+        preempted = engine.scheduler.num_preemptions
+        ended = {stream for stream, _, reason in engine.step().tokens if reason is not None}
+        assert runner.last_batch is not None
+        now = [row.stream for row in runner.last_batch.rows]
+        ranked = sorted(running, key=lambda stream: (-priorities[stream], stream))
+        lost = engine.scheduler.num_preemptions - preempted
+        assert set(ranked[: len(ranked) - lost]) <= set(now)
+        running = [stream for stream in now if stream not in ended]
 
 
 def test_requests_start_in_the_order_they_came() -> None:

@@ -1,0 +1,56 @@
+"""How many tokens of prompts a step may take beside those who decode.
+
+Who decodes waits for the whole step. So beside decodes, prompts get what keeps the step within
+twice the time of one without prompts, or within `LONGEST_STEP_S` where that is more: 40 tokens a
+second are faster than anyone reads, and smaller chunks would only make prompts pay the fixed part
+of a step more often. They always get `LEAST_TOKENS`, and all there is while nobody decodes.
+
+Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
+and a step counts as half or twice as expected at most, so that one that was held up (a neighbour,
+memory touched for the first time) does not change the pace for long.
+"""
+
+LONGEST_STEP_S = 0.025
+SLOWDOWN = 2.0
+LEAST_TOKENS = 16
+"""Fewer say little about what a token costs, too."""
+_WEIGHT = 0.25
+
+
+class PrefillPace:
+    """What steps of one engine cost, and what they may. One writer: its scheduler."""
+
+    def __init__(self) -> None:
+        self._quiet_s: dict[int, float] = {}  # by the bit length of the number of decoded tokens
+        self._token_s: float | None = None  # of a prompt
+
+    def took(self, decode_tokens: int, prefill_tokens: int, seconds: float) -> None:
+        """Learn from a step that computed so many query tokens of either kind."""
+        if not prefill_tokens:
+            size = decode_tokens.bit_length()
+            self._quiet_s[size] = _towards(self._quiet_s.get(size), seconds)
+        elif prefill_tokens >= LEAST_TOKENS:
+            spent_s = max(seconds - self._quiet(decode_tokens), 0.0)
+            self._token_s = _towards(self._token_s, spent_s / prefill_tokens)
+
+    def prefill_tokens(self, decode_tokens: int, most: int) -> int:
+        """Return how many tokens of prompts go with so many decoded ones, `most` at most."""
+        if not decode_tokens or not self._token_s:
+            return most
+        quiet_s = self._quiet(decode_tokens)
+        spare_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S) - quiet_s
+        return min(most, max(LEAST_TOKENS, int(spare_s / self._token_s)))
+
+    def _quiet(self, decode_tokens: int) -> float:
+        """Return what a step without prompts takes, as far as steps of about that size tell."""
+        if not decode_tokens or not self._quiet_s:
+            return 0.0
+        size = decode_tokens.bit_length()
+        return self._quiet_s[min(self._quiet_s, key=lambda known: abs(known - size))]
+
+
+def _towards(estimate: float | None, found: float) -> float:
+    if not estimate:
+        return found
+    believed = min(max(found, estimate / 2), estimate * 2)
+    return estimate + _WEIGHT * (believed - estimate)

@@ -1,0 +1,66 @@
+"""How prompts give way to those who decode, on a device whose costs are known."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurond.engine.pacing import LEAST_TOKENS, LONGEST_STEP_S, SLOWDOWN, PrefillPace
+
+MOST = 512
+SECONDS = st.floats(1e-4, 1.0)
+TOKEN_SECONDS = st.floats(1e-6, 0.05)
+
+
+def pace_of(quiet_s: float, token_s: float, decode_tokens: int = 4) -> PrefillPace:
+    """Return a pace that has seen a prompt alone, and those who decode alone."""
+    pace = PrefillPace()
+    pace.took(0, MOST, MOST * token_s)
+    pace.took(decode_tokens, 0, quiet_s)
+    return pace
+
+
+def test_what_is_not_known_yet_limits_nothing() -> None:
+    assert PrefillPace().prefill_tokens(8, MOST) == MOST
+
+
+@given(SECONDS, TOKEN_SECONDS)
+def test_while_nobody_decodes_there_is_no_limit(quiet_s, token_s) -> None:
+    assert pace_of(quiet_s, token_s).prefill_tokens(0, MOST) == MOST
+
+
+@given(SECONDS, TOKEN_SECONDS, st.integers(1, MOST))
+def test_a_step_stays_within_its_bound_and_uses_it(quiet_s, token_s, most) -> None:
+    tokens = pace_of(quiet_s, token_s).prefill_tokens(4, most)
+    bound_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S)
+    if tokens > LEAST_TOKENS:
+        assert quiet_s + tokens * token_s <= bound_s * 1.001
+    if tokens < most:
+        assert tokens >= LEAST_TOKENS
+        assert quiet_s + (tokens + 1) * token_s >= bound_s * 0.999
+
+
+@given(SECONDS, TOKEN_SECONDS, st.floats(0.02, 50.0), st.floats(0.02, 50.0))
+def test_wrong_estimates_are_unlearnt(quiet_s, token_s, quiet_error, token_error) -> None:
+    pace = pace_of(quiet_s * quiet_error, token_s * token_error)
+    for _ in range(60):
+        pace.took(4, 0, quiet_s)
+        tokens = pace.prefill_tokens(4, MOST)
+        pace.took(4, tokens, quiet_s + tokens * token_s)
+    right = pace_of(quiet_s, token_s).prefill_tokens(4, MOST)
+    assert 0.9 * right - 1 <= pace.prefill_tokens(4, MOST) <= 1.1 * right + 1
+
+
+@given(SECONDS, TOKEN_SECONDS, st.floats(0.0, 1000.0))
+def test_one_step_that_was_held_up_changes_little(quiet_s, token_s, factor) -> None:
+    pace = pace_of(quiet_s, token_s)
+    before = pace.prefill_tokens(4, MOST)
+    pace.took(4, before, factor * (quiet_s + before * token_s))
+    assert pace.prefill_tokens(4, MOST) >= min(before, max(LEAST_TOKENS, 0.75 * before))
+
+
+def test_more_who_decode_leave_less_time() -> None:
+    pace = pace_of(0.005, 0.0005, decode_tokens=1)
+    pace.took(16, 0, 0.010)
+    pace.took(64, 0, 0.100)
+    tokens = [pace.prefill_tokens(num_decodes, MOST) for num_decodes in (1, 16, 64)]
+    assert tokens == [pytest.approx(40, abs=1), pytest.approx(30, abs=1), pytest.approx(200, abs=1)]
