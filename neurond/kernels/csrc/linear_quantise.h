@@ -60,11 +60,12 @@ inline Fit fit_int8(const float *w) {
 }
 
 // The first of the grids with the least error: from the least to the greatest weight (GGUF's Q4_1), those of
-// d * (q - 8) whose end is the weight of largest magnitude (Q4_0), and the best of them adjusted.
+// d * (q - 8) whose end is the weight of largest magnitude (Q4_0), those that leave integers at the ends unused (a
+// group of Q4_K has its scale and minimum from a larger block), and the best of them adjusted.
 inline Fit fit_int4(const float *w) {
     const auto [least, greatest] = std::minmax_element(w, w + kGroup);
-    const float eighth = std::max(-*least, *greatest) / 8.0f;
-    Fit best = fit(w, int4_grid((*greatest - *least) / 15.0f, *least));
+    const float range = *greatest - *least, eighth = std::max(-*least, *greatest) / 8.0f;
+    Fit best = fit(w, int4_grid(range / 15.0f, *least));
     auto consider = [&](Grid grid) {
         if (best.error == 0.0f) return;
         const Fit other = fit(w, grid);
@@ -72,6 +73,7 @@ inline Fit fit_int4(const float *w) {
     };
     consider(int4_grid(eighth, -8.0f * eighth));
     consider(int4_grid(-eighth, 8.0f * eighth));
+    for (int steps = 14; steps > 0; --steps) consider(int4_grid(range / static_cast<float>(steps), *least));
     for (int turn = 0; turn < 2; ++turn) consider(refitted(w, best));
     return best;
 }

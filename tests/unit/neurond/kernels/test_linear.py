@@ -1,0 +1,134 @@
+"""Packed matrices by themselves: what weights become, and that a product's bits depend on nothing.
+
+Every variant that is built and runs on this processor is tested.
+"""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from neurond.kernels import abi
+from neurond.kernels.library import VARIANTS, Kernels, load_kernels
+from neurond.kernels.memory import Buffer
+
+FORMATS = list(abi.FORMATS)
+GROUP = 32
+Floats = NDArray[np.float32]
+
+BUILT = [found for name in VARIANTS if isinstance(found := load_kernels(name), Kernels)]
+
+
+@pytest.fixture(params=BUILT, ids=lambda kernels: kernels.variant)
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    return request.param
+
+
+def test_there_is_something_to_test() -> None:
+    assert "portable" in {kernels.variant for kernels in BUILT}
+
+
+class Packed:
+    """A packed matrix and the memory that it lies in."""
+
+    def __init__(self, kernels: Kernels, weight_format: str, weights: Floats) -> None:
+        self._kernels = kernels
+        self._memory = Buffer(kernels.packed_bytes(weight_format, *weights.shape))
+        self._bias = np.linspace(-1, 1, len(weights), dtype=np.float32)
+        self.linear = abi.Linear(
+            abi.FORMATS[weight_format],
+            *weights.shape,
+            0,
+            self._memory.address,
+            self._bias.ctypes.data,
+        )
+        kernels.pack_rows(self.linear, 0, weights)
+
+    def weights(self) -> Floats:
+        return self._kernels.unpack_rows(self.linear)
+
+    def apply(self, x: Floats, threads: int = 1) -> Floats:
+        with self._kernels.pool(threads) as pool:
+            return self._kernels.linear_apply(pool, self.linear, x)
+
+    def expected(self, x: Floats) -> NDArray[np.float64]:
+        return x.astype(np.float64) @ self.weights().T.astype(np.float64) + self._bias
+
+
+def random_weights(out_features: int, in_features: int, seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((out_features, in_features)).astype(np.float32)
+
+
+def grouped(rng: np.random.Generator, low: int, high: int, lift: bool, ends: bool) -> Floats:
+    """Return weights that are scale * q + minimum in groups, with float16 scales and minimums."""
+    shape = (48, 8, GROUP)
+    q = rng.integers(low, high + 1, shape)
+    if ends:
+        q[..., 0], q[..., 1] = low, high
+    scale = (0.01 + rng.random((48, 8, 1))).astype(np.float16).astype(np.float32)
+    minimum = rng.standard_normal((48, 8, 1)).astype(np.float16).astype(np.float32)
+    return (scale * q + (minimum if lift else 0)).astype(np.float32).reshape(48, -1)
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "low", "high", "lift", "ends"),
+    [
+        ("int4", 0, 15, True, True),  # Q4_1
+        ("int4", -8, 7, False, True),  # Q4_0
+        ("int4", 2, 11, True, True),  # a group of Q4_K that does not use its whole range
+        ("int4", 5, 8, True, True),
+        ("int4", 0, 1, True, True),
+        ("int8", -127, 127, False, True),  # Q8_0
+    ],
+)
+def test_weights_that_were_quantised_already_stay_what_they_are(
+    kernels, weight_format, low, high, lift, ends
+) -> None:
+    weights = grouped(np.random.default_rng(high), low, high, lift, ends)
+    packed = Packed(kernels, weight_format, weights).weights()
+    largest = np.abs(weights.reshape(-1, GROUP)).max(axis=1, keepdims=True)
+    # One step of float16, for the scale may be rounded on the way.
+    assert (np.abs(packed - weights).reshape(-1, GROUP) <= largest * 2.0**-10).all()
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "error"), [("bf16", 0.002), ("int8", 0.008), ("int4", 0.09)]
+)
+def test_other_weights_are_met_closely(kernels, weight_format, error) -> None:
+    weights = random_weights(64, 256)
+    difference = Packed(kernels, weight_format, weights).weights() - weights
+    assert np.linalg.norm(difference) <= error * np.linalg.norm(weights)
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize(("out_features", "in_features"), [(16, 32), (50, 96), (130, 288)])
+def test_products_are_those_of_the_packed_weights(
+    kernels, weight_format, out_features, in_features
+) -> None:
+    packed = Packed(kernels, weight_format, random_weights(out_features, in_features))
+    x = random_weights(7, in_features, seed=1)
+    error = packed.apply(x) - packed.expected(x)
+    # Inputs are rounded: to bfloat16, or to 8 bits.
+    bound = 0.003 if weight_format == "bf16" else 0.012
+    assert np.linalg.norm(error) <= bound * np.linalg.norm(packed.expected(x))
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format) -> None:
+    packed = Packed(kernels, weight_format, random_weights(130, 288))
+    x = random_weights(70, 288, seed=2)
+    alone = np.concatenate([packed.apply(row[None]) for row in x])
+    for rows in (2, 3, 4, 5, 6, 7, 13, 64, 70):
+        for threads in (1, 2):
+            assert (packed.apply(x[:rows], threads) == alone[:rows]).all(), (rows, threads)
+
+
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
+def test_rows_of_zeros_and_of_extremes_stay_finite(kernels, weight_format) -> None:
+    weights = np.full((32, 64), 1.0, np.float32)
+    weights[::2] *= -1
+    packed = Packed(kernels, weight_format, weights)
+    x = np.zeros((4, 64), np.float32)
+    x[1], x[2] = 1e4, -1e4
+    x[3, ::2] = 1e4
+    np.testing.assert_allclose(packed.apply(x), packed.expected(x), rtol=0.01)
