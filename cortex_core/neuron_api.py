@@ -37,7 +37,11 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: Literal["cpu", "cuda"] = "cpu"
     compute_capability: str | None = None
     attention_backend: str | None = None
-    """What the device's actor picked, for example `flash-attn-2` or `torch-reference`."""
+    """What the device's actor picked: `flash-attn-2`, `torch-reference` or `cpu-kernels`."""
+    kernels: str | None = None
+    """Variant of the CPU kernels, such as `avx2`."""
+    kernels_unavailable_reason: str | None = None
+    """Of a CPU, which computes with torch then."""
 
 
 class Discovery(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -149,6 +153,12 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     weights_id: str | None = None
     size_mb: int | None = None
     """Bytes of weights in memory as far as they can be told from the file headers."""
+    dtype: Dtype | None = None
+    """What weights are kept in; None while it is not loaded."""
+    kernels: str | None = None
+    """What computes it: a variant of the CPU kernels, or `torch`; None while it is not loaded."""
+    kernels_unavailable_reason: str | None = None
+    """Why torch computes it where the CPU kernels were to."""
     kv: KvUse | None = None
     """None while it is not loaded."""
 
@@ -167,7 +177,7 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     dtype: Dtype | None = None
-    """`int8` and `int4` on CPU only; None is the node's choice."""
+    """`int8` and `int4` on CPU only; None is the node's choice: it goes by the model's files."""
     context_tokens: Count | None = None
     """Longest sequence; None is the model's own limit, as far as memory goes."""
     max_sequences: Count | None = None

@@ -33,6 +33,16 @@ def host_memory(root: Path = _CGROUP_ROOT, membership: Path = _PROC_CGROUP) -> H
     return HostMemory(total, free)
 
 
+def process_memory(budget_bytes: int | None) -> HostMemory:
+    """Return host memory, within a budget that this process has for itself if there is one."""
+    host = host_memory()
+    if budget_bytes is None:
+        return host
+    total = min(host.total_bytes, budget_bytes)
+    unused = max(0, total - psutil.Process().memory_info().rss)
+    return HostMemory(total, min(unused, host.free_bytes))
+
+
 def host_threads(root: Path = _CGROUP_ROOT, membership: Path = _PROC_CGROUP) -> int:
     """Return how many threads can compute at the same time, at least 1."""
     threads = len(os.sched_getaffinity(0))

@@ -4,14 +4,13 @@ Weights come from the file headers, the KV cache from context and concurrency. W
 named is kept or refused; what was left open is chosen so that it fits.
 """
 
-from typing import Literal
-
 import msgspec
 
 from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName
-from cortex_core.neuron_api import MIB, ModelProfile
+from cortex_core.neuron_api import MIB, Dtype, ModelProfile
 from neurond.sources.prepared import PreparedModel
+from neurond.weight_choice import DeviceKind, WeightChoice
 
 BLOCK_TOKENS = 16
 PAGED_BLOCK_TOKENS = 256
@@ -27,39 +26,58 @@ CPU_KV_BYTES = 1024 * MIB
 """Most that is taken of host memory where the profile does not say: it is everyone's."""
 MIN_CONTEXT_TOKENS = 8192
 """A context that nobody named is not shrunk below this, unless the model's own is shorter."""
-_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.125, "int4": 1.0}
-"""Scales and an int8 head are counted; embeddings are mapped and read a row at a time."""
-_KV_BYTES = {"float32": 4, "bfloat16": 2, "int8": 2, "int4": 2}
-PACKED_DTYPES = frozenset({"int8", "int4"})
-"""Served by the CPU kernels alone."""
+MAX_ROPE_POSITIONS = 131_072
+"""Longest context that packed weights have rotary tables for: 64 MiB for heads of 128."""
+_WEIGHT_BYTES: dict[Dtype, float] = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0625, "int4": 0.625}
+"""Of one weight of a matrix, with its share of the scales."""
+_HEAD_DTYPES: dict[Dtype, Dtype] = {"bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
+"""Of packed weights, by what the layers are in; a head that is tied to the embedding is a copy."""
+_KV_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "int8": 2, "int4": 2}
 
 
 class MemoryPlan(msgspec.Struct, frozen=True):
     """What to ask the actor for."""
 
-    dtype: str
+    dtype: Dtype
     context_tokens: int
     max_sequences: int
     weights_bytes: int
     kv_cache_bytes: int
     block_tokens: int = BLOCK_TOKENS
+    fallback_dtype: Dtype | None = None
+    """See `weight_choice.WeightChoice`."""
 
     @property
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_cache_bytes + ACTIVATION_BYTES
 
 
-def weights_bytes(model: PreparedModel, dtype: str) -> int:
-    """Return the bytes of a model's weights in memory, as a `neuron_api.Dtype`."""
+def weights_bytes(model: PreparedModel, dtype: Dtype, kind: DeviceKind) -> int:
+    """Return the bytes of a model's weights on a device; on a CPU all but float32 are packed."""
+    if kind == "cuda" or dtype == "float32":
+        return unpacked_bytes(model, dtype)
+    return packed_bytes(model, dtype)
+
+
+def unpacked_bytes(model: PreparedModel, dtype: Dtype) -> int:
+    """Return the bytes of a model's weights as torch holds them."""
     return int(model.num_parameters * _WEIGHT_BYTES[dtype])
 
 
-def kv_bytes_per_token(model: PreparedModel, dtype: str) -> int:
+def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
+    """Return the bytes of a model's weights as the CPU kernels have them, in a file or not."""
+    layers = model.layers.parameters * _WEIGHT_BYTES[dtype]
+    each = _WEIGHT_BYTES["bfloat16"] + _WEIGHT_BYTES[_HEAD_DTYPES[dtype]]
+    ropes = 4 * model.head_dim * min(model.context_tokens, MAX_ROPE_POSITIONS)
+    return int(layers + model.vocab_size * model.hidden_size * each + ropes)
+
+
+def kv_bytes_per_token(model: PreparedModel, dtype: Dtype) -> int:
     """Return the bytes of keys and values that one token takes over all layers."""
     return 2 * model.num_layers * model.num_kv_heads * model.head_dim * _KV_BYTES[dtype]
 
 
-def block_tokens_for(kind: Literal["cpu", "cuda"], attention_backend: str | None) -> int:
+def block_tokens_for(kind: DeviceKind, attention_backend: str | None) -> int:
     """Return the tokens of a block on a device, whose backend may not be known yet."""
     paged = kind == "cuda" if attention_backend is None else attention_backend == "flash-attn-2"
     return PAGED_BLOCK_TOKENS if paged else BLOCK_TOKENS
@@ -69,9 +87,10 @@ def plan_memory(
     model: PreparedModel,
     profile: ModelProfile,
     *,
+    weights: WeightChoice,
     device: DeviceName,
+    kind: DeviceKind,
     free_bytes: int,
-    default_dtype: str,
     default_kv_bytes: int | None = None,
     block_tokens: int = BLOCK_TOKENS,
 ) -> MemoryPlan:
@@ -85,10 +104,10 @@ def plan_memory(
         OutOfMemory: it does not fit; the message has the arithmetic.
         InvalidRequest: the profile contradicts itself.
     """
-    dtype = profile.dtype or default_dtype
-    weights = weights_bytes(model, dtype)
+    dtype = weights.dtype
+    held = weights_bytes(model, dtype, kind)
     per_token = kv_bytes_per_token(model, dtype)
-    left = free_bytes - weights - ACTIVATION_BYTES
+    left = free_bytes - held - ACTIVATION_BYTES
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
     floor = context if profile.context_tokens else min(context, MIN_CONTEXT_TOKENS)
@@ -103,9 +122,17 @@ def plan_memory(
         share = int(left * KV_SHARE_OF_FREE)
         kv = min(whole, max(least, min(share, default_kv_bytes or share)))
     if kv > left:
-        raise OutOfMemory(_arithmetic(model, dtype, device, weights, kv, free_bytes))
+        raise OutOfMemory(_arithmetic(model, dtype, device, held, kv, free_bytes))
     fitting = (kv // per_token // block_tokens - 1) * block_tokens
-    return MemoryPlan(dtype, min(context, fitting), sequences, weights, kv, block_tokens)
+    return MemoryPlan(
+        dtype=dtype,
+        context_tokens=min(context, fitting),
+        max_sequences=sequences,
+        weights_bytes=held,
+        kv_cache_bytes=kv,
+        block_tokens=block_tokens,
+        fallback_dtype=weights.fallback_dtype,
+    )
 
 
 def _named_cache(

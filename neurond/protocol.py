@@ -17,8 +17,9 @@ import msgspec
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
+from cortex_core.neuron_api import Dtype
 
-ACTOR_PROTOCOL_VERSION = 2
+ACTOR_PROTOCOL_VERSION = 3
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
@@ -88,12 +89,13 @@ class LoadModel(Command, frozen=True):
     model_id: ModelId
     model_dir: str
     """A prepared model folder, see `neurond.sources.prepared`."""
-    dtype: str
-    """A `neuron_api.Dtype`."""
+    dtype: Dtype
     context_tokens: int
     max_sequences: int
     kv_cache_bytes: int
     block_tokens: int
+    fallback_dtype: Dtype | None = None
+    """What torch is to serve where `dtype` is for the CPU kernels and they cannot; None fails."""
 
 
 class UnloadModel(Command, frozen=True):
@@ -149,6 +151,10 @@ class ActorReady(Notice, frozen=True):
     attention_backend: str
     memory_total_bytes: int
     memory_free_bytes: int
+    kernels: str | None = None
+    """Which variant of the CPU kernels there is."""
+    kernels_unavailable_reason: str | None = None
+    """Of a CPU that has none."""
 
 
 class ActorFailed(Notice, frozen=True):
@@ -179,6 +185,12 @@ class ModelLoaded(Notice, frozen=True):
     num_blocks: int
     context_tokens: int
     """What really fits; never more than was asked for."""
+    dtype: Dtype
+    """What the weights are kept in."""
+    kernels: str
+    """The variant of the CPU kernels that computes it, or `torch`."""
+    kernels_unavailable_reason: str | None = None
+    """Why it is not the kernels that were to."""
 
 
 class ModelLoadFailed(Notice, frozen=True):

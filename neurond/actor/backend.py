@@ -1,12 +1,15 @@
 """The seam between an actor's loop and what computes: one backend per actor process."""
 
+import gc
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from cortex_core.errors import ConfigError, CortexError
+from cortex_core.errors import ConfigError, CortexError, InternalError, OutOfMemory
+from cortex_core.neuron_api import Dtype
 from neurond.engine.engine import Engine
+from neurond.models.model_serving import ModelServing
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 
 LoadProgressCallback = Callable[[float], None]
@@ -20,6 +23,9 @@ class OpenedDevice:
     attention_backend: str
     memory_total_bytes: int
     memory_free_bytes: int
+    kernels: str | None = None
+    """Variant of the CPU kernels."""
+    kernels_unavailable_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,46 @@ class Backend(Protocol):
     def is_poisoned(self, error: Exception) -> bool:
         """Tell whether the device is unusable after `error`, so that the process must end."""
         ...
+
+
+def served(
+    command: LoadModel,
+    serving: ModelServing,
+    weights_bytes: int,
+    *,
+    dtype: Dtype,
+    kernels: str,
+    kernels_unavailable_reason: str | None = None,
+) -> ServedModel:
+    """Return a model that is ready, as the loop and the supervisor want it."""
+    sizes = serving.sizes
+    loaded = ModelLoaded(
+        model_id=command.model_id,
+        weights_id=serving.weights_id,
+        weights_bytes=weights_bytes,
+        kv_cache_bytes=sizes.size_bytes,
+        num_blocks=sizes.num_blocks,
+        context_tokens=sizes.context_tokens,
+        dtype=dtype,
+        kernels=kernels,
+        kernels_unavailable_reason=kernels_unavailable_reason,
+    )
+    return ServedModel(loaded, serving.new_engine, lambda: _free(serving))
+
+
+def _free(serving: ModelServing) -> None:
+    serving.close()
+    # Objects refer to each other in cycles; the memory is wanted now, not at the next collection.
+    gc.collect()
+
+
+def described(error: Exception) -> CortexError:
+    """Return an exception of Python's own as one of ours."""
+    if isinstance(error, CortexError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(f"cannot allocate memory: {error}")
+    return InternalError(f"cannot go on: {type(error).__name__}: {error}")
 
 
 def make_backend(dotted_name: str) -> Backend:

@@ -94,6 +94,8 @@ def _serve(
             opened.attention_backend,
             opened.memory_total_bytes,
             opened.memory_free_bytes,
+            opened.kernels,
+            opened.kernels_unavailable_reason,
         )
     )
     outbox = Outbox(data, ring)

@@ -18,7 +18,12 @@ def print_discovery(discovery: Discovery) -> None:
     """Print host and devices."""
     console = Console()
     console.print(f"{discovery.hostname}  {discovery.os}  Linux {discovery.kernel}")
-    print_table(("DEVICE", "NAME", "MEMORY", "ATTENTION"), map(_device_row, discovery.devices))
+    columns = ("DEVICE", "NAME", "MEMORY", "ATTENTION", "KERNELS")
+    print_table(columns, map(_device_row, discovery.devices))
+    for device in discovery.devices:
+        if device.kernels_unavailable_reason:
+            reason = f"no CPU kernels: {device.kernels_unavailable_reason}"
+            console.print(reason, style="dim", markup=False)
     if discovery.cuda_unavailable_reason:
         console.print(f"no CUDA: {discovery.cuda_unavailable_reason}", style="dim")
 
@@ -31,16 +36,17 @@ def print_health(health: Health) -> None:
 
 def print_models(models: list[NodeModel]) -> None:
     """Print the models of a node."""
-    columns = ("MODEL", "STATE", "DEVICE", "MEMORY", "CONTEXT", "RUNNING", "WAITING")
+    columns = ("MODEL", "STATE", "DEVICE", "MEMORY", "WEIGHTS", "CONTEXT", "RUNNING", "WAITING")
     print_table(columns, [row for model in models for row in _model_rows(model)])
 
 
-def _device_row(device: DeviceInfo) -> tuple[str, str, str, str]:
+def _device_row(device: DeviceInfo) -> tuple[str, ...]:
     return (
         device.id,
         device.name,
         f"{device.vram_total_mb} MiB",
         device.attention_backend or "-",
+        device.kernels or "-",
     )
 
 
@@ -63,12 +69,15 @@ def _model_rows(model: NodeModel) -> Iterator[tuple[object, ...]]:
         model.status if progress is None else f"{model.status} {progress:.0%}",
         ", ".join(model.devices) or "-",
         f"{model.vram_used_mb} MiB" if model.vram_used_mb else "-",
+        f"{model.dtype} {model.kernels}" if model.dtype else "-",
         _or_dash(model.limit.context),
         model.running,
         model.waiting,
     )
     if not model.servable.ok:
         yield "", f"  {model.servable.detail or model.servable.reason}"
+    if model.kernels_unavailable_reason:
+        yield "", f"  torch computes it: {model.kernels_unavailable_reason}"
 
 
 def _or_dash(value: int | None, unit: str = "") -> str:

@@ -6,11 +6,10 @@ Opened once in an actor's life, in the process that owns the device.
 from dataclasses import dataclass
 from typing import Protocol
 
-import psutil
 import torch
 
 from cortex_core.errors import InternalError
-from neurond.host import host_memory
+from neurond.host import process_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,11 @@ class CpuDevice:
 
     def __init__(self, memory_budget_bytes: int | None) -> None:
         self._budget_bytes = memory_budget_bytes
-        self._process = psutil.Process()
 
     def memory_info(self) -> MemoryInfo:
         """Return host memory within the budget and the control group's limit."""
-        host = host_memory()
-        if self._budget_bytes is None:
-            return MemoryInfo(host.total_bytes, host.free_bytes)
-        total_bytes = min(host.total_bytes, self._budget_bytes)
-        unused_bytes = max(0, total_bytes - self._process.memory_info().rss)
-        return MemoryInfo(total_bytes, min(unused_bytes, host.free_bytes))
+        memory = process_memory(self._budget_bytes)
+        return MemoryInfo(memory.total_bytes, memory.free_bytes)
 
 
 class CudaDevice:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row, SampledToken
-from neurond.engine.sampler import not_finite, temperature_of
+from neurond.engine.row_rules import not_finite, temperature_of
 from neurond.kernels.sample_abi import SAMPLE_ROW, Sampled
 from neurond.kernels.sampling import SampleKernel, SampleRows
 

@@ -29,14 +29,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from cortex_core.canonical import SamplingParams
-from cortex_core.errors import ErrorInfo, InternalError
+from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row, SampledToken
 from neurond.engine.penalties import adjust
 from neurond.engine.randomness import uniform
+from neurond.engine.row_rules import not_finite, temperature_of
 from neurond.engine.upload import upload
 
-MIN_TEMPERATURE = 1e-5
-"""Below it the most likely token is taken: logits divided by less may be infinite in float32."""
 HOST_ROWS = 16
 """Rows drawn for at once on the host: what they take then stays in its caches."""
 
@@ -95,12 +94,6 @@ def sample(logits: torch.Tensor, rows: Sequence[Row]) -> Choices:
     if top is None:
         return Choices(tokens, highest, logprobs, None, None)
     return Choices(tokens, highest, logprobs, top.indices, top.values - normaliser)
-
-
-def temperature_of(sampling: SamplingParams) -> float:
-    """Return the temperature, by default 1; 0 is greedy, and so is what comes close to it."""
-    temperature = 1.0 if sampling.temperature is None else sampling.temperature
-    return temperature if temperature >= MIN_TEMPERATURE else 0.0
 
 
 def _draw_rows(
@@ -193,11 +186,3 @@ def _candidates(
     if not all(len(values) for values in found):  # a row of NaN, which is refused later
         found = [values if len(values) else highest[:1] for values in found]
     return pad_sequence(found, batch_first=True, padding_value=-torch.inf)
-
-
-def not_finite(row: Row) -> ErrorInfo:
-    """Return what a request is told whose logits are NaN or infinite."""
-    return InternalError(
-        f"cannot choose token {row.num_output_tokens + 1} of the answer: the model's logits are "
-        "not finite; its weights may be damaged or overflow in this type"
-    ).info()

@@ -1,21 +1,26 @@
 """The file of packed weights: what stands where, and whether it can be trusted.
 
     <model folder>/packed/<weights hash>-<format>-<variant>-v<version>.bin
-        prefix    magic, version, length of the description, size of the file, checksum of these
-                  and the description
+        prefix    magic, version, length of the description, size of the file, digest of the
+                  arrays, checksum of these and the description
         description   JSON of `PackedDecoder`; offsets count from the first array
         arrays    each aligned to 64 bytes, in the host's byte order
 
-A file is complete when it has its name: it is written under another one first.
+A file is complete when it has its name: it is written under another one first. The digest is for
+what happens to it later. It takes a tenth of a second for each GiB, and brings the file into memory
+that the first step reads anyway.
 """
 
+import importlib.metadata
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 import numpy as np
+import xxhash
 
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
@@ -28,12 +33,14 @@ LAYER_AND_HEAD: Final[dict[WeightFormat, tuple[WeightFormat, WeightFormat]]] = {
     "int4": ("int4", "int8"),
 }
 """Formats of the matrices of layers and of the head, by the format that was asked for."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when this module's description changes; a change in how kernels pack shows by itself."""
 ALIGNMENT: Final = 64
 _MAGIC: Final = b"ctxpack\n"
-_PREFIX: Final = struct.Struct("<8sIIQI")
-_CHECKED: Final = struct.Struct("<IIQ")
+_PREFIX: Final = struct.Struct("<8sIIQQI")
+_CHECKED: Final = struct.Struct("<IIQQ")
+_DIGEST_PIECE_BYTES: Final = 1 << 24
+"""Other threads of the process get their turn after each."""
 
 
 class PackedLinear(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,6 +94,8 @@ class PackedDecoder(msgspec.Struct, frozen=True, omit_defaults=True):
     variant: str
     packing: int
     """See `packing_of`."""
+    plan_source: str
+    """See `plan_source`."""
     vocab_size: int
     hidden: int
     norm_eps: float
@@ -123,37 +132,58 @@ def packing_of(kernels: Kernels, weight_format: WeightFormat) -> int:
     return checksum
 
 
-def header_of(decoder: PackedDecoder, data_bytes: int) -> bytes:
-    """Return what stands before the arrays, which take `data_bytes`."""
+@cache
+def plan_source() -> str:
+    """Return what plans are read off: a decoder that changes there has to be packed again."""
+    return f"transformers {importlib.metadata.version('transformers')}"
+
+
+def digest_of(data: memoryview) -> int:
+    """Return the digest of all arrays, 64 bits."""
+    digest = xxhash.xxh3_64()
+    for start in range(0, len(data), _DIGEST_PIECE_BYTES):
+        digest.update(data[start : start + _DIGEST_PIECE_BYTES])
+    return digest.intdigest()
+
+
+def header_of(decoder: PackedDecoder, data_bytes: int, digest: int) -> bytes:
+    """Return what stands before the arrays, which take `data_bytes`.
+
+    Its length does not depend on `digest`, see `digest_of`.
+    """
     description = msgspec.json.encode(decoder)
     start = _aligned(_PREFIX.size + len(description))
-    fields = (VERSION, len(description), start + data_bytes)
+    fields = (VERSION, len(description), start + data_bytes, digest)
     checksum = zlib.crc32(description, zlib.crc32(_CHECKED.pack(*fields)))
     header = _PREFIX.pack(_MAGIC, *fields, checksum) + description
     return header.ljust(start, b"\0")
 
 
 def read_header(blob: memoryview) -> tuple[PackedDecoder, int]:
-    """Return the description in a whole file, and where its arrays begin.
+    """Return the description in a whole file, and where its arrays begin; reads all of it.
 
     Raises:
         Damaged: it is no such file, of another version, or not as it was written.
     """
     if len(blob) < _PREFIX.size:
         raise Damaged(f"it has only {len(blob)} bytes")
-    magic, version, length, size_bytes, checksum = _PREFIX.unpack_from(blob)
+    magic, version, length, size_bytes, digest, checksum = _PREFIX.unpack_from(blob)
     if magic != _MAGIC or version != VERSION:
         raise Damaged(f"it does not begin as packed weights of version {VERSION} do")
     if size_bytes != len(blob):
         raise Damaged(f"it has {len(blob)} bytes instead of {size_bytes}")
     description = blob[_PREFIX.size : _PREFIX.size + length]
-    if zlib.crc32(description, zlib.crc32(_CHECKED.pack(version, length, size_bytes))) != checksum:
+    checked = _CHECKED.pack(version, length, size_bytes, digest)
+    if zlib.crc32(description, zlib.crc32(checked)) != checksum:
         raise Damaged("its header does not match its checksum")
+    start = _aligned(_PREFIX.size + length)
+    if digest_of(blob[start:]) != digest:
+        raise Damaged("its weights do not match their digest")
     try:
         decoder = msgspec.json.decode(description, type=PackedDecoder)
     except msgspec.MsgspecError as ex:
         raise Damaged(f"its description cannot be read: {ex}") from ex
-    return decoder, _aligned(_PREFIX.size + length)
+    return decoder, start
 
 
 def _aligned(size_bytes: int) -> int:

@@ -1,7 +1,7 @@
 """A decoder in packed weights, ready for the kernels: mapped from its file, or held in memory.
 
-Opening needs neither torch nor the model's own files and reads the header only; the kernel pages
-the rest in as it is used, and all actors that map the file share its pages.
+Opening needs neither torch nor the model's own files: the file says all that a step needs. Actors
+that map it share its pages.
 """
 
 import logging
@@ -23,6 +23,7 @@ from neurond.kernels.packed_file import (
     PackedRope,
     WeightFormat,
     packing_of,
+    plan_source,
     read_header,
 )
 
@@ -145,3 +146,5 @@ def _check(
         raise Damaged(f"it holds {'-'.join(made_for)}")
     if decoder.packing != packing_of(kernels, weight_format):
         raise Damaged("the kernels of this version pack weights in another way")
+    if decoder.plan_source != plan_source():
+        raise Damaged(f"it was made with {decoder.plan_source}, and {plan_source()} is installed")

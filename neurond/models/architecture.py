@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from cortex_core.errors import ModelLoadFailed
 from neurond.attention.base import AttentionParams
-from neurond.engine.kv_cache import LayerShape
+from neurond.engine.kv_shape import LayerShape
 
 KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 STEP_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})

@@ -2,11 +2,11 @@
 
 from cortex_core.errors import OutOfMemory
 from neurond.engine.host_runner import HostRunner
-from neurond.engine.kv_cache import LayerShape
+from neurond.engine.kv_shape import LayerShape
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.packed_model import PackedModel
-from neurond.models.serving import ModelServing, kv_sizes, step_tokens_for
+from neurond.models.model_serving import ModelServing, kv_sizes, step_tokens_for
 
 KV_VALUE_BYTES = 2
 """Keys and values are kept in bfloat16."""

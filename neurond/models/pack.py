@@ -29,8 +29,10 @@ from neurond.kernels.packed_file import (
     PackedLinear,
     PackedRope,
     WeightFormat,
+    digest_of,
     header_of,
     packing_of,
+    plan_source,
 )
 from neurond.kernels.packed_model import PackedModel, open_packed
 from neurond.models.decoder_plan import DecoderPlan, PlanLayer, PlanLinear, PlanRope
@@ -169,6 +171,7 @@ class _Layout:
             weight_format=weight_format,
             variant=kernels.variant,
             packing=packing_of(kernels, weight_format),
+            plan_source=plan_source(),
             vocab_size=plan.vocab_size,
             hidden=plan.hidden,
             norm_eps=plan.norm_eps,
@@ -180,15 +183,15 @@ class _Layout:
             final_norm=places.floats(plan.final_norm),
             head=places.linear(plan.head, of_head),
         )
-        self._header = header_of(decoder, places.end)
+        self._decoder = decoder
+        self._data_bytes = places.end
         self._pieces = places.pieces
-        self.size_bytes = len(self._header) + places.end
+        self._start = len(header_of(decoder, places.end, 0))
+        self.size_bytes = self._start + places.end
 
     def fill(self, blob: NDArray[np.uint8], on_progress: Report) -> None:
         """Write everything into `blob`, which is zero and as large as `size_bytes`."""
-        start = len(self._header)
-        blob[:start] = np.frombuffer(self._header, np.uint8)
-        data = blob[start:]
+        data = blob[self._start :]
         total = sum(piece.values for piece in self._pieces)
         done = 0
         with ThreadPoolExecutor(THREADS, thread_name_prefix="pack") as threads:
@@ -196,6 +199,8 @@ class _Layout:
             for piece, _ in zip(self._pieces, written, strict=True):
                 done += piece.values
                 on_progress(done / total)
+        header = header_of(self._decoder, self._data_bytes, digest_of(data.data))
+        blob[: self._start] = np.frombuffer(header, np.uint8)
 
 
 def _place_layer(places: _Places, layer: PlanLayer, weight_format: WeightFormat) -> PackedLayer:

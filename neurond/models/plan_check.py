@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from neurond.attention.base import AttentionBatch, AttentionParams
 from neurond.attention.reference import ReferenceBackend
-from neurond.engine.kv_cache import KvCache, LayerShape
+from neurond.engine.kv_cache import KvCache
+from neurond.engine.kv_shape import LayerShape
 from neurond.models.decoder_plan import DecoderPlan, NoPlan, PlanLayer, PlanLinear
 from neurond.models.plan_reader import read_plan
 from neurond.models.plan_reference import embed, run_head, run_layer

@@ -15,12 +15,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from neurond.kernels.abi import GROUP, PANEL
+from neurond.memory_plan import MAX_ROPE_POSITIONS
 from neurond.models.architecture import AttentionLayer, trace_attention
 from neurond.models.decoder_plan import DecoderPlan, NoPlan, PlanLayer, PlanLinear, Unplannable
 from neurond.models.plan_ropes import Ropes, watch
 
-MAX_POSITIONS: Final = 131_072
-"""Longest context that rotary tables are made for; they take 64 MiB for heads of 128."""
 SAME_ACTIVATION: Final = 1e-5
 SAME_NORM: Final = 2.0**-7
 """Twice the step of bfloat16, in which a norm may answer."""
@@ -48,7 +47,7 @@ def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
         raise Unplannable("its decoder is not an embedding and a list of layers")
     with watch(decoder, layers) as watched:
         attention = trace_attention(model)
-    ropes = Ropes(watched, min(config.max_position_embeddings, MAX_POSITIONS))
+    ropes = Ropes(watched, min(config.max_position_embeddings, MAX_ROPE_POSITIONS))
     eps: set[float] = set()
     plan_layers = tuple(
         _read_layer(f"layer {index}", layer, attending, ropes.index_of(layer), eps)

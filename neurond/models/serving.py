@@ -1,8 +1,7 @@
-"""From a loaded model to an engine: sizes of the KV cache, choice of backend, wiring."""
+"""From a loaded model to an engine that torch computes: choice of attention backend, wiring."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from cortex_core.errors import OutOfMemory
 from cortex_core.logs import kv
@@ -10,29 +9,14 @@ from neurond.attention.base import AttentionBackend
 from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
 from neurond.attention.selection import BackendName, choose_backend
-from neurond.engine.batch import Runner
-from neurond.engine.config import SchedulerConfig
 from neurond.engine.device import Device
 from neurond.engine.engine import Engine
-from neurond.engine.kv_cache import KvCache, LayerShape, kv_block_bytes
+from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel
+from neurond.models.model_serving import ModelServing, kv_sizes
 
 log = logging.getLogger(__name__)
-
-STEP_TOKENS = 512
-"""Query tokens in one step, at least: what a prompt may hold up those who decode."""
-
-
-@dataclass(frozen=True, slots=True)
-class KvSizes:
-    """What the KV cache of a model comes to."""
-
-    num_blocks: int
-    block_tokens: int
-    context_tokens: int
-    """Longest sequence that model and cache can hold."""
-    size_bytes: int
 
 
 def preferred_backend(
@@ -42,70 +26,6 @@ def preferred_backend(
     capability = device.compute_capability
     has_flash2 = capability is not None and _has_flash2()
     return choose_backend(capability, dtype, head_dims, has_flash2=has_flash2)
-
-
-def kv_sizes(
-    shapes: Sequence[LayerShape],
-    *,
-    value_bytes: int,
-    context_tokens: int,
-    max_sequences: int,
-    kv_cache_bytes: int,
-    block_tokens: int,
-) -> KvSizes:
-    """Divide `kv_cache_bytes` into blocks, no more than can ever be used at once.
-
-    Args:
-        value_bytes: bytes of one number of K or V.
-
-    Raises:
-        OutOfMemory: not even two blocks fit.
-    """
-    block_bytes = kv_block_bytes(shapes, block_tokens, value_bytes)
-    affordable = kv_cache_bytes // block_bytes - 1  # one stays blank, to pad tables
-    if affordable < 1:
-        raise OutOfMemory(
-            f"cannot allocate a KV cache: {kv_cache_bytes} bytes are given, and 2 blocks of "
-            f"{block_tokens} tokens take {2 * block_bytes}; give the model a larger KV cache"
-        )
-    usable = max_sequences * -(-context_tokens // block_tokens)
-    num_blocks = min(affordable, usable)
-    return KvSizes(
-        num_blocks=num_blocks,
-        block_tokens=block_tokens,
-        context_tokens=min(context_tokens, num_blocks * block_tokens),
-        size_bytes=(num_blocks + 1) * block_bytes,
-    )
-
-
-def step_tokens_for(max_sequences: int) -> int:
-    """Return the query tokens that a step may have: every sequence can decode in each."""
-    return max(STEP_TOKENS, max_sequences)
-
-
-class ModelServing:
-    """A runner with its KV cache, from which engines are made. Owns both until `close`."""
-
-    def __init__(self, runner: Runner, sizes: KvSizes, weights_id: str, max_sequences: int) -> None:
-        self.sizes = sizes
-        self.weights_id = weights_id
-        self._runner: Runner | None = runner
-        self._config = SchedulerConfig(
-            num_blocks=sizes.num_blocks,
-            context_tokens=sizes.context_tokens,
-            block_tokens=sizes.block_tokens,
-            max_sequences=max_sequences,
-            step_tokens=step_tokens_for(max_sequences),
-        )
-
-    def new_engine(self) -> Engine:
-        """Return an engine over an empty cache; the former one must not step any more."""
-        assert self._runner is not None, "the model has been closed"
-        return Engine(self._runner, self._config)
-
-    def close(self) -> None:
-        """Let go of weights and cache; they are freed with the engines made here."""
-        self._runner = None
 
 
 class Serving(ModelServing):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cortex_core.errors import ModelLoadFailed
+from neurond.sources.layer_weights import StoredTensor
 
 MAGIC: Final = b"GGUF"
 VERSIONS: Final = (2, 3)
@@ -54,9 +55,8 @@ class GgufHeader(NamedTuple):
     table_span: tuple[int, int]
     data_start: int
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors)
+    def stored_tensors(self) -> list[StoredTensor]:
+        return [StoredTensor(one.name, one.shape, tensor_bytes(one)) for one in self.tensors]
 
     @property
     def alignment(self) -> int:

@@ -21,8 +21,9 @@ from cortex_core.ids import ModelId
 from cortex_core.ipc.child import die_with_parent
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
+from neurond.sources.layer_weights import StoredTensor, layer_weights
 from neurond.sources.prepared import CHAT_TEMPLATE, MANIFEST, PreparedModel, WeightsFile
-from neurond.sources.safetensors_header import count_parameters
+from neurond.sources.safetensors_header import read_tensors
 
 LARGE_ARRAYS: Final = frozenset(
     {
@@ -71,7 +72,8 @@ def _prepare_gguf(folder: Path, model_id: ModelId, gguf: Path) -> PreparedModel:
     ends = _end_ids(
         config, tokenizer, [id_ for id_ in extra_ends if id_ is not None], turn_ends=True
     )
-    return _finish(folder, model_id, config, tokenizer, "gguf", [gguf], header.num_parameters, ends)
+    tensors = header.stored_tensors()
+    return _finish(folder, model_id, config, tokenizer, "gguf", [gguf], tensors, ends)
 
 
 def _gguf_config(gguf: Path, header: GgufHeader) -> Any:
@@ -102,7 +104,7 @@ def _gguf_tokenizer(gguf: Path, config: Any) -> Any:
 def _prepare_safetensors(folder: Path, model_id: ModelId, weights: list[Path]) -> PreparedModel:
     from transformers import AutoConfig, AutoTokenizer
 
-    parameters = count_parameters(weights)
+    tensors = read_tensors(weights)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -113,7 +115,7 @@ def _prepare_safetensors(folder: Path, model_id: ModelId, weights: list[Path]) -
     if generation.exists():
         named = _as_ids(msgspec.json.decode(generation.read_bytes()).get("eos_token_id"))
     ends = _end_ids(config, tokenizer, named, turn_ends=not named)
-    return _finish(folder, model_id, config, tokenizer, "safetensors", weights, parameters, ends)
+    return _finish(folder, model_id, config, tokenizer, "safetensors", weights, tensors, ends)
 
 
 def _finish(
@@ -123,7 +125,7 @@ def _finish(
     tokenizer: Any,
     kind: Any,
     weights: list[Path],
-    num_parameters: int,
+    tensors: list[StoredTensor],
     ends: tuple[int, ...],
 ) -> PreparedModel:
     """Write the files beside the weights; returns the manifest, not yet written."""
@@ -149,7 +151,9 @@ def _finish(
         architecture=architecture,
         context_tokens=text_config.max_position_embeddings,
         vocab_size=text_config.vocab_size,
-        num_parameters=num_parameters,
+        num_parameters=sum(tensor.elements for tensor in tensors),
+        layers=layer_weights(tensors),
+        hidden_size=text_config.hidden_size,
         num_layers=text_config.num_hidden_layers,
         num_kv_heads=getattr(text_config, "num_key_value_heads", None) or heads,
         head_dim=getattr(text_config, "head_dim", None) or text_config.hidden_size // heads,

@@ -17,10 +17,11 @@ import msgspec
 
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
+from neurond.sources.layer_weights import LayerWeights
 
 MANIFEST = "model.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-FORMAT = 1
+FORMAT = 2
 
 
 class WeightsFile(msgspec.Struct, frozen=True):
@@ -31,7 +32,7 @@ class WeightsFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class PreparedModel(msgspec.Struct, frozen=True, omit_defaults=True):
+class PreparedModel(msgspec.Struct, frozen=True):
     """The manifest of a prepared model."""
 
     model_id: ModelId
@@ -42,6 +43,8 @@ class PreparedModel(msgspec.Struct, frozen=True, omit_defaults=True):
     context_tokens: int
     vocab_size: int
     num_parameters: int
+    layers: LayerWeights
+    hidden_size: int
     num_layers: int
     num_kv_heads: int
     head_dim: int
@@ -59,6 +62,13 @@ class PreparedModel(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.weights[0].sha256[:16]
 
 
+class AnyManifest(msgspec.Struct, frozen=True):
+    """What manifests of all formats have in common; the first did not name its own."""
+
+    weights: tuple[WeightsFile, ...]
+    format: int = 1
+
+
 def read_manifest(folder: Path) -> PreparedModel:
     """Read `folder`'s manifest.
 
@@ -67,12 +77,13 @@ def read_manifest(folder: Path) -> PreparedModel:
     """
     path = folder / MANIFEST
     try:
-        prepared = msgspec.json.decode(path.read_bytes(), type=PreparedModel)
+        content = path.read_bytes()
+        written_as = msgspec.json.decode(content, type=AnyManifest).format
+        if written_as == FORMAT:
+            return msgspec.json.decode(content, type=PreparedModel)
     except (OSError, msgspec.MsgspecError) as ex:
         raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
-    if prepared.format != FORMAT:
-        raise ModelLoadFailed(
-            f"cannot read {path}: its format is {prepared.format}, this version reads {FORMAT}; "
-            "remove the folder and pull the model again"
-        )
-    return prepared
+    raise ModelLoadFailed(
+        f"cannot read {path}: its format is {written_as}, this version reads {FORMAT}; "
+        "pull the model again"
+    )

@@ -78,15 +78,20 @@ def _pull_locked(
     with store.lock(model_id, waiting=lambda: report(FetchProgress("queued"))) as folder:
         if found := store.find(model_id):
             return found
-        report(FetchProgress("fetching"))
-        try:
-            source.fetch(name, folder, report)
-        except CortexError:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # unless something is kept in it for the next try
-            raise
+        if not store.is_fetched(model_id):
+            _fetch(name, folder, source, report)
         report(FetchProgress("preparing"))
         return run_prepare(folder, model_id)
+
+
+def _fetch(name: str, folder: Path, source: Source, report: Report) -> None:
+    report(FetchProgress("fetching"))
+    try:
+        source.fetch(name, folder, report)
+    except CortexError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # unless something is kept in it for the next try
+        raise
 
 
 def run_prepare(

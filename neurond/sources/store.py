@@ -5,13 +5,21 @@ import fcntl
 import hashlib
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from cortex_core.errors import ModelLoadFailed, Timeout
 from cortex_core.ids import ModelId, parse_model_id
-from neurond.sources.prepared import MANIFEST, PreparedModel, read_manifest
+from neurond.sources.prepared import (
+    MANIFEST,
+    AnyManifest,
+    PreparedModel,
+    WeightsFile,
+    read_manifest,
+)
 
 LOCK_POLL_S: Final = 0.2
 LOCK_TIMEOUT_S: Final = 6 * 3600.0
@@ -41,6 +49,15 @@ class ModelStore:
         """
         return self._complete(self.folder(model_id))
 
+    def is_fetched(self, model_id: ModelId) -> bool:
+        """Tell whether all weights are there, even if another version of this program says so."""
+        folder = self.folder(model_id)
+        try:
+            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=AnyManifest)
+        except (OSError, msgspec.MsgspecError):
+            return False
+        return _weights_present(folder, manifest.weights)
+
     def models(self) -> list[PreparedModel]:
         """Return all complete models, by id."""
         folders = [manifest.parent for manifest in self._root.glob(f"*/*/{MANIFEST}")]
@@ -57,7 +74,7 @@ class ModelStore:
         except (OSError, ModelLoadFailed):
             self._read.pop(folder, None)
             return None
-        return known[1] if _weights_present(folder, known[1]) else None
+        return known[1] if _weights_present(folder, known[1].weights) else None
 
     @contextlib.contextmanager
     def lock(
@@ -104,11 +121,9 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _weights_present(folder: Path, prepared: PreparedModel) -> bool:
+def _weights_present(folder: Path, weights: Iterable[WeightsFile]) -> bool:
     try:
-        return all(
-            (folder / file.name).stat().st_size == file.size_bytes for file in prepared.weights
-        )
+        return all((folder / file.name).stat().st_size == file.size_bytes for file in weights)
     except OSError:
         return False
 

@@ -71,7 +71,7 @@ class DeviceActor:
 
     Attributes:
         info: the device as discovery found it.
-        attention_backend: what the actor picked; None until it was ready once.
+        opened: what the actor said of the device; None until it was ready once.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class DeviceActor:
         threads: int,
     ) -> None:
         self.info = info
-        self.attention_backend: str | None = None
+        self.opened: protocol.ActorReady | None = None
         self._settings = settings
         self._context = context
         self._death = death
@@ -111,6 +111,16 @@ class DeviceActor:
     @property
     def state(self) -> DeviceState:
         return self._lifecycle.device_state
+
+    @property
+    def attention_backend(self) -> str | None:
+        """What the actor picked; None until it was ready once."""
+        return self.opened.attention_backend if self.opened else None
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether there are CPU kernels for it; taken for granted until it was ready once."""
+        return self.opened is None or self.opened.kernels is not None
 
     @property
     def restarts(self) -> int:
@@ -331,7 +341,7 @@ class DeviceActor:
                 if self._hellos == 2:
                     self._apply(self._lifecycle.hello(notice.protocol_version, now))
             case protocol.ActorReady():
-                self.attention_backend = notice.attention_backend
+                self.opened = notice
                 self._apply(self._lifecycle.ready(now))
             case protocol.ActorFailed(error):
                 self._apply(self._lifecycle.failed(error, now))

@@ -34,6 +34,10 @@ from neurond.protocol import (
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import ActorProcess
 
+_BACKENDS = {
+    "cpu": "neurond.actor.cpu_backend:CpuBackend",
+    "cuda": "neurond.actor.torch_backend:TorchBackend",
+}
 _CONTROL_SUFFIX = ".control.sock"
 _DATA_SUFFIX = ".data.sock"
 
@@ -95,7 +99,7 @@ class ActorLife:
                     liveness=PassedFd(liveness.fd),
                     control_path=str(control.path),
                     data_path=str(data.path),
-                    backend=settings.backend,
+                    backend=settings.backend or _BACKENDS[device.kind],
                     deadlines=_deadlines(settings),
                     environment=_environment(device, threads),
                     log_level=_log_level(),

@@ -9,7 +9,7 @@ from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.lifecycle.model import ModelLifecycle
-from neurond.memory_plan import MemoryPlan
+from neurond.memory_plan import ACTIVATION_BYTES, MemoryPlan
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.ports import ProgressCallback
 
@@ -17,7 +17,7 @@ _HELD_STATES = ("loading", "ready", "draining", "unloading")
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """Memory that is planned for a model on a device."""
+    """Memory that a model has, or is to get, on a device."""
 
     device: DeviceName
     size_bytes: int
@@ -62,7 +62,10 @@ class LoadedModel:
 
     @property
     def reservation(self) -> Reservation | None:
-        """What is planned for it now."""
+        """What is planned for it now, or what it was found to take."""
         if self.plan is None or self.device is None or self.lifecycle.state not in _HELD_STATES:
             return None
-        return Reservation(self.device, self.plan.total_bytes, arriving=self.loaded is None)
+        if self.loaded is None:
+            return Reservation(self.device, self.plan.total_bytes, arriving=True)
+        taken = self.loaded.weights_bytes + self.loaded.kv_cache_bytes + ACTIVATION_BYTES
+        return Reservation(self.device, taken, arriving=False)

@@ -299,6 +299,7 @@ def _load_command(model: LoadedModel) -> tuple[DeviceName, protocol.LoadModel]:
         model_id=model.model_id,
         model_dir=str(folder),
         dtype=plan.dtype,
+        fallback_dtype=plan.fallback_dtype,
         context_tokens=plan.context_tokens,
         max_sequences=plan.max_sequences,
         kv_cache_bytes=plan.kv_cache_bytes,

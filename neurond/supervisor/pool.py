@@ -15,10 +15,10 @@ from neurond.devices import Devices
 from neurond.host import host_threads
 from neurond.memory_plan import (
     CPU_KV_BYTES,
-    PACKED_DTYPES,
     MemoryPlan,
     block_tokens_for,
     plan_memory,
+    weights_bytes,
 )
 from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
@@ -27,6 +27,7 @@ from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import stop_resource_tracker
+from neurond.weight_choice import choose_weights
 
 
 class DevicePool:
@@ -100,30 +101,38 @@ class DevicePool:
         """Choose a device for a model and what to allocate there.
 
         Raises:
-            InvalidRequest: the request names a device that is not there.
+            InvalidRequest: the request names a device, or weights, that are not there.
             OutOfMemory: the model fits nowhere.
         """
         rooms = [self._room(actor, reserved) for actor in self._actors.values()]
         room = choose_device(request.model_id, request.devices, rooms)
         actor = self.get(room.device)
         kind = actor.info.kind
-        if kind != "cpu" and request.profile.dtype in PACKED_DTYPES:
-            raise InvalidRequest(
-                f"cannot load {request.model_id} on {room.device}: {request.profile.dtype} weights "
-                "are for the device cpu; leave dtype out, or name the device",
-                param="profile.dtype",
-            )
+        weights = choose_weights(
+            model,
+            request.profile.dtype,
+            device=room.device,
+            kind=kind,
+            has_kernels=actor.has_kernels,
+        )
         plan = plan_memory(
             model,
             request.profile,
+            weights=weights,
             device=room.device,
+            kind=kind,
             free_bytes=room.free_bytes,
-            default_dtype=self._settings.default_dtype
-            or ("bfloat16" if kind == "cuda" else "float32"),
             default_kv_bytes=CPU_KV_BYTES if kind == "cpu" else None,
             block_tokens=block_tokens_for(kind, actor.attention_backend),
         )
         return room.device, plan
+
+    def expected_bytes(self, model: PreparedModel) -> int:
+        """Return what the weights of a model would take, unless its profile names a dtype."""
+        first = next(iter(self._actors.values()))
+        kind, name = first.info.kind, first.info.id
+        weights = choose_weights(model, None, device=name, kind=kind, has_kernels=first.has_kernels)
+        return weights_bytes(model, weights.dtype, kind)
 
     def state_of(self, device: DeviceName) -> DeviceState:
         return self.get(device).state

@@ -12,12 +12,11 @@ class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     runtime_dir: Path
     """Private folder for sockets, mode 0700; what a killed predecessor left there is removed."""
-    backend: str = "neurond.actor.torch_backend:TorchBackend"
-    """`module:name` of the actors' `neurond.actor.backend.Backend`, made in the actor."""
+    backend: str | None = None
+    """`module:name` of the actors' `neurond.actor.backend.Backend`, made in the actor; None is the
+    one for the kind of device."""
     threads: int | None = None
     """Of a CPU device; None is what this process may use."""
-    default_dtype: str | None = None
-    """None is `float32` on CPU and `bfloat16` on CUDA."""
     prompt_area_bytes: int = 16 * MIB
     """For prompts on their way to one actor, 4 bytes a token."""
     ring_bytes: int = 1 * MIB

@@ -285,7 +285,8 @@ class Supervisor:
     def _view(self, model_id: ModelId, prepared: PreparedModel | None) -> NodeModel:
         model: LoadedModel | None = self._models.find(model_id)
         actor = self._pool.get(model.device) if model and model.device else None
-        return model_view(model, prepared, actor)
+        expected = self._pool.expected_bytes(prepared) if prepared else None
+        return model_view(model, prepared, actor, expected)
 
     def _refuse_while_draining(self, what: str) -> None:
         if self.draining:

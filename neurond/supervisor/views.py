@@ -15,7 +15,6 @@ from cortex_core.neuron_api import (
     Servable,
 )
 from neurond.devices import Devices, DeviceSample
-from neurond.memory_plan import weights_bytes
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor
 from neurond.supervisor.loaded_model import LoadedModel
@@ -54,14 +53,20 @@ def health_view(actor: DeviceActor, sample: DeviceSample, *, draining: bool) -> 
 
 
 def model_view(
-    model: LoadedModel | None, prepared: PreparedModel | None, actor: DeviceActor | None
+    model: LoadedModel | None,
+    prepared: PreparedModel | None,
+    actor: DeviceActor | None,
+    expected_bytes: int | None,
 ) -> NodeModel:
-    """Describe a model that is on disk, was asked for, or both."""
+    """Describe a model that is on disk, was asked for, or both.
+
+    Args:
+        expected_bytes: what the weights would take, of a model that is on disk.
+    """
     known = model.model_id if model else prepared.model_id if prepared else None
     assert known is not None, "a model is known from somewhere"
     loaded = model.loaded if model else None
     running, waiting = actor.counts(known) if actor else (0, 0)
-    dtype = model.plan.dtype if model and model.plan else "float32"
     context = loaded.context_tokens if loaded else prepared.context_tokens if prepared else None
     return NodeModel(
         id=known,
@@ -77,8 +82,19 @@ def model_view(
         waiting=waiting,
         kv=_kv_use(model),
         weights_id=loaded.weights_id if loaded else None,
-        size_mb=weights_bytes(prepared, dtype) // MIB if prepared else None,
+        size_mb=_size_mb(model, expected_bytes),
+        dtype=loaded.dtype if loaded else None,
+        kernels=loaded.kernels if loaded else None,
+        kernels_unavailable_reason=loaded.kernels_unavailable_reason if loaded else None,
     )
+
+
+def _size_mb(model: LoadedModel | None, expected_bytes: int | None) -> int | None:
+    if model is not None and model.loaded is not None:
+        return model.loaded.weights_bytes // MIB
+    if model is not None and model.plan is not None:
+        return model.plan.weights_bytes // MIB
+    return None if expected_bytes is None else expected_bytes // MIB
 
 
 def _kv_use(model: LoadedModel | None) -> KvUse | None:
@@ -103,7 +119,7 @@ def _servable(model: LoadedModel | None, actor: DeviceActor | None) -> Servable:
 
 
 def _device_info(actor: DeviceActor) -> DeviceInfo:
-    info = actor.info
+    info, opened = actor.info, actor.opened
     return DeviceInfo(
         index=info.index,
         name=info.name,
@@ -112,6 +128,8 @@ def _device_info(actor: DeviceActor) -> DeviceInfo:
         kind=info.kind,
         compute_capability=info.compute_capability,
         attention_backend=actor.attention_backend,
+        kernels=opened.kernels if opened else None,
+        kernels_unavailable_reason=opened.kernels_unavailable_reason if opened else None,
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from neurond.attention.base import AttentionBatch, AttentionParams
-from neurond.engine.kv_cache import KvCache, LayerShape
+from neurond.engine.kv_cache import KvCache
+from neurond.engine.kv_shape import LayerShape
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ class CountingBackend:
             kv_cache_bytes=command.kv_cache_bytes,
             num_blocks=NUM_BLOCKS,
             context_tokens=command.context_tokens,
+            dtype=command.dtype,
+            kernels="torch",
         )
         return ServedModel(loaded, lambda: Engine(CountingRunner(), config), lambda: None)
 

@@ -7,6 +7,7 @@ import msgspec
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import LoadProgress
+from neurond.sources.layer_weights import LayerWeights
 from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
 from neurond.supervisor.ports import ProgressCallback
 
@@ -20,6 +21,8 @@ def tiny_model(model_id: ModelId, *, num_parameters: int = 1_000_000) -> Prepare
         context_tokens=2048,
         vocab_size=1000,
         num_parameters=num_parameters,
+        layers=LayerWeights(num_parameters, 2 * num_parameters),
+        hidden_size=8,
         num_layers=1,
         num_kv_heads=1,
         head_dim=8,

@@ -8,7 +8,10 @@ import msgspec
 from transformers import AutoConfig, PreTrainedModel
 
 from cortex_core.ids import ModelId
+from neurond.sources.gguf import read_header
+from neurond.sources.layer_weights import layer_weights
 from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+from neurond.sources.safetensors_header import read_tensors
 
 
 def prepare_gguf(gguf: Path, folder: Path) -> PreparedModel:
@@ -34,11 +37,9 @@ def _same_disk(one: Path, other: Path) -> bool:
 
 def _write_manifest(folder: Path, kind: str, config: object) -> PreparedModel:
     text = config.get_text_config()
-    weights = tuple(
-        WeightsFile(path.name, path.stat().st_size, _sha256(path))
-        for path in sorted(folder.iterdir())
-        if path.suffix == f".{kind}"
-    )
+    files = [path for path in sorted(folder.iterdir()) if path.suffix == f".{kind}"]
+    weights = tuple(WeightsFile(path.name, path.stat().st_size, _sha256(path)) for path in files)
+    tensors = read_header(files[0]).stored_tensors() if kind == "gguf" else read_tensors(files)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     manifest = PreparedModel(
         model_id=ModelId(f"file:{folder.name}"),
@@ -47,7 +48,9 @@ def _write_manifest(folder: Path, kind: str, config: object) -> PreparedModel:
         architecture=(getattr(config, "architectures", None) or [config.model_type])[0],
         context_tokens=text.max_position_embeddings,
         vocab_size=text.vocab_size,
-        num_parameters=sum(file.size_bytes for file in weights) // 4,
+        num_parameters=sum(tensor.elements for tensor in tensors),
+        layers=layer_weights(tensors),
+        hidden_size=text.hidden_size,
         num_layers=text.num_hidden_layers,
         num_kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
         head_dim=head_dim,

@@ -4,6 +4,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from cortex_core.ids import ModelId
+from neurond.sources.layer_weights import LayerWeights
 from neurond.sources.prepared import PreparedModel, WeightsFile
 from neurond.text.tokenizer import ModelTokenizer
 
@@ -54,6 +55,8 @@ def prepared(tokenizer: Tokenizer, *, adds_bos: bool = False, context: int = 256
         context_tokens=context,
         vocab_size=tokenizer.get_vocab_size(),
         num_parameters=1,
+        layers=LayerWeights(1, 1),
+        hidden_size=1,
         num_layers=1,
         num_kv_heads=1,
         head_dim=1,

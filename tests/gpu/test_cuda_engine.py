@@ -7,7 +7,7 @@ from neurond.attention.base import AttentionBatch, AttentionParams
 from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
 from neurond.engine.device import open_device
-from neurond.engine.kv_cache import LayerShape
+from neurond.engine.kv_shape import LayerShape
 from neurond.models.loader import load_model
 from neurond.models.serving import build_engine, preferred_backend
 from tests.fakes.attention_cases import make_case

@@ -6,7 +6,7 @@ import torch
 from neurond.attention.base import AttentionParams
 from neurond.attention.flash2 import Flash2Backend
 from neurond.attention.reference import ReferenceBackend
-from neurond.engine.kv_cache import LayerShape
+from neurond.engine.kv_shape import LayerShape
 from tests.fakes import flash_attn_checked
 from tests.fakes.attention_cases import attend_slowly, make_case
 

@@ -16,7 +16,8 @@ from neurond.attention.flash2 import Flash2Backend
 from neurond.attention.reference import ReferenceBackend
 from neurond.engine.batch import Row, ScheduledBatch, TokenCounts
 from neurond.engine.device import CudaDevice, MemoryInfo
-from neurond.engine.kv_cache import KvCache, LayerShape
+from neurond.engine.kv_cache import KvCache
+from neurond.engine.kv_shape import LayerShape
 from neurond.engine.runner import ModelRunner
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
 from tests.fakes.fake_cuda import fake_cuda

@@ -7,13 +7,11 @@ whole, in chunks, from the prefix cache, again after preemption, by one thread o
 import random
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 from cortex_core.canonical import SamplingParams
 from neurond.engine.config import SchedulerConfig
-from neurond.engine.device import open_device
 from neurond.engine.engine import Engine
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
@@ -21,19 +19,15 @@ from neurond.kernels.library import Kernels, NoKernels, load_kernels
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
 from neurond.models.decoder_plan import DecoderPlan
-from neurond.models.host_serving import HostServing
 from neurond.models.pack import pack_to_memory
-from neurond.models.packed_loader import load_packed
 from neurond.models.plan_check import plan_decoder
 from tests.fakes.engine_runs import EngineUnderTest
-from tests.fakes.model_cache import SMOLLM2, real_model
 from tests.fakes.planned_models import PLANNED, make_model
 from tests.fakes.tiny_models import VOCAB_SIZE
 
 TOLD = SamplingParams(temperature=0.8, top_p=0.9, logprobs=3, ignore_eos=True)
 NEW_TOKENS = 12
 CONTEXT = 256
-CAPITAL_OF_FRANCE_IS, PARIS = [504, 3575, 282, 4649, 314], [7042]
 
 
 @pytest.fixture(scope="module")
@@ -130,34 +124,3 @@ def test_bits_do_not_depend_on_preemption(engines: Engines) -> None:
     assert run(roomy, asked, 40) == run(tight, asked, 40)
     assert tight.engine.scheduler.num_preemptions > 0
     assert roomy.engine.scheduler.num_preemptions == 0
-
-
-@pytest.mark.model
-@pytest.mark.parametrize("weight_format", ["int4", "int8"])
-def test_a_real_model_is_packed_once_and_right(
-    kernels: Kernels, tmp_path: Path, weight_format: WeightFormat
-) -> None:
-    source, manifest = real_model(SMOLLM2)
-    for name in ("config.json", "generation_config.json", manifest.weights[0].name):
-        if (source / name).exists():
-            (tmp_path / name).symlink_to(source / name)
-    device = open_device("cpu", 2, None)
-    told: list[float] = []
-
-    def load() -> PackedModel:
-        return load_packed(tmp_path, manifest, weight_format, device, kernels, told.append)
-
-    first = load()
-    assert told == sorted(told)
-    told.clear()
-    again = load()
-    assert told == [1.0], "it was not mapped"
-    assert first.path == again.path
-    pool = kernels.pool(2)
-    serving = HostServing(
-        again, kernels, pool, context_tokens=512, max_sequences=4, kv_cache_bytes=1 << 26
-    )
-    engine = EngineUnderTest(serving.new_engine())
-    assert engine.generate(CAPITAL_OF_FRANCE_IS, 1) == PARIS
-    serving.close()
-    pool.close()

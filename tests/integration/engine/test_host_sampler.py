@@ -20,7 +20,8 @@ from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row, SampledToken
 from neurond.engine.host_sampler import sample_on_host
 from neurond.engine.randomness import uniform
-from neurond.engine.sampler import sample, temperature_of
+from neurond.engine.row_rules import temperature_of
+from neurond.engine.sampler import sample
 from neurond.kernels import abi, sample_abi
 from neurond.kernels.sampling import SampleKernel
 from tests.fakes.sampler_rows import row

@@ -178,7 +178,22 @@ def spoil(path: Path) -> None:
     path.write_bytes(blob)
 
 
-@pytest.mark.parametrize("damage", [cut, grow, spoil, lambda path: os.truncate(path, 0)])
+def spoil_weights(path: Path) -> None:
+    blob = bytearray(path.read_bytes())
+    blob[-100] ^= 1
+    path.write_bytes(blob)
+
+
+def lose_a_page(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(4096))
+
+
+DAMAGES = [cut, grow, spoil, spoil_weights, lose_a_page, lambda path: os.truncate(path, 0)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_not_trusted_and_made_again(tmp_path, kernels, plan, damage):
     path = pack(plan, tmp_path, kernels).path
     damage(path)
@@ -192,7 +207,11 @@ def test_a_file_of_other_weights_or_kernels_is_not_trusted(tmp_path, kernels, pl
     assert open_packed(path, kernels, "f" * 16, "int8") is None
     assert open_packed(path, kernels, HASH, "int4") is None
     assert open_packed(path.with_name("absent"), kernels, HASH, "int8") is None
-    monkeypatch.setattr("neurond.kernels.packed_model.packing_of", lambda *_: 1)
+    assert open_packed(path, kernels, HASH, "int8") is not None
+    with monkeypatch.context() as other:
+        other.setattr("neurond.kernels.packed_model.packing_of", lambda *_: 1)
+        assert open_packed(path, kernels, HASH, "int8") is None
+    monkeypatch.setattr("neurond.kernels.packed_model.plan_source", lambda: "transformers 4.0")
     assert open_packed(path, kernels, HASH, "int8") is None
 
 
@@ -228,7 +247,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, kernels, plan):
 def test_what_nobody_needs_any_more_is_removed(tmp_path, kernels, plan):
     folder = tmp_path / "packed"
     folder.mkdir()
-    for name in ("f" * 16 + "-int8-avx2-v1.bin", f"{HASH}-int8-avx2-v0.bin", ".x.bin.1.partial"):
+    for name in ("f" * 16 + "-int8-avx2-v2.bin", f"{HASH}-int8-avx2-v0.bin", ".x.bin.1.partial"):
         (folder / name).write_text("old")
     other_format = pack(plan, tmp_path, kernels, "bf16").path
     path = pack(plan, tmp_path, kernels).path

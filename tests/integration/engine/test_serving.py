@@ -22,10 +22,13 @@ from cortex_core.neuron_api import ModelProfile
 from neurond.actor.torch_backend import TorchBackend
 from neurond.engine.device import CpuDevice, open_device
 from neurond.engine.engine import EngineRequest
-from neurond.engine.kv_cache import KvCache, LayerShape
+from neurond.engine.kv_cache import KvCache
+from neurond.engine.kv_shape import LayerShape
 from neurond.memory_plan import BLOCK_TOKENS, PAGED_BLOCK_TOKENS, plan_memory
-from neurond.models.serving import Serving, build_engine, kv_sizes
+from neurond.models.model_serving import kv_sizes
+from neurond.models.serving import Serving, build_engine
 from neurond.protocol import Configure, LoadModel
+from neurond.weight_choice import WeightChoice
 from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids, make_engine
 from tests.fakes.prepared_models import prepare_model
 from tests.fakes.tiny_models import make_tiny_model
@@ -85,7 +88,8 @@ def test_what_is_planned_is_what_the_cache_holds(block_tokens, profile):
             profile,
             device=DeviceName("cuda-0"),
             free_bytes=24 << 30,
-            default_dtype="bfloat16",
+            kind="cuda",
+            weights=WeightChoice(profile.dtype or "bfloat16"),
             block_tokens=block_tokens,
         )
     except (InvalidRequest, OutOfMemory):

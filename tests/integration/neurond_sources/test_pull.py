@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from tokenizers import Tokenizer
 
@@ -17,7 +18,7 @@ from cortex_core.ids import ModelId
 from neurond.sources.base import DOWNLOADS, FetchProgress, Report
 from neurond.sources.fetch import SourceSettings
 from neurond.sources.library import Library
-from neurond.sources.prepared import read_manifest
+from neurond.sources.prepared import MANIFEST, read_manifest
 from neurond.sources.pull import default_sources, pull, run_prepare
 from neurond.sources.store import ModelStore
 from neurond.text.model_text import ModelText
@@ -181,12 +182,39 @@ def test_two_pulls_at_once_fetch_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("weights", ["there", "cut short"])
+def test_a_manifest_of_an_earlier_format_is_made_anew_and_fetches_only_what_is_gone(
+    tmp_path: Path, weights: str
+) -> None:
+    folder, prepared = real_model(SMOLLM2)
+    store, model_id = ModelStore(tmp_path), ModelId("planted:x")
+    ours = store.folder(model_id)
+    ours.mkdir(parents=True)
+    content = (folder / prepared.weights[0].name).read_bytes()
+    source = Planted(content)
+    (ours / "planted.gguf").write_bytes(content if weights == "there" else content[:-1])
+    file = msgspec.structs.replace(prepared.weights[0], name="planted.gguf")
+    old = {"model_id": model_id, "kind": "gguf", "weights": [msgspec.to_builtins(file)]}
+    (ours / MANIFEST).write_bytes(msgspec.json.encode(old))
+    assert store.find(model_id) is None
+
+    made = pull(model_id, store, {"planted": source}, quiet)
+
+    assert made == msgspec.structs.replace(prepared, model_id=model_id, weights=(file,))
+    assert store.find(model_id) == made
+    assert source.fetches == (0 if weights == "there" else 1)
+
+
+@pytest.mark.model
 def test_smollm2_is_prepared_as_llama_cpp_and_transformers_have_it() -> None:
     folder, prepared = real_model(SMOLLM2)
     assert prepared == read_manifest(folder)
     assert prepared.architecture == "LlamaForCausalLM"
     assert (prepared.num_layers, prepared.num_kv_heads, prepared.head_dim) == (30, 3, 64)
     assert prepared.num_parameters == 134_515_008
+    assert prepared.hidden_size == 576
+    assert prepared.layers.parameters == 134_515_008 - 49_152 * 576 - 61 * 576
+    assert prepared.layers.bits_per_weight == 5.0
     assert prepared.eos_token_ids == (2,)
     assert prepared.capabilities == ("completions", "chat")
     assert not prepared.adds_bos

@@ -18,17 +18,22 @@ from neurond.memory_plan import (
     plan_memory,
     weights_bytes,
 )
+from neurond.sources.layer_weights import LayerWeights
 from neurond.sources.prepared import PreparedModel
+from neurond.weight_choice import WeightChoice
 
 GIB = 1024 * MIB
+VOCABULARY, HIDDEN = 32_000, 2048
 MODEL = PreparedModel(
     model_id=ModelId("file:m"),
     kind="safetensors",
     weights=(),
     architecture="LlamaForCausalLM",
     context_tokens=131_072,
-    vocab_size=128_000,
+    vocab_size=VOCABULARY,
     num_parameters=GIB,
+    layers=LayerWeights(GIB - 2 * VOCABULARY * HIDDEN, 2 * GIB),
+    hidden_size=HIDDEN,
     num_layers=32,
     num_kv_heads=8,
     head_dim=128,
@@ -40,17 +45,32 @@ def plan(profile: ModelProfile, free_bytes: int, default_kv_bytes: int | None = 
     return plan_memory(
         MODEL,
         profile,
+        weights=WeightChoice(profile.dtype or "bfloat16"),
         device=DeviceName("cuda-0"),
+        kind="cuda",
         free_bytes=free_bytes,
-        default_dtype="bfloat16",
         default_kv_bytes=default_kv_bytes,
     )
 
 
 def test_sizes_follow_the_headers() -> None:
-    assert weights_bytes(MODEL, "float32") == 4 * GIB
-    assert weights_bytes(MODEL, "bfloat16") == 2 * GIB
+    assert weights_bytes(MODEL, "float32", "cpu") == 4 * GIB
+    assert weights_bytes(MODEL, "bfloat16", "cuda") == 2 * GIB
     assert kv_bytes_per_token(MODEL, "bfloat16") == 2 * 32 * 8 * 128 * 2
+
+
+def test_packed_weights_are_layers_a_head_the_embedding_and_rotary_tables() -> None:
+    tables = 4 * MODEL.head_dim * MODEL.context_tokens
+    embedding = 2 * VOCABULARY * HIDDEN
+    layers = MODEL.layers.parameters
+    for dtype, layer_bits, head_bits in (
+        ("bfloat16", 16, 16),
+        ("int8", 8.5, 8.5),
+        ("int4", 5, 8.5),
+    ):
+        head = VOCABULARY * HIDDEN * head_bits / 8
+        expected = layers * layer_bits / 8 + head + embedding + tables
+        assert weights_bytes(MODEL, dtype, "cpu") == int(expected)
 
 
 def test_what_is_left_open_takes_a_share_of_what_is_free() -> None:

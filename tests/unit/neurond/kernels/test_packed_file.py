@@ -8,6 +8,7 @@ from neurond.kernels.packed_file import (
     PackedLayer,
     PackedLinear,
     PackedRope,
+    digest_of,
     header_of,
     packed_path,
     read_header,
@@ -38,6 +39,7 @@ def decoder() -> PackedDecoder:
         weight_format="int8",
         variant="portable",
         packing=7,
+        plan_source="transformers 1.2.3",
         vocab_size=32,
         hidden=64,
         norm_eps=1e-5,
@@ -51,7 +53,7 @@ def decoder() -> PackedDecoder:
 
 
 def whole() -> bytearray:
-    return bytearray(header_of(decoder(), len(DATA)) + DATA)
+    return bytearray(header_of(decoder(), len(DATA), digest_of(memoryview(DATA))) + DATA)
 
 
 def test_what_was_written_is_read():
@@ -68,6 +70,14 @@ def test_every_byte_of_the_header_counts():
         blob = whole()
         blob[position] ^= 1
         with pytest.raises(Damaged):
+            read_header(memoryview(blob))
+
+
+def test_every_byte_of_the_arrays_counts():
+    for position in range(1, len(DATA) + 1):
+        blob = whole()
+        blob[-position] ^= 128
+        with pytest.raises(Damaged, match="digest"):
             read_header(memoryview(blob))
 
 

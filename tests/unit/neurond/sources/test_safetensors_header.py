@@ -1,4 +1,4 @@
-"""Counting parameters without reading tensors."""
+"""What tensors there are, without reading them."""
 
 import struct
 from pathlib import Path
@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from cortex_core.errors import ModelLoadFailed
-from neurond.sources.safetensors_header import count_parameters
+from neurond.sources.layer_weights import StoredTensor
+from neurond.sources.safetensors_header import read_tensors
 
 
 def written(folder: Path, header: bytes, data: bytes) -> Path:
@@ -21,26 +22,26 @@ def header_of(shape: list[int], end: int) -> bytes:
     return msgspec.json.encode({"__metadata__": {"format": "pt"}, "w": entry})
 
 
-def test_parameters_are_counted_over_files(tmp_path: Path) -> None:
+def test_tensors_of_all_files_are_listed(tmp_path: Path) -> None:
     path = written(tmp_path, header_of([2, 3], 24), b"\0" * 24)
-    assert count_parameters([path, path]) == 12
+    assert read_tensors([path, path]) == [StoredTensor("w", (2, 3), 24)] * 2
 
 
 @pytest.mark.parametrize("data_bytes", [0, 23])
 def test_a_truncated_file_is_named(tmp_path: Path, data_bytes: int) -> None:
     path = written(tmp_path, header_of([2, 3], 24), b"\0" * data_bytes)
     with pytest.raises(ModelLoadFailed, match=r"m\.safetensors: not a complete"):
-        count_parameters([path])
+        read_tensors([path])
 
 
 @pytest.mark.parametrize("header", [b"", b"[]", b"{", b'{"w": 3}', b'{"w": {"shape": "x"}}'])
 def test_a_wrong_header_is_refused(tmp_path: Path, header: bytes) -> None:
     with pytest.raises(ModelLoadFailed, match=r"m\.safetensors"):
-        count_parameters([written(tmp_path, header, b"")])
+        read_tensors([written(tmp_path, header, b"")])
 
 
 def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 60))
     with pytest.raises(ModelLoadFailed, match="claims"):
-        count_parameters([path])
+        read_tensors([path])

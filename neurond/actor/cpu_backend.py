@@ -1,0 +1,131 @@
+"""What an actor on the host's processors computes with: the CPU kernels, over weights it maps.
+
+Torch and transformers take seconds to import, and stay out until something needs them: weights that
+are packed for the first time, or a model that torch computes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cortex_core.errors import CortexError, OutOfMemory
+from cortex_core.logs import kv
+from neurond.actor.backend import OpenedDevice, ServedModel, described, served
+from neurond.host import process_memory
+from neurond.kernels.library import Kernels, NoKernels, Pool, load_kernels
+from neurond.kernels.packed_file import WeightFormat, packed_path
+from neurond.kernels.packed_model import PackedModel, open_packed
+from neurond.memory_plan import packed_bytes
+from neurond.models.host_serving import HostServing
+from neurond.protocol import Configure, LoadModel
+from neurond.sources.prepared import PreparedModel, read_manifest
+
+if TYPE_CHECKING:
+    from neurond.actor.host_torch import HostTorch
+
+log = logging.getLogger(__name__)
+
+
+class CpuBackend:
+    """See `neurond.actor.backend.Backend`."""
+
+    def __init__(self) -> None:
+        self._configure: Configure | None = None
+        self._kernels: Kernels | NoKernels = NoKernels("the device is not open")
+        self._pool: Pool | None = None  # once a model needs it
+        self._torch: HostTorch | None = None
+
+    def open(self, configure: Configure) -> OpenedDevice:
+        """Find the kernels."""
+        self._configure = configure
+        self._kernels = load_kernels()
+        memory = process_memory(configure.memory_budget_bytes)
+        if isinstance(self._kernels, NoKernels):
+            log.warning("no CPU kernels, torch computes", extra=kv(cause=self._kernels.reason))
+            return OpenedDevice(
+                "torch-reference",
+                memory.total_bytes,
+                memory.free_bytes,
+                kernels_unavailable_reason=self._kernels.reason,
+            )
+        return OpenedDevice(
+            "cpu-kernels", memory.total_bytes, memory.free_bytes, kernels=self._kernels.variant
+        )
+
+    def load(self, command: LoadModel, on_progress: Callable[[float], None]) -> ServedModel:
+        """Map packed weights and reserve the KV cache; or leave it to torch.
+
+        Raises:
+            ModelLoadFailed: the model cannot be read, or not be served as it is to be.
+            OutOfMemory: weights and cache do not fit; the message has the arithmetic.
+        """
+        assert self._configure is not None, "the device is opened first"
+        kernels = self._kernels
+        if command.dtype == "float32":
+            return self._with_torch(self._configure).load(command, on_progress)
+        if isinstance(kernels, NoKernels):
+            return self._with_torch(self._configure).load_instead(
+                command, f"there are no CPU kernels ({kernels.reason})", on_progress
+            )
+        folder = Path(command.model_dir)
+        manifest = read_manifest(folder)
+        _refuse_too_large(self._configure, manifest, command)
+        weight_format: WeightFormat = "bf16" if command.dtype == "bfloat16" else command.dtype
+        path = packed_path(folder, manifest.weights_hash, weight_format, kernels.variant)
+        packed = open_packed(path, kernels, manifest.weights_hash, weight_format)
+        if packed is None:
+            made = self._with_torch(self._configure).pack(
+                command, manifest, weight_format, kernels, on_progress
+            )
+            if isinstance(made, ServedModel):
+                return made
+            packed = made
+        on_progress(1.0)
+        return self._serve(command, packed, kernels, self._configure.threads)
+
+    def describe(self, error: Exception) -> CortexError:
+        """Return a library's exception as one of ours."""
+        return described(error) if self._torch is None else self._torch.describe(error)
+
+    def is_poisoned(self, error: Exception) -> bool:  # noqa: ARG002 -- part of Backend
+        """Tell whether the device is unusable: the host never is."""
+        return False
+
+    def _serve(
+        self, command: LoadModel, packed: PackedModel, kernels: Kernels, threads: int
+    ) -> ServedModel:
+        if self._pool is None:
+            self._pool = kernels.pool(threads)
+            log.info("CPU kernels ready", extra=kv(variant=kernels.variant, threads=threads))
+        serving = HostServing(
+            packed,
+            kernels,
+            self._pool,
+            context_tokens=command.context_tokens,
+            max_sequences=command.max_sequences,
+            kv_cache_bytes=command.kv_cache_bytes,
+        )
+        return served(
+            command, serving, packed.size_bytes, dtype=command.dtype, kernels=kernels.variant
+        )
+
+    def _with_torch(self, configure: Configure) -> HostTorch:
+        if self._torch is None:
+            from neurond.actor.host_torch import HostTorch
+
+            self._torch = HostTorch(configure)
+        return self._torch
+
+
+def _refuse_too_large(configure: Configure, manifest: PreparedModel, command: LoadModel) -> None:
+    weights = packed_bytes(manifest, command.dtype)
+    free_bytes = process_memory(configure.memory_budget_bytes).free_bytes
+    if weights + command.kv_cache_bytes > free_bytes:
+        raise OutOfMemory(
+            f"cannot load {command.model_id} on cpu: weights of {manifest.num_parameters} values "
+            f"in {command.dtype} take {weights} bytes and the KV cache {command.kv_cache_bytes}, "
+            f"{weights + command.kv_cache_bytes} in all, and {free_bytes} are free"
+        )

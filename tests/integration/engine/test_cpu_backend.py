@@ -1,0 +1,149 @@
+"""The CPU's backend without a process around it: which way it goes with which model."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cortex_core.errors import InternalError, ModelLoadFailed, OutOfMemory
+from cortex_core.ids import DeviceName, ModelId
+from cortex_core.neuron_api import Dtype
+from neurond.actor import cpu_backend
+from neurond.actor.backend import ServedModel
+from neurond.actor.cpu_backend import CpuBackend
+from neurond.kernels.library import NoKernels, load_kernels
+from neurond.memory_plan import packed_bytes
+from neurond.protocol import Configure, LoadModel
+from neurond.sources.prepared import PreparedModel
+from tests.fakes.engine_runs import EngineUnderTest
+from tests.fakes.model_cache import SMOLLM2, real_model
+from tests.fakes.planned_models import PLANNED, make_model
+from tests.fakes.prepared_models import prepare_model
+
+PROMPT = [1, 2, 3]
+CAPITAL_OF_FRANCE_IS, PARIS = [504, 3575, 282, 4649, 314], [7042]
+
+
+@pytest.fixture
+def backend() -> CpuBackend:
+    return opened()
+
+
+@pytest.fixture
+def variant() -> str:
+    kernels = load_kernels()
+    assert not isinstance(kernels, NoKernels), kernels.reason
+    return kernels.variant
+
+
+def opened() -> CpuBackend:
+    made = CpuBackend()
+    made.open(Configure(DeviceName("cpu"), 1))
+    return made
+
+
+def command(folder: Path, dtype: Dtype, **changes: object) -> LoadModel:
+    fields: dict[str, object] = {
+        "model_id": ModelId("file:tiny"),
+        "model_dir": str(folder),
+        "dtype": dtype,
+        "context_tokens": 256,
+        "max_sequences": 4,
+        "kv_cache_bytes": 1 << 20,
+        "block_tokens": 16,
+        "fallback_dtype": "float32",
+    }
+    return LoadModel(**(fields | changes))
+
+
+def load(backend: CpuBackend, folder: Path, dtype: Dtype, **changes: object) -> ServedModel:
+    return backend.load(command(folder, dtype, **changes), lambda _: None)
+
+
+def generate(served: ServedModel) -> list[int]:
+    return EngineUnderTest(served.new_engine()).generate(PROMPT, 6)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_architectures_that_the_kernels_know_are_served_by_them(backend, variant, tmp_path, name):
+    manifest = prepare_model(make_model(PLANNED[name]()), tmp_path / name)
+    served = load(backend, tmp_path / name, "int8")
+    assert (served.loaded.dtype, served.loaded.kernels) == ("int8", variant)
+    assert served.loaded.kernels_unavailable_reason is None
+    assert len(generate(served)) == 6
+    assert served.loaded.weights_bytes == pytest.approx(packed_bytes(manifest, "int8"), rel=0.2)
+    served.free()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("dtype", ["int4", "int8"])
+def test_a_real_model_is_packed_once_and_right(tmp_path: Path, dtype: Dtype) -> None:
+    source, manifest = real_model(SMOLLM2)
+    for path in source.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    told: list[float] = []
+    first = opened().load(command(tmp_path, dtype), told.append)
+    assert len(told) > 1
+    assert told == sorted(told)
+    told.clear()
+
+    second = opened().load(command(tmp_path, dtype), told.append)
+
+    assert told == [1.0], "it was not mapped"
+    assert first.loaded == second.loaded
+    assert second.loaded.weights_bytes == pytest.approx(packed_bytes(manifest, dtype), rel=0.01)
+    engine = EngineUnderTest(second.new_engine())
+    assert engine.generate(CAPITAL_OF_FRANCE_IS, 1) == PARIS
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> tuple[Path, PreparedModel]:
+    folder = tmp_path / "llama"
+    return folder, prepare_model(make_model(PLANNED["llama"]()), folder)
+
+
+def test_without_kernels_torch_serves_and_says_why(llama, monkeypatch, caplog):
+    monkeypatch.setattr(cpu_backend, "load_kernels", lambda: NoKernels("it is not built"))
+    backend = CpuBackend()
+    found = backend.open(Configure(DeviceName("cpu"), 1))
+    assert found.kernels is None
+    assert found.kernels_unavailable_reason == "it is not built"
+    assert found.attention_backend == "torch-reference"
+    with caplog.at_level(logging.WARNING):
+        served = load(backend, llama[0], "bfloat16", fallback_dtype="bfloat16")
+    assert [record.message for record in caplog.records].count(
+        "torch computes a model, slower than the CPU kernels would"
+    ) == 1
+    assert (served.loaded.dtype, served.loaded.kernels) == ("bfloat16", "torch")
+    assert "it is not built" in served.loaded.kernels_unavailable_reason
+    with pytest.raises(ModelLoadFailed, match=r"as int8: there are no CPU kernels \(it is not"):
+        load(backend, llama[0], "int8", fallback_dtype=None)
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_obstacle(backend, llama):
+    (llama[0] / "packed").write_text("in the way")
+    served = load(backend, llama[0], "int8")
+    assert len(generate(served)) == 6
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(backend, llama):
+    with pytest.raises(OutOfMemory, match=r"cannot load file:tiny on cpu: .* bytes .* are free"):
+        load(backend, llama[0], "int8", kv_cache_bytes=1 << 50)
+    with pytest.raises(OutOfMemory, match="cannot allocate a KV cache: 1 bytes"):
+        load(backend, llama[0], "int8", kv_cache_bytes=1)
+
+
+def test_a_folder_without_a_manifest_is_refused(backend, tmp_path):
+    with pytest.raises(ModelLoadFailed, match=r"model\.json"):
+        load(backend, tmp_path, "int8")
+
+
+def test_errors_become_ours_with_and_without_torch(backend, llama):
+    for _ in range(2):
+        ours = OutOfMemory("cannot")
+        assert backend.describe(ours) is ours
+        assert isinstance(backend.describe(MemoryError("no")), OutOfMemory)
+        assert isinstance(backend.describe(ValueError("what")), InternalError)
+        assert not backend.is_poisoned(ValueError("what"))
+        load(backend, llama[0], "float32")

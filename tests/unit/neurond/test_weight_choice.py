@@ -1,0 +1,61 @@
+"""What weights are kept in where a profile says so, and where it does not."""
+
+import msgspec
+import pytest
+
+from cortex_core.errors import InvalidRequest
+from cortex_core.ids import DeviceName
+from cortex_core.neuron_api import Dtype
+from neurond.sources.layer_weights import LayerWeights
+from neurond.weight_choice import DeviceKind, WeightChoice, choose_weights
+from tests.fakes.tokenizers_made import byte_level, prepared
+
+MODEL = prepared(byte_level())
+
+
+def choose(
+    named: Dtype | None = None,
+    *,
+    kind: DeviceKind = "cpu",
+    bits: float = 16,
+    has_kernels: bool = True,
+) -> WeightChoice:
+    model = msgspec.structs.replace(MODEL, layers=LayerWeights(800, int(100 * bits)))
+    return choose_weights(
+        model, named, device=DeviceName(f"{kind}-0"), kind=kind, has_kernels=has_kernels
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype"),
+    [
+        (2.6, "int4"),
+        (4.5, "int4"),
+        (5.5, "int4"),
+        (6.6, "int8"),
+        (8.5, "int8"),
+        (16, "bfloat16"),
+        (32, "bfloat16"),
+    ],
+)
+def test_a_cpu_keeps_about_the_bits_that_the_files_have(bits: float, dtype: Dtype) -> None:
+    assert choose(bits=bits) == WeightChoice(dtype, fallback_dtype="float32")
+
+
+def test_without_kernels_a_cpu_computes_in_float32() -> None:
+    assert choose(bits=4.5, has_kernels=False) == WeightChoice("float32")
+
+
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_what_is_named_is_kept_or_refused(*, has_kernels: bool) -> None:
+    for named in ("int8", "int4", "float32"):
+        assert choose(named, has_kernels=has_kernels) == WeightChoice(named)
+    assert choose("bfloat16", has_kernels=has_kernels) == WeightChoice("bfloat16", "bfloat16")
+
+
+def test_cuda_has_no_packed_weights() -> None:
+    assert choose(kind="cuda", bits=4.5) == WeightChoice("bfloat16")
+    assert choose("float32", kind="cuda") == WeightChoice("float32")
+    with pytest.raises(InvalidRequest, match="int8 weights are for the device cpu") as caught:
+        choose("int8", kind="cuda")
+    assert caught.value.param == "profile.dtype"
