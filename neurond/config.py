@@ -12,7 +12,7 @@ from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
 from cortex_core.neuron_api import Count, Dtype, LoadRequest, ModelProfile
-from neurond.sources.fetch import SourceSettings
+from neurond.sources.fetch_messages import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
 ENV_PREFIX: Final = "NEURON"

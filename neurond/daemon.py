@@ -5,35 +5,27 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
-
-import zmq
+from typing import TYPE_CHECKING, Final
 
 from cortex_core.config.address import Address
-from cortex_core.ipc.admin import AdminServer
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
 from cortex_core.ipc.sockets import make_runtime_dir
 from cortex_core.logs import kv
-from neurond.admin.verbs import admin_handlers
-from neurond.api import create_app
 from neurond.config import NeuronConfig
 from neurond.devices import Devices
-from neurond.generation import Generation
-from neurond.metrics import GenerationMetrics, NodeCollector, make_registry
-from neurond.node import Node
-from neurond.profiles import Profiles
-from neurond.server import HttpServer, listen
+from neurond.listening import listen
 from neurond.sources.library import Library
 from neurond.sources.store import ModelStore
 from neurond.state_dir import make_state_dir
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.supervisor import Supervisor
-from neurond.text.pool import TextPool
-from neurond.text.texts import ModelTexts
 
-ADMIN_SOCKET: Final = "admin.sock"
+if TYPE_CHECKING:
+    from neurond.front import Front
+
 STATUS_INTERVAL_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
@@ -57,22 +49,20 @@ async def serve(config: NeuronConfig, *, settings: SupervisorSettings | None = N
     signals = _Signals()
     bound = listen(Address(config.listen, config.port))
     with contextlib.closing(bound):
-        async with _running(config, settings or supervisor_settings(config)) as parts:
-            supervisor, app_server = parts.supervisor, HttpServer(parts.app, bound)
-            app_server.start()
+        async with _running(config, settings or supervisor_settings(config), bound) as parts:
+            supervisor, front = parts
             address = Address(config.listen, bound.getsockname()[1])
             _log.info("listening", extra=kv(address=address, boot_id=supervisor.boot_id))
             notifier.ready()
-            activation = asyncio.create_task(
-                supervisor.activate([parts.profiles.for_load(r) for r in config.default_loads()])
-            )
+            loads = [front.node.completed(request) for request in config.default_loads()]
+            activation = asyncio.create_task(supervisor.activate(loads))
             reporter = asyncio.create_task(_report(notifier, supervisor))
             await signals.first.wait()
             notifier.stopping()
             await _drain(supervisor, signals, config.drain_timeout_s)
             activation.cancel()
             await supervisor.stop()  # before the server: whoever waits for a load is still told
-            await app_server.close()
+            await front.close()
             reporter.cancel()
             await asyncio.gather(activation, reporter, return_exceptions=True)
     _log.info("stopped")
@@ -87,44 +77,28 @@ def supervisor_settings(config: NeuronConfig) -> SupervisorSettings:
     )
 
 
-class _Parts:
-    """The node's objects, wired to each other and to nothing outside."""
-
-    def __init__(self, config: NeuronConfig, settings: SupervisorSettings) -> None:
-        state_dir = Path(config.state_dir)
-        store = ModelStore(state_dir)
-        library = Library(store, state_dir, config.sources)
-        devices = Devices.discover(config.device_names())
-        self.profiles = Profiles(config.profiles())
-        self.supervisor = Supervisor(settings, library, devices)
-        self.pool = TextPool(config.limits.text_threads)
-        self.registry = make_registry()
-        texts = ModelTexts(library, self.profiles.of, self.pool)
-        generation = Generation(self.supervisor, texts, self.pool, GenerationMetrics(self.registry))
-        self.node = Node(config, self.supervisor, self.profiles, generation)
-        self.registry.register(NodeCollector(self.supervisor.health, self.supervisor.models))
-        self.app = create_app(self.node, self.registry)
-
-
 @contextlib.asynccontextmanager
-async def _running(config: NeuronConfig, settings: SupervisorSettings) -> AsyncIterator[_Parts]:
-    """Start supervisor and admin socket; at the end no process, socket or segment is left."""
-    make_state_dir(Path(config.state_dir))
+async def _running(
+    config: NeuronConfig, settings: SupervisorSettings, bound: socket.socket
+) -> AsyncIterator[tuple[Supervisor, "Front"]]:
+    """Start all parts, actors first; at the end no process, socket or segment is left."""
+    state_dir = Path(config.state_dir)
+    make_state_dir(state_dir)
     make_runtime_dir(settings.runtime_dir)
-    parts = _Parts(config, settings)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    library = Library(ModelStore(state_dir), state_dir, config.sources)
+    supervisor = Supervisor(settings, library, Devices.discover(config.device_names()))
+    await supervisor.start()
     try:
-        await parts.supervisor.start()
-        handlers = admin_handlers(parts.node, parts.supervisor, config.drain_timeout_s)
-        admin = AdminServer(settings.runtime_dir / ADMIN_SOCKET, handlers, context=context)
+        # Actors take as long to import what they need as this process takes for the rest.
+        from neurond.front import Front
+
+        front = Front(config, supervisor, library, settings.runtime_dir, bound)
         try:
-            yield parts
+            yield supervisor, front
         finally:
-            await admin.close()
+            await front.close()
     finally:
-        await parts.supervisor.stop()
-        parts.pool.close()
-        context.destroy(linger=0)
+        await supervisor.stop()
 
 
 class _Signals:

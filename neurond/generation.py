@@ -95,6 +95,10 @@ class Generation:
         self._ping_interval_s = ping_interval_s
         self._new_seed = new_seed
 
+    def open_ahead(self, model_id: ModelId) -> None:
+        """See `ModelTexts.open_ahead`."""
+        self._texts.open_ahead(model_id)
+
     async def start(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Return the request's events, the first of which is already known.
 

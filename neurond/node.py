@@ -80,13 +80,18 @@ class Node:
         model_id = self.config.model_id(request.model_id)
         if request.profile.chat_template is not None:
             check_template(request.profile.chat_template, model=model_id)
-        completed = self._profiles.for_load(msgspec.structs.replace(request, model_id=model_id))
+        completed = self.completed(msgspec.structs.replace(request, model_id=model_id))
         try:
             response = await self._supervisor.load(completed, on_progress)
         except ModelNotFound:
             self._profiles.forget(model_id)
             raise
         return msgspec.structs.replace(response, model=self._with_profile(response.model))
+
+    def completed(self, request: LoadRequest) -> LoadRequest:
+        """Return a load, by full model id, with what holds for the model, which is to be used."""
+        self.generation.open_ahead(request.model_id)
+        return self._profiles.for_load(request)
 
     async def unload(self, request: UnloadRequest) -> UnloadResponse:
         """See `Supervisor.unload`."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 from collections.abc import Iterator
@@ -11,41 +10,12 @@ from typing import Final
 import uvicorn
 
 from cortex_core.asgi import App
-from cortex_core.config.address import Address
-from cortex_core.errors import ConfigError
+from neurond.listening import BACKLOG
 
-BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75
 """Longer than gateways keep idle connections, so that the node does not close one under them."""
 CLOSE_GRACE_S: Final = 5
 """For connections that are still open once every stream has ended."""
-
-
-def listen(address: Address) -> socket.socket:
-    """Return a socket that is bound to `address`.
-
-    Raises:
-        ConfigError: the port is in use, or the host has no such address.
-    """
-    try:
-        family, kind, proto, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, proto)
-    except OSError as ex:
-        raise ConfigError(f"cannot listen on {address}: {ex}", param="listen") from ex
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(where)
-        bound.listen(BACKLOG)
-    except OSError as ex:
-        bound.close()
-        hint = ""
-        if ex.errno == errno.EADDRINUSE:
-            hint = "; another process uses the port: stop it, or set `port` to another one"
-        raise ConfigError(f"cannot listen on {address}: {ex.strerror}{hint}", param="port") from ex
-    bound.setblocking(False)
-    return bound
 
 
 class HttpServer:

@@ -14,7 +14,7 @@ from cortex_core.ids import ModelId
 from cortex_core.ipc.child import python_command
 from cortex_core.neuron_api import LoadProgress
 from neurond.sources.base import FetchProgress
-from neurond.sources.fetch import (
+from neurond.sources.fetch_messages import (
     Fetched,
     FetchFailed,
     FetchLine,

@@ -69,17 +69,29 @@ class ModelTexts:
                 f"cannot find model {model_id!r} on this node; pull or load it first",
                 param="model",
             )
-        key = _Key(model_id, prepared.weights_hash, self._profile_of(model_id).chat_template)
+        key = self._key(prepared)
         known = self._open.get(key)
         if known is not None:
             self._open.move_to_end(key)
             return known
+        return await asyncio.shield(self._begin(key, prepared))
+
+    def open_ahead(self, model_id: ModelId) -> None:
+        """Begin to open a model's text if it is on disk; what fails then, fails again in `get`."""
+        prepared = self._shelf.find(model_id)
+        if prepared is not None and self._key(prepared) not in self._open:
+            self._begin(self._key(prepared), prepared)
+
+    def _key(self, prepared: PreparedModel) -> _Key:
+        model_id = prepared.model_id
+        return _Key(model_id, prepared.weights_hash, self._profile_of(model_id).chat_template)
+
+    def _begin(self, key: _Key, prepared: PreparedModel) -> "asyncio.Task[ModelText]":
         task = self._opening.get(key)
         if task is None:
-            task = asyncio.create_task(self._read(key, prepared))
-            self._opening[key] = task
+            task = self._opening[key] = asyncio.create_task(self._read(key, prepared))
             task.add_done_callback(lambda done: self._opened(key, done))
-        return await asyncio.shield(task)
+        return task
 
     async def _read(self, key: _Key, prepared: PreparedModel) -> ModelText:
         folder = self._shelf.folder(key.model_id)

@@ -16,7 +16,7 @@ from cortex_core.canonical import ChatPrompt, Message, TextPart, TextPrompt
 from cortex_core.errors import InvalidRequest, ModelLoadFailed, ModelNotFound
 from cortex_core.ids import ModelId
 from neurond.sources.base import DOWNLOADS, FetchProgress, Report
-from neurond.sources.fetch import SourceSettings
+from neurond.sources.fetch_messages import SourceSettings
 from neurond.sources.library import Library
 from neurond.sources.prepared import MANIFEST, read_manifest
 from neurond.sources.pull import default_sources, pull, run_prepare

@@ -53,6 +53,23 @@ def pool():
     made.close()
 
 
+async def test_what_was_opened_ahead_is_there_and_what_cannot_be_is_told_later(
+    shelf: Shelf, pool: TextPool
+) -> None:
+    texts = ModelTexts(shelf, lambda _: ModelProfile(), pool)
+    texts.open_ahead(ModelId("file:/not/there"))
+    texts.open_ahead(MODEL)
+    opened = await texts.get(MODEL)
+    texts.open_ahead(MODEL)
+    assert await texts.get(MODEL) is opened
+    broken = ModelId("file:/broken")
+    shelf.add(broken)
+    (shelf.folder(broken) / "tokenizer.json").write_text("{")
+    texts.open_ahead(broken)
+    with pytest.raises(ModelLoadFailed):
+        await texts.get(broken)
+
+
 async def test_a_text_is_opened_once(shelf: Shelf, pool: TextPool) -> None:
     texts = ModelTexts(shelf, lambda _: ModelProfile(), pool)
     first, second = await asyncio.gather(texts.get(MODEL), texts.get(MODEL))
