@@ -10,8 +10,8 @@ from gunicorn.app.base import BaseApplication
 from prometheus_client import multiprocess
 
 from cortex_core.errors import ConfigError
-from cortex_core.ipc.child import die_with_parent
 from cortex_core.ipc.counters import CounterTable
+from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import set_up_logging
 from cortexd.child_env import CONFIG_STATUS, ChildEnvironment, in_flight_rows

@@ -1,8 +1,8 @@
 """Typed messages over ZeroMQ: msgpack out, one known union of types in.
 
-`Channel` and `RouterChannel` belong to an asyncio loop and never block it; `BlockingChannel` is for
-processes with a loop of their own, such as a device actor. Queues are bounded by the socket's
-high-water mark; a send that finds it reached raises `Overloaded`, and the sender decides.
+`Channel` and `RouterChannel` belong to an asyncio loop and never block it; processes with a loop of
+their own have `blocking_channel`. Queues are bounded by the socket's high-water mark; a send that
+finds it reached raises `Overloaded`, and the sender decides.
 
 ZeroMQ's descriptor is edge-triggered: it becomes readable when something happened, once. So a
 wake-up drains the socket until nothing is left, and because sending and receiving consume the edge
@@ -11,13 +11,14 @@ as well, readiness is asked for again after each send.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
 
 import msgspec
 import zmq
 
 from cortex_core.errors import InternalError, NodeUnavailable, Overloaded, ProtocolError
+from cortex_core.ipc.blocking_channel import QUEUE_FULL, close_socket, decode_message
 from cortex_core.ipc.sockets import BoundSocket, ZmqSocket
 from cortex_core.logs import kv
 
@@ -30,23 +31,6 @@ _DRAIN_BATCH = 256
 """Messages handled in one turn of the loop, so that a flood does not starve everything else."""
 
 _CLOSED = "cannot use channel: it is closed"
-_FULL = "cannot send message: the peer's queue is full, or nobody is connected yet"
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[T], frames: list[bytes], expected_frames: int) -> T:
-    if len(frames) != expected_frames:
-        raise ProtocolError(f"cannot decode message: it has {len(frames)} frames")
-    try:
-        return decoder.decode(frames[-1])
-    except msgspec.MsgspecError as ex:
-        raise ProtocolError(f"cannot decode message of {len(frames[-1])} bytes: {ex}") from ex
-
-
-def _close(owner: ZmqSocket | BoundSocket, linger_s: float) -> None:
-    if isinstance(owner, BoundSocket):
-        owner.close(linger_s=linger_s)
-    else:
-        owner.close(linger=round(linger_s * 1000))
 
 
 class _LoopChannel(Generic[M]):
@@ -108,7 +92,7 @@ class _LoopChannel(Generic[M]):
             self._again.cancel()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(InternalError(_CLOSED))
-        _close(self._owner, linger_s)
+        close_socket(self._owner, linger_s)
 
     def _receive(self) -> list[bytes] | None:
         if self._socket.closed:
@@ -124,7 +108,7 @@ class _LoopChannel(Generic[M]):
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again as ex:
-            raise Overloaded(_FULL) from ex
+            raise Overloaded(QUEUE_FULL) from ex
         finally:
             # Sending consumes the edge that would have told of an incoming message.
             if cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
@@ -173,7 +157,7 @@ class Channel(_LoopChannel[M]):
     def __init__(
         self, socket: ZmqSocket | BoundSocket, decoder: msgspec.msgpack.Decoder[M]
     ) -> None:
-        super().__init__(socket, lambda frames: _decode(decoder, frames, 1))
+        super().__init__(socket, lambda frames: decode_message(decoder, frames, 1))
 
     def send(self, message: msgspec.Struct) -> None:
         """Queue a message for the peer; never blocks.
@@ -192,7 +176,7 @@ class RouterChannel(_LoopChannel[tuple[bytes, T]]):
     def __init__(
         self, socket: ZmqSocket | BoundSocket, decoder: msgspec.msgpack.Decoder[T]
     ) -> None:
-        super().__init__(socket, lambda frames: (frames[0], _decode(decoder, frames, 2)))
+        super().__init__(socket, lambda frames: (frames[0], decode_message(decoder, frames, 2)))
 
     def send(self, peer: bytes, message: msgspec.Struct) -> None:
         """Queue a message for one peer; never blocks.
@@ -208,62 +192,3 @@ class RouterChannel(_LoopChannel[tuple[bytes, T]]):
             if ex.errno != zmq.EHOSTUNREACH:
                 raise
             raise NodeUnavailable(f"cannot send message: peer {peer!r} is gone") from ex
-
-
-class BlockingChannel(Generic[M]):
-    """One peer, for a thread without an asyncio loop. Takes over `socket`; one thread only."""
-
-    def __init__(
-        self, socket: ZmqSocket | BoundSocket, decoder: msgspec.msgpack.Decoder[M]
-    ) -> None:
-        self._owner = socket
-        self.socket = socket.socket if isinstance(socket, BoundSocket) else socket
-        self._decoder = decoder
-        self._encoder = msgspec.msgpack.Encoder()
-
-    def send(self, message: msgspec.Struct) -> None:
-        """Queue a message for the peer; never blocks.
-
-        Raises:
-            Overloaded: the high-water mark is reached, or nobody has connected to a bound socket
-                yet; nothing was queued.
-        """
-        try:
-            self.socket.send(self._encoder.encode(message), zmq.NOBLOCK)
-        except zmq.Again as ex:
-            raise Overloaded(_FULL) from ex
-
-    def try_recv(self) -> list[M]:
-        """Return every message that is here, oldest first; never blocks.
-
-        A message that cannot be decoded is logged and dropped.
-        """
-        messages: list[M] = []
-        while True:
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return messages
-            try:
-                messages.append(_decode(self._decoder, frames, 1))
-            except ProtocolError as ex:
-                _log.error("message dropped", extra=kv(cause=ex.message))
-
-    def close(self, *, linger_s: float = 0.0) -> None:
-        """Close the socket. Idempotent.
-
-        What is not sent yet has `linger_s` to leave; ending the ZeroMQ context waits for it.
-        """
-        _close(self._owner, linger_s)
-
-
-def wait_readable(
-    channels: Iterable[BlockingChannel[Any]], timeout_s: float, fds: Iterable[int] = ()
-) -> bool:
-    """Wait until a channel has a message or a descriptor is readable; False after `timeout_s`."""
-    poller = zmq.Poller()
-    for channel in channels:
-        poller.register(channel.socket, zmq.POLLIN)
-    for fd in fds:
-        poller.register(fd, zmq.POLLIN)
-    return bool(poller.poll(max(0, round(timeout_s * 1000))))

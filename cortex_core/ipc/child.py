@@ -1,13 +1,11 @@
 """Child processes: they die with their parent, and their parent always learns how they ended.
 
-A child is tied to its parent twice. The kernel sends SIGKILL when the parent's thread that made it
-ends (`PR_SET_PDEATHSIG`), and a thread of the child reads from a pipe whose other end only the
-parent has. Because the signal follows the *thread*, children are made from the main thread only.
+How a child is tied to its parent says `parent`. Because the kernel's signal follows the *thread*
+that made it, children are made from the main thread only.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,14 +19,10 @@ import msgspec
 
 from cortex_core.errors import InternalError, Timeout
 
-PARENT_GONE_STATUS = 79
-"""Exit status of a child that found its parent gone; next to, but none of, sysexits.h."""
-
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 BACKOFF_RESET_AFTER_S = 60.0
 
-_PR_SET_PDEATHSIG = 1
 _REAP_TIMEOUT_S = 10.0
 
 
@@ -59,44 +53,8 @@ def next_attempt(attempt: int, ran_s: float) -> int:
     return 0 if ran_s >= BACKOFF_RESET_AFTER_S else attempt + 1
 
 
-def die_with_parent(death_fd: int, parent_pid: int) -> None:
-    """Tie this process to the one that made it; the first thing a child does.
-
-    `death_fd` is the read end of the parent's `DeathPipe`, `parent_pid` the parent as it knows
-    itself. After this, the end of the parent ends this process: by SIGKILL, or with status
-    `PARENT_GONE_STATUS`. It returns only while the parent lives.
-    """
-    signal_at_end_of_parent(signal.SIGKILL, parent_pid)
-    threading.Thread(
-        target=_exit_at_end_of, args=(death_fd,), name="parent-watch", daemon=True
-    ).start()
-
-
-def signal_at_end_of_parent(signum: signal.Signals, parent_pid: int) -> None:
-    """Have the kernel send this process `signum` when its parent ends; an exec keeps that.
-
-    It returns only while the parent lives: else the process exits with `PARENT_GONE_STATUS`.
-
-    Raises:
-        InternalError: the kernel refuses.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
-        raise InternalError(f"cannot set PR_SET_PDEATHSIG: {os.strerror(ctypes.get_errno())}")
-    # The parent may have ended before prctl; then no signal comes any more.
-    if os.getppid() != parent_pid:
-        os._exit(PARENT_GONE_STATUS)
-
-
-def _exit_at_end_of(fd: int) -> None:
-    # Nothing is ever written; reading ends when the last write end is closed.
-    with contextlib.suppress(OSError):
-        os.read(fd, 1)
-    os._exit(PARENT_GONE_STATUS)
-
-
 class DeathPipe:
-    """The parent's side of `die_with_parent`. Keep it as long as children shall live.
+    """The parent's side of `parent.die_with_parent`. Keep it as long as children shall live.
 
     Attributes:
         read_fd: goes to children through `pass_fds`; the write end reaches nobody.

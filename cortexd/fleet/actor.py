@@ -23,7 +23,7 @@ from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import NodeName
 from cortex_core.ipc.admin import AdminServer
 from cortex_core.ipc.channel import RouterChannel
-from cortex_core.ipc.child import die_with_parent
+from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import ZmqContext, bind_socket

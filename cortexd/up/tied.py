@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from cortex_core.ipc.child import signal_at_end_of_parent
+from cortex_core.ipc.parent import signal_at_end_of_parent
 
 
 def main(arguments: Sequence[str]) -> None:

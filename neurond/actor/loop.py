@@ -15,7 +15,7 @@ from typing import assert_never
 from cortex_core.canonical import FinishReason
 from cortex_core.errors import CortexError, ErrorInfo, ModelNotLoaded
 from cortex_core.ids import ModelId, RequestId
-from cortex_core.ipc.channel import BlockingChannel, wait_readable
+from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv

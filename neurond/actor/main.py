@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from cortex_core.ipc.child import die_with_parent
+from cortex_core.ipc.parent import die_with_parent
 from neurond.actor.launch import Launch
 
 STACK_DUMP_SIGNAL = signal.SIGUSR1

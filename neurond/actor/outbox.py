@@ -10,7 +10,7 @@ by one step and by the ends of requests that are cancelled meanwhile.
 from collections import deque
 
 from cortex_core.errors import Overloaded
-from cortex_core.ipc.channel import BlockingChannel
+from cortex_core.ipc.blocking_channel import BlockingChannel
 from cortex_core.ipc.ring import RingWriter
 from neurond.protocol import DataCommand, Notice, TokensReady
 

@@ -8,7 +8,7 @@ import msgspec
 import zmq
 
 from cortex_core.errors import CortexError, InternalError, Overloaded
-from cortex_core.ipc.channel import BlockingChannel, wait_readable
+from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.ring import RingWriter
 from cortex_core.ipc.segment import Segment

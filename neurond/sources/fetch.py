@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import CortexError, InternalError
-from cortex_core.ipc.child import die_with_parent
+from cortex_core.ipc.parent import die_with_parent
 from neurond.sources.base import FetchProgress
 from neurond.sources.fetch_messages import (
     Fetched,

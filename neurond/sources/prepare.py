@@ -18,7 +18,7 @@ import msgspec
 
 from cortex_core.errors import CortexError, ModelLoadFailed
 from cortex_core.ids import ModelId
-from cortex_core.ipc.child import die_with_parent
+from cortex_core.ipc.parent import die_with_parent
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.layer_weights import StoredTensor, layer_weights

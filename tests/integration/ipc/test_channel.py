@@ -19,7 +19,8 @@ from cortex_core.errors import (
     Overloaded,
     ProtocolError,
 )
-from cortex_core.ipc.channel import BlockingChannel, Channel, RouterChannel, wait_readable
+from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
+from cortex_core.ipc.channel import Channel, RouterChannel
 from cortex_core.ipc.sockets import (
     BoundSocket,
     ZmqContext,

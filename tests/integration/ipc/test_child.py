@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from cortex_core.errors import InternalError
-from cortex_core.ipc.child import PARENT_GONE_STATUS, ChildProcess, DeathPipe
+from cortex_core.ipc.child import ChildProcess, DeathPipe
+from cortex_core.ipc.parent import PARENT_GONE_STATUS
 from tests.fakes.waiting import wait_until
 
 PYTHON = sys.executable
@@ -25,7 +26,7 @@ STUBBORN = (
 )
 CHILD = (
     "import os, signal, sys\n"
-    "from cortex_core.ipc.child import die_with_parent\n"
+    "from cortex_core.ipc.parent import die_with_parent\n"
     "die_with_parent(int(sys.argv[1]), int(sys.argv[2]))\n"
     "open(sys.argv[3], 'w').write(str(os.getpid()))\n"
     "while True: signal.pause()\n"
