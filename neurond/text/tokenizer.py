@@ -1,6 +1,6 @@
 """A model's tokenizer, read from its prepared folder."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -20,11 +20,7 @@ class ModelTokenizer:
     def __init__(self, tokenizer: Tokenizer, prepared: PreparedModel) -> None:
         self._tokenizer = tokenizer
         self.pieces = TokenPieces(tokenizer)
-        self._beyond_model = {
-            token_id: token
-            for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()
-            if token_id >= prepared.vocab_size
-        }
+        self._vocab_size = prepared.vocab_size
         self._bos_id = (
             tokenizer.token_to_id(prepared.bos_token)
             if prepared.adds_bos and prepared.bos_token is not None
@@ -57,14 +53,14 @@ class ModelTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def beyond_model(self, token_ids: Iterable[int]) -> str | None:
-        """Return the first token that the model has no embedding for, if there is one.
+    def beyond_model(self, token_ids: Sequence[int]) -> str | None:
+        """Return the first token of a prompt that the model has no embedding for, if there is one.
 
         Tokenizers of text models can have more tokens than the model: Gemma 3's has one that
         stands for an image.
         """
-        if not self._beyond_model:
+        if max(token_ids, default=0) < self._vocab_size:
             return None
-        return next(
-            (self._beyond_model[id_] for id_ in token_ids if id_ in self._beyond_model), None
-        )
+        beyond = next(id_ for id_ in token_ids if id_ >= self._vocab_size)
+        token: str | None = self._tokenizer.id_to_token(beyond)
+        return token
