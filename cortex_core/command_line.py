@@ -2,8 +2,9 @@
 
 import argparse
 import contextlib
+import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from cortex_core.errors import ConfigError, CortexError, NodeUnavailable
@@ -16,14 +17,17 @@ INTERRUPTED: Final = 130
 Command = Callable[[argparse.Namespace], int]
 
 
-def run_command(program: str, command: Command, options: argparse.Namespace) -> int:
-    """Run one command, tell on stderr what went wrong, and return the exit status.
+def run_command(program: str, commands: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Run `options.command`, tell on stderr what went wrong, and return the exit status.
+
+    `commands` has `module:function` for each, so that what one needs is not imported for another:
+    `serve` needs no tables, `status` no server.
 
     0 is success, 1 a failure that the message explains, 2 a wrong configuration or command line,
     3 a daemon that does not run, 130 an interruption by the user.
     """
     try:
-        return command(options)
+        return _imported(commands[options.command])(options)
     except ConfigError as error:
         return _failed(program, error, WRONG_CONFIG)
     except NodeUnavailable as error:
@@ -59,6 +63,12 @@ def seconds(most: int) -> Callable[[str], float]:
         raise argparse.ArgumentTypeError(f"expected 0 to {most} seconds, got {text!r}")
 
     return read
+
+
+def _imported(dotted_name: str) -> Command:
+    module, _, function = dotted_name.partition(":")
+    command: Command = getattr(importlib.import_module(module), function)
+    return command
 
 
 def _failed(program: str, error: CortexError, status: int) -> int:

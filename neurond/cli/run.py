@@ -1,13 +1,12 @@
 """Finds what runs each `neuron` command."""
 
-import importlib
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
-from cortex_core.command_line import Command, run_command
+from cortex_core.command_line import run_command
 from neurond.cli.arguments import parser
 
-COMMANDS: Final[dict[str, str]] = {
+COMMANDS: Final = {
     "serve": "neurond.cli.serve:serve",
     "status": "neurond.cli.status:status",
     "discover": "neurond.cli.status:discover",
@@ -16,12 +15,8 @@ COMMANDS: Final[dict[str, str]] = {
     "unload": "neurond.cli.models:unload",
     "check": "neurond.cli.check:check",
 }
-"""Modules and functions: what one command needs is not imported for another."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status, see `run_command`."""
-    options = parser().parse_args(arguments)
-    module, _, name = COMMANDS[options.command].partition(":")
-    command = cast("Command", getattr(importlib.import_module(module), name))
-    return run_command("neuron", command, options)
+    return run_command("neuron", COMMANDS, parser().parse_args(arguments))

@@ -1,11 +1,32 @@
 """How one command ends: what stands on stderr and with what status."""
 
 import argparse
+import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 from cortex_core.command_line import run_command
 from cortex_core.errors import ConfigError, NodeUnavailable, Timeout
+
+
+Run = Callable[[Callable[[argparse.Namespace], int]], int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a function as if a module had it."""
+
+    def run_function(function: Callable[[argparse.Namespace], int]) -> int:
+        module = ModuleType("commands_of_a_test")
+        module.one = function
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        options = argparse.Namespace(command="do")
+        commands = {"do": "commands_of_a_test:one", "other": "not_there_at_all:two"}
+        return run_command("cortex", commands, options)
+
+    return run_function
 
 
 @pytest.mark.parametrize(
@@ -18,14 +39,14 @@ from cortex_core.errors import ConfigError, NodeUnavailable, Timeout
     ],
 )
 def test_an_error_becomes_a_message_and_a_status(
-    capsys: pytest.CaptureFixture[str], error: BaseException, status: int, said: str
+    capsys: pytest.CaptureFixture[str], run: Run, error: BaseException, status: int, said: str
 ) -> None:
     def command(_options: argparse.Namespace) -> int:
         raise error
 
-    assert run_command("cortex", command, argparse.Namespace()) == status
+    assert run(command) == status
     assert capsys.readouterr().err == said
 
 
-def test_a_command_that_succeeds_says_so_itself() -> None:
-    assert run_command("cortex", lambda options: options.answer, argparse.Namespace(answer=0)) == 0
+def test_a_command_that_succeeds_says_so_itself(run: Run) -> None:
+    assert run(lambda options: 0 if options.command == "do" else 1) == 0
