@@ -8,6 +8,7 @@ import msgspec
 
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.logs import kv
+from cortex_core.neuron_api import Dtype
 from neurond.actor.backend import ServedModel
 from neurond.actor.torch_backend import TorchBackend
 from neurond.kernels.library import Kernels
@@ -50,8 +51,7 @@ class HostTorch(TorchBackend):
             del loaded
             return self.load_instead(command, made.reason, on_progress)
         _tell(command, made.reason)
-        instead = msgspec.structs.replace(command, dtype="float32")
-        return self.serve(loaded, instead, made.reason)
+        return self.serve(loaded, _instead(command, "float32"), made.reason)
 
     def load_instead(
         self, command: LoadModel, reason: str, on_progress: Callable[[float], None]
@@ -68,8 +68,13 @@ class HostTorch(TorchBackend):
                 "of its profile"
             )
         _tell(command, reason)
-        instead = msgspec.structs.replace(command, dtype=command.fallback_dtype)
-        return self.load(instead, on_progress, reason)
+        return self.load(_instead(command, command.fallback_dtype), on_progress, reason)
+
+
+def _instead(command: LoadModel, dtype: Dtype) -> LoadModel:
+    """Return the load for torch, of as many tokens as were planned with keys in bfloat16."""
+    kv_cache_bytes = command.kv_cache_bytes * (2 if dtype == "float32" else 1)
+    return msgspec.structs.replace(command, dtype=dtype, kv_cache_bytes=kv_cache_bytes)
 
 
 def _tell(command: LoadModel, reason: str) -> None:

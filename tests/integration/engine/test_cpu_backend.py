@@ -17,7 +17,7 @@ from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import PreparedModel
 from tests.fakes.engine_runs import EngineUnderTest
 from tests.fakes.model_cache import SMOLLM2, real_model
-from tests.fakes.planned_models import PLANNED, make_model
+from tests.fakes.planned_models import PLANNED, REFUSED, make_model
 from tests.fakes.prepared_models import prepare_model
 
 PROMPT = [1, 2, 3]
@@ -119,6 +119,16 @@ def test_without_kernels_torch_serves_and_says_why(llama, monkeypatch, caplog):
     assert "it is not built" in served.loaded.kernels_unavailable_reason
     with pytest.raises(ModelLoadFailed, match=r"as int8: there are no CPU kernels \(it is not"):
         load(backend, llama[0], "int8", fallback_dtype=None)
+
+
+def test_torch_has_room_for_as_many_tokens_as_the_kernels_would(backend, tmp_path):
+    make, reason = REFUSED["narrow"]
+    prepare_model(make_model(make()), tmp_path / "narrow")
+    token_bytes = 2 * 2 * 3 * 2 * 16  # keys and values in bfloat16, 3 layers of 2 heads of 16
+    served = load(backend, tmp_path / "narrow", "int8", kv_cache_bytes=(256 + 16) * token_bytes)
+    assert (served.loaded.dtype, served.loaded.context_tokens) == ("float32", 256)
+    assert reason in served.loaded.kernels_unavailable_reason
+    assert len(generate(served)) == 6
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_obstacle(backend, llama):

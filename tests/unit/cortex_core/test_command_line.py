@@ -10,7 +10,6 @@ import pytest
 from cortex_core.command_line import run_command
 from cortex_core.errors import ConfigError, NodeUnavailable, Timeout
 
-
 Run = Callable[[Callable[[argparse.Namespace], int]], int]
 
 
