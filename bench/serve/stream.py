@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 class StreamResult:
     """Times are `time.perf_counter()` seconds; `chunk_times` has one entry per non-empty chunk."""
 
-    started: float
+    started: float = 0.0
     ended: float = 0.0
     chunk_times: list[float] = field(default_factory=list)
     text: str = ""
@@ -61,16 +61,27 @@ class StreamResult:
 
 
 async def stream_completion(
-    url: str, path: str, body: dict[str, Any], *, timeout_s: float
+    url: str,
+    path: str,
+    body: dict[str, Any],
+    *,
+    timeout_s: float,
+    into: StreamResult | None = None,
 ) -> StreamResult:
-    """POST `body` with stream on and read to the end; failures come back in `error`."""
-    result = StreamResult(started=time.perf_counter())
+    """POST `body` with stream on and read to the end; failures come back in `error`.
+
+    The result is `into` where that is given. Cancelling closes the connection and leaves in it
+    what came.
+    """
+    result = into or StreamResult()
+    result.started = time.perf_counter()
     try:
         async with asyncio.timeout(timeout_s):
             await _exchange(url, path, body, result)
     except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError) as ex:
         result.error = repr(ex)
-    result.ended = time.perf_counter()
+    finally:
+        result.ended = time.perf_counter()
     if result.error is None and not result.chunk_times:
         result.error = "no tokens"
     return result

@@ -1,0 +1,54 @@
+"""One stream on texts that differ in how well their continuation can be guessed from them.
+
+Speculation by n-grams gains on the one and must not lose on the other.
+"""
+
+import itertools
+from typing import Final
+
+from bench.serve.figures import told
+from bench.serve.prompts import PromptMaker
+from bench.serve.steady import SHORT_OUTPUT_TOKENS, Found, figures_of_single
+from bench.serve.target import Target
+
+PASSAGE_TOKENS: Final = 160
+LEAD_TOKENS: Final = 16
+OPENINGS: Final = """\
+The ferry had stopped running in October, so the only way to the island was with old Tomas, who \
+charged nothing and told everyone the same story on the way over. It began, as always,
+Bread is older than writing. Long before anyone kept accounts of grain, people ground wild seeds \
+between stones, mixed the meal with water and baked it on the ashes. What changed was
+Dear Miriam, I have put off this letter for weeks, because I did not know how to tell you what we \
+found when we opened the cellar of the house in Lisbon. First of all,
+A good map leaves almost everything out. The surveyor who walks a valley sees trees, fences, \
+weather and cows, and draws a few brown lines. The reason is simple:""".splitlines()
+
+
+async def copying(target: Target, prompts: PromptMaker, repetitions: int) -> Found:
+    """A passage twice, and the beginning of the third time; greedy."""
+    results, shares = [], []
+    for _ in range(repetitions):
+        lead, rest = prompts.text(LEAD_TOKENS), prompts.text(PASSAGE_TOKENS - LEAD_TOKENS)
+        passage = f"{lead} {rest}"
+        prompt = f"{passage}\n\n{passage}\n\n{lead}"
+        result = await target.complete(prompt, SHORT_OUTPUT_TOKENS)
+        results.append(result)
+        shares.append(copied_share(rest, result.text))
+    return results, {**figures_of_single(results), **told("copied_share", shares)}
+
+
+async def prose(target: Target, prompts: PromptMaker, repetitions: int) -> Found:
+    """The continuation of an opening, sampled: greedy, small models repeat themselves soon."""
+    results = []
+    for number in range(repetitions):
+        sampling = {"temperature": 0.8, "top_p": 0.95, "seed": prompts.number()}
+        opening = OPENINGS[number % len(OPENINGS)]
+        results.append(await target.complete(opening, SHORT_OUTPUT_TOKENS, sampling=sampling))
+    return results, figures_of_single(results)
+
+
+def copied_share(expected: str, text: str) -> float:
+    """Return how much of `text`, from its beginning, is that of `expected`."""
+    wanted, said = expected.strip(), text.strip()
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, said, strict=False))
+    return len(list(same)) / len(said) if said else 0.0
