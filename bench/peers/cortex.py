@@ -15,6 +15,8 @@ from bench.peers.peer import Entry, Launch, Shape
 from bench.peers.weights import Weights
 from tests.fakes.ports import free_ports
 
+CHECKOUT: Final = Path(__file__).parents[2]
+MEASURED: Final = ("cortex_core", "cortexd", "neurond", "setup.py")
 DTYPES: Final = {"int4": "int4", "int8": "int8", "bf16": "bfloat16"}
 KV_CACHE_MB: Final = 4096
 UP: Final = "Ctrl-C stops it."
@@ -115,13 +117,16 @@ def _post(url: str, body: dict[str, Any]) -> None:
 
 
 def _revision() -> str:
-    """Return the commit of the checkout; with a plus where something is not committed."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """Return the last commit of what is measured; with a plus where that has been changed since."""
+    git = ["git", "-C", str(CHECKOUT)]
     try:
         commit = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+            [*git, "log", "-1", "--format=%h", "--", *MEASURED],
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *MEASURED], check=False)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("+" if changed.returncode else "")

@@ -5,10 +5,10 @@ import inspect
 import pydoc_data.topics
 import tarfile
 import textwrap
-from pathlib import Path
 from typing import Final
 
-LICENSE: Final = Path(__file__).parents[2] / "LICENSE"
+from bench.serve.texts import LICENSE
+
 TOPICS: Final = ("types", "exprlists", "naming", "import", "class", "exceptions")
 """Chapters of Python's own language reference, as `help()` shows them."""
 

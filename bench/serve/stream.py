@@ -44,8 +44,11 @@ class StreamResult:
 
     @property
     def decode_tokens_per_s(self) -> float | None:
-        """Tokens after the first one, over the time from first to last chunk."""
-        if len(self.chunk_times) < 2 or self.tokens < 2:
+        """Tokens after the first one, over the time from first to last chunk.
+
+        None where all came at once, or there was only one.
+        """
+        if self.tokens < 2 or not self.chunk_times or self.chunk_times[-1] == self.chunk_times[0]:
             return None
         return (self.tokens - 1) / (self.chunk_times[-1] - self.chunk_times[0])
 

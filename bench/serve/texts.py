@@ -4,6 +4,7 @@ Speculation by n-grams gains on the one and must not lose on the other.
 """
 
 import itertools
+from pathlib import Path
 from typing import Final
 
 from bench.serve.figures import told
@@ -11,8 +12,10 @@ from bench.serve.prompts import PromptMaker
 from bench.serve.steady import SHORT_OUTPUT_TOKENS, Found, figures_of_single
 from bench.serve.target import Target
 
-PASSAGE_TOKENS: Final = 160
-LEAD_TOKENS: Final = 16
+LICENSE: Final = Path(__file__).parents[2] / "LICENSE"
+"""Prose: in a passage of random words each would stand several times, with another one after it."""
+PASSAGE_WORDS: Final = 160
+LEAD_WORDS: Final = 12
 OPENINGS: Final = """\
 The ferry had stopped running in October, so the only way to the island was with old Tomas, who \
 charged nothing and told everyone the same story on the way over. It began, as always,
@@ -26,11 +29,13 @@ weather and cows, and draws a few brown lines. The reason is simple:""".splitlin
 
 async def copying(target: Target, prompts: PromptMaker, repetitions: int) -> Found:
     """A passage twice, and the beginning of the third time; greedy."""
+    words = LICENSE.read_text(encoding="utf-8").split()
     results, shares = [], []
     for _ in range(repetitions):
-        lead, rest = prompts.text(LEAD_TOKENS), prompts.text(PASSAGE_TOKENS - LEAD_TOKENS)
-        passage = f"{lead} {rest}"
-        prompt = f"{passage}\n\n{passage}\n\n{lead}"
+        at = prompts.number() % (len(words) - PASSAGE_WORDS)
+        lead = " ".join(words[at : at + LEAD_WORDS])
+        rest = " ".join(words[at + LEAD_WORDS : at + PASSAGE_WORDS])
+        prompt = "\n\n".join((f"{lead} {rest}", f"{lead} {rest}", lead))
         result = await target.complete(prompt, SHORT_OUTPUT_TOKENS)
         results.append(result)
         shares.append(copied_share(rest, result.text))

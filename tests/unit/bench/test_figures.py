@@ -39,6 +39,14 @@ def test_only_streams_without_errors_are_good() -> None:
     assert good([failed, fine]) == [fine]
 
 
+@pytest.mark.parametrize(
+    ("times", "rate"),
+    [([], None), ([1.0], None), ([1.0, 1.0, 1.0], None), ([1.0, 1.5, 2.0], 2.0)],
+)
+def test_a_decode_rate_needs_time_between_chunks(times: list[float], rate: float | None) -> None:
+    assert StreamResult(chunk_times=times).decode_tokens_per_s == rate
+
+
 class TestIntervalsWithin:
     RESULT = StreamResult(chunk_times=[0.0, 1.0, 2.0, 5.0, 6.0])
 

@@ -1,59 +1,16 @@
 """The workloads against a server that gives tokens as fast as they are read."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from bench.serve import interference, running, steady
-from bench.serve.prompts import VOCABULARY, PromptMaker
+from bench.serve.prompts import PromptMaker
 from bench.serve.running import RunningStreams, StreamEnded
 from bench.serve.target import Target
 from bench.serve.texts import copied_share, copying, prose
-
-
-class TokenServer:
-    """Streams `max_tokens` chunks to each request, or fewer for those `limit` is set for."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, object]] = []
-        self.open = 0
-        self.limit: int | None = None
-        self.port = 0
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["TokenServer"]:
-        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        async with server:
-            yield self
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        body = json.loads(await reader.readexactly(length))
-        self.bodies.append(body)
-        self.open += 1
-        tokens = min(body["max_tokens"], self.limit or body["max_tokens"])
-        try:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-            for _ in range(tokens):
-                writer.write(b'data: {"choices": [{"text": "river "}]}\n\n')
-                await writer.drain()
-                await asyncio.sleep(0)
-            usage = {"choices": [], "usage": {"completion_tokens": tokens}}
-            writer.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
-        except ConnectionError:
-            pass
-        finally:
-            self.open -= 1
-            writer.close()
+from tests.fakes.token_server import TokenServer, save_tokenizer
 
 
 @pytest.fixture
@@ -69,10 +26,7 @@ def target(server: TokenServer) -> Target:
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> PromptMaker:
-    words = ["[UNK]", ".", *VOCABULARY.split()]
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    save_tokenizer(tmp_path / "tokenizer.json")
     return PromptMaker(tmp_path / "tokenizer.json", 1)
 
 
