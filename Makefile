@@ -7,6 +7,7 @@ ASK ?= What is the capital of France?
 ONCE ?=
 UP_FLAGS ?=
 PYTEST_FLAGS ?=
+PEERS_FLAGS ?=
 
 # Through the environment: a question may have quotes, dollars and backticks.
 export ASK
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c 
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(wildcard neurond/kernels/csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check test format format-check lint type imports test-unit bench rpm clean
+.PHONY: help run setup check test format format-check lint type imports test-unit bench bench-peers rpm clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ test-unit: setup
 bench: setup  ## Measure engine and gateway on this machine (see docs/benchmarks.md)
 	$(BIN)/pytest bench --benchmark-only -p no:randomly --timeout 0 -o faulthandler_timeout=0 $(PYTEST_FLAGS)
 
+bench-peers: $(VENV)/.installed-bench  ## Measure other servers and ours side by side (PEERS_FLAGS=--help)
+	PIP_FLAGS="$(PIP_FLAGS)" $(BIN)/python -m bench.peers $(PEERS_FLAGS)
+
 rpm: setup  ## Build the RPMs into dist/rpm (needs rpmbuild)
 	rpm/build.sh dist/rpm
 
@@ -69,4 +73,8 @@ $(VENV)/.installed: $(BIN)/python $(BUILD_INPUTS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[gateway,node,dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(PIP) -e '.[gateway,node,dev,bench]'
 	@touch $@

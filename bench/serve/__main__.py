@@ -1,4 +1,4 @@
-"""Put W1 to W4 to a running server; prints a table, and one JSON document as the last line."""
+"""Put workloads to a running server; prints a table, and one JSON document as the last line."""
 
 import asyncio
 import json
@@ -12,21 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.serve.arguments import arguments
+from bench.serve.figures import Figures
 from bench.serve.prompts import PromptMaker
-from bench.serve.workloads import Figures, Target, measure
+from bench.serve.target import Target
+from bench.serve.workloads import measure
 
 WARM_UP_TOKENS = 8
-COLUMNS = (
-    "decode_tokens_per_s",
-    "end_to_end_tokens_per_s",
-    "total_tokens_per_s",
-    "ttft_ms",
-    "ttft_first_ms",
-    "ttft_rest_ms",
-    "itl_p95_ms",
-    "foreign_cores",
-    "server_rss_mib",
-)
 
 
 def main() -> int:
@@ -40,6 +31,7 @@ def main() -> int:
         pids=args.pid,
         extra=args.extra,
         timeout_s=args.timeout,
+        context_tokens=args.context,
     )
     prompts = PromptMaker(args.tokenizer, seed)
     figures = asyncio.run(_run(target, prompts, args.workloads, args.repetitions))
@@ -73,14 +65,17 @@ async def _run(
 
 
 def _print_table(figures: list[Figures], tag: str) -> None:
-    table = Table(title=tag)
-    table.add_column("workload")
-    for column in COLUMNS:
-        table.add_column(column.replace("_", " "), justify="right")
-    table.add_column("counts")
+    """Print every figure that is a number, with the lowest and the highest of what it is from."""
+    table = Table("workload", "figure", title=tag)
+    for column in ("median", "lowest", "highest"):
+        table.add_column(column, justify="right")
     for row in figures:
-        cells = [f"{row[c]:.2f}" if c in row else "" for c in COLUMNS]
-        table.add_row(row["workload"], *cells, "yes" if row["counts"] else "no")
+        for name, value in row.items():
+            if isinstance(value, float):
+                values = row.get(f"{name}_all") or [value]
+                numbers = [f"{number:.2f}" for number in (value, min(values), max(values))]
+                table.add_row(row["workload"], name, *numbers)
+        table.add_row(row["workload"], "counts", "yes" if row["counts"] else "no")
     Console(stderr=True).print(table)
 
 

@@ -11,7 +11,7 @@ import psutil
 from bench.serve.workloads import WORKLOADS
 
 DESCRIPTION = """
-Put W1 to W4 to a running server; prints a table, and one JSON document as the last line.
+Put workloads to a running server; prints a table, and one JSON document as the last line.
 """
 
 
@@ -44,6 +44,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=_json_object,
         default='{"ignore_eos": true}',
         help="JSON object that is merged into each request (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--context",
+        type=_positive,
+        metavar="TOKENS",
+        help="longest sequence of the server: W6 leaves out prompts that do not fit",
     )
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds per request")
     parser.add_argument("--out", type=Path, help="append the JSON document to this file")
@@ -85,5 +91,5 @@ def _process(text: str) -> int:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"cannot repeat {text!r} times: give a number from 1")
+        raise argparse.ArgumentTypeError(f"cannot use {text!r}: give a number from 1")
     return int(text)

@@ -1,10 +1,11 @@
-"""What the machine's CPUs did during a measurement, and for whom.
+"""What the machine's CPUs did during a measurement, and for whom; what memory a server holds.
 
 A run in which other processes took more than 0.15 core is not clean and is reported as such.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -20,12 +21,19 @@ class CpuUse:
     client_cores: float
     foreign_cores: float
     server_cpu_s: float
-    server_rss_mib: float
 
     @property
     def is_clean(self) -> bool:
         """Whether the figures of this window count."""
         return self.foreign_cores <= FOREIGN_CORES_LIMIT
+
+
+@dataclass(frozen=True)
+class ResidentMemory:
+    """MiB of a server's process trees; in the second, a page that n processes share counts 1/n."""
+
+    rss_mib: float
+    pss_mib: float
 
 
 class CpuMeter:
@@ -34,24 +42,35 @@ class CpuMeter:
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = pids
         self._machine = _machine_busy_s()
-        self._server, _ = _trees(pids)
-        self._client = time.process_time()
+        self._server = _trees_busy_s(pids)
+        self._client = _client_busy_s()
         self._started = time.perf_counter()
 
     def stop(self) -> CpuUse:
         """Return the use since construction."""
         elapsed = time.perf_counter() - self._started
         machine = _machine_busy_s() - self._machine
-        server_now, rss = _trees(self._pids)
-        server = server_now - self._server
-        client = time.process_time() - self._client
+        server = _trees_busy_s(self._pids) - self._server
+        client = _client_busy_s() - self._client
         return CpuUse(
             server_cores=server / elapsed,
             client_cores=client / elapsed,
             foreign_cores=max(0.0, (machine - server - client) / elapsed),
             server_cpu_s=server,
-            server_rss_mib=rss / 2**20,
         )
+
+
+def resident_memory(pids: Sequence[int]) -> ResidentMemory:
+    """Return what the trees of `pids` hold now; the kernel takes some ms to add that up."""
+    rss = pss = 0
+    for process in _trees(pids):
+        try:
+            memory = process.memory_full_info()
+        except psutil.Error:
+            continue
+        rss += memory.rss
+        pss += memory.pss
+    return ResidentMemory(rss / 2**20, pss / 2**20)
 
 
 def _machine_busy_s() -> float:
@@ -59,19 +78,26 @@ def _machine_busy_s() -> float:
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
-def _trees(pids: Sequence[int]) -> tuple[float, int]:
-    seconds, rss_bytes = 0.0, 0
+def _client_busy_s() -> float:
+    """Return what this process and its children took that have ended."""
+    return sum(os.times()[:4])
+
+
+def _trees_busy_s(pids: Sequence[int]) -> float:
+    seconds = 0.0
+    for process in _trees(pids):
+        try:
+            used = process.cpu_times()
+        except psutil.Error:
+            continue
+        seconds += used.user + used.system
+    return seconds
+
+
+def _trees(pids: Sequence[int]) -> Iterator[psutil.Process]:
     for pid in pids:
         try:
             root = psutil.Process(pid)
-            processes = [root, *root.children(recursive=True)]
+            yield from (root, *root.children(recursive=True))
         except psutil.Error:
             continue
-        for process in processes:
-            try:
-                used = process.cpu_times()
-                seconds += used.user + used.system
-                rss_bytes += process.memory_info().rss
-            except psutil.Error:
-                continue
-    return seconds, rss_bytes

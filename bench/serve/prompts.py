@@ -36,3 +36,7 @@ class PromptMaker:
             )
             ids += self._tokenizer.encode(sentence, add_special_tokens=False).ids
         return str(self._tokenizer.decode(ids[:num_tokens]))
+
+    def number(self) -> int:
+        """Return a random seed for a request."""
+        return self._random.randrange(1 << 31)

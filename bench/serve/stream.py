@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 class StreamResult:
     """Times are `time.perf_counter()` seconds; `chunk_times` has one entry per non-empty chunk."""
 
-    started: float
+    started: float = 0.0
     ended: float = 0.0
     chunk_times: list[float] = field(default_factory=list)
     text: str = ""
@@ -44,8 +44,11 @@ class StreamResult:
 
     @property
     def decode_tokens_per_s(self) -> float | None:
-        """Tokens after the first one, over the time from first to last chunk."""
-        if len(self.chunk_times) < 2 or self.tokens < 2:
+        """Tokens after the first one, over the time from first to last chunk.
+
+        None where all came at once, or there was only one.
+        """
+        if self.tokens < 2 or not self.chunk_times or self.chunk_times[-1] == self.chunk_times[0]:
             return None
         return (self.tokens - 1) / (self.chunk_times[-1] - self.chunk_times[0])
 
@@ -61,16 +64,27 @@ class StreamResult:
 
 
 async def stream_completion(
-    url: str, path: str, body: dict[str, Any], *, timeout_s: float
+    url: str,
+    path: str,
+    body: dict[str, Any],
+    *,
+    timeout_s: float,
+    into: StreamResult | None = None,
 ) -> StreamResult:
-    """POST `body` with stream on and read to the end; failures come back in `error`."""
-    result = StreamResult(started=time.perf_counter())
+    """POST `body` with stream on and read to the end; failures come back in `error`.
+
+    The result is `into` where that is given. Cancelling closes the connection and leaves in it
+    what came.
+    """
+    result = into or StreamResult()
+    result.started = time.perf_counter()
     try:
         async with asyncio.timeout(timeout_s):
             await _exchange(url, path, body, result)
     except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError) as ex:
         result.error = repr(ex)
-    result.ended = time.perf_counter()
+    finally:
+        result.ended = time.perf_counter()
     if result.error is None and not result.chunk_times:
         result.error = "no tokens"
     return result

@@ -42,7 +42,8 @@ def test_options_are_read(given: list[str]) -> None:
         ("--tokenizer", "gone.json", "cannot read 'gone.json': no such file"),
         ("--pid", "4999999", "cannot watch '4999999': no such process"),
         ("--pid", "-1", "cannot watch '-1'"),
-        ("--repetitions", "0", "cannot repeat '0' times"),
+        ("--repetitions", "0", "cannot use '0': give a number from 1"),
+        ("--context", "8k", "cannot use '8k'"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_wrong(

@@ -1,0 +1,69 @@
+/* Loops that do one thing as fast as this processor can; compiled with -march=native. */
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Independent accumulators, in registers if the loops over them are unrolled: as many as the latency and
+ * throughput of a multiply-add ask for. */
+#define CHAINS 12
+
+/* Add up `bytes` (a multiple of 256) at `data`. */
+int64_t read_all(const void *data, size_t bytes) {
+    const __m256i *p = data;
+    __m256i sums[8] = {0};
+    for (size_t i = 0; i < bytes / 32; i += 8)
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) sums[j] = _mm256_add_epi64(sums[j], _mm256_load_si256(p + i + j));
+    for (int j = 1; j < 8; j++) sums[0] = _mm256_add_epi64(sums[0], sums[j]);
+    return _mm256_extract_epi64(sums[0], 0) + _mm256_extract_epi64(sums[0], 1) +
+           _mm256_extract_epi64(sums[0], 2) + _mm256_extract_epi64(sums[0], 3);
+}
+
+/* Returns multiply-adds of float32 done; `out` keeps the compiler from leaving them out. */
+int64_t multiply_floats(int64_t rounds, float *out) {
+#ifdef __AVX512F__
+    __m512 sums[CHAINS], a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(0.25f);
+    for (int j = 0; j < CHAINS; j++) sums[j] = _mm512_set1_ps((float)j);
+    for (int64_t i = 0; i < rounds; i++)
+#pragma GCC unroll 16
+        for (int j = 0; j < CHAINS; j++) sums[j] = _mm512_fmadd_ps(sums[j], a, b);
+    for (int j = 1; j < CHAINS; j++) sums[0] = _mm512_add_ps(sums[0], sums[j]);
+    _mm512_storeu_ps(out, sums[0]);
+    return rounds * CHAINS * 16;
+#else
+    __m256 sums[CHAINS], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(0.25f);
+    for (int j = 0; j < CHAINS; j++) sums[j] = _mm256_set1_ps((float)j);
+    for (int64_t i = 0; i < rounds; i++)
+#pragma GCC unroll 16
+        for (int j = 0; j < CHAINS; j++) sums[j] = _mm256_fmadd_ps(sums[j], a, b);
+    for (int j = 1; j < CHAINS; j++) sums[0] = _mm256_add_ps(sums[0], sums[j]);
+    _mm256_storeu_ps(out, sums[0]);
+    return rounds * CHAINS * 8;
+#endif
+}
+
+/* Returns multiply-adds of bytes done, with the widest instructions there are: into int32 with VNNI, else in
+ * pairs into int16, which is all that AVX2 has. */
+int64_t multiply_bytes(int64_t rounds, int32_t *out) {
+#ifdef __AVX512VNNI__
+    __m512i sums[CHAINS] = {0}, a = _mm512_set1_epi8(out[0] & 3), b = _mm512_set1_epi8(out[1] & 3);
+    for (int64_t i = 0; i < rounds; i++)
+#pragma GCC unroll 16
+        for (int j = 0; j < CHAINS; j++) sums[j] = _mm512_dpbusd_epi32(sums[j], a, b);
+    for (int j = 1; j < CHAINS; j++) sums[0] = _mm512_add_epi32(sums[0], sums[j]);
+    _mm512_storeu_si512(out, sums[0]);
+    return rounds * CHAINS * 64;
+#else
+    __m256i sums[CHAINS] = {0};
+    __m256i a = _mm256_set1_epi8(out[0] & 3), b = _mm256_set1_epi8(out[1] & 3);
+    for (int64_t i = 0; i < rounds; i++)
+#pragma GCC unroll 16
+        for (int j = 0; j < CHAINS; j++) {
+            __asm__("" : "+x"(a)); /* or the product would be computed once */
+            sums[j] = _mm256_add_epi16(sums[j], _mm256_maddubs_epi16(a, b));
+        }
+    for (int j = 1; j < CHAINS; j++) sums[0] = _mm256_add_epi16(sums[0], sums[j]);
+    _mm256_storeu_si256((__m256i *)out, sums[0]);
+    return rounds * CHAINS * 32;
+#endif
+}

@@ -1,0 +1,35 @@
+"""One step of the CPU kernels over a single sequence, for what is measured without an engine."""
+
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.kernels.library import Kernels, Pool, StepColumns
+from neurond.kernels.memory import Buffer
+from neurond.kernels.packed_model import PackedModel
+
+
+def sequence_logits(
+    kernels: Kernels, pool: Pool, packed: PackedModel, token_ids: list[int]
+) -> NDArray[np.float32]:
+    """Return the logits [T, vocab_size] after each of the tokens, from one prefill."""
+    num_tokens = len(token_ids)
+    num_blocks = -(-num_tokens // BLOCK_TOKENS)
+    every = array("i", range(num_tokens))
+    columns = StepColumns(
+        token_ids=array("i", token_ids),
+        positions=every,
+        slots=every,
+        cu_seqlens_q=array("i", [0, num_tokens]),
+        seq_lens_k=array("i", [num_tokens]),
+        block_tables=array("i", range(num_blocks)),
+        table_width=num_blocks,
+        sample_rows=every,
+    )
+    model = packed.struct
+    scratch = Buffer(kernels.scratch_bytes(model, pool, num_tokens, 1, num_tokens))
+    logits = np.empty((num_tokens, model.vocab_size), np.float32)
+    kernels.step(pool, model, columns, kernels.kv_pages(model, num_blocks), scratch, logits)
+    return logits

@@ -1,0 +1,44 @@
+"""`transformers serve` with continuous batching."""
+
+from pathlib import Path
+
+from bench.peers.cache import Cache
+from bench.peers.commands import environment
+from bench.peers.peer import Entry, Launch, Shape
+from bench.peers.weights import Weights
+from tests.fakes.ports import free_ports
+
+
+class TransformersServe:
+    """It sizes its cache by itself, and refuses fields it does not know."""
+
+    name = "transformers"
+    version = "5.23.0"
+    formats = ("bf16",)
+    entries = ("",)
+
+    def __init__(self, cache: Cache, threads: int) -> None:
+        self._cache = cache
+        self._threads = threads
+        self._binaries = Path()
+
+    def prepare(self) -> None:
+        """See `Peer.prepare`."""
+        wanted = [f"transformers[serving]=={self.version}", "accelerate", "torch==2.13.0"]
+        self._binaries = environment(self._cache, self.name, wanted)
+
+    def launch(self, weights: Weights, weight_format: str, shape: Shape, *, fresh: bool) -> Launch:
+        """See `Peer.launch`."""
+        del weight_format, shape, fresh
+        checkpoint = str(weights.checkpoint())
+        (port,) = free_ports(1)
+        return Launch(
+            argv=[
+                *(str(self._binaries / "transformers"), "serve", checkpoint),
+                *("--host", "127.0.0.1", "--port", str(port), "--device", "cpu"),
+                *("--dtype", "bfloat16", "--continuous-batching"),
+                *("--attn-implementation", "sdpa"),
+            ],
+            env={"OMP_NUM_THREADS": str(self._threads), "HF_HUB_OFFLINE": "1"},
+            entries=[Entry(f"http://127.0.0.1:{port}", checkpoint, extra={})],
+        )

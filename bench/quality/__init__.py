@@ -1,0 +1,1 @@
+"""What weight formats cost in quality: `python -m bench.quality --help`."""

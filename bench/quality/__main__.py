@@ -1,0 +1,127 @@
+"""Compare the weight formats of the CPU kernels with float32, teacher-forced on real text.
+
+The oracle is the model's plan computed in float32 by torch, which is proven to be the model when
+the plan is made. Prints a table; `--write` puts it into docs/benchmarks.md.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from bench.host_step import sequence_logits
+from bench.markdown import table, write_section
+from bench.quality.compare import Comparison
+from bench.quality.texts import texts
+from bench.quality.windows import windows
+from cortex_core.ids import ModelId
+from neurond.engine.device import open_device
+from neurond.kernels.library import Kernels, NoKernels, load_kernels
+from neurond.kernels.packed_file import LAYER_AND_HEAD, WeightFormat
+from neurond.models.decoder_plan import DecoderPlan
+from neurond.models.loader import load_model
+from neurond.models.pack import pack_to_memory
+from neurond.models.plan_check import plan_decoder
+from neurond.models.plan_reference import reference_logits
+from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
+
+PAGE = Path("docs/benchmarks.md")
+SECTION = "quality"
+HEADERS = (
+    "model",
+    "weights",
+    "same greedy token, %",
+    "perplexity, by float32",
+    "KL divergence, nats",
+    "RMS logit error, %",
+)
+
+
+def main() -> int:
+    """Compare all formats of all models."""
+    options = _arguments()
+    kernels = load_kernels()
+    if isinstance(kernels, NoKernels):
+        sys.exit(f"cannot compare weight formats: there are no CPU kernels ({kernels.reason})")
+    rows = []
+    for model_id in options.models:
+        rows += _rows(ModelId(model_id), kernels, options.length, options.windows)
+    shown = f"{_circumstances(options, kernels)}\n\n{table(HEADERS, rows)}"
+    print(shown)
+    if options.write:
+        write_section(PAGE, SECTION, shown)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=[SMOLLM2, GEMMA3], metavar="ID")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a sequence")
+    parser.add_argument("--windows", type=int, default=11, help="sequences")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
+    return parser.parse_args()
+
+
+def _rows(model_id: ModelId, kernels: Kernels, length: int, count: int) -> list[list[str]]:
+    threads = len(os.sched_getaffinity(0))
+    folder, manifest = real_model(model_id)
+    sequences = windows(folder, manifest, texts(), length, count)
+    loaded = load_model(
+        folder, manifest, "float32", open_device("cpu", threads, None), lambda _: None
+    )
+    plan = plan_decoder(loaded.model)
+    if not isinstance(plan, DecoderPlan):
+        sys.exit(f"cannot compare weight formats of {model_id}: {plan.reason}")
+    found = compare_formats(plan, manifest.weights_hash, kernels, threads, sequences)
+    perplexity = f"perplexity {found['bf16'].oracle_perplexity:.2f}"
+    return [
+        [model_id, f"float32, the oracle: {perplexity}", "100", "1", "0", "0"],
+        *[[model_id, name, *_cells(comparison)] for name, comparison in found.items()],
+    ]
+
+
+def compare_formats(
+    plan: DecoderPlan,
+    weights_hash: str,
+    kernels: Kernels,
+    threads: int,
+    sequences: list[list[int]],
+) -> dict[WeightFormat, Comparison]:
+    """Return a comparison of each weight format; one sequence's logits are in memory at a time."""
+    packed = {
+        name: pack_to_memory(plan, weights_hash, name, kernels, lambda _: None)
+        for name in LAYER_AND_HEAD
+    }
+    found = {name: Comparison() for name in packed}
+    with torch.inference_mode(), kernels.pool(threads) as pool:
+        for sequence in sequences:
+            token_ids = torch.tensor(sequence)
+            oracle = reference_logits(plan, token_ids, torch.arange(len(sequence)))
+            for name, model in packed.items():
+                logits = torch.from_numpy(sequence_logits(kernels, pool, model, sequence))
+                found[name].add(logits, oracle, token_ids)
+    return found
+
+
+def _cells(comparison: Comparison) -> list[str]:
+    return [
+        f"{100 * comparison.same_share:.1f}",
+        f"{comparison.perplexity_ratio:.4f}",
+        f"{comparison.mean_divergence:.4f}",
+        f"{100 * comparison.logit_error:.1f}",
+    ]
+
+
+def _circumstances(options: argparse.Namespace, kernels: Kernels) -> str:
+    names = ", ".join(texts())
+    return (
+        f"{time.strftime('%Y-%m-%d')}, variant {kernels.variant}: {options.windows} sequences of "
+        f"{options.length} tokens from {names}, each token predicted from the true ones before it."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

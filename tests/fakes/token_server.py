@@ -1,0 +1,72 @@
+"""A completions server that gives tokens as fast as they are read.
+
+`python -m tests.fakes.token_server PORT` runs it until it is killed.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from bench.serve.prompts import VOCABULARY
+
+
+class TokenServer:
+    """Streams `max_tokens` chunks to each request, or fewer for those `limit` is set for."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, object]] = []
+        self.open = 0
+        self.limit: int | None = None
+        self.port = 0
+
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator["TokenServer"]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", port)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        body = json.loads(await reader.readexactly(length))
+        self.bodies.append(body)
+        self.open += 1
+        tokens = min(body["max_tokens"], self.limit or body["max_tokens"])
+        try:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            for _ in range(tokens):
+                writer.write(b'data: {"choices": [{"text": "river "}]}\n\n')
+                await writer.drain()
+                await asyncio.sleep(0)
+            usage = {"choices": [], "usage": {"completion_tokens": tokens}}
+            writer.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
+        except ConnectionError:
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+def save_tokenizer(path: Path) -> None:
+    """Write a tokenizer for which each word of the client's prompts is a token."""
+    words = ["[UNK]", ".", *VOCABULARY.split()]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(path))
+
+
+async def _serve(port: int) -> None:
+    async with TokenServer().running(port):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))

@@ -1,0 +1,56 @@
+"""What was measured is kept, and a run goes on where the last one ended."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.peers.results import Key, Record, Results
+
+KEY = Key("pypi:m", "llama.cpp", "1", "Q8_0", "W1")
+OTHER = Key("pypi:m", "cortex", "abc", "int8", "W1", "gateway")
+COUNTS = Record(KEY, "2026-01-01 10:00", {"counts": True, "ttft_ms": 5.0})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.jsonl"
+
+
+def test_a_new_run_finds_what_was_kept(path: Path) -> None:
+    Results(path).add(COUNTS)
+    again = Results(path)
+    assert again.missing([OTHER, KEY]) == [OTHER]
+    assert again.records() == [COUNTS]
+
+
+def test_the_last_try_holds(path: Path) -> None:
+    results = Results(path)
+    results.add(Record(KEY, "2026-01-01 09:00", {"counts": False}))
+    assert results.missing([KEY]) == [KEY]
+    results.add(COUNTS)
+    assert results.missing([KEY]) == []
+    assert Results(path).records() == [COUNTS]
+
+
+def test_what_could_not_be_had_is_tried_again(path: Path) -> None:
+    Results(path).add(Record(KEY, "2026-01-01 09:00", unavailable="no compiler"))
+    again = Results(path)
+    assert again.missing([KEY]) == [KEY]
+    assert again.records()[0].unavailable == "no compiler"
+
+
+def test_a_line_that_a_kill_cut_off_is_passed_over(path: Path) -> None:
+    Results(path).add(COUNTS)
+    path.write_bytes(path.read_bytes() + b'{"key": {"model": "pypi:')
+    assert Results(path).records() == [COUNTS]
+
+
+def test_what_follows_a_cut_line_is_kept(path: Path) -> None:
+    path.write_bytes(b'{"key": {"mod')
+    Results(path).add(COUNTS)
+    assert Results(path).records() == [COUNTS]
+
+
+def test_a_server_is_named_by_what_tells_it_from_others() -> None:
+    assert KEY.server == "llama.cpp Q8_0"
+    assert OTHER.server == "cortex int8 gateway"

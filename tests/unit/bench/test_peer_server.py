@@ -1,0 +1,61 @@
+"""A peer's process: why it did not come up, and that nothing of it is left."""
+
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.peers.commands import Unavailable, run
+from bench.peers.peer import Entry, Launch
+from bench.peers.plan import starts
+from bench.peers.server import Server
+from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL
+from tests.fakes.waiting import wait_until
+
+ENTRY = Entry("http://127.0.0.1:9", "m")
+FAMILY = """
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def launch(*argv: str, **options: str) -> Launch:
+    return Launch(argv, {}, [ENTRY], **options)
+
+
+async def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
+    says = "import sys; print('it needs AVX-512', file=sys.stderr); sys.exit(3)"
+    server = Server(launch(sys.executable, "-c", says), tmp_path / "log")
+    with pytest.raises(Unavailable, match="ended with status 3: it needs AVX-512"):
+        await server.first_token()
+    server.stop()
+
+
+def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="cannot start nowhere/vllm: No such file"):
+        Server(launch("nowhere/vllm"), tmp_path / "log")
+
+
+async def test_stopping_ends_the_children_too(tmp_path: Path) -> None:
+    server = Server(launch(sys.executable, "-c", FAMILY, ready="ready"), tmp_path / "log")
+    await server.settled()
+    (pid,) = server.target(ENTRY, None).pids
+    (child,) = psutil.Process(pid).children()
+    server.stop()
+    wait_until(lambda: not psutil.pid_exists(pid), timeout_s=10)
+    wait_until(lambda: not psutil.pid_exists(child.pid), timeout_s=10)
+
+
+def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+    says = "print('first'); print('no compiler'); raise SystemExit(2)"
+    with pytest.raises(Unavailable, match=r"failed with status 2: .*no compiler"):
+        run([sys.executable, "-c", says], tmp_path / "log")
+
+
+def test_workloads_that_need_the_same_share_a_start() -> None:
+    found = starts(["W1", "W2x64", "W6", "busy"])
+    assert sorted(found.values()) == [["W1", "busy"], ["W2x64"], ["W6"]]
+    assert {model for model, _ in found} == {DEFAULT_MODEL, SECOND_MODEL}

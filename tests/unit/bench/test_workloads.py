@@ -1,0 +1,88 @@
+"""The workloads against a server that gives tokens as fast as they are read."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bench.serve import interference, running, steady
+from bench.serve.prompts import PromptMaker
+from bench.serve.running import RunningStreams, StreamEnded
+from bench.serve.target import Target
+from bench.serve.texts import copied_share, copying, prose
+from tests.fakes.token_server import TokenServer, save_tokenizer
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TokenServer]:
+    async with TokenServer().running() as made:
+        yield made
+
+
+@pytest.fixture
+def target(server: TokenServer) -> Target:
+    return Target(f"http://127.0.0.1:{server.port}", "m", "completions", [], {}, 30.0)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> PromptMaker:
+    save_tokenizer(tmp_path / "tokenizer.json")
+    return PromptMaker(tmp_path / "tokenizer.json", 1)
+
+
+async def test_streams_run_until_they_are_stopped(server: TokenServer, target: Target) -> None:
+    async with RunningStreams(target, ["a", "b"]) as streams:
+        await streams.have(3)
+        await streams.have_more(5)
+        assert min(len(r.chunk_times) for r in streams.results) >= 8
+        assert server.open == 2
+    assert all(r.ended > r.chunk_times[-1] for r in streams.results)
+
+
+async def test_a_stream_that_ends_too_soon_is_told(server: TokenServer, target: Target) -> None:
+    server.limit = 4
+    async with RunningStreams(target, ["a"]) as streams:
+        with pytest.raises(StreamEnded, match="it had 4 tokens"):
+            await streams.have(5)
+
+
+async def test_long_contexts_are_counted_while_all_decode(
+    server: TokenServer, target: Target, prompts: PromptMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MAX_TOKENS", 100_000)
+    results, figures = await steady.long_contexts(target, prompts, 2)
+    assert len(results) == 32
+    assert len(figures["total_tokens_per_s_all"]) == 2
+    assert min(figures["total_tokens_per_s_all"]) > 0
+    assert len({body["prompt"] for body in server.bodies}) == 32
+
+
+async def test_a_prompt_that_does_not_fit_is_left_out(
+    server: TokenServer, prompts: PromptMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MAX_TOKENS", 100_000)
+    target = Target(
+        f"http://127.0.0.1:{server.port}", "m", "completions", [], {}, 30.0, context_tokens=8192
+    )
+    results, figures = await interference.incoming_prompt(target, prompts, 1)
+    assert len(results) == 9
+    assert figures["skipped_18000"] == "the context has 8192 tokens"
+    assert figures["itl_beside_4000_max_ms"] >= figures["itl_beside_4000_p95_ms"] > 0
+    assert figures["ttft_4000_ms"] > 0
+
+
+async def test_prose_is_sampled_and_copying_is_not(
+    server: TokenServer, target: Target, prompts: PromptMaker
+) -> None:
+    await copying(target, prompts, 1)
+    await prose(target, prompts, 1)
+    first, second = server.bodies
+    assert (first["temperature"], second["temperature"]) == (0, 0.8)
+    assert isinstance(second["seed"], int)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [(" river stone", 1.0), ("river bank", 0.6), ("", 0.0), ("sea", 0.0)]
+)
+def test_the_copied_share_counts_from_the_beginning(text: str, share: float) -> None:
+    assert copied_share("river stone wall", text) == pytest.approx(share)
