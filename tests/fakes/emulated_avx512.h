@@ -39,8 +39,6 @@
 #define _mm512_cmp_ps_mask simde_mm512_cmp_ps_mask
 #define _mm512_cvtsepi32_epi8 simde_mm512_cvtsepi32_epi8
 #define _mm512_div_ps simde_mm512_div_ps
-#define _mm512_dpbf16_ps simde_mm512_dpbf16_ps
-#define _mm512_dpbusd_epi32 simde_mm512_dpbusd_epi32
 #define _mm512_fmadd_ps simde_mm512_fmadd_ps
 #define _mm512_loadu_ps simde_mm512_loadu_ps
 #define _mm512_loadu_si512 simde_mm512_loadu_si512
@@ -63,6 +61,16 @@
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
+#define _mm512_dpbf16_ps emulated_dpbf16_ps
+#define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
+
+/* Not inlined: each is dozens of instructions, and a tile has a hundred of them. */
+[[gnu::noinline]] static __m512 emulated_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
+    return simde_mm512_dpbf16_ps(sum, a, b);
+}
+[[gnu::noinline]] static __m512i emulated_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
+    return simde_mm512_dpbusd_epi32(sum, a, b);
+}
 
 static inline __m512 emulated_cvtepi32_ps(__m512i a) {
     simde__m512_private to;

@@ -13,7 +13,13 @@ from neurond.kernels.variants import VARIANTS, cpu_flags, load_library
 HEADER = Path(__file__).parent / "emulated_avx512.h"
 SIMDE = "simde/x86/avx512/dpbf16.h"
 # Less optimised: the emulation is large, and is slow anyhow.
-FLAGS = ("-O1", *build.FLAGS[1:], *build.VARIANTS["avx2"], f'-DCORTEX_INTRINSICS="{HEADER}"')
+FLAGS = (
+    "-O1",
+    "-Wno-psabi",
+    *build.FLAGS[1:],
+    *build.VARIANTS["avx2"],
+    f'-DCORTEX_INTRINSICS="{HEADER}"',
+)
 
 
 def emulated_avx512(folder: Path) -> Kernels:

@@ -158,9 +158,10 @@ def test_opening_needs_neither_torch_nor_transformers(tmp_path, kernels, plan):
     program = f"""
 import sys
 from pathlib import Path
-from neurond.kernels.variants import load_kernels
+from neurond.kernels.variants import load_library
 from neurond.kernels.packed_model import open_packed
-assert open_packed(Path({str(path)!r}), load_kernels({kernels.variant!r}), {HASH!r}, "int8")
+kernels = load_library({kernels.variant!r}, Path({str(kernels.path)!r}))
+assert open_packed(Path({str(path)!r}), kernels, {HASH!r}, "int8")
 assert not {{"torch", "transformers"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
