@@ -1,13 +1,13 @@
 """Builds the CPU kernels; everything that can be declared stands in pyproject.toml.
 
 Each variant of `neurond/kernels/csrc` becomes a plain shared library beside the Python that loads
-it, without Python's headers or torch's. They are optional: where none can be compiled the package
-installs without them, and a node's CPU device computes with torch.
+it. They are optional: where none can be compiled the package installs without them, and a node's
+CPU device computes with torch.
 """
 
-import os
-import platform
+import importlib
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -16,17 +16,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
+sys.path.insert(0, str(Path(__file__).parent))
+build = importlib.import_module("neurond.kernels.csrc.build")
+
 CSRC: Final = Path("neurond/kernels/csrc")
-FLAGS: Final = [
-    # Unswitching takes five sixths of the compiler's time. It makes bf16 products of many rows half
-    # as fast again, which no profile asks for yet, and nothing else.
-    *("-O3", "-fno-unswitch-loops", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"),
-    *("-fvisibility-inlines-hidden", "-shared", "-fPIC", "-pthread"),
-]
-VARIANTS: Final = {"avx2": ["-mavx2", "-mfma", "-mf16c"], "portable": []}
-"""By name, what the compiler is told besides; `neurond/kernels/library.py` chooses among them."""
-EXPORTS: Final = "{ global: cortex_*; local: *; };\n"
-"""Two variants in one process must not find each other's functions."""
+KEPT: Final = Path("build/kernels")
+"""An installation compiles what has changed since the last one."""
 
 
 class BuildKernels(build_ext):
@@ -49,14 +44,8 @@ class BuildKernels(build_ext):
         """
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        exports = Path(self.build_temp) / f"{ext.name}.exports"
-        exports.parent.mkdir(parents=True, exist_ok=True)
-        exports.write_text(EXPORTS)
-        script = f"-Wl,--version-script={exports}"
-        compiler = os.environ.get("CXX", "c++").split()
-        command = [*compiler, *FLAGS, *ext.extra_compile_args, script, *ext.sources]
         try:
-            subprocess.run([*command, "-o", str(target)], check=True)
+            build.compile_once(target, ext.extra_compile_args, KEPT)
         except (OSError, subprocess.CalledProcessError) as ex:
             raise CompileError(
                 f"cannot compile the CPU kernels: {ex}; the CPU will compute with torch, slowly, "
@@ -75,17 +64,15 @@ class BuildWheel(bdist_wheel):
 
 def variants() -> list[Extension]:
     """Return the variants for the processors of this machine's kind."""
-    names = list(VARIANTS) if platform.machine() in {"x86_64", "AMD64"} else ["portable"]
-    sources = sorted(str(path) for path in CSRC.glob("*.cpp"))
     return [
         Extension(
             f"neurond.kernels.cortex_{name}",
-            sources=sources,
-            depends=sorted(str(path) for path in CSRC.glob("*.h")),
-            extra_compile_args=VARIANTS[name],
+            sources=sorted(str(path) for path in CSRC.glob("*.cpp")),
+            depends=[str(CSRC / "build.py"), *sorted(str(path) for path in CSRC.glob("*.h"))],
+            extra_compile_args=[*build.FLAGS, *build.VARIANTS[name]],
             optional=True,
         )
-        for name in names
+        for name in build.variant_names()
     ]
 
 

@@ -39,7 +39,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     attention_backend: str | None = None
     """What the device's actor picked: `flash-attn-2`, `torch-reference` or `cpu-kernels`."""
     kernels: str | None = None
-    """Variant of the CPU kernels, such as `avx2`."""
+    """Variant of the CPU kernels: `avx512`, `avx2` or `portable`."""
     kernels_unavailable_reason: str | None = None
     """Of a CPU, which computes with torch then."""
 

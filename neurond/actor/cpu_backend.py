@@ -15,9 +15,10 @@ from cortex_core.errors import CortexError, OutOfMemory
 from cortex_core.logs import kv
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
 from neurond.host import process_memory
-from neurond.kernels.library import Kernels, NoKernels, Pool, load_kernels
+from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.packed_file import WeightFormat, packed_path
 from neurond.kernels.packed_model import PackedModel, open_packed
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import packed_bytes
 from neurond.models.host_serving import HostServing
 from neurond.protocol import Configure, LoadModel

@@ -17,7 +17,7 @@ def _with_kernels(device: DeviceInfo) -> DeviceInfo:
     if device.kind != "cpu":
         return device
     # Here and not above: numpy comes along, and `neuron serve` has no use for it.
-    from neurond.kernels.library import NoKernels, load_kernels
+    from neurond.kernels.variants import NoKernels, load_kernels
 
     kernels = load_kernels()
     if isinstance(kernels, NoKernels):

@@ -1,4 +1,4 @@
-"""The kernels as this processor can run them: finding, loading and calling the built libraries.
+"""The kernels: calling a library that `variants` has found.
 
 A call lets other Python threads run while it computes. `Kernels` is the one way to them; what it
 returns and takes are arrays and addresses, never ctypes but for structs of `abi`.
@@ -7,40 +7,22 @@ returns and takes are arrays and addresses, never ctypes but for structs of `abi
 from __future__ import annotations
 
 import ctypes
-import logging
 from array import array
 from ctypes import byref
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cortex_core.errors import OutOfMemory
-from cortex_core.logs import kv
-from neurond.kernels import abi, sample_abi
+from neurond.kernels import abi
 from neurond.kernels.memory import Buffer, KvPages, address_of
 from neurond.kernels.sampling import SampleKernel
 
-log = logging.getLogger(__name__)
-
-VariantName = Literal["avx2", "portable"]
-VARIANTS: Final[dict[VariantName, frozenset[str]]] = {
-    "avx2": frozenset({"avx2", "fma", "f16c"}),
-    "portable": frozenset(),
-}
-"""Best first, with the flags of /proc/cpuinfo that each needs; setup.py compiles them."""
-CPUINFO: Final = Path("/proc/cpuinfo")
-
-
-@dataclass(frozen=True, slots=True)
-class NoKernels:
-    """Why there are none, for the log and /discovery; the CPU computes with torch then."""
-
-    reason: str
+VariantName = Literal["avx512", "avx2", "portable"]
 
 
 class Pool:
@@ -203,57 +185,3 @@ class Kernels:
         self._library.cortex_step(
             pool.address, byref(model), byref(batch), kv.addresses, scratch.address
         )
-
-
-def load_kernels(variant: VariantName | None = None) -> Kernels | NoKernels:
-    """Load the best library that is built and runs on this processor, or say why there is none.
-
-    Args:
-        variant: this one or none, for tests.
-    """
-    flags = cpu_flags()
-    reasons = []
-    for name, needed in VARIANTS.items():
-        if variant is not None and name != variant:
-            continue
-        if missing := needed - flags:
-            reasons.append(f"{name}: this processor lacks {', '.join(sorted(missing))}")
-            continue
-        found = _load(name, Path(__file__).parent / f"cortex_{name}.so")
-        if isinstance(found, Kernels):
-            return found
-        reasons.append(f"{name}: {found.reason}")
-    return NoKernels("; ".join(reasons))
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """Return what the first processor can do, as Linux names it."""
-    try:
-        lines = CPUINFO.read_text().splitlines()
-    except OSError as ex:
-        log.warning("processor flags not read", extra=kv(path=CPUINFO, cause=ex))
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
-
-
-@cache
-def _load(variant: VariantName, path: Path) -> Kernels | NoKernels:
-    if not path.exists():
-        return NoKernels("it is not built; install g++ and install cortex-fleet again")
-    try:
-        library = ctypes.CDLL(str(path))
-        abi.declare(library)
-        sample_abi.declare(library)
-    except (OSError, AttributeError) as ex:
-        return NoKernels(f"it cannot be loaded: {ex}; install cortex-fleet again")
-    built = library.cortex_abi()
-    if built != abi.ABI:
-        return NoKernels(
-            f"it was built with interface {built} instead of {abi.ABI}; install cortex-fleet again"
-        )
-    return Kernels(variant, path, library)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from neurond.kernels.csrc import build
 from tests.packaging.conftest import BUILD_TIMEOUT_S, REPOSITORY, Packages, require
 
 # The first test of the session builds the packages.
 pytestmark = pytest.mark.timeout(BUILD_TIMEOUT_S)
+
+
+KERNELS = "/usr/lib/neurond/site-packages/neurond/kernels"
 
 
 def run(
@@ -34,11 +38,27 @@ def test_every_spec_makes_a_binary_and_a_source_package(packages: Packages) -> N
         ("neurond", "/usr/lib/systemd/system/neurond.service"),
         ("neurond", "/usr/lib/modules-load.d/neurond.conf"),
         ("neurond", "/etc/neuron/neuron.toml"),
+        ("neurond", f"{KERNELS}/cortex_portable.so"),
     ],
 )
 def test_package_holds(packages: Packages, package: str, expected: str) -> None:
     listing = run("rpm", "-qpl", str(packages.binary[package])).stdout.splitlines()
     assert expected in listing
+
+
+def test_node_package_holds_every_variant_of_the_kernels_and_no_sources(
+    packages: Packages,
+) -> None:
+    listing = run("rpm", "-qpl", str(packages.binary["neurond"])).stdout.splitlines()
+    libraries = [name for name in listing if name.endswith(".so")]
+    assert libraries == sorted(f"{KERNELS}/cortex_{name}.so" for name in build.variant_names())
+    assert not [name for name in listing if "csrc" in name]
+    needs, offers = (
+        run("rpm", "-qp", what, str(packages.binary["neurond"])).stdout
+        for what in ("--requires", "--provides")
+    )
+    assert "libstdc++.so.6()" in needs
+    assert "cortex_" not in offers
 
 
 @pytest.mark.parametrize("package", ["cortexd", "neurond"])

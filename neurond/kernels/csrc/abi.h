@@ -22,7 +22,7 @@ enum { CORTEX_SILU = 0, CORTEX_GELU_TANH = 1, CORTEX_GELU = 2 };
 
 typedef struct cortex_pool cortex_pool;
 
-/* The variant that this library was compiled as: "avx2", "portable". */
+/* The variant that this library was compiled as: "avx512", "avx2", "portable". */
 const char *cortex_variant(void);
 int32_t cortex_abi(void);
 

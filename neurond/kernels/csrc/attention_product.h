@@ -16,7 +16,11 @@ namespace cortex {
 // Rows that one register tile takes, and vectors beside each other where rows are few: enough accumulators to keep
 // two multiplying units busy.
 constexpr int kMaxTileRows = 6;
+#ifdef CORTEX_AVX512
+constexpr int vectors_for(int rows) { return rows <= 2 ? 4 : 2; }
+#else
 constexpr int vectors_for(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+#endif
 
 // sums[r][s] += a[r][2p] * first + a[r][2p + 1] * second, over the pairs p of b[s]. What is at `ahead` is fetched
 // meanwhile: so many bytes as b's.

@@ -5,8 +5,12 @@
 #include <memory>
 
 #include "linear_quantise.h"
-#include "linear_tile.h"
 #include "pool.h"
+#ifdef CORTEX_AVX512
+#include "linear_tile_avx512.h"
+#else
+#include "linear_tile.h"
+#endif
 
 namespace cortex {
 namespace {
@@ -29,7 +33,7 @@ struct Product {
     bool add;
 };
 
-inline void finish(const Product &product, int panel, int row, F16 sums) {
+void finish(const Product &product, int panel, int row, F16 sums) {
     const int first = panel * kLanes, features = std::min(kLanes, product.w.out_features - first);
     const float *bias = product.w.bias ? product.w.bias + first : nullptr;
     float *y = product.y + static_cast<std::size_t>(row) * product.y_stride + first;
@@ -46,16 +50,30 @@ inline void finish(const Product &product, int panel, int row, F16 sums) {
     }
 }
 
+[[gnu::noinline]] void finish_tile(const Product &product, int panel, int panels, int row, int rows, const float *sums) {
+    for (int p = 0; p < panels; ++p)
+        for (int r = 0; r < rows; ++r, sums += kLanes) finish(product, panel + p, row + r, load(sums));
+}
+
+// A tile's sums [P][R][kLanes], in a function of its own: with what is done with them beside it, or with another tile,
+// the compiler keeps half of them in memory, and takes many times as long.
 template <class Group, int P, int R>
-void multiply_tile(const Product &product, int panel, int row) {
+[[gnu::noinline]] void sum_tile(const Group *w, int groups, const std::byte *x, std::size_t stride, float *to) {
     F16 sums[P][R];
-    tile(panel_of<Group>(product.w, panel), product.w.in_features / kGroup,
-         product.prepared + static_cast<std::size_t>(row) * product.stride, product.stride, sums);
+    tile(w, groups, x, stride, sums);
     CORTEX_UNROLL
     for (int p = 0; p < P; ++p) {
         CORTEX_UNROLL
-        for (int r = 0; r < R; ++r) finish(product, panel + p, row + r, sums[p][r]);
+        for (int r = 0; r < R; ++r) store(to + (p * R + r) * kLanes, sums[p][r]);
     }
+}
+
+template <class Group, int P, int R>
+void multiply_tile(const Product &product, int panel, int row) {
+    float sums[P * R * kLanes];
+    sum_tile<Group, P, R>(panel_of<Group>(product.w, panel), product.w.in_features / kGroup,
+                          product.prepared + static_cast<std::size_t>(row) * product.stride, product.stride, sums);
+    finish_tile(product, panel, P, row, R, sums);
 }
 
 // Rows [row, row + R) of panels [panel, end).

@@ -5,16 +5,7 @@
 
 #include "linear_layout.h"
 
-// On loops whose arrays belong in registers: the compiler keeps them in memory unless it unrolls before it looks.
-#define CORTEX_UNROLL _Pragma("GCC unroll 16")
-
 namespace cortex {
-
-// Group g of row r, for rows `stride` bytes apart.
-template <class Inputs>
-inline const Inputs &inputs_at(const std::byte *x, std::size_t stride, int r) {
-    return *reinterpret_cast<const Inputs *>(x + static_cast<std::size_t>(r) * stride);
-}
 
 #ifdef CORTEX_AVX2
 

@@ -7,12 +7,18 @@
 #include "abi.h"
 #include "simd.h"
 
+// On loops whose arrays belong in registers: the compiler keeps them in memory unless it unrolls before it looks.
+#define CORTEX_UNROLL _Pragma("GCC unroll 16")
+
 namespace cortex {
 
 constexpr int kGroup = CORTEX_GROUP;
 
 // Consecutive inputs of one output that lie side by side: what one multiplying instruction adds up in a lane.
-#ifdef CORTEX_AVX2
+#if defined(CORTEX_AVX512)
+constexpr int kInt8Run = 4;
+constexpr int kInt4Run = 4;
+#elif defined(CORTEX_AVX2)
 constexpr int kInt8Run = 2;
 constexpr int kInt4Run = 4;
 #else
@@ -20,6 +26,14 @@ constexpr int kInt8Run = 1;
 constexpr int kInt4Run = 1;
 #endif
 constexpr int kBf16Run = 2;
+
+#ifdef CORTEX_AVX512
+using Int8Weight = std::uint8_t;  // products are made of unsigned and signed bytes
+constexpr int kInt8Offset = 128;
+#else
+using Int8Weight = std::int8_t;
+constexpr int kInt8Offset = 0;
+#endif
 
 // Index of the weight of input k and output n within a panel of 16 outputs, or within a group of it.
 template <int Run>
@@ -31,7 +45,7 @@ struct Bf16Group {
     bf16 w[kGroup * kLanes];
 };
 struct Int8Group {
-    std::int8_t q[kGroup * kLanes];
+    Int8Weight q[kGroup * kLanes];  // the weight plus kInt8Offset
     half scale[kLanes];
 };
 struct Int4Group {
@@ -47,7 +61,11 @@ constexpr Nibble nibble(int element) { return {element / 128 * 64 + element % 64
 
 // A group of 32 inputs as prepare_row leaves it.
 struct Bf16Inputs {
+#ifdef CORTEX_AVX512
+    bf16 x[kGroup];
+#else
     float x[kGroup];  // rounded to bfloat16
+#endif
 };
 template <class Int>
 struct QuantisedInputs {
@@ -55,12 +73,22 @@ struct QuantisedInputs {
     float scale;
     float sum;  // scale times the sum of q
 };
-#ifdef CORTEX_AVX2
+#if defined(CORTEX_AVX512)
+struct Int8Inputs : QuantisedInputs<std::int8_t> {
+    std::int32_t offset_sum;  // minus kInt8Offset times the sum of q: takes the weights' offset out of a product
+};
+#elif defined(CORTEX_AVX2)
 using Int8Inputs = QuantisedInputs<std::int16_t>;  // products are made of int16 pairs
 #else
 using Int8Inputs = QuantisedInputs<std::int8_t>;
 #endif
 using Int4Inputs = QuantisedInputs<std::int8_t>;
+
+// Row r's group at x, for rows `stride` bytes apart.
+template <class Inputs>
+inline const Inputs &inputs_at(const std::byte *x, std::size_t stride, int r) {
+    return *reinterpret_cast<const Inputs *>(x + static_cast<std::size_t>(r) * stride);
+}
 
 struct Bf16Format {
     using Group = Bf16Group;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "linear_layout.h"
 
@@ -86,7 +87,8 @@ inline void pack_group(Bf16Group &group, int n, const float *w) {
 inline void pack_group(Int8Group &group, int n, const float *w) {
     const Fit found = fit_int8(w);
     group.scale[n] = to_half(found.grid.scale);
-    for (int k = 0; k < kGroup; ++k) group.q[element<kInt8Run>(k, n)] = static_cast<std::int8_t>(found.q[k]);
+    for (int k = 0; k < kGroup; ++k)
+        group.q[element<kInt8Run>(k, n)] = static_cast<Int8Weight>(static_cast<int>(found.q[k]) + kInt8Offset);
 }
 
 inline void pack_group(Int4Group &group, int n, const float *w) {
@@ -107,7 +109,7 @@ inline void unpack_group(const Bf16Group &group, int n, float *w) {
 
 inline void unpack_group(const Int8Group &group, int n, float *w) {
     const float scale = from_half(group.scale[n]);
-    for (int k = 0; k < kGroup; ++k) w[k] = scale * group.q[element<kInt8Run>(k, n)];
+    for (int k = 0; k < kGroup; ++k) w[k] = scale * (group.q[element<kInt8Run>(k, n)] - kInt8Offset);
 }
 
 inline void unpack_group(const Int4Group &group, int n, float *w) {
@@ -120,7 +122,11 @@ inline void unpack_group(const Int4Group &group, int n, float *w) {
 
 // Round or quantise a group of 32 inputs.
 inline void prepare_group(Bf16Inputs &inputs, const float *x) {
+#ifdef CORTEX_AVX512
+    for (int k = 0; k < kGroup; ++k) inputs.x[k] = to_bf16(x[k]);
+#else
     for (int k = 0; k < kGroup; ++k) inputs.x[k] = from_bf16(to_bf16(x[k]));
+#endif
 }
 
 template <class Int>
@@ -135,5 +141,12 @@ inline void prepare_group(QuantisedInputs<Int> &inputs, const float *x) {
     inputs.scale = largest / 127.0f;
     inputs.sum = inputs.scale * sum(q0 + q1);
 }
+
+#ifdef CORTEX_AVX512
+inline void prepare_group(Int8Inputs &inputs, const float *x) {
+    prepare_group<std::int8_t>(inputs, x);
+    inputs.offset_sum = -kInt8Offset * std::accumulate(inputs.q, inputs.q + kGroup, 0);
+}
+#endif
 
 }  // namespace cortex

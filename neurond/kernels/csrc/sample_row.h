@@ -57,19 +57,6 @@ inline int first_of(const Row &row, const float *peaks, float highest) {
     return static_cast<int>(std::find(start, row.values + row.count, highest) - row.values);
 }
 
-// `value` where x >= floor, else 0.
-inline F16 where_at_least(F16 x, float floor, F16 value) {
-#ifdef CORTEX_AVX2
-    const __m256 bound = _mm256_set1_ps(floor);
-    return {_mm256_and_ps(_mm256_cmp_ps(x.lo, bound, _CMP_GE_OQ), value.lo),
-            _mm256_and_ps(_mm256_cmp_ps(x.hi, bound, _CMP_GE_OQ), value.hi)};
-#else
-    F16 kept;
-    for (int i = 0; i < kLanes; ++i) kept.v[i] = x.v[i] >= floor ? value.v[i] : 0.0f;
-    return kept;
-#endif
-}
-
 // How a logit becomes a weight: exp((logit - highest) / temperature) from `floor` on, below it 0.
 struct Weighing {
     static constexpr float kSmallestTemperature = 1e-30f;  // its inverse is finite, and only the highest have weight

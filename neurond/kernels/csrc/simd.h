@@ -1,8 +1,8 @@
 // Vectors of 16 lanes, the unit that every kernel is written in, over what the compiler was told to use.
 //
-// One source gives every variant: AVX-512 holds such a vector in one register, AVX2 in two, the portable
-// variant leaves it to the compiler. Kernels that are bound by instructions may have a form of their own for a
-// variant, behind CORTEX_AVX2 and the like, as long as each output element keeps its order of operations.
+// One source gives every variant: AVX-512 holds such a vector in one register (simd_avx512.h), AVX2 in two, the
+// portable variant leaves it to the compiler. Kernels that are bound by instructions may have a form of their own
+// for a variant, behind CORTEX_AVX512 and CORTEX_AVX2, as long as each output element keeps its order of operations.
 //
 // Contraction is off for the whole library (-ffp-contract=off): where a product is added without rounding in
 // between, `fma` says so, so that two instances of a template never differ in the last bit.
@@ -12,10 +12,6 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#define CORTEX_AVX2 1
-#include <immintrin.h>
-#endif
 
 namespace cortex {
 
@@ -31,7 +27,20 @@ inline float from_bf16(bf16 x) {
 }
 using half = std::uint16_t;  // IEEE binary16
 
-#ifdef CORTEX_AVX2
+}  // namespace cortex
+
+#if defined(CORTEX_INTRINSICS) || (defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512BW__) && \
+                                   defined(__AVX512DQ__) && defined(__AVX512VL__))
+#define CORTEX_AVX512 1
+#include "simd_avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define CORTEX_AVX2 1
+#include <immintrin.h>
+#endif
+
+namespace cortex {
+
+#if defined(CORTEX_AVX2)
 
 struct F16 {
     __m256 lo, hi;
@@ -113,7 +122,14 @@ inline F16 load_odd(const bf16 *p) {
             _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(at + 1), upper))};
 }
 
-#else
+// `value` where x >= floor, else 0.
+inline F16 where_at_least(F16 x, float floor, F16 value) {
+    const __m256 bound = _mm256_set1_ps(floor);
+    return {_mm256_and_ps(_mm256_cmp_ps(x.lo, bound, _CMP_GE_OQ), value.lo),
+            _mm256_and_ps(_mm256_cmp_ps(x.hi, bound, _CMP_GE_OQ), value.hi)};
+}
+
+#elif !defined(CORTEX_AVX512)
 
 struct F16 {
     float v[kLanes];
@@ -173,6 +189,7 @@ inline void store_whole(Int *p, F16 a) {
 inline F16 load_bf16(const bf16 *p) { CORTEX_EACH(from_bf16(p[i])); }
 inline F16 load_even(const bf16 *p) { CORTEX_EACH(from_bf16(p[2 * i])); }
 inline F16 load_odd(const bf16 *p) { CORTEX_EACH(from_bf16(p[2 * i + 1])); }
+inline F16 where_at_least(F16 x, float floor, F16 value) { CORTEX_EACH(x.v[i] >= floor ? value.v[i] : 0.0f); }
 #undef CORTEX_EACH
 
 #endif

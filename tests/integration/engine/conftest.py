@@ -9,7 +9,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from neurond.engine.device import CpuDevice, open_device
+from neurond.kernels.library import Kernels
 from neurond.models.loader import LoadedModel, load_model
+from tests.fakes.emulated_kernels import emulated_avx512
 from tests.fakes.prepared_models import prepare_model
 from tests.fakes.tiny_models import make_tiny_model
 
@@ -21,6 +23,12 @@ def cpu() -> CpuDevice:
     device = open_device("cpu", 1, None)
     assert isinstance(device, CpuDevice)
     return device
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels(tmp_path_factory) -> Kernels:
+    """The AVX-512 kernels over an emulation, or a skip."""
+    return emulated_avx512(tmp_path_factory.mktemp("emulated"))
 
 
 @dataclass(frozen=True)

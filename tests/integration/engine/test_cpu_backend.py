@@ -11,7 +11,7 @@ from cortex_core.neuron_api import Dtype
 from neurond.actor import cpu_backend
 from neurond.actor.backend import ServedModel
 from neurond.actor.cpu_backend import CpuBackend
-from neurond.kernels.library import NoKernels, load_kernels
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import packed_bytes
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import PreparedModel

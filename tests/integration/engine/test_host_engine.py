@@ -15,9 +15,10 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import Kernels, NoKernels, load_kernels
+from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder
@@ -30,8 +31,11 @@ NEW_TOKENS = 12
 CONTEXT = 256
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
+@pytest.fixture(scope="module", params=["best", "emulated avx512"])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    if request.param == "emulated avx512":
+        emulated: Kernels = request.getfixturevalue("emulated_kernels")
+        return emulated
     found = load_kernels()
     assert not isinstance(found, NoKernels), found.reason
     return found

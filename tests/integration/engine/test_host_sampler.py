@@ -23,13 +23,14 @@ from neurond.engine.randomness import uniform
 from neurond.engine.row_rules import temperature_of
 from neurond.engine.sampler import sample
 from neurond.kernels import abi, sample_abi
+from neurond.kernels.csrc import build
 from neurond.kernels.sampling import SampleKernel
+from neurond.kernels.variants import VARIANTS, cpu_flags
 from tests.fakes.sampler_rows import row
 
 CSRC = Path(neurond.kernels.__file__).parent / "csrc"
 FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"]
 SHARED = ["-shared", "-fPIC", "-pthread"]
-VARIANTS = {"portable": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
 GREEDY = SamplingParams(temperature=0.0)
 MARGIN = 1e-5
 """How far rounding may move a place in the cumulative distribution."""
@@ -37,14 +38,17 @@ MARGIN = 1e-5
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=[*VARIANTS, "emulated avx512"])
 def library(request, tmp_path_factory):
-    if request.param == "avx2" and " avx2 " not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no AVX2")
-    path = tmp_path_factory.mktemp("kernels") / f"{request.param}.so"
-    sources = [str(CSRC / name) for name in ("sample.cpp", "pool.cpp")]
-    flags = [*FLAGS, *VARIANTS[request.param], *SHARED]
-    subprocess.run(["g++", *flags, *sources, "-o", path], check=True)
+    if request.param == "emulated avx512":
+        path = request.getfixturevalue("emulated_kernels").path
+    else:
+        if missing := VARIANTS[request.param] - cpu_flags():
+            pytest.skip(f"this processor lacks {', '.join(sorted(missing))}")
+        path = tmp_path_factory.mktemp("kernels") / f"{request.param}.so"
+        sources = [str(CSRC / name) for name in ("sample.cpp", "pool.cpp")]
+        flags = [*FLAGS, *build.VARIANTS[request.param], *SHARED]
+        subprocess.run(["g++", *flags, *sources, "-o", path], check=True)
     loaded = ctypes.CDLL(str(path))
     for name in ("cortex_pool_create", "cortex_pool_destroy"):
         function = getattr(loaded, name)

@@ -17,10 +17,11 @@ import torch
 from cortex_core.errors import ModelLoadFailed
 from neurond.kernels import abi
 from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import VARIANTS, Kernels, NoKernels, StepColumns, load_kernels
+from neurond.kernels.library import Kernels, StepColumns
 from neurond.kernels.memory import Buffer
 from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
 from neurond.kernels.packed_model import PackedModel, open_packed
+from neurond.kernels.variants import VARIANTS, NoKernels, load_kernels
 from neurond.models import partial_file
 from neurond.models.decoder_plan import DecoderPlan, PlanLinear
 from neurond.models.pack import pack_to_file, pack_to_memory
@@ -37,8 +38,10 @@ CLOSE = {"bf16": 0.03, "int8": 0.1, "int4": 0.1}
 """Error by logits, both root mean square: the kernels also round what weights are multiplied by."""
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=[*VARIANTS, "emulated avx512"])
 def kernels(request) -> Kernels:
+    if request.param == "emulated avx512":
+        return request.getfixturevalue("emulated_kernels")
     found = load_kernels(request.param)
     if isinstance(found, NoKernels):
         pytest.skip(found.reason)
@@ -155,9 +158,10 @@ def test_opening_needs_neither_torch_nor_transformers(tmp_path, kernels, plan):
     program = f"""
 import sys
 from pathlib import Path
-from neurond.kernels.library import load_kernels
+from neurond.kernels.variants import load_library
 from neurond.kernels.packed_model import open_packed
-assert open_packed(Path({str(path)!r}), load_kernels({kernels.variant!r}), {HASH!r}, "int8")
+kernels = load_library({kernels.variant!r}, Path({str(kernels.path)!r}))
+assert open_packed(Path({str(path)!r}), kernels, {HASH!r}, "int8")
 assert not {{"torch", "transformers"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])

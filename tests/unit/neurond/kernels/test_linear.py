@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from neurond.kernels import abi
-from neurond.kernels.library import VARIANTS, Kernels, load_kernels
+from neurond.kernels.library import Kernels
 from neurond.kernels.memory import Buffer
+from neurond.kernels.variants import VARIANTS, load_kernels
 
 FORMATS = list(abi.FORMATS)
 GROUP = 32

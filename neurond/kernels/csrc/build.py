@@ -1,0 +1,104 @@
+"""Compiles the CPU kernels: each variant a shared library without Python's headers or torch's.
+
+    python build.py FOLDER     # all that processors of this machine's kind may need
+
+This needs a C++ compiler and Python alone: setup.py and the node's package share it.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+CSRC: Final = Path(__file__).parent
+FLAGS: Final = (
+    *("-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fvisibility-inlines-hidden"),
+    *("-shared", "-fPIC", "-pthread"),
+)
+VARIANTS: Final = {
+    "avx512": (
+        *("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+        *("-mavx512vnni", "-mavx512bf16"),
+    ),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "portable": (),
+}
+"""By name, what the compiler is told besides; `neurond/kernels/variants.py` chooses among them."""
+EXPORTS: Final = "{ global: cortex_*; local: *; };\n"
+"""Two variants in one process must not find each other's functions."""
+
+
+def variant_names() -> list[str]:
+    """Return the variants for the processors of this machine's kind."""
+    return list(VARIANTS) if platform.machine() in {"x86_64", "AMD64"} else ["portable"]
+
+
+def sources() -> list[Path]:
+    """Return what is compiled, and what that includes."""
+    return sorted(path for path in CSRC.iterdir() if path.suffix in {".cpp", ".h"})
+
+
+def compile_library(target: Path, flags: Sequence[str]) -> None:
+    """Compile all sources into one library at `target`.
+
+    Raises:
+        OSError: there is no compiler.
+        CalledProcessError: it refuses.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        exports = Path(folder) / "exports"
+        exports.write_text(EXPORTS)
+        files = [str(path) for path in sources() if path.suffix == ".cpp"]
+        script = f"-Wl,--version-script={exports}"
+        subprocess.run([*_compiler(), *flags, script, *files, "-o", str(target)], check=True)
+
+
+def compile_once(target: Path, flags: Sequence[str], kept: Path) -> None:
+    """As `compile_library`; take what is in the folder `kept` where nothing has changed since.
+
+    Of each library's name the last one is kept.
+    """
+    built = kept / f"{target.stem}-{_fingerprint(flags)}{target.suffix}"
+    if not built.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        for old in kept.glob(f"{target.stem}-*{target.suffix}"):
+            old.unlink(missing_ok=True)
+        partial = built.with_suffix(".partial")
+        compile_library(partial, flags)
+        partial.replace(built)
+    target.unlink(missing_ok=True)  # who has it mapped keeps the old one
+    shutil.copy(built, target)
+
+
+def _compiler() -> list[str]:
+    return os.environ.get("CXX", "c++").split()
+
+
+def _fingerprint(flags: Sequence[str]) -> str:
+    """Name the compiler, what it is told, and all that it reads."""
+    version = subprocess.run([*_compiler(), "--version"], capture_output=True, check=True).stdout
+    digest = hashlib.sha256(version + "\0".join([*_compiler(), *flags]).encode())
+    for path in sources():
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def main() -> None:
+    """Compile every variant, side by side."""
+    folder = Path(sys.argv[1])
+    names = variant_names()
+    targets = [folder / f"cortex_{name}.so" for name in names]
+    with ThreadPoolExecutor() as workers:
+        # Going through the results raises what went wrong.
+        list(workers.map(compile_library, targets, [(*FLAGS, *VARIANTS[name]) for name in names]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Whether a library computes products rightly on this processor, before anything is served with it.
+
+A processor that takes an instruction otherwise than its manual says, or a compiler that errs, gives
+wrong text and no error. Weights, inputs and sums are whole numbers that every format holds exactly,
+so that a right product is right to the last bit.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurond.kernels import abi
+from neurond.kernels.library import Kernels, Pool
+from neurond.kernels.memory import Buffer, address_of
+
+OUT_FEATURES: Final = 7 * abi.PANEL - 3
+"""Panels enough for every number of them that a kernel takes at once, and one that is not full."""
+IN_FEATURES: Final = 3 * abi.GROUP
+ROWS: Final = (*range(1, 9), 13)
+"""Enough for every number of rows that a kernel takes at once."""
+LARGEST: Final = {"bf16": (-127, 127), "int8": (-127, 127), "int4": (-8, 7)}
+"""The weights' range, whose ends are in every group: then scales are 1."""
+
+
+def wrong_product(kernels: Kernels) -> str | None:
+    """Return what is wrong with a product, or None; takes a few milliseconds.
+
+    Raises:
+        OSError: there is no memory for it.
+    """
+    with kernels.pool(1) as pool:
+        for weight_format in abi.FORMATS:
+            if not _is_right(kernels, pool, weight_format):
+                return f"it computes {weight_format} products wrongly on this processor"
+    return None
+
+
+def _is_right(kernels: Kernels, pool: Pool, weight_format: str) -> bool:
+    low, high = LARGEST[weight_format]
+    weights = _whole_numbers(OUT_FEATURES, low, high)
+    bias = np.arange(OUT_FEATURES, dtype=np.float32)
+    buffer = Buffer(kernels.packed_bytes(weight_format, *weights.shape))
+    linear = abi.Linear(
+        abi.FORMATS[weight_format], *weights.shape, 0, buffer.address, address_of(bias)
+    )
+    kernels.pack_rows(linear, 0, weights)
+    inputs = _whole_numbers(max(ROWS), -127, 127)
+    expected = inputs @ weights.T + bias
+    return all(
+        np.array_equal(kernels.linear_apply(pool, linear, inputs[:rows]), expected[:rows])
+        for rows in ROWS
+    )
+
+
+def _whole_numbers(rows: int, low: int, high: int) -> NDArray[np.float32]:
+    """Return [rows, IN_FEATURES] numbers, of which each group holds `low` and `high`."""
+    random = np.random.default_rng(rows)
+    numbers = random.integers(low, high, (rows, IN_FEATURES), endpoint=True).astype(np.float32)
+    numbers[:, :: abi.GROUP] = low
+    numbers[:, 1 :: abi.GROUP] = high
+    return numbers
