@@ -63,7 +63,10 @@ class Peer(Protocol):
 
     @property
     def entries(self) -> Sequence[str]:
-        """Names of the places where each of its servers is asked, as in `Launch.entries`."""
+        """Names of the places where each of its servers is asked, as in `Launch.entries`.
+
+        Where `Launch.alone` is timed, it serves the first of them.
+        """
         ...
 
     def prepare(self) -> None:

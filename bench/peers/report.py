@@ -87,16 +87,11 @@ def cell(found: Mapping[str, Record], column: Column) -> str:
 
 
 def _by_server(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """Return what holds for each server by workload; a start holds for all entries of a server."""
+    """Return what holds for each server by workload."""
     servers: dict[str, dict[str, Record]] = {}
     for record in records:
-        if record.key.workload != START and record.unavailable is None:
+        if record.unavailable is None:
             servers.setdefault(record.key.server, {})[record.key.workload] = record
-    for record in records:
-        if record.key.workload == START:
-            for name, found in servers.items():
-                if name == record.key.server or name.startswith(f"{record.key.server} "):
-                    found.setdefault(START, record)
     return servers
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Launch, Peer, Shape
-from bench.peers.plan import starts
+from bench.peers.plan import USUAL, starts
 from bench.peers.results import START, Key, Record, Results
 from bench.peers.server import Server
 from bench.peers.weights import Weights
@@ -82,6 +82,11 @@ class _Start:
         version = self.peer.version
         return Key(self.model, self.peer.name, version, self.weight_format, workload, entry)
 
+    @property
+    def _start_key(self) -> Key:
+        """A start is timed at the first entry."""
+        return self.key(START, self.peer.entries[0])
+
     def refuse(self, names: Sequence[str], reason: str) -> None:
         """Note that it cannot be had."""
         now = time.strftime("%Y-%m-%d %H:%M")
@@ -101,7 +106,7 @@ class _Start:
             return
         self.session.prepare(self.peer)
         weights = Weights(self.session.cache, self.model)
-        if not results.has(self.key(START)):
+        if self.shape == USUAL and not results.has(self._start_key):
             await self._time_start(weights)
         launch = self._launch(weights)
         prompts = PromptMaker(weights.tokenizer, self.session.seed)
@@ -139,7 +144,7 @@ class _Start:
                 server.stop()
         used = meter.stop()  # the server's processes have ended: their work is ours by now
         figures |= {"foreign_cores": used.foreign_cores, "counts": used.is_clean}
-        self.session.record(self.key(START), figures)
+        self.session.record(self._start_key, figures)
 
     async def _measure(self, key: Key, target: Target, prompts: PromptMaker) -> None:
         for _ in range(TRIES):
