@@ -117,12 +117,17 @@ Prompt = ChatPrompt | TextPrompt | TokensPrompt
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The form the answer is held to. `schema` is set for `json_schema`, `text` for the rest."""
+    """The form the answer is held to. `schema` is set for `json_schema`, `text` for the last two.
+
+    A regex is Rust's and matches the whole answer; a grammar is in Lark's notation, beginning with
+    the rule `start`.
+    """
 
     kind: Literal["json_object", "json_schema", "regex", "grammar"]
     schema: JsonObject | None = None
     text: str | None = None
     strict: bool = True
+    """False: keywords of the schema that the answer cannot be held to are passed over."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -17,6 +17,7 @@ from neurond.profiles import Profiles
 from neurond.server import HttpServer
 from neurond.sources.library import Library
 from neurond.supervisor.supervisor import Supervisor
+from neurond.text.format_checker import FormatChecker
 from neurond.text.pool import TextPool
 from neurond.text.texts import ModelTexts
 
@@ -43,7 +44,9 @@ class Front:
         profiles = Profiles(config.profiles())
         texts = ModelTexts(library, profiles.of, self._pool)
         registry = make_registry()
-        generation = Generation(supervisor, texts, self._pool, GenerationMetrics(registry))
+        self._formats = FormatChecker()
+        metrics = GenerationMetrics(registry)
+        generation = Generation(supervisor, texts, self._pool, self._formats, metrics)
         registry.register(NodeCollector(supervisor.health, supervisor.models))
         self.node = Node(config, supervisor, profiles, generation)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -65,5 +68,6 @@ class Front:
         self._closed = True
         await self._server.close()
         await self._admin.close()
+        await self._formats.close()
         self._pool.close()
         self._context.destroy(linger=0)

@@ -25,7 +25,6 @@ from cortex_core.errors import (
     ContextLengthExceeded,
     CortexError,
     InternalError,
-    InvalidRequest,
 )
 from cortex_core.ids import ModelId
 from cortex_core.logs import kv
@@ -33,6 +32,8 @@ from cortex_core.neuron_api import NodeModel
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.streams import TokenStream
+from neurond.text.format_checker import FormatChecker
+from neurond.text.formats import encoded_format
 from neurond.text.model_text import ModelText, is_small
 from neurond.text.output import RequestOutput
 from neurond.text.pool import TextPool
@@ -73,6 +74,7 @@ class Generation:
         engine: takes token ids, gives tokens.
         texts: the models' tokenizers and templates.
         pool: for prompts that take longer than a millisecond to tokenise.
+        formats: tries out what answers are to be held to.
         metrics: counts requests and measures their times.
         ping_interval_s: longest silence of a stream.
         new_seed: makes the seed of a request that has none.
@@ -83,6 +85,7 @@ class Generation:
         engine: Engine,
         texts: ModelTexts,
         pool: TextPool,
+        formats: FormatChecker,
         metrics: GenerationMetrics,
         *,
         ping_interval_s: float = PING_INTERVAL_S,
@@ -91,6 +94,7 @@ class Generation:
         self._engine = engine
         self._texts = texts
         self._pool = pool
+        self._formats = formats
         self._metrics = metrics
         self._ping_interval_s = ping_interval_s
         self._new_seed = new_seed
@@ -155,7 +159,9 @@ class Generation:
     async def _prepare(self, request: GenerateRequest) -> _Prepared:
         model = self._engine.require_ready(request.model)
         text = await self._texts.get(request.model)
-        _refuse_format(request)
+        response_format = encoded_format(request.response_format)
+        if response_format is not None:
+            await self._formats.check(response_format)
         check_sampled_ids(request.sampling, text.prepared.vocab_size)
         going_on = request.continue_from
         if going_on is None:
@@ -176,7 +182,9 @@ class Generation:
         )
         room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
         replayed = replay_output(output, replay, room, going_on)
-        job = None if output.all_finished else self._job(request, text, ids, replay, room)
+        job = None
+        if not output.all_finished:
+            job = self._job(request, text, ids, replay, room, response_format)
         return _Prepared(ids, job, output, replayed, model.weights_id)
 
     async def _token_ids(self, text: ModelText, prompt: Prompt) -> list[int]:
@@ -191,6 +199,7 @@ class Generation:
         ids: list[int],
         replay: tuple[int, ...],
         max_tokens: int,
+        response_format: bytes | None,
     ) -> EngineJob:
         seed = request.sampling.seed
         return EngineJob(
@@ -205,6 +214,7 @@ class Generation:
             eos_token_ids=text.prepared.eos_token_ids,
             priority=request.priority,
             principal=request.principal,
+            response_format=response_format,
         )
 
     async def _generate(
@@ -285,15 +295,6 @@ class _Answer:
         self._meter.completed(tokens)
         prompt_tokens = len(self._prepared.prompt_token_ids)
         return Completed(Usage(prompt_tokens, tokens, self._cached_tokens))
-
-
-def _refuse_format(request: GenerateRequest) -> None:
-    if request.response_format is not None:
-        raise InvalidRequest(
-            "cannot hold the answer to a format: this node does not support it; leave "
-            "response_format out",
-            param="response_format",
-        )
 
 
 async def _guarded(

@@ -19,7 +19,7 @@ from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
 from cortex_core.neuron_api import Dtype
 
-ACTOR_PROTOCOL_VERSION = 3
+ACTOR_PROTOCOL_VERSION = 4
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
@@ -128,6 +128,8 @@ class Generate(Command, frozen=True):
     eos_token_ids: tuple[int, ...]
     priority: int = 0
     principal: str | None = None
+    response_format: bytes | None = None
+    """A canonical `ResponseFormat` as JSON, which only the thread that compiles it reads."""
 
 
 # control socket, actor to supervisor

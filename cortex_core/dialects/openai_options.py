@@ -31,6 +31,21 @@ class JsonSchemaResponse(msgspec.Struct, frozen=True, tag="json_schema"):
     json_schema: JsonSchemaFormat
 
 
+class RegexFormat(msgspec.Struct, frozen=True, tag="regex"):
+    """Beyond OpenAI's own: the whole answer matches."""
+
+    regex: str
+
+
+class GrammarFormat(msgspec.Struct, frozen=True, tag="grammar"):
+    """Beyond OpenAI's own: Lark's notation, with `start` as the rule of the answer."""
+
+    grammar: str
+
+
+WireFormat = TextFormat | JsonObjectFormat | JsonSchemaResponse | RegexFormat | GrammarFormat
+
+
 class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of the wire, by their wire names. Null is the same as absent."""
 
@@ -53,7 +68,7 @@ class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
     n: int | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    response_format: TextFormat | JsonObjectFormat | JsonSchemaResponse | None = None
+    response_format: WireFormat | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -109,5 +124,9 @@ def response_format_from(wire: SharedOptions) -> ResponseFormat | None:
                 raise refuse("response_format.json_schema.schema", "this field is required")
             strict = wanted.strict is not False
             return ResponseFormat(kind="json_schema", schema=wanted.schema, strict=strict)
+        case RegexFormat(regex=regex):
+            return ResponseFormat(kind="regex", text=regex)
+        case GrammarFormat(grammar=grammar):
+            return ResponseFormat(kind="grammar", text=grammar)
         case _:
             return None

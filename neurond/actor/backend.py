@@ -4,13 +4,16 @@ import gc
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 from cortex_core.errors import ConfigError, CortexError, InternalError, OutOfMemory
 from cortex_core.neuron_api import Dtype
+from neurond.actor.formats import FormatCompiler, ModelFormats
 from neurond.engine.engine import Engine
 from neurond.models.model_serving import ModelServing
 from neurond.protocol import Configure, LoadModel, ModelLoaded
+from neurond.sources.prepared import read_manifest
 
 LoadProgressCallback = Callable[[float], None]
 """Takes 0 to 1; may be called from the loader thread as often as one likes."""
@@ -37,6 +40,7 @@ class ServedModel:
     """Make an engine with an empty KV cache over the same weights and blocks."""
     free: Callable[[], None]
     """Give weights and KV cache back; the last call, after which no engine may step."""
+    formats: FormatCompiler
 
 
 class Backend(Protocol):
@@ -72,11 +76,15 @@ def served(
     serving: ModelServing,
     weights_bytes: int,
     *,
+    vocab_size: int,
     dtype: Dtype,
     kernels: str,
     kernels_unavailable_reason: str | None = None,
 ) -> ServedModel:
-    """Return a model that is ready, as the loop and the supervisor want it."""
+    """Return a model that is ready, as the loop and the supervisor want it.
+
+    `vocab_size` is the width of its logits.
+    """
     sizes = serving.sizes
     loaded = ModelLoaded(
         model_id=command.model_id,
@@ -89,7 +97,9 @@ def served(
         kernels=kernels,
         kernels_unavailable_reason=kernels_unavailable_reason,
     )
-    return ServedModel(loaded, serving.new_engine, lambda: _free(serving))
+    folder = Path(command.model_dir)
+    formats = ModelFormats(folder, vocab_size, read_manifest(folder).eos_token_ids)
+    return ServedModel(loaded, serving.new_engine, lambda: _free(serving), formats)
 
 
 def _free(serving: ModelServing) -> None:

@@ -110,7 +110,12 @@ class CpuBackend:
             kv_cache_bytes=command.kv_cache_bytes,
         )
         return served(
-            command, serving, packed.size_bytes, dtype=command.dtype, kernels=kernels.variant
+            command,
+            serving,
+            packed.size_bytes,
+            vocab_size=packed.decoder.vocab_size,
+            dtype=command.dtype,
+            kernels=kernels.variant,
         )
 
     def _with_torch(self, configure: Configure) -> HostTorch:

@@ -4,7 +4,6 @@ One thread takes `LoadModel` commands one after another. It touches no socket: w
 waits in a queue, and a descriptor wakes the loop.
 """
 
-import os
 import queue
 import threading
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable
 
 from cortex_core.errors import CortexError, ErrorInfo
 from neurond.actor.backend import Backend, ServedModel
+from neurond.actor.mailbox import Mailbox
 from neurond.protocol import LoadModel, ModelLoading
 
 _PROGRESS_INTERVAL_S = 0.1
@@ -29,8 +29,8 @@ class Loader:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._commands: queue.SimpleQueue[LoadModel] = queue.SimpleQueue()
-        self._outcomes: queue.SimpleQueue[LoadOutcome] = queue.SimpleQueue()
-        self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._outcomes: Mailbox[LoadOutcome] = Mailbox()
+        self.wakeup_fd = self._outcomes.wakeup_fd
         threading.Thread(target=self._run, name="loader", daemon=True).start()
 
     def load(self, command: LoadModel) -> None:
@@ -39,31 +39,20 @@ class Loader:
 
     def take(self) -> list[LoadOutcome]:
         """Return progress and results since the last call, oldest first; never blocks."""
-        try:
-            os.eventfd_read(self.wakeup_fd)
-        except BlockingIOError:
-            return []
-        outcomes = []
-        while not self._outcomes.empty():
-            outcomes.append(self._outcomes.get())
-        return outcomes
+        return self._outcomes.take()
 
     def _run(self) -> None:
         while True:
             command = self._commands.get()
             try:
                 result: ServedModel | ErrorInfo = self._backend.load(
-                    command, _Throttled(command, self._say)
+                    command, _Throttled(command, self._outcomes.put)
                 )
             except CortexError as ex:
                 result = ex.info()
             except Exception as ex:  # noqa: BLE001 - whatever a library raises fails this load
                 result = self._backend.describe(ex).info()
-            self._say((command, result))
-
-    def _say(self, outcome: LoadOutcome) -> None:
-        self._outcomes.put(outcome)
-        os.eventfd_write(self.wakeup_fd, 1)
+            self._outcomes.put((command, result))
 
 
 class _Throttled:

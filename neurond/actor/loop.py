@@ -1,25 +1,27 @@
 """The actor's loop: commands in, one engine step at a time, tokens out.
 
 It runs in the actor's main thread and is the only user of the sockets, the ring and the engines.
-Each turn: control commands, data commands, what the loader has, then one step of the next engine
-that has work, and one message for it. With no work it sleeps in a poll, so that a command is
-seen at once and an idle device costs nothing.
+Each turn: control commands, data commands, what the loader and the format queue have, then one step
+of the next engine that has work, and one message for it. With no work it sleeps in a poll, so that
+a command is seen at once and an idle device costs nothing.
 """
 
 import logging
 import time
 from array import array
 from collections import deque
+from dataclasses import replace
 from typing import assert_never
 
 from cortex_core.canonical import FinishReason
-from cortex_core.errors import CortexError, ErrorInfo, ModelNotLoaded
+from cortex_core.errors import CortexError, ErrorInfo, ModelNotLoaded, error_from_info
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
 from neurond.actor.backend import Backend, ServedModel
+from neurond.actor.formats import FormatQueue
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
 from neurond.actor.outbox import Outbox
@@ -96,6 +98,7 @@ class ActorLoop:
         self._liveness = liveness
         self._deadlines = deadlines
         self._loader = Loader(backend)
+        self._formats = FormatQueue()
         self._served: dict[ModelId, _Serving] = {}
         self._order: deque[ModelId] = deque()
         self._requests = RequestTable()
@@ -117,6 +120,7 @@ class ActorLoop:
                 return
             self._take_data()
             self._take_loads()
+            self._take_formats()
             self._tell_usage(time.monotonic())
             if not self._outbox.flush():
                 self._wait_for_room()
@@ -187,11 +191,37 @@ class ActorLoop:
         try:
             if serving is None:
                 raise ModelNotLoaded(f"cannot generate: {command.model_id} is not loaded")
-            serving.engine.add(self._engine_request(command))
+            request = self._engine_request(command)
+            if command.response_format is None:
+                serving.engine.add(request)
+            else:
+                self._formats.put(request, command.response_format, serving.model.formats)
         except CortexError as ex:
             self._outbox.notice(RequestFailed(command.request_id, ex.info()))
             return
         self._requests.add(command.request_id, command.model_id, streams)
+
+    def _take_formats(self) -> None:
+        for request, outcome in self._formats.take():
+            request_id = request.request_id
+            model_id = self._requests.model_of(request_id)
+            assert model_id is not None, "a request that has ended still waits for its format"
+            try:
+                if isinstance(outcome, ErrorInfo):
+                    raise error_from_info(outcome)
+                if outcome.is_complete:
+                    self._end_at_once(request)
+                else:
+                    self._served[model_id].engine.add(replace(request, grammar=outcome))
+            except CortexError as ex:
+                self._requests.end_request(request_id)
+                self._outbox.notice(RequestFailed(request_id, ex.info()))
+
+    def _end_at_once(self, request: EngineRequest) -> None:
+        """Answer a request whose output has its whole form already, as far as it was replayed."""
+        self._outbox.notice(Admitted(request.request_id, 0))
+        for choice in range(request.n):
+            self._finish(request.first_stream + choice, "stop")
 
     def _engine_request(self, command: Generate) -> EngineRequest:
         start = command.prompt_offset
@@ -215,6 +245,9 @@ class ActorLoop:
         model_id = self._requests.model_of(request_id)
         if model_id is None:
             self._requests.keep_cancel(request_id)
+        elif self._formats.drop(request_id):
+            for stream in self._requests.streams_of(request_id):
+                self._finish(stream, "cancelled")
         else:
             self._served[model_id].engine.cancel(request_id)
 
@@ -235,6 +268,7 @@ class ActorLoop:
 
     def _fail_requests(self, model_id: ModelId, error: ErrorInfo) -> None:
         for request_id in self._requests.on_model(model_id):
+            self._formats.drop(request_id)
             self._requests.end_request(request_id)
             self._outbox.notice(RequestFailed(request_id, error))
 
@@ -248,12 +282,12 @@ class ActorLoop:
 
     def _idle(self) -> None:
         deadline_s = self._deadlines.idle_s
-        if self._num_loading:
+        if self._num_loading or self._formats.is_busy:
             # A library that loads may keep the interpreter to itself for a while.
             self._liveness.enter(Phase.LOADING, max(deadline_s, self._deadlines.step_s))
         else:
             self._liveness.enter(Phase.IDLE, deadline_s)
-        wakeups = [self._loader.wakeup_fd]
+        wakeups = [self._loader.wakeup_fd, self._formats.wakeup_fd]
         wait_readable((self._control, self._data), min(1.0, deadline_s / 3), wakeups)
 
     def _wait_for_room(self) -> None:

@@ -52,6 +52,10 @@ class RequestTable:
         request = self._by_stream.get(stream)
         return request.model_id if request else None
 
+    def streams_of(self, request_id: RequestId) -> list[int]:
+        """Return the open streams of a request that is here, in order."""
+        return sorted(self._by_id[request_id].open_streams)
+
     def on_model(self, model_id: ModelId) -> list[RequestId]:
         return [key for key, request in self._by_id.items() if request.model_id == model_id]
 

@@ -76,6 +76,7 @@ class TorchBackend:
             command,
             serving,
             loaded.weights_bytes,
+            vocab_size=loaded.vocab_size,
             dtype=command.dtype,
             kernels="torch",
             kernels_unavailable_reason=kernels_unavailable_reason,

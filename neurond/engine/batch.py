@@ -33,6 +33,31 @@ class TokenCounts:
     """Token id to its number of occurrences in the output, replayed output included."""
 
 
+class Grammar(Protocol):
+    """The form that one sequence's output is held to; see `neurond.engine.grammar`."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the output has its form and nothing can follow."""
+        ...
+
+    def fork(self) -> Grammar:
+        """Return one in the same state, for another sequence."""
+        ...
+
+    def advance(self, token_id: int) -> bool:
+        """Take the next token of output; return whether the output is complete with it."""
+        ...
+
+    def allowed(self) -> array[int]:
+        """Return a bit for each token that may come next, in 32-bit words, lowest first.
+
+        Raises:
+            CortexError: it cannot be told; the request fails.
+        """
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Row:
     """A sequence as its sampler sees it: one object for the sequence's whole life.
@@ -53,6 +78,8 @@ class Row:
     """Where output begins in `token_ids`; replayed output is output."""
     counts: TokenCounts | None
     """Set if, and only if, `sampling` has a repetition, presence or frequency penalty."""
+    grammar: Grammar | None = None
+    """Has taken the output so far; advanced by the scheduler as tokens are chosen."""
 
     @property
     def num_output_tokens(self) -> int:

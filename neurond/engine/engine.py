@@ -23,7 +23,7 @@ from cortex_core.errors import (
     QueueFull,
 )
 from cortex_core.ids import RequestId
-from neurond.engine.batch import Row, Runner, SampledToken
+from neurond.engine.batch import Grammar, Row, Runner, SampledToken
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.scheduler import Scheduler, StepResults
@@ -53,6 +53,8 @@ class EngineRequest:
     eos_token_ids: tuple[int, ...] = ()
     priority: int = 0
     principal: str | None = None
+    grammar: Grammar | None = None
+    """What the output is held to, not complete with what is replayed; the engine's from now on."""
 
 
 @dataclass(slots=True)
@@ -234,7 +236,10 @@ class Engine:
         token_ids = array("i", request.prompt_token_ids)
         num_prompt_tokens = len(token_ids) - request.num_replayed_tokens
         sampling = request.sampling
-        eos_token_ids = () if sampling.ignore_eos else request.eos_token_ids
+        grammar = request.grammar
+        # Where a form is whole nothing but an end may follow, so that one is not ignored.
+        ignores_eos = sampling.ignore_eos and grammar is None
+        eos_token_ids = () if ignores_eos else request.eos_token_ids
         self._arrivals += 1
         return Sequence(
             request_id=request.request_id,
@@ -246,6 +251,7 @@ class Engine:
                 token_ids=token_ids,
                 num_prompt_tokens=num_prompt_tokens,
                 counts=count_tokens(sampling, token_ids, num_prompt_tokens),
+                grammar=grammar.fork() if grammar is not None and choice else grammar,
             ),
             table=self._scheduler.new_table(),
             stop_token_ids=frozenset((*eos_token_ids, *sampling.stop_token_ids)),

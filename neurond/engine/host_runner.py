@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurond.engine.host_sampler import sample_on_host
+from neurond.engine.masks import masks_of
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import StepColumns
 from neurond.kernels.memory import Buffer, address_of
@@ -67,7 +68,9 @@ class HostRunner:
         self._kernels.step(
             self._pool, self._model.struct, columns, self._pages, self._scratch, self._logits
         )
-        return sample_on_host(self._sampler, address_of(self._logits), batch.rows)
+        masks = masks_of(batch.rows)
+        logits = address_of(self._logits)
+        return masks.settle(sample_on_host(self._sampler, logits, batch.rows, masks.allowed))
 
 
 def _flat(tables: Sequence[array[int]], width: int) -> array[int]:

@@ -23,16 +23,16 @@ def sample_on_host(
     kernel: SampleKernel,
     logits: int,
     rows: Sequence[Row],
-    allowed: Sequence[array[int] | None] | None = None,
+    allowed: Sequence[array[int] | None] = (),
 ) -> list[SampledToken | ErrorInfo]:
     """Choose a token for each of `rows`.
 
     Args:
         logits: address of float32 [S, V], which are overwritten.
-        allowed: for each row the tokens it may take, one bit each in 32-bit words, or None for all.
+        allowed: `Masks.allowed`; empty where every row may take all tokens.
     """
     told = SampleRows()
-    masks = [None] * len(rows) if allowed is None else allowed
+    masks = allowed or [None] * len(rows)
     for row, mask in zip(rows, masks, strict=True):
         _add(told, row, mask)
     sampled = kernel(logits, told)

@@ -15,6 +15,7 @@ import torch
 
 from cortex_core.errors import OutOfMemory
 from neurond.attention.base import AttentionBatch
+from neurond.engine.masks import masks_of
 from neurond.engine.sampler import Choices, sample
 from neurond.engine.upload import upload
 
@@ -91,7 +92,7 @@ class ModelRunner:
             logits_to_keep=self._indices(batch.sample_rows),
             paged=step,
         ).logits
-        return sample(logits[0], batch.rows)
+        return sample(logits[0], batch.rows, masks_of(batch.rows))
 
     def _indices(self, column: array[int]) -> torch.Tensor:
         return upload(column, torch.int64, self._device)

@@ -1,8 +1,8 @@
 """From logits to tokens, for rows that each have parameters of their own.
 
-Order: logit bias and penalties on the logits, temperature, then top-k, top-p and min-p, each on
-what the former left, then one draw. Log probabilities are the model's own, from the logits as they
-came. Everything up to `Choices.fetch` only submits work to the device.
+Order: what a grammar forbids, logit bias and penalties on the logits, temperature, then top-k,
+top-p and min-p, each on what the former left, then one draw. Log probabilities are the model's own,
+from the logits as they came. Everything up to `Choices.fetch` only submits work to the device.
 
 Filters are thresholds: top-k keeps what is at least the k-th largest logit, top-p what is at least
 the smallest logit of the smallest set of tokens with that much probability, min-p what is at least
@@ -22,6 +22,9 @@ difference in a logit, as between batches of different size, then moves the outc
 itself; in order of probability it could swap neighbours.
 """
 
+from __future__ import annotations
+
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +34,7 @@ from torch.nn.utils.rnn import pad_sequence
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row, SampledToken
+from neurond.engine.masks import NO_MASKS, Masks
 from neurond.engine.penalties import adjust
 from neurond.engine.randomness import uniform
 from neurond.engine.row_rules import not_finite, temperature_of
@@ -49,6 +53,7 @@ class Choices:
     logprobs: torch.Tensor | None  # float32 [S] of the tokens
     top_tokens: torch.Tensor | None  # int64 [S, K]
     top_logprobs: torch.Tensor | None  # float32 [S, K]
+    masks: Masks
 
     def fetch(self, rows: Sequence[Row]) -> list[SampledToken | ErrorInfo]:
         """Wait for the device and return one entry for each row."""
@@ -65,7 +70,7 @@ class Choices:
             else:
                 top = tuple(tops[index][:wanted]) if tops else ()
                 results.append(SampledToken(tokens[index], logprobs[index], top))
-        return results
+        return self.masks.settle(results)
 
     def _tops(self) -> list[list[tuple[int, float]]]:
         if self.top_tokens is None or self.top_logprobs is None:
@@ -74,7 +79,7 @@ class Choices:
         return [list(zip(tokens, logprobs, strict=True)) for tokens, logprobs in pairs]
 
 
-def sample(logits: torch.Tensor, rows: Sequence[Row]) -> Choices:
+def sample(logits: torch.Tensor, rows: Sequence[Row], masks: Masks = NO_MASKS) -> Choices:
     """Choose a token for each of `rows` from `logits` [S, V], which may be overwritten."""
     logits = logits.float()
     wanted = max(
@@ -83,17 +88,41 @@ def sample(logits: torch.Tensor, rows: Sequence[Row]) -> Choices:
     normaliser = None if wanted is None else logits.logsumexp(-1, keepdim=True)
     top = logits.topk(min(wanted, logits.shape[-1])) if wanted else None
     raw = logits
-    logits = adjust(logits, rows, keep=normaliser is not None)
+    keep = normaliser is not None
+    logits = forbid(logits, masks.allowed, keep=keep)
+    logits = adjust(logits, rows, keep=keep and logits is raw)
     highest, tokens = logits.max(-1)
     drawn = [index for index, row in enumerate(rows) if temperature_of(row.sampling) > 0]
     if drawn:
         tokens = _draw_rows(logits, rows, drawn, tokens)
     if normaliser is None:
-        return Choices(tokens, highest, None, None, None)
+        return Choices(tokens, highest, None, None, None, masks)
     logprobs = (raw.gather(-1, tokens[:, None]) - normaliser).squeeze(-1)
     if top is None:
-        return Choices(tokens, highest, logprobs, None, None)
-    return Choices(tokens, highest, logprobs, top.indices, top.values - normaliser)
+        return Choices(tokens, highest, logprobs, None, None, masks)
+    return Choices(tokens, highest, logprobs, top.indices, top.values - normaliser, masks)
+
+
+def forbid(
+    logits: torch.Tensor, allowed: Sequence[array[int] | None], *, keep: bool
+) -> torch.Tensor:
+    """Return `logits` [S, V] with -inf for what `Masks.allowed` leaves out; in place unless `keep`.
+
+    Does not wait for the device.
+    """
+    found = [(row, mask) for row, mask in enumerate(allowed) if mask is not None]
+    if not found:
+        return logits
+    if keep:
+        logits = logits.clone()
+    words = array("i")
+    for _, mask in found:
+        words.frombytes(mask.tobytes())
+    bits = torch.arange(32, dtype=torch.int32, device=logits.device)
+    packed = upload(words, torch.int32, logits.device).view(len(found), -1, 1)
+    forbidden = ((packed >> bits) & 1).view(len(found), -1)[:, : logits.shape[-1]] == 0
+    rows = upload([row for row, _ in found], torch.int64, logits.device)
+    return logits.index_copy_(0, rows, logits[rows].masked_fill_(forbidden, -torch.inf))
 
 
 def _draw_rows(

@@ -102,6 +102,9 @@ class Sequence:
             counts.output[token_id] = counts.output.get(token_id, 0) + 1
         if token_id in self.stop_token_ids:
             return "stop"
+        grammar = self.row.grammar
+        if grammar is not None and grammar.advance(token_id):
+            return "stop"
         return "length" if len(self.token_ids) >= self.max_length else None
 
 

@@ -252,4 +252,5 @@ def _generate(job: EngineJob, request: _Request, offset: int) -> protocol.Genera
         eos_token_ids=job.eos_token_ids,
         priority=job.priority,
         principal=job.principal,
+        response_format=job.response_format,
     )

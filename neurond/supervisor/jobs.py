@@ -27,6 +27,8 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...] = ()
     priority: int = 0
     principal: str | None = None
+    response_format: bytes | None = None
+    """See `protocol.Generate`."""
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

@@ -1,7 +1,9 @@
 """The official anthropic SDK against the whole fleet, on SmolLM2."""
 
+import json
 from typing import Any
 
+import anthropic
 import pytest
 from anthropic.types import Message
 
@@ -100,3 +102,20 @@ def test_the_models_list_has_ids_and_aliases(fleet: FleetProcess) -> None:
     assert {SMOLLM2, "small"} <= set(listed)
     assert all(model.type == "model" for model in listed.values())
     assert fleet.anthropic.models.retrieve("small").id in {"small", SMOLLM2}
+
+
+def test_an_answer_is_held_to_a_schema(fleet: FleetProcess) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"capital": {"type": "string", "maxLength": 12}},
+        "required": ["capital"],
+        "additionalProperties": False,
+    }
+    held: dict[str, Any] = {"format": {"type": "json_schema", "schema": schema}}
+    message = ask(fleet, extra_body={"temperature": 0, "output_config": held}, max_tokens=60)
+    assert message.stop_reason == "end_turn"
+    assert set(json.loads(text_of(message))) == {"capital"}
+    bad: dict[str, Any] = {"format": {"type": "json_schema", "schema": {"type": "nothing"}}}
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        ask(fleet, extra_body={"output_config": bad})
+    assert "cannot hold the answer to" in caught.value.message

@@ -1,9 +1,12 @@
 """The official openai SDK against the whole fleet, on SmolLM2."""
 
 import functools
+import json
 import math
+import re
 from typing import Any
 
+import jsonschema
 import openai
 import pytest
 import tokenizers
@@ -203,3 +206,75 @@ def test_other_names_reach_the_same_model(fleet: FleetProcess, name: str) -> Non
     answer = ask(fleet.openai, model=name)
     assert "Paris" in text_of(answer)
     assert answer.model == name
+
+
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "country": {"enum": ["France", "Japan", "Kenya"]},
+        "districts": {"type": "integer", "minimum": 1, "maximum": 50},
+    },
+    "required": ["city", "country", "districts"],
+    "additionalProperties": False,
+}
+
+
+def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "made", "schema": schema}}
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 4, "n": 2}], ids=str)
+def test_an_answer_is_an_instance_of_its_schema(
+    fleet: FleetProcess, options: dict[str, Any]
+) -> None:
+    format_ = schema_format(CITY)
+    answer = ask(fleet.openai, response_format=format_, max_tokens=100, **options)
+    for choice in answer.choices:
+        assert choice.finish_reason == "stop"
+        jsonschema.validate(json.loads(choice.message.content or ""), CITY)
+    assert json.loads(text_of(answer))["city"]
+
+
+def test_a_stream_is_held_to_its_schema_too(fleet: FleetProcess) -> None:
+    format_: Any = schema_format(CITY)
+    whole = ask(fleet.openai, response_format=format_, max_tokens=100)
+    stream = fleet.openai.chat.completions.create(
+        model=SMOLLM2,
+        messages=FRANCE,
+        temperature=0,
+        max_tokens=100,
+        response_format=format_,
+        stream=True,
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+    assert text == text_of(whole)
+
+
+def test_other_forms_of_an_answer(fleet: FleetProcess) -> None:
+    regex = ask(fleet.openai, response_format={"type": "regex", "regex": "(Paris|Lyon), [0-9]{5}"})
+    assert re.fullmatch("(Paris|Lyon), [0-9]{5}", text_of(regex))
+    assert regex.choices[0].finish_reason == "stop"
+    lark = 'start: "It is " CITY "."\nCITY: /[A-Z][a-z]+/\n'
+    grammar = ask(fleet.openai, response_format={"type": "grammar", "grammar": lark})
+    assert re.fullmatch(r"It is [A-Z][a-z]+\.", text_of(grammar))
+    plain = ask(fleet.openai, response_format={"type": "json_object"}, max_tokens=60)
+    assert text_of(plain).lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    "format_",
+    [
+        schema_format({"type": "nothing"}),
+        {"type": "regex", "regex": "(a"},
+        {"type": "grammar", "grammar": "start: absent"},
+    ],
+    ids=str,
+)
+def test_a_form_that_cannot_be_kept_to_is_refused(
+    fleet: FleetProcess, format_: dict[str, Any]
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(fleet.openai, response_format=format_)
+    assert caught.value.param == "response_format"
+    assert "response_format" in caught.value.message

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from cortex_core.canonical import SamplingParams
+from cortex_core.canonical import FinishReason, SamplingParams
 from neurond.attention.reference import ReferenceBackend
 from neurond.engine.batch import SampledToken
 from neurond.engine.config import SchedulerConfig
@@ -23,6 +23,7 @@ class EngineUnderTest:
     engine: Engine
     streams: count = field(default_factory=count)
     cached_tokens: list[int] = field(default_factory=list)
+    reasons: dict[int, FinishReason] = field(default_factory=dict)
 
     def submit(
         self,
@@ -32,8 +33,9 @@ class EngineUnderTest:
         *,
         seed: int = 7,
         replayed: Sequence[int] = (),
+        **more: object,
     ) -> int:
-        """Queue one choice; return its stream."""
+        """Queue one choice; return its stream. `more` is of `EngineRequest`."""
         stream = next(self.streams)
         self.engine.add(
             EngineRequest(
@@ -44,6 +46,7 @@ class EngineUnderTest:
                 sampling=sampling,
                 max_tokens=max_tokens,
                 seed=seed,
+                **more,
             )
         )
         return stream
@@ -55,8 +58,10 @@ class EngineUnderTest:
             output = self.engine.step()
             assert not output.failed, output.failed
             self.cached_tokens += [cached for _, cached in output.admitted]
-            for stream, token, _ in output.tokens:
+            for stream, token, reason in output.tokens:
                 tokens.setdefault(stream, []).append(token)
+                if reason is not None:
+                    self.reasons[stream] = reason
         self.engine.check()
         return tokens
 

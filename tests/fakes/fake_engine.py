@@ -7,14 +7,28 @@ goes as fast as it is asked. Some prompts misbehave, by their last token:
 raises, `NAN` fails its own row, `EXHAUSTED` is out of memory, `POISON` makes the device unusable.
 A model folder whose name begins with `slow` loads when a file `go` appears in it; `bad` fails to
 load; `fatal` takes the process down while loading.
+
+A format of kind `regex` is a number of tokens, after which the answer is complete; or `slow N`,
+which compiles when a file `go` appears in the model's folder, `bad`, which is refused, or `broken`.
 """
 
 import os
 import threading
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cortex_core.errors import CortexError, ErrorInfo, InternalError, ModelLoadFailed, OutOfMemory
+import msgspec
+
+from cortex_core.canonical import ResponseFormat
+from cortex_core.errors import (
+    CortexError,
+    ErrorInfo,
+    InternalError,
+    InvalidRequest,
+    ModelLoadFailed,
+    OutOfMemory,
+)
 from neurond.actor.backend import LoadProgressCallback, OpenedDevice, ServedModel
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.config import SchedulerConfig
@@ -53,6 +67,45 @@ class CountingRunner:
         return SampledToken(chosen, -0.5, tuple((chosen + i, -0.5 - i) for i in range(logprobs)))
 
 
+class Countdown:
+    """A grammar of so many tokens, whichever they are."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.left = num_tokens
+
+    @property
+    def is_complete(self) -> bool:
+        return self.left <= 0
+
+    def fork(self) -> "Countdown":
+        return Countdown(self.left)
+
+    def advance(self, _token_id: int) -> bool:
+        self.left -= 1
+        return self.is_complete
+
+    def allowed(self) -> "array[int]":
+        raise AssertionError("nobody who counts asks for it")
+
+
+class CountingFormats:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def compile(
+        self, response_format: bytes, *, ends: Iterable[int], replayed: Sequence[int]
+    ) -> Countdown:
+        text = msgspec.json.decode(response_format, type=ResponseFormat).text or ""
+        kind, _, number = text.rpartition(" ")
+        if kind == "slow":
+            _wait_for(self._folder / "go")
+        if number == "bad":
+            raise InvalidRequest("cannot hold the answer to it: it is bad", param="response_format")
+        if number == "broken":
+            raise RuntimeError("thread panicked")
+        return Countdown(int(number) - len(replayed))
+
+
 class CountingBackend:
     def open(self, configure: Configure) -> OpenedDevice:
         return OpenedDevice("counting", 1 << 30, 1 << 30)
@@ -82,7 +135,8 @@ class CountingBackend:
             dtype=command.dtype,
             kernels="torch",
         )
-        return ServedModel(loaded, lambda: Engine(CountingRunner(), config), lambda: None)
+        formats = CountingFormats(folder)
+        return ServedModel(loaded, lambda: Engine(CountingRunner(), config), lambda: None, formats)
 
     def describe(self, error: Exception) -> CortexError:
         return InternalError(f"cannot compute the step: {error}")

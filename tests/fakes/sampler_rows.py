@@ -19,3 +19,11 @@ def row(sampling: SamplingParams, *, prompt=(1, 2), output=(), seed=0, choice=0)
         num_prompt_tokens=len(prompt),
         counts=TokenCounts(frozenset(prompt), dict(Counter(output))) if counted else None,
     )
+
+
+def mask_of(vocab: int, tokens: set[int]) -> array:
+    """Return the bits of the tokens that a row may take."""
+    words = [0] * -(-vocab // 32)
+    for token in tokens:
+        words[token // 32] |= 1 << token % 32
+    return array("I", words)

@@ -21,7 +21,7 @@ from neurond.engine.kv_shape import LayerShape
 from neurond.engine.runner import ModelRunner
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
 from tests.fakes.fake_cuda import fake_cuda
-from tests.fakes.tiny_models import TINY_CONFIGS
+from tests.fakes.tiny_models import TINY_CONFIGS, VOCAB_SIZE
 
 CUDA = torch.device("cuda", 0)
 PAGE = 256
@@ -80,10 +80,17 @@ def move_to_cuda(model) -> int:
     return len(attention)
 
 
-def row(sampling: SamplingParams, length: int) -> Row:
+class Anything:
+    """A grammar that allows every token."""
+
+    def allowed(self) -> array:
+        return array("I", [2**32 - 1] * (VOCAB_SIZE // 32))
+
+
+def row(sampling: SamplingParams, length: int, grammar: Anything | None) -> Row:
     tokens = array("i", range(length))
     counts = TokenCounts(frozenset(tokens), dict(Counter([1, 2])))
-    return Row(0, 0, 1, sampling, tokens, length - 1, counts)
+    return Row(0, 0, 1, sampling, tokens, length - 1, counts, grammar)
 
 
 def batch_of(lens: list[tuple[int, int]], num_decodes: int) -> ScheduledBatch:
@@ -104,7 +111,8 @@ def batch_of(lens: list[tuple[int, int]], num_decodes: int) -> ScheduledBatch:
         block_tables=tables,
         sample_rows=array("i", [end - 1 for end in starts[1:]]),
         rows=[
-            row(SAMPLINGS[index % len(SAMPLINGS)], kv_len) for index, (_, kv_len) in enumerate(lens)
+            row(SAMPLINGS[index % len(SAMPLINGS)], kv_len, Anything() if index % 2 else None)
+            for index, (_, kv_len) in enumerate(lens)
         ],
         num_decodes=num_decodes,
         max_seqlen_q=max(query_len for query_len, _ in lens),

@@ -4,7 +4,6 @@ import ctypes
 import math
 import shutil
 import subprocess
-from array import array
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -26,7 +25,7 @@ from neurond.kernels import abi, sample_abi
 from neurond.kernels.csrc import build
 from neurond.kernels.sampling import SampleKernel
 from neurond.kernels.variants import VARIANTS, cpu_flags
-from tests.fakes.sampler_rows import row
+from tests.fakes.sampler_rows import mask_of, row
 
 CSRC = Path(neurond.kernels.__file__).parent / "csrc"
 FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"]
@@ -70,12 +69,12 @@ def logits_of(rows: int, vocab: int, seed: int = 0, scale: float = 3.0) -> torch
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def chosen(kernel, logits: torch.Tensor, rows: list[Row], allowed=None):
+def chosen(kernel, logits: torch.Tensor, rows: list[Row], allowed=()):
     copy = logits.clone()
     return sample_on_host(kernel, copy.data_ptr(), rows, allowed)
 
 
-def tokens_of(kernel, logits: torch.Tensor, rows: list[Row], allowed=None) -> list[int]:
+def tokens_of(kernel, logits: torch.Tensor, rows: list[Row], allowed=()) -> list[int]:
     return [one.token_id for one in chosen(kernel, logits, rows, allowed)]
 
 
@@ -299,13 +298,6 @@ def test_logits_that_are_not_finite_fail_their_row_alone(kernel_for, bad, wanted
 def test_a_row_without_any_possible_token_fails(kernel_for):
     (found,) = chosen(kernel_for(300), torch.full((1, 300), -torch.inf), [row(SamplingParams())])
     assert isinstance(found, ErrorInfo)
-
-
-def mask_of(vocab: int, tokens: set[int]) -> array:
-    words = [0] * -(-vocab // 32)
-    for token in tokens:
-        words[token // 32] |= 1 << token % 32
-    return array("I", words)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(), SamplingParams(top_k=3)], ids=str)

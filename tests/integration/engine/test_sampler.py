@@ -2,15 +2,17 @@
 
 from collections import Counter
 
+import msgspec
 import pytest
 import torch
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row
+from neurond.engine.masks import Masks
 from neurond.engine.randomness import uniform
 from neurond.engine.sampler import sample
-from tests.fakes.sampler_rows import row
+from tests.fakes.sampler_rows import mask_of, row
 
 VOCAB = 200
 GREEDY = SamplingParams(temperature=0.0)
@@ -209,3 +211,36 @@ def test_a_temperature_near_0_takes_the_most_likely_token(temperature, top_p):
     logits = logits_of(2)
     sampling = SamplingParams(temperature=temperature, top_p=top_p)
     assert tokens_of(logits, [row(sampling), row(sampling)]) == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(), *FILTERS], ids=str)
+def test_only_allowed_tokens_are_taken_and_log_probabilities_stay(sampling):
+    told = msgspec.structs.replace(sampling, logprobs=2)
+    tokens = {0, 31, 32, 150, 199}
+    logits = logits_of(3, seed=6)
+    rows = [row(told, seed=1), row(told, seed=2), row(told, seed=3)]
+    masks = Masks([mask_of(VOCAB, tokens), None, mask_of(VOCAB, {77})])
+    found = sample(logits.clone(), rows, masks).fetch(rows)
+    hidden = torch.full((VOCAB,), -torch.inf)
+    hidden[list(tokens)] = logits[0, list(tokens)]
+    assert found[0].token_id == tokens_of(hidden[None], rows[:1])[0]
+    assert found[1] == sample(logits.clone(), rows).fetch(rows)[1]
+    assert found[2].token_id == 77
+    for one, expected in zip(found, logits.log_softmax(-1), strict=True):
+        assert one.logprob == pytest.approx(float(expected[one.token_id]), abs=1e-5)
+        assert [token for token, _ in one.top] == expected.topk(2).indices.tolist()
+
+
+def test_no_bias_and_no_penalty_brings_back_what_a_mask_forbids():
+    sampling = SamplingParams(temperature=0.0, logit_bias={5: 100.0}, repetition_penalty=0.1)
+    one = row(sampling, prompt=[5], output=[5])
+    (found,) = sample(logits_of(1), [one], Masks([mask_of(VOCAB, {9, 10})])).fetch([one])
+    assert found.token_id in {9, 10}
+
+
+def test_a_row_whose_grammar_failed_gets_its_error_and_others_their_tokens():
+    logits, rows = logits_of(3), [row(GREEDY)] * 3
+    error = ErrorInfo("invalid_request", "too complex")
+    masks = Masks([mask_of(VOCAB, {4}), None, None], {1: error})
+    first, failed, last = sample(logits.clone(), rows, masks).fetch(rows)
+    assert (first.token_id, failed, last.token_id) == (4, error, int(logits[2].argmax()))

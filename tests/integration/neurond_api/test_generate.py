@@ -146,3 +146,49 @@ def test_stop_strings_choices_and_logprobs_work_together(node: NeuronProcess) ->
     assert [choice["text"] for choice in answer["choices"]] == ["123", "123"]
     assert {choice["finish_reason"] for choice in answer["choices"]} == {"stop"}
     assert answer["choices"][0]["logprobs"]["tokens"][:3] == ["1", "2", "3"]
+
+
+def formatted(kind: str, **fields: object) -> dict[str, object]:
+    return body("q", max_tokens=9) | {"response_format": {"kind": kind, **fields}}
+
+
+def test_an_answer_ends_when_its_format_is_complete(node: NeuronProcess) -> None:
+    events = events_of(node.client.post("/generate", json=formatted("regex", text="3")).content)
+    assert isinstance(events[-2], Finished)
+    assert events[-2].reason == "stop"
+    assert events[-1].usage.completion_tokens == 3
+
+
+def test_a_stream_goes_on_within_its_format(node: NeuronProcess) -> None:
+    asked = formatted("regex", text="3")
+    uncut = events_of(node.client.post("/generate", json=asked).content)
+    deltas = [event for event in uncut if isinstance(event, TextDelta | Finished)]
+    outputs = [id_ for event in deltas for id_ in event.token_ids]
+    for kept in (1, 3):
+        going_on = {
+            "prompt_token_ids": ids_of("q"),
+            "output_token_ids": outputs[:kept],
+            "next_seq": kept,
+        }
+        answer = node.client.post("/generate", json=asked | {"continue_from": going_on})
+        events = events_of(answer.content)
+        assert isinstance(events[0], Started)
+        assert [e for e in events if isinstance(e, TextDelta | Finished)] == deltas[kept:]
+        assert events[-1] == uncut[-1]
+
+
+def test_a_format_that_cannot_be_kept_to_is_the_whole_answer(node: NeuronProcess) -> None:
+    answer = node.client.post("/generate", json=formatted("regex", text="bad"))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "response_format"
+    openai = node.client.post(
+        "/v1/chat/completions",
+        json={
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "q"}],
+            "response_format": {"type": "regex", "regex": "(a"},
+        },
+    )
+    assert openai.status_code == 400
+    assert openai.json()["error"]["type"] == "invalid_request_error"
+    assert openai.json()["error"]["param"] == "response_format"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +18,7 @@ from cortex_core.canonical import (
     MediaPart,
     Message,
     Ping,
+    ResponseFormat,
     SamplingParams,
     Started,
     TextDelta,
@@ -107,6 +109,14 @@ class Texts:
         return ModelText(prepared(TOKENIZER), model_tokenizer(TOKENIZER), template)
 
 
+class Formats:
+    """Takes any format but one that is named bad."""
+
+    async def check(self, response_format: bytes) -> None:
+        if b"bad" in response_format:
+            raise InvalidRequest("cannot hold the answer to it", param="response_format")
+
+
 def says(text: str, *, end: bool = True) -> Script:
     """The engine says `text` in each choice, up to `max_tokens`."""
 
@@ -128,10 +138,12 @@ class Rig:
         self.engine = ScriptedEngine(script)
         self.registry = CollectorRegistry()
         self.pool = TextPool(1)
+        self.formats = Formats()
         self.generation = Generation(
             self.engine,
             Texts(),  # type: ignore[arg-type]  # it opens one model only
             self.pool,
+            self.formats,  # type: ignore[arg-type]  # it starts no process
             GenerationMetrics(self.registry),
             ping_interval_s=ping_interval_s,
             new_seed=lambda: 77,
@@ -185,6 +197,33 @@ async def test_the_job_is_complete_and_clamped() -> None:
     await rig.run(request("qrs", seed=5, max_tokens=4))
     assert rig.engine.jobs[1].seed == 5
     assert rig.engine.jobs[1].max_tokens == 4
+
+
+async def test_the_job_carries_the_format_as_it_came() -> None:
+    rig = Rig(says("x"))
+    await rig.run(request())
+    wanted = ResponseFormat("regex", text="x+")
+    await rig.run(msgspec.structs.replace(request(), response_format=wanted))
+    plain, held = (job.response_format for job in rig.engine.jobs)
+    assert plain is None
+    assert held is not None
+    assert msgspec.json.decode(held, type=ResponseFormat) == wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says_why"),
+    [
+        (ResponseFormat("json_schema"), "needs its schema"),
+        (ResponseFormat("regex", text="bad"), "cannot hold the answer to it"),
+    ],
+)
+async def test_a_bad_format_is_refused_before_the_engine_hears_of_it(
+    wanted: ResponseFormat, says_why: str
+) -> None:
+    rig = Rig(says("x"))
+    with pytest.raises(InvalidRequest, match=says_why):
+        await rig.generation.start(msgspec.structs.replace(request(), response_format=wanted))
+    assert not rig.engine.jobs
 
 
 async def test_an_answer_that_fills_the_context_ends_with_length() -> None:

@@ -1,0 +1,234 @@
+"""Holding an answer to a form: which tokens may come next, told by llguidance.
+
+llguidance reads a JSON schema, a regex or a grammar, and a token at a time says which tokens can
+follow, as a bit for each token of the vocabulary (github.com/guidance-ai/llguidance). It works on
+the bytes that tokens stand for, so an answer has its form whatever tokens it is made of.
+
+A `GrammarCompiler` has one model's vocabulary and works in a thread of its own; the `TokenGrammar`s
+that it makes go to the engine's thread, one for each sequence.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from cortex_core.canonical import JsonObject, ResponseFormat
+from cortex_core.errors import InvalidRequest
+
+PARAM: Final = "response_format"
+LIMITS: Final = LLParserLimits(step_max_items=20_000, max_lexer_states=50_000, verbose_errors=False)
+"""What llguidance may spend on one token, and keep for one sequence."""
+MAX_MASK_S: Final = 0.05
+"""Processor time for one mask; a usual one takes 0.0001, and everybody's step waits for it."""
+MAX_COMPILED: Final = 32
+"""Formats kept compiled: agents send the same few again and again."""
+WHITESPACE: Final = r"[ \t\n\r]{1,24}"
+"""Between the tokens of JSON; without a bound small models fill the context with blanks."""
+MAX_EXACT: Final = 2**53
+MAX_DETAIL_CHARS: Final = 300
+_WORD_BITS: Final = 32
+
+
+class TokenGrammar:
+    """What one sequence may say next; it grows with the sequence's tokens.
+
+    Drafted tokens can be held against it before they are taken: llguidance's matcher validates and
+    rolls back.
+    """
+
+    def __init__(self, matcher: LLMatcher, num_words: int, ends: frozenset[int]) -> None:
+        """`ends` are the tokens that end an answer; they are allowed where the form is whole."""
+        self._matcher = matcher
+        self._ends = ends
+        self._ended = False
+        self._words = array("I", bytes(4 * num_words))
+
+    @property
+    def is_complete(self) -> bool:
+        """The answer has its form, and nothing can follow."""
+        return self._ended or (self._matcher.is_stopped() and not self._matcher.is_error())
+
+    def fork(self) -> TokenGrammar:
+        """Return one in the same state for another sequence."""
+        return TokenGrammar(self._matcher.deep_copy(), len(self._words), self._ends)
+
+    def advance(self, token_id: int) -> bool:
+        """Take the sequence's next token; return whether the answer is complete with it.
+
+        A token that cannot stand here is told by `allowed`.
+        """
+        if token_id in self._ends and self._matcher.is_accepting():
+            self._ended = True
+        elif not self._ended:
+            self._matcher.consume_token(token_id)
+        return self.is_complete
+
+    def warm_up(self) -> None:
+        """Compute a mask for the first time, which takes longer than any later one may.
+
+        Raises:
+            InvalidRequest: no token can follow.
+        """
+        words = self._words
+        address, length = words.buffer_info()
+        self._matcher.unsafe_compute_mask_ptr(address, length * words.itemsize)
+        if self._matcher.is_error():
+            raise refuse(self._matcher.get_error())
+        accepting = self._matcher.is_accepting()
+        for token in self._ends:
+            word, bit = divmod(token, _WORD_BITS)
+            words[word] = words[word] & ~(1 << bit) | accepting << bit
+        if not any(words):
+            raise refuse("no token of the model's vocabulary can follow")
+
+    def allowed(self) -> array[int]:
+        """Return a bit for each token that may come next, lowest first; valid until the next call.
+
+        Raises:
+            InvalidRequest: it takes more work than a token may take, or no token can follow.
+        """
+        began_s = time.thread_time()
+        self.warm_up()
+        if time.thread_time() - began_s > MAX_MASK_S:
+            raise refuse("it takes too long to tell which tokens may come next; make it smaller")
+        return self._words
+
+
+class GrammarCompiler:
+    """Compiles formats for one model. Called from one thread at a time."""
+
+    def __init__(self, folder: Path, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
+        """Nothing is read before it is needed.
+
+        Args:
+            folder: of a prepared model, with its `tokenizer.json`.
+            vocab_size: the width of the model's logits.
+            eos_token_ids: the tokens that end an answer of the model.
+        """
+        self._path = folder / "tokenizer.json"
+        self._vocab_size = vocab_size
+        self._eos_token_ids = list(eos_token_ids)
+        self._tokenizer: LLTokenizer | None = None
+        self._compiled: OrderedDict[bytes, LLMatcher] = OrderedDict()
+
+    def compile(
+        self, response_format: bytes, *, ends: Iterable[int], replayed: Sequence[int] = ()
+    ) -> TokenGrammar:
+        """Return the grammar of a `ResponseFormat`, given as JSON, after the output `replayed`.
+
+        `ends` are tokens that end this answer beside the model's own.
+
+        Raises:
+            InvalidRequest: the format is wrong, or beyond what is supported; the message says how.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = self._open()
+        matcher = self._matcher(response_format, self._tokenizer).deep_copy()
+        num_words = -(-self._vocab_size // _WORD_BITS)
+        grammar = TokenGrammar(matcher, num_words, frozenset((*self._tokenizer.eos_tokens, *ends)))
+        for token_id in replayed:
+            grammar.advance(token_id)
+        if not grammar.is_complete:
+            grammar.warm_up()
+        return grammar
+
+    def _matcher(self, response_format: bytes, tokenizer: LLTokenizer) -> LLMatcher:
+        matcher = self._compiled.get(response_format)
+        if matcher is None:
+            matcher = _compile(tokenizer, response_format)
+            self._compiled[response_format] = matcher
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(response_format)
+        return matcher
+
+    def _open(self) -> LLTokenizer:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            # Where the model names no end, llguidance looks for one in the tokenizer.
+            ends = self._eos_token_ids or None
+            return LLTokenizer(text, n_vocab=self._vocab_size, eos_token=ends)
+        except (OSError, ValueError) as ex:
+            raise refuse(f"the model's tokenizer cannot be used for it: {ex}") from ex
+
+
+def check_format(response_format: bytes) -> None:
+    """Compile a `ResponseFormat`, given as JSON, for a vocabulary of bytes, and forget it.
+
+    Raises:
+        InvalidRequest: as `GrammarCompiler.compile`.
+    """
+    matcher = _compile(LLTokenizer("byte"), response_format)
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        raise refuse(matcher.get_error())
+
+
+def _compile(tokenizer: LLTokenizer, response_format: bytes) -> LLMatcher:
+    text = grammar_text(msgspec.json.decode(response_format, type=ResponseFormat))
+    matcher = LLMatcher(tokenizer, text, log_level=0, limits=LIMITS)
+    if matcher.is_error():
+        raise refuse(matcher.get_error())
+    return matcher
+
+
+def grammar_text(wanted: ResponseFormat) -> str:
+    """Return a format in llguidance's own notation.
+
+    Raises:
+        InvalidRequest: it is not even one in form.
+    """
+    match wanted.kind:
+        case "json_object":
+            return _json_grammar({"type": "object"}, wanted)
+        case "json_schema":
+            return _json_grammar(wanted.schema or {}, wanted)
+        case "regex":
+            return LLMatcher.grammar_from_regex(wanted.text or "")
+        case "grammar":
+            return LLMatcher.grammar_from_lark(wanted.text or "")
+
+
+def _json_grammar(schema: JsonObject, wanted: ResponseFormat) -> str:
+    number = _inexact_literal(schema)
+    if number is not None:
+        raise refuse(f"{number} in a const or enum is beyond ±2^53, where numbers are not exact")
+    text = msgspec.json.encode(schema).decode()
+    try:
+        return LLMatcher.grammar_from_json_schema(
+            text, overrides={"whitespace_pattern": WHITESPACE, "lenient": not wanted.strict}
+        )
+    except ValueError as ex:
+        raise refuse(str(ex)) from ex
+
+
+def _inexact_literal(schema: JsonObject) -> float | None:
+    """Return a number that llguidance, which takes literals as float64, might write otherwise."""
+    left: list[tuple[Any, bool]] = [(schema, False)]
+    while left:
+        value, is_literal = left.pop()
+        if isinstance(value, dict):
+            left += [(one, is_literal or key in ("const", "enum")) for key, one in value.items()]
+        elif isinstance(value, list):
+            left += [(one, is_literal) for one in value]
+        elif is_literal and isinstance(value, int | float) and abs(value) > MAX_EXACT:
+            return value
+    return None
+
+
+def refuse(why: str) -> InvalidRequest:
+    """Return the error of a request whose format cannot be kept to, for the caller to raise."""
+    detail = " ".join(why.removesuffix("<non-verbose/>").split())
+    if detail.startswith("NoExtension"):
+        detail = "no answer can have it"
+    if len(detail) > MAX_DETAIL_CHARS:
+        detail = f"{detail[:MAX_DETAIL_CHARS]}…"
+    return InvalidRequest(f"cannot hold the answer to {PARAM}: {detail}", param=PARAM)

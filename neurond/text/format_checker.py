@@ -1,0 +1,127 @@
+"""Trying formats out before a device is asked to keep to them.
+
+A library in the supervisor or in an actor that overflows its stack, or compiles for minutes, takes
+everybody's requests along. So each format that was not seen lately is compiled once in a process
+of its own (`neurond.text.format_check`), which has bounds. From the first one on, the next process
+stands ready: starting one takes a hundred times as long as compiling.
+"""
+
+import asyncio
+import contextlib
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from cortex_core.errors import (
+    ErrorInfo,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    error_from_info,
+)
+from cortex_core.ipc.child import python_command
+
+MAX_KNOWN: Final = 1024
+MAX_PENDING: Final = 64
+RETRY_AFTER_S: Final = 1.0
+PARAM: Final = "response_format"
+
+
+class FormatChecker:
+    """Checks formats, one at a time. Lives on the daemon's loop; owns its processes until `close`.
+
+    Args:
+        max_pending: checks that run or wait.
+    """
+
+    def __init__(self, *, max_pending: int = MAX_PENDING) -> None:
+        self._max_pending = max_pending
+        self._pending = 0
+        self._turn = asyncio.Lock()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._ready: asyncio.Task[Process] | None = None
+
+    async def check(self, response_format: bytes) -> None:
+        """Return where a format, given as JSON, can be compiled. Cancelling ends the process.
+
+        Raises:
+            InvalidRequest: it is wrong, not supported, or takes too much of anything.
+            Overloaded: there was no time for it.
+        """
+        if response_format in self._known:
+            self._known.move_to_end(response_format)
+            return
+        if self._pending >= self._max_pending:
+            raise _overloaded(f"{self._pending} others are waiting")
+        self._pending += 1
+        try:
+            async with self._turn:
+                await _check_in(await self._take_process(), response_format)
+        finally:
+            self._pending -= 1
+        self._known[response_format] = None
+        while len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+    async def close(self) -> None:
+        """End the process that stands ready; nothing is checked any more."""
+        if self._ready is not None:
+            await _end(await self._ready)
+
+    async def _take_process(self) -> Process:
+        """Return the process that stands ready, and let the next one start."""
+        while True:
+            starting = self._ready or asyncio.create_task(_start())
+            self._ready = starting
+            process = await asyncio.shield(starting)
+            self._ready = asyncio.create_task(_start())
+            if process.returncode is None:
+                return process
+
+
+async def _start() -> Process:
+    argv = python_command("neurond.text.format_check")
+    return await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()
+
+
+async def _check_in(process: Process, response_format: bytes) -> None:
+    try:
+        said, _ = await process.communicate(response_format)
+    finally:
+        await _end(process)
+    assert process.returncode is not None
+    _raise_for(process.returncode)
+    if said:
+        raise error_from_info(msgspec.json.decode(said, type=ErrorInfo))
+
+
+def _raise_for(status: int) -> None:
+    match -status:
+        case 0:
+            return
+        case signal.SIGALRM | signal.SIGKILL:
+            raise _overloaded("the host has no time or memory for it")
+        case signal.SIGXCPU:
+            raise _refuse("it takes too long to compile; make it smaller")
+        case signal.SIGSEGV | signal.SIGABRT | signal.SIGBUS:
+            raise _refuse("it is nested too deeply, or takes too much memory to compile")
+        case _:
+            raise InternalError(f"cannot check {PARAM}: the process ended with status {status}")
+
+
+def _refuse(why: str) -> InvalidRequest:
+    return InvalidRequest(f"cannot hold the answer to {PARAM}: {why}", param=PARAM)
+
+
+def _overloaded(why: str) -> Overloaded:
+    return Overloaded(f"cannot check {PARAM}: {why}; retry later", retry_after_s=RETRY_AFTER_S)

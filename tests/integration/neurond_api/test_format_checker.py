@@ -1,0 +1,93 @@
+"""Formats are tried out in a process of their own, whatever that process comes to."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+import psutil
+import pytest
+
+from cortex_core.canonical import ResponseFormat
+from cortex_core.errors import InvalidRequest, Overloaded
+from neurond.text.format_checker import FormatChecker
+from tests.fakes.waiting import wait_until_async
+
+
+def format_of(**fields: object) -> bytes:
+    kind = "json_schema" if "schema" in fields else "grammar" if "start" in fields else "regex"
+    text = fields.get("regex") or fields.get("start")
+    return msgspec.json.encode(ResponseFormat(kind, schema=fields.get("schema"), text=text))
+
+
+GOOD = format_of(schema={"type": "object", "properties": {"a": {"type": "integer"}}})
+OTHER = format_of(regex="[a-z]+")
+SLOW = format_of(schema={"type": "integer", "multipleOf": 999_983})
+DEEP = format_of(start="start: r0\n" + "\n".join(f'r{i}: "a" r{i + 1}' for i in range(9000)))
+CHAIN = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(4000)} | {"d4000": {}}
+HARMFUL = {
+    "no end of compiling": (SLOW, "takes too long to compile"),
+    "rules below each other": (DEEP, "nested too deeply"),
+    "references below each other": (
+        format_of(schema={"$defs": CHAIN, "$ref": "#/$defs/d0"}),
+        "nested too deeply",
+    ),
+    "wrong": (format_of(regex="(a"), "unclosed group"),
+    "not supported": (format_of(schema={"type": "array", "uniqueItems": True}), "uniqueItems"),
+}
+
+
+@pytest.fixture
+async def checker() -> AsyncIterator[FormatChecker]:
+    made = FormatChecker(max_pending=1)
+    yield made
+    await made.close()
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+async def test_a_format_that_does_harm_or_is_wrong_is_refused(
+    checker: FormatChecker, name: str
+) -> None:
+    wanted, says = HARMFUL[name]
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        await checker.check(wanted)
+    assert caught.value.param == "response_format"
+    await checker.check(GOOD)
+
+
+async def test_a_format_takes_a_process_the_first_time_only(checker: FormatChecker) -> None:
+    await checker.check(GOOD)
+    (ready,) = psutil.Process().children()
+    await checker.check(GOOD)
+    assert psutil.Process().children() == [ready]
+
+
+async def test_a_process_that_went_away_before_it_was_needed_is_replaced(
+    checker: FormatChecker,
+) -> None:
+    await checker.check(GOOD)
+    (ready,) = psutil.Process().children()
+    ready.kill()
+    with contextlib.suppress(Overloaded):  # nobody may have noticed yet
+        await checker.check(OTHER)
+    await checker.check(OTHER)
+
+
+async def test_more_than_can_wait_are_turned_away(checker: FormatChecker) -> None:
+    first = asyncio.create_task(checker.check(GOOD))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as caught:
+        await checker.check(OTHER)
+    assert caught.value.retry_after_s
+    await first
+
+
+async def test_a_check_that_is_cancelled_leaves_no_process(checker: FormatChecker) -> None:
+    checking = asyncio.create_task(checker.check(SLOW))
+    await wait_until_async(lambda: len(psutil.Process().children()) == 2)
+    checking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await checking
+    await wait_until_async(lambda: len(psutil.Process().children()) == 1)
+    await checker.check(GOOD)
