@@ -26,6 +26,7 @@ from cortex_core.ids import RequestId
 from neurond.engine.batch import Row, Runner, SampledToken
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
+from neurond.engine.drafts import Drafter
 from neurond.engine.scheduler import Scheduler, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
@@ -253,8 +254,13 @@ class Engine:
             arrival=self._arrivals,
             priority=request.priority,
             principal=request.principal,
+            drafter=self._drafter(),
             leader=leader,
         )
+
+    def _drafter(self) -> Drafter | None:
+        """Return None for what must be chosen token by token."""
+        return Drafter() if self._config.max_draft_rows else None
 
     def _tell(self, results: StepResults, output: StepOutput) -> None:
         if results.failed:

@@ -13,6 +13,7 @@ from cortex_core.canonical import FinishReason, SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.batch import Row, TokenCounts
 from neurond.engine.blocks import BlockTable
+from neurond.engine.drafts import Drafter
 
 Bucket = tuple[int, str | None]
 """Priority and principal: sequences of one bucket have no claims against each other but age."""
@@ -49,6 +50,8 @@ class Sequence:
     """Grows with every sequence that is added; older means smaller."""
     priority: int = 0
     principal: str | None = None
+    drafter: Drafter | None = None
+    """None where each of its tokens takes a step of its own."""
     leader: Sequence | None = None
     """The request's first choice, whose prompt blocks the others wait for and share."""
     status: SequenceStatus = SequenceStatus.WAITING
