@@ -21,6 +21,9 @@ WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
 """What weights are kept in."""
 
+Speculation = Literal["off", "ngram"]
+"""Whether a step may choose several tokens of a sequence; which tokens is not touched by it."""
+
 ModelState = Literal[
     "unloaded", "fetching", "loading", "ready", "asleep", "draining", "unloading", "failed"
 ]
@@ -135,6 +138,14 @@ class KvUse(msgspec.Struct, frozen=True, omit_defaults=True):
     """Times a sequence lost its blocks to another one, since the engine was made."""
 
 
+class DraftUse(msgspec.Struct, frozen=True):
+    """What speculation came to, about a second ago, since the engine was made."""
+
+    drafted: int
+    accepted: int
+    """Of the drafted tokens; each is a step saved."""
+
+
 class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model on this node: on disk, on its way, or in memory."""
 
@@ -161,6 +172,8 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why torch computes it where the CPU kernels were to."""
     kv: KvUse | None = None
     """None while it is not loaded."""
+    drafts: DraftUse | None = None
+    """None while nothing was drafted."""
 
 
 class ModelsResponse(msgspec.Struct, frozen=True):
@@ -183,6 +196,8 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     max_sequences: Count | None = None
     """Sequences that decode at the same time."""
     kv_cache_mb: Count | None = None
+    speculation: Speculation | None = None
+    """None is `off`."""
     chat_template: str | None = None
     """Jinja text that replaces the model's own template."""
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import Count, Dtype, ModelLimit, ModelProfile
+from cortex_core.neuron_api import Count, Dtype, ModelLimit, ModelProfile, Speculation
 
 DEFAULT_RESIDENCY = 100
 PINNED_RESIDENCY = 1000
@@ -153,6 +153,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sequences that decode at the same time. None leaves it to the node."""
     kv_cache_mb: Megabytes | None = None
     """Memory for keys and values. None leaves it to the node."""
+    speculation: Speculation | None = None
+    """Whether steps may choose several tokens of a sequence. None leaves it to the node."""
     chat_template: str | None = None
     """Jinja text, or the path of a file with it, relative to `models.toml`."""
 
@@ -170,6 +172,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context_tokens=self.context_tokens,
             max_sequences=self.max_sequences,
             kv_cache_mb=self.kv_cache_mb,
+            speculation=self.speculation,
             chat_template=self.chat_template,
         )
 

@@ -182,7 +182,16 @@ def _model_metrics(models: list[NodeModel]) -> Iterable[Metric]:
     preempted = CounterMetricFamily(
         "neuron_preemptions", "Times a sequence lost its blocks to another", labels=["model"]
     )
+    drafted = CounterMetricFamily(
+        "neuron_draft_tokens", "Tokens that speculation drafted", labels=["model"]
+    )
+    accepted = CounterMetricFamily(
+        "neuron_accepted_draft_tokens", "Of these, the chosen ones: steps saved", labels=["model"]
+    )
     for model in models:
+        if model.drafts is not None:
+            drafted.add_metric([model.id], model.drafts.drafted)
+            accepted.add_metric([model.id], model.drafts.accepted)
         if model.kv is not None:
             blocks.add_metric([model.id], model.kv.blocks)
             used.add_metric([model.id], model.kv.used)
@@ -192,7 +201,8 @@ def _model_metrics(models: list[NodeModel]) -> Iterable[Metric]:
         waiting.add_metric([model.id], model.waiting)
         memory.add_metric([model.id], model.vram_used_mb)
         ready.add_metric([model.id], model.status == "ready")
-    return [running, waiting, memory, ready, blocks, used, cached, preempted]
+    of_cache = [blocks, used, cached, preempted]
+    return [running, waiting, memory, ready, *of_cache, drafted, accepted]
 
 
 def make_registry() -> CollectorRegistry:

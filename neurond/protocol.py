@@ -17,7 +17,7 @@ import msgspec
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
-from cortex_core.neuron_api import Dtype
+from cortex_core.neuron_api import Dtype, Speculation
 
 ACTOR_PROTOCOL_VERSION = 4
 
@@ -96,6 +96,7 @@ class LoadModel(Command, frozen=True):
     block_tokens: int
     fallback_dtype: Dtype | None = None
     """What torch is to serve where `dtype` is for the CPU kernels and they cannot; None fails."""
+    speculation: Speculation = "off"
 
 
 class UnloadModel(Command, frozen=True):
@@ -205,14 +206,17 @@ class ModelUnloaded(Notice, frozen=True):
 
 
 class KvUsage(Notice, frozen=True):
-    """How a model's K/V blocks are used; about once a second while that changes."""
+    """How a model's K/V blocks are used, and drafts; about once a second while that changes."""
 
     model_id: ModelId
     num_available_blocks: int
     """Blocks that no sequence owns, those of the prefix cache included."""
     num_cached_blocks: int
     num_preemptions: int
-    """Since the engine was made."""
+    """Since the engine was made, as all below."""
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
+    """Drafted tokens that were chosen."""
 
 
 class Admitted(Notice, frozen=True):

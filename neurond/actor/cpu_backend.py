@@ -108,6 +108,7 @@ class CpuBackend:
             context_tokens=command.context_tokens,
             max_sequences=command.max_sequences,
             kv_cache_bytes=command.kv_cache_bytes,
+            speculation=command.speculation,
         )
         return served(
             command,

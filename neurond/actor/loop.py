@@ -74,6 +74,8 @@ class _Serving:
             scheduler.num_available_blocks,
             scheduler.num_cached_blocks,
             scheduler.num_preemptions,
+            scheduler.num_drafted_tokens,
+            scheduler.num_accepted_tokens,
         )
 
 

@@ -71,6 +71,7 @@ class TorchBackend:
             max_sequences=command.max_sequences,
             kv_cache_bytes=command.kv_cache_bytes,
             block_tokens=command.block_tokens,
+            speculation=command.speculation,
         )
         made = served(
             command,

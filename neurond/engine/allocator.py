@@ -68,6 +68,15 @@ class BlockAllocator:
         seq.table.blocks.append(self._cache.allocate())
         return True
 
+    def grow_for_drafts(self, seq: Sequence, num_tokens: int, *, num_spare: int) -> int:
+        """See to blocks for `num_tokens` behind the next token, as long as more than `num_spare`
+        are available; return for how many there is room.
+        """
+        needed = seq.num_computed + 1 + num_tokens
+        while seq.table.capacity_tokens < needed and self._cache.num_available > num_spare:
+            seq.table.blocks.append(self._cache.allocate())
+        return min(num_tokens, seq.table.capacity_tokens - seq.num_computed - 1)
+
     def adopt(self, seq: Sequence) -> None:
         """Skip what another sequence with the same beginning has computed since this one began."""
         size = self._block_tokens

@@ -1,7 +1,8 @@
 """What one engine step computes, and what comes back: the seam between scheduler and runner.
 
 A batch is flat: the query tokens of all its sequences stand one after another, sequences with one
-query token (decode) first, then chunks of prompts (prefill). Integer columns are `array('i')`,
+query token (decode) first, then those with drafted tokens behind it, then chunks of prompts
+(prefill). Integer columns are `array('i')`,
 that is int32 in one piece of memory, so that a runner makes a tensor of one without a loop
 (`torch.frombuffer(column, dtype=torch.int32)`). Columns are made for each step and then belong to
 the runner. Block tables and `Row.token_ids` are the scheduler's own, passed by reference: a runner
@@ -13,8 +14,9 @@ No torch here; scheduler, runner and sampler all import this module.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -62,8 +64,8 @@ class Grammar(Protocol):
 class Row:
     """A sequence as its sampler sees it: one object for the sequence's whole life.
 
-    During `Runner.execute` everything in `token_ids` has, or gets in this very step, its K/V; the
-    token to choose will be `token_ids[len(token_ids)]`.
+    During `Runner.execute` everything in `token_ids` and `drafts` has, or gets in this very step,
+    its K/V; the token to choose stands behind them.
     """
 
     stream: int
@@ -80,14 +82,25 @@ class Row:
     """Set if, and only if, `sampling` has a repetition, presence or frequency penalty."""
     grammar: Grammar | None = None
     """Has taken the output so far; advanced by the scheduler as tokens are chosen."""
+    drafts: Sequence[int] = ()
+    """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
 
     @property
     def num_output_tokens(self) -> int:
-        """Tokens of output so far, replayed ones included: the random counter.
+        """Tokens of output so far, replayed and drafted ones included: the random counter.
 
         Randomness is a function of (`seed`, `choice`, this) and of nothing else.
         """
-        return len(self.token_ids) - self.num_prompt_tokens
+        return len(self.token_ids) - self.num_prompt_tokens + len(self.drafts)
+
+    def behind(self, drafts: Sequence[int]) -> Row:
+        """Return the row for the token behind `drafts`, as if they were chosen; for one step."""
+        counts = self.counts
+        if counts is not None:
+            output = Counter(counts.output)
+            output.update(drafts)
+            counts = TokenCounts(counts.prompt, output)
+        return replace(self, drafts=drafts, counts=counts)
 
 
 @dataclass(slots=True)
@@ -109,8 +122,8 @@ class ScheduledBatch:
     num_decodes: int
     """The first so many sequences have exactly one query token; B of them is a pure decode.
 
-    A chunk of a prompt with one token stands among the prefills, so `max_seqlen_q` can be 1 with
-    fewer.
+    Behind them stand those with drafts, each with a row for every query token. A chunk of a prompt
+    with one token stands among the prefills, so `max_seqlen_q` can be 1 with fewer.
     """
     max_seqlen_q: int
     max_seqlen_k: int

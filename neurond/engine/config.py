@@ -21,12 +21,14 @@ class SchedulerConfig:
     """Most sequences in one step."""
     step_tokens: int = 512
     """Most query tokens in one step; beside decodes, prompts get fewer as steps take longer."""
+    max_draft_rows: int = 0
+    """Most query tokens of a step with drafts; 0 drafts nothing."""
     max_waiting: int = 256
     """Most choices that wait beyond the places that are free."""
 
     def __post_init__(self) -> None:
         smallest = min(self.num_blocks, self.context_tokens, self.block_tokens, self.max_sequences)
-        if smallest < 1 or self.max_waiting < 0:
+        if smallest < 1 or min(self.max_waiting, self.max_draft_rows) < 0:
             raise ConfigError(f"cannot set up the engine: every size must be positive: {self}")
         if self.step_tokens < self.max_sequences:
             raise ConfigError(

@@ -26,6 +26,7 @@ from cortex_core.ids import RequestId
 from neurond.engine.batch import Grammar, Row, Runner, SampledToken
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
+from neurond.engine.drafts import Drafter
 from neurond.engine.scheduler import Scheduler, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
@@ -259,8 +260,14 @@ class Engine:
             arrival=self._arrivals,
             priority=request.priority,
             principal=request.principal,
+            drafter=self._drafter(request),
             leader=leader,
         )
+
+    def _drafter(self, request: EngineRequest) -> Drafter | None:
+        """Return None for what must be chosen token by token: a grammar knows only what was."""
+        drafts = self._config.max_draft_rows and request.grammar is None
+        return Drafter() if drafts else None
 
     def _tell(self, results: StepResults, output: StepOutput) -> None:
         if results.failed:

@@ -35,8 +35,9 @@ class HostRunner:
         *,
         max_tokens: int,
         max_sequences: int,
+        max_rows: int,
     ) -> None:
-        """Reserve what steps of at most `max_tokens` and `max_sequences` need.
+        """Reserve what steps need that choose at most `max_rows` tokens.
 
         Raises:
             OSError: there is no such memory.
@@ -45,11 +46,11 @@ class HostRunner:
         self._pool = pool
         self._model = model
         self._pages = pages
-        bounds = (max_tokens, max_sequences, max_sequences)
+        bounds = (max_tokens, max_sequences, max_rows)
         self._scratch = Buffer(kernels.scratch_bytes(model.struct, pool, *bounds))
         vocab_size = model.decoder.vocab_size
-        logits = Buffer(4 * max_sequences * vocab_size)
-        self._logits = logits.bytes.view(np.float32).reshape(max_sequences, vocab_size)
+        logits = Buffer(4 * max_rows * vocab_size)
+        self._logits = logits.bytes.view(np.float32).reshape(max_rows, vocab_size)
         self._sampler = kernels.sampler(pool, vocab_size)
 
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:

@@ -24,8 +24,15 @@ A sequence gets the blocks of all its tokens when it starts and one more wheneve
 them. When none is to be had, paused sequences lose theirs first, then the running sequence of
 lowest priority, of these the youngest. What was lost is computed again, as far as the prefix cache
 has not kept it.
+
+In a step without prompts, where rows more cost little, those who decode may have drafted tokens
+computed behind their own (`neurond.engine.drafts`). For these no sequence is put out. The first
+token that is chosen otherwise than drafted ends the draft; K/V of the rest are written over later.
 """
 
+from __future__ import annotations
+
+from array import array
 from bisect import insort
 from collections import Counter
 from collections.abc import Sequence as AbstractSequence
@@ -34,10 +41,11 @@ from dataclasses import dataclass
 from cortex_core.canonical import FinishReason
 from cortex_core.errors import ErrorInfo
 from neurond.engine.allocator import BlockAllocator
-from neurond.engine.assemble import Chunk, assemble
+from neurond.engine.assemble import Chunk, Draft, assemble
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.blocks import BlockTable
 from neurond.engine.config import SchedulerConfig
+from neurond.engine.drafts import most_drafts
 from neurond.engine.pacing import PrefillPace
 from neurond.engine.sequence import Bucket, Sequence, SequenceStatus
 from neurond.engine.shares import PromptShares
@@ -79,7 +87,11 @@ class Scheduler:
         self._running_of: Counter[str | None] = Counter()
         self._chunks: list[Chunk] = []  # of the step that is being computed
         self._computing = 0, 0  # its tokens of decodes and of prompts
+        self._drafts: dict[Sequence, array[int]] = {}  # of that step
         self.num_preemptions = 0
+        self.num_drafted_tokens = 0
+        self.num_accepted_tokens = 0
+        """Drafted tokens that were chosen."""
 
     @property
     def num_running(self) -> int:
@@ -150,9 +162,17 @@ class Scheduler:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)
         prefills = self._shares.deal(prompts, budget)
-        self._chunks = [(seq, 1) for seq in decodes] + prefills
-        self._computing = num_decodes, sum(num_tokens for _, num_tokens in prefills)
-        return Step(assemble(decodes, prefills) if self._chunks else None, admitted)
+        drafted = [] if prefills else self._pick_drafts(decodes)
+        self._drafts = dict(drafted)
+        plain = [seq for seq in decodes if seq not in self._drafts]
+        self._chunks = [(seq, 1) for seq in (*plain, *self._drafts)] + prefills
+        if not self._chunks:
+            self._computing = 0, 0
+            return Step(None, admitted)
+        batch = assemble(plain, drafted, prefills)
+        num_prefilled = sum(num_tokens for _, num_tokens in prefills)
+        self._computing = batch.num_tokens - num_prefilled, num_prefilled
+        return Step(batch, admitted)
 
     def took(self, seconds: float) -> None:
         """Learn how long the step took that was scheduled last."""
@@ -171,12 +191,10 @@ class Scheduler:
             if isinstance(token, ErrorInfo):
                 # What the runner could not use is not offered to other sequences either.
                 results.failed.append((seq, token))
-                continue
-            self._allocator.computed(seq, num_tokens)
-            reason = seq.append(token.token_id)
-            results.tokens.append((seq, token, reason))
-            if reason is not None:
-                self.remove(seq)
+            else:
+                self._take(seq, num_tokens, token, results)
+            if seq in self._drafts:
+                self._verify(seq, token, [next(chosen) for _ in self._drafts[seq]], results)
         self._chunks = []
         return results
 
@@ -198,6 +216,58 @@ class Scheduler:
     def _pick_decodes(self) -> list[Sequence]:
         # Growing may put out sequences at the end of the list, which are then not reached.
         return [seq for seq in self._running if seq.num_left == 1 and self._grow(seq)]
+
+    def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
+        drafted: list[Draft] = []
+        rows = min(self.config.max_draft_rows, self.config.step_tokens)
+        most = most_drafts(len(decodes), rows)
+        for seq in decodes if most > 0 else ():
+            num_tokens = min(most, seq.max_length - len(seq.token_ids) - 1)
+            if seq.drafter is None or num_tokens < 1:
+                continue
+            drafts = seq.drafter.draft(seq.token_ids, num_tokens)
+            num_spare = len(self._running)
+            room = self._allocator.grow_for_drafts(seq, len(drafts), num_spare=num_spare)
+            if room:
+                drafted.append((seq, drafts[:room]))
+        return drafted
+
+    def _take(
+        self, seq: Sequence, num_computed: int, token: SampledToken, results: StepResults
+    ) -> None:
+        """Take the token that was chosen behind the next `num_computed` ones."""
+        self._allocator.computed(seq, num_computed)
+        reason = seq.append(token.token_id)
+        results.tokens.append((seq, token, reason))
+        if reason is not None:
+            self.remove(seq)
+
+    def _verify(
+        self,
+        seq: Sequence,
+        token: SampledToken | ErrorInfo,
+        behind: list[SampledToken | ErrorInfo],
+        results: StepResults,
+    ) -> None:
+        """Take tokens chosen `behind` drafts, as long as the drafts are what was chosen there."""
+        drafts = self._drafts[seq]
+        num_accepted = 0
+        for drafted, following in zip(drafts, behind, strict=True):
+            if (
+                seq.status is not SequenceStatus.RUNNING  # it has ended
+                or isinstance(token, ErrorInfo)
+                or token.token_id != drafted
+                # It is computed again, as the first of the next step, and fails then.
+                or isinstance(following, ErrorInfo)
+            ):
+                break
+            num_accepted += 1
+            self._take(seq, 1, following, results)
+            token = following
+        assert seq.drafter is not None
+        seq.drafter.verified(num_accepted)
+        self.num_drafted_tokens += len(drafts)
+        self.num_accepted_tokens += num_accepted
 
     def _admit(self, prompts: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
         """Start those whose turn it is, putting them among `prompts`; return the new ones of them.

@@ -13,6 +13,8 @@ from cortex_core.canonical import FinishReason, SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.batch import Row, TokenCounts
 from neurond.engine.blocks import BlockTable
+from neurond.engine.drafts import Drafter
+from neurond.engine.prefix_cache import BlockKey
 
 Bucket = tuple[int, str | None]
 """Priority and principal: sequences of one bucket have no claims against each other but age."""
@@ -49,6 +51,8 @@ class Sequence:
     """Grows with every sequence that is added; older means smaller."""
     priority: int = 0
     principal: str | None = None
+    drafter: Drafter | None = None
+    """None where each of its tokens takes a step of its own."""
     leader: Sequence | None = None
     """The request's first choice, whose prompt blocks the others wait for and share."""
     status: SequenceStatus = SequenceStatus.WAITING
@@ -77,6 +81,15 @@ class Sequence:
     def num_left(self) -> int:
         """Tokens that have no K/V yet."""
         return len(self.token_ids) - self.num_computed
+
+    @property
+    def next_block(self) -> BlockKey | None:
+        """What the prefix cache will know its next block by; None if it is not going to be full."""
+        size, start = self.table.block_tokens, self.num_computed
+        if start != self.num_known_blocks * size or self.num_left <= size:
+            return None
+        before = self.table.blocks[self.num_known_blocks - 1] if self.num_known_blocks else None
+        return before, self.token_ids[start : start + size].tobytes()
 
     @property
     def rank(self) -> tuple[int, int]:

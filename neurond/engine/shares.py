@@ -6,14 +6,18 @@ short ones come after it, and one half to the one with the fewest tokens left, w
 wait for a long one before it; with one prompt, or several alike, that is first come, first served.
 
 Tokens are dealt in whole blocks, as far as the budget has a whole one. A share that is smaller than
-a block is made good in later steps: whoever has had least is next.
+a block is made good in later steps: whoever has had least is next. Prompts that begin alike are not
+computed side by side: one is, and the others adopt its blocks in the next step.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from neurond.engine.assemble import Chunk
+from neurond.engine.prefix_cache import BlockKey
 from neurond.engine.sequence import Bucket, Sequence
 
 
@@ -41,6 +45,11 @@ class _Line:
         if not left[seq]:
             self.prompts.remove(seq)
 
+    def follow(self, seq: Sequence, line: _Line) -> None:
+        """Let one of the prompts have in the next step what one of `line` computes in this one."""
+        self.prompts.remove(seq)
+        self.served_tokens = max(self.served_tokens, line.served_tokens)
+
     def _shortest(self, left: dict[Sequence, int]) -> Sequence:
         return min(self.prompts, key=left.__getitem__)
 
@@ -60,8 +69,9 @@ class PromptShares:
             return list(left.items())
         self._line_up(prompts)
         granted = dict.fromkeys(prompts, 0)
+        begun: dict[BlockKey, _Line] = {}
         for _, level in groupby(self._lines.values(), key=lambda line: line.prompts[0].priority):
-            budget = self._deal_level(list(level), budget, left, granted)
+            budget = self._deal_level(list(level), budget, left, granted, begun)
         return [(seq, num_tokens) for seq, num_tokens in granted.items() if num_tokens]
 
     def _line_up(self, prompts: AbstractSequence[Sequence]) -> None:
@@ -83,17 +93,24 @@ class PromptShares:
         budget: int,
         left: dict[Sequence, int],
         granted: dict[Sequence, int],
+        begun: dict[BlockKey, _Line],
     ) -> int:
         """Deal to lines of one priority; return what they leave."""
         while budget and (waiting := [line for line in lines if line.prompts]):
             line = min(waiting, key=lambda line: line.served_tokens)
             seq = line.next(left)
+            block = None if granted[seq] else seq.next_block
+            if block is not None and block in begun:
+                line.follow(seq, begun[block])
+                continue
             to_border = self._block_tokens - (seq.num_computed + granted[seq]) % self._block_tokens
             num_tokens = min(left[seq], to_border)
             if num_tokens > budget:
                 if any(granted.values()):
                     return 0
                 num_tokens = budget
+            if block is not None:
+                begun[block] = line
             granted[seq] += num_tokens
             budget -= num_tokens
             line.serve(seq, num_tokens, left)

@@ -1,12 +1,13 @@
 """From packed weights to an engine on the host's processors."""
 
 from cortex_core.errors import OutOfMemory
+from cortex_core.neuron_api import Speculation
 from neurond.engine.host_runner import HostRunner
 from neurond.engine.kv_shape import LayerShape
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.packed_model import PackedModel
-from neurond.models.model_serving import ModelServing, kv_sizes, step_tokens_for
+from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
 
 KV_VALUE_BYTES = 2
 """Keys and values are kept in bfloat16."""
@@ -24,6 +25,7 @@ class HostServing(ModelServing):
         context_tokens: int,
         max_sequences: int,
         kv_cache_bytes: int,
+        speculation: Speculation = "off",
     ) -> None:
         """Reserve the KV cache and what steps need.
 
@@ -41,6 +43,7 @@ class HostServing(ModelServing):
             block_tokens=BLOCK_TOKENS,
         )
         step_tokens = step_tokens_for(max_sequences)
+        rows = draft_rows(speculation)
         try:
             runner = HostRunner(
                 kernels,
@@ -49,6 +52,7 @@ class HostServing(ModelServing):
                 kernels.kv_pages(packed.struct, sizes.num_blocks),
                 max_tokens=step_tokens,
                 max_sequences=max_sequences,
+                max_rows=max(max_sequences, rows),
             )
         except OSError as ex:
             raise OutOfMemory(
@@ -56,4 +60,4 @@ class HostServing(ModelServing):
                 "the model's max_sequences"
             ) from ex
         weights_id = f"{decoder.weights_hash}-{decoder.weight_format}-{kernels.variant}"
-        super().__init__(runner, sizes, weights_id, max_sequences)
+        super().__init__(runner, sizes, weights_id, max_sequences, rows)

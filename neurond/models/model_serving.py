@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cortex_core.errors import OutOfMemory
+from cortex_core.neuron_api import Speculation
 from neurond.engine.batch import Runner
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from neurond.engine.kv_shape import LayerShape, kv_block_bytes
 
 STEP_TOKENS = 512
-"""Query tokens in one step, at least: what a prompt may hold up those who decode."""
+"""Query tokens in one step, at least."""
+CPU_DRAFT_ROWS = 6
+CUDA_DRAFT_ROWS = 48
+"""Rows that a decode step computes for little more than one: the CPU kernels multiply 6 at once; a
+GPU waits for its memory until there are far more, which nobody has measured here yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,24 @@ def step_tokens_for(max_sequences: int) -> int:
     return max(STEP_TOKENS, max_sequences)
 
 
+def draft_rows(speculation: Speculation, *, on_cuda: bool = False) -> int:
+    """Return the most rows of a step with drafts, 0 for none."""
+    if speculation == "off":
+        return 0
+    return CUDA_DRAFT_ROWS if on_cuda else CPU_DRAFT_ROWS
+
+
 class ModelServing:
     """A runner with its KV cache, from which engines are made. Owns both until `close`."""
 
-    def __init__(self, runner: Runner, sizes: KvSizes, weights_id: str, max_sequences: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        sizes: KvSizes,
+        weights_id: str,
+        max_sequences: int,
+        max_draft_rows: int = 0,
+    ) -> None:
         self.sizes = sizes
         self.weights_id = weights_id
         self._runner: Runner | None = runner
@@ -76,6 +95,7 @@ class ModelServing:
             block_tokens=sizes.block_tokens,
             max_sequences=max_sequences,
             step_tokens=step_tokens_for(max_sequences),
+            max_draft_rows=max_draft_rows,
         )
 
     def new_engine(self) -> Engine:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from cortex_core.errors import OutOfMemory
 from cortex_core.logs import kv
+from cortex_core.neuron_api import Speculation
 from neurond.attention.base import AttentionBackend
 from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
@@ -14,7 +15,7 @@ from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel
-from neurond.models.model_serving import ModelServing, kv_sizes
+from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Serving(ModelServing):
         max_sequences: int,
         kv_cache_bytes: int,
         block_tokens: int,
+        speculation: Speculation = "off",
     ) -> None:
         """Allocate the KV cache.
 
@@ -71,7 +73,10 @@ class Serving(ModelServing):
             device=loaded.device.torch_device,
         )
         runner = ModelRunner(loaded.model, loaded.device.torch_device, backend, cache)
-        super().__init__(runner, sizes, f"{loaded.weights_id}-{backend.name}", max_sequences)
+        weights_id = f"{loaded.weights_id}-{backend.name}"
+        on_cuda = loaded.device.compute_capability is not None
+        rows = draft_rows(speculation, on_cuda=on_cuda)
+        super().__init__(runner, sizes, weights_id, max_sequences, rows)
 
 
 def build_engine(

@@ -9,6 +9,7 @@ from cortex_core.neuron_api import (
     DeviceHealth,
     DeviceInfo,
     Discovery,
+    DraftUse,
     KvUse,
     ModelLimit,
     NodeModel,
@@ -81,6 +82,7 @@ def model_view(
         running=running,
         waiting=waiting,
         kv=_kv_use(model),
+        drafts=_draft_use(model),
         weights_id=loaded.weights_id if loaded else None,
         size_mb=_size_mb(model, expected_bytes),
         dtype=loaded.dtype if loaded else None,
@@ -107,6 +109,13 @@ def _kv_use(model: LoadedModel | None) -> KvUse | None:
         cached=usage.num_cached_blocks,
         preemptions=usage.num_preemptions,
     )
+
+
+def _draft_use(model: LoadedModel | None) -> DraftUse | None:
+    usage = model.kv_usage if model is not None and model.loaded is not None else None
+    if usage is None or not usage.num_drafted_tokens:
+        return None
+    return DraftUse(drafted=usage.num_drafted_tokens, accepted=usage.num_accepted_tokens)
 
 
 def _servable(model: LoadedModel | None, actor: DeviceActor | None) -> Servable:

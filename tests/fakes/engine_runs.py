@@ -91,6 +91,7 @@ def make_engine(
     max_sequences: int = 8,
     step_tokens: int = 512,
     context_tokens: int = 512,
+    max_draft_rows: int = 0,
 ) -> EngineUnderTest:
     """Return an engine over `loaded` with a KV cache of its own."""
     cache = KvCache(
@@ -107,5 +108,6 @@ def make_engine(
         block_tokens=block_tokens,
         max_sequences=max_sequences,
         step_tokens=step_tokens,
+        max_draft_rows=max_draft_rows,
     )
     return EngineUnderTest(Engine(runner, config))

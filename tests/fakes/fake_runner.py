@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
@@ -23,7 +24,8 @@ VOCAB_SIZE = 61
 class FakeRunner:
     """Keeps its K/V by slot; raises or fails rows where a test asks it to."""
 
-    def __init__(self, block_tokens: int) -> None:
+    def __init__(self, block_tokens: int, vocab_size: int = VOCAB_SIZE) -> None:
+        self.vocab_size = vocab_size
         self.num_steps = 0
         self.num_computed_tokens = 0
         self.last_batch: ScheduledBatch | None = None
@@ -42,9 +44,8 @@ class FakeRunner:
         self.num_computed_tokens += batch.num_tokens
         for index in range(batch.num_sequences):
             self._compute(batch, index)
-        tables = dict(zip(batch.cu_seqlens_q[1:], range(batch.num_sequences), strict=True))
         return [
-            self._choose(batch, tables[flat + 1], row)
+            self._choose(batch, flat, row)
             for flat, row in zip(batch.sample_rows, batch.rows, strict=True)
         ]
 
@@ -56,16 +57,17 @@ class FakeRunner:
             state = _state(before, batch.token_ids[flat], position)
             self._states[batch.slot_mapping[flat]] = state
 
-    def _choose(self, batch: ScheduledBatch, index: int, row: Row) -> SampledToken | ErrorInfo:
+    def _choose(self, batch: ScheduledBatch, flat: int, row: Row) -> SampledToken | ErrorInfo:
         if row.stream in self.failing_streams:
             return self.failing_streams[row.stream]
-        table = batch.block_tables[index]
-        states = [self._states[self._slot(table, i)] for i in range(batch.seq_lens_k[index])]
+        table = batch.block_tables[bisect_right(batch.cu_seqlens_q, flat) - 1]
+        states = [self._states[self._slot(table, i)] for i in range(batch.positions[flat] + 1)]
         counts = row.counts
         seen: tuple[object, ...] = ()
         if counts is not None:
             seen = (tuple(sorted(counts.prompt)), tuple(sorted(counts.output.items())))
-        return SampledToken(_choice(states, row.seed, row.choice, row.num_output_tokens, seen))
+        key = row.seed, row.choice, row.num_output_tokens, seen
+        return SampledToken(_choice(states, *key, self.vocab_size))
 
     def _slot(self, table: array[int], position: int) -> int:
         block, offset = divmod(position, self._block_tokens)
@@ -80,8 +82,9 @@ def expected_tokens(
     seed: int,
     choice: int = 0,
     num_replayed_tokens: int = 0,
+    vocab_size: int = VOCAB_SIZE,
 ) -> list[int]:
-    """Return what a sequence gets when it is alone, without blocks, chunks or a batch."""
+    """Return what a sequence gets when it is alone, without blocks, chunks, drafts or a batch."""
     tokens = list(prompt)
     num_prompt_tokens = len(tokens) - num_replayed_tokens
     states: list[int] = []
@@ -95,7 +98,8 @@ def expected_tokens(
                 tuple(sorted(set(tokens[:num_prompt_tokens]))),
                 tuple(sorted(output.items())),
             )
-        tokens.append(_choice(states, seed, choice, len(tokens) - num_prompt_tokens, seen))
+        key = seed, choice, len(tokens) - num_prompt_tokens, seen
+        tokens.append(_choice(states, *key, vocab_size))
     return tokens[len(prompt) :]
 
 
@@ -116,8 +120,9 @@ def check_batch(batch: ScheduledBatch) -> None:
         positions = batch.positions[starts[index] : starts[index + 1]]
         assert list(positions) == list(range(stop - length, stop))
     for flat, row in zip(batch.sample_rows, batch.rows, strict=True):
-        assert batch.positions[flat] + 1 == len(row.token_ids)
-        assert batch.token_ids[flat] == row.token_ids[-1]
+        seen = [*row.token_ids, *row.drafts]
+        assert batch.positions[flat] + 1 == len(seen)
+        assert batch.token_ids[flat] == seen[-1]
 
 
 def _state(before: int, token_id: int, position: int) -> int:
@@ -125,6 +130,11 @@ def _state(before: int, token_id: int, position: int) -> int:
 
 
 def _choice(
-    states: list[int], seed: int, choice: int, num_output_tokens: int, seen: tuple[object, ...]
+    states: list[int],
+    seed: int,
+    choice: int,
+    num_output_tokens: int,
+    seen: tuple[object, ...],
+    vocab_size: int,
 ) -> int:
-    return hash((tuple(states), seed, choice, num_output_tokens, seen)) % VOCAB_SIZE
+    return hash((tuple(states), seed, choice, num_output_tokens, seen)) % vocab_size

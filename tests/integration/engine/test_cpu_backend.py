@@ -1,6 +1,7 @@
 """The CPU's backend without a process around it: which way it goes with which model."""
 
 import logging
+import random
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,12 @@ def test_a_real_model_is_packed_once_and_right(tmp_path: Path, dtype: Dtype) -> 
     assert second.loaded.weights_bytes == pytest.approx(packed_bytes(manifest, dtype), rel=0.01)
     engine = EngineUnderTest(second.new_engine())
     assert engine.generate(CAPITAL_OF_FRANCE_IS, 1) == PARIS
+    said = random.Random(3).sample(range(1000, 20_000), 60)
+    copied = engine.generate([*said, *said[:6]], 48)
+    third = opened().load(command(tmp_path, dtype, speculation="ngram"), told.append)
+    drafting = EngineUnderTest(third.new_engine())
+    assert drafting.generate([*said, *said[:6]], 48) == copied
+    assert drafting.engine.scheduler.num_accepted_tokens >= 24
 
 
 @pytest.fixture

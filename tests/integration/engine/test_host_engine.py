@@ -62,9 +62,14 @@ class Engines:
         self._pools = {threads: kernels.pool(threads) for threads in (1, 2)}
 
     def engine(
-        self, *, threads: int = 1, num_blocks: int = 128, step_tokens: int = 128
+        self,
+        *,
+        threads: int = 1,
+        num_blocks: int = 128,
+        step_tokens: int = 128,
+        max_draft_rows: int = 0,
     ) -> EngineUnderTest:
-        sizes = {"max_tokens": step_tokens, "max_sequences": 8}
+        sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": max(8, max_draft_rows)}
         pages = self._kernels.kv_pages(self._model.struct, num_blocks)
         pool = self._pools[threads]
         runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
@@ -74,6 +79,7 @@ class Engines:
             block_tokens=BLOCK_TOKENS,
             max_sequences=8,
             step_tokens=step_tokens,
+            max_draft_rows=max_draft_rows,
         )
         return EngineUnderTest(Engine(runner, config))
 
@@ -95,10 +101,13 @@ def prompts(count: int) -> list[list[int]]:
 
 
 def run(
-    engine: EngineUnderTest, all_prompts: list[list[int]], new_tokens: int = NEW_TOKENS
+    engine: EngineUnderTest,
+    all_prompts: list[list[int]],
+    new_tokens: int = NEW_TOKENS,
+    sampling: SamplingParams = TOLD,
 ) -> list[list[object]]:
     streams = [
-        engine.submit(prompt, new_tokens, TOLD, seed=index)
+        engine.submit(prompt, new_tokens, sampling, seed=index)
         for index, prompt in enumerate(all_prompts)
     ]
     tokens = engine.finish()
@@ -128,3 +137,45 @@ def test_bits_do_not_depend_on_preemption(engines: Engines) -> None:
     assert run(roomy, asked, 40) == run(tight, asked, 40)
     assert tight.engine.scheduler.num_preemptions > 0
     assert roomy.engine.scheduler.num_preemptions == 0
+
+
+# Few tokens, so that those of before come again: sampled ones too.
+FEW = dict.fromkeys((40, 41), 30.0)
+DRAFTED = {
+    "greedy": SamplingParams(temperature=0.0, logit_bias=FEW, logprobs=3, ignore_eos=True),
+    "sampled": SamplingParams(temperature=0.9, logit_bias=FEW, logprobs=3, ignore_eos=True),
+    "filtered": SamplingParams(
+        temperature=0.5, top_p=0.9, min_p=0.01, logit_bias=FEW, logprobs=0, ignore_eos=True
+    ),
+    "penalised": SamplingParams(
+        temperature=0.9, repetition_penalty=1.3, frequency_penalty=0.2, logit_bias=FEW, logprobs=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAFTED)
+def test_bits_do_not_depend_on_drafts(engines: Engines, name: str) -> None:
+    sampling = DRAFTED[name]
+    for num_prompts, max_draft_rows in ((1, 6), (3, 12)):
+        asked = [prompt + prompt[:8] for prompt in prompts(num_prompts)]
+        plain = run(engines.engine(), asked, 60, sampling)
+        engine = engines.engine(threads=2, max_draft_rows=max_draft_rows)
+        assert run(engine, asked, 60, sampling) == plain
+        assert engine.engine.scheduler.num_accepted_tokens > 0
+
+
+def test_bits_do_not_depend_on_drafts_with_preemption_and_late_company(engines: Engines) -> None:
+    sampling = DRAFTED["sampled"]
+    asked = [prompt[:30] for prompt in prompts(5)[1:]]
+    roomy = run(engines.engine(), asked, 60, sampling)
+    tight = engines.engine(num_blocks=14, max_draft_rows=12)
+    streams = [tight.submit(asked[0], 60, sampling, seed=0)]
+    tokens: dict[int, list[object]] = {}
+    for steps in range(1000):
+        if steps in (4, 8, 12):
+            streams.append(tight.submit(asked[steps // 4], 60, sampling, seed=steps // 4))
+        for stream, token, _ in tight.engine.step().tokens:
+            tokens.setdefault(stream, []).append(token)
+    assert [tokens[stream] for stream in streams] == roomy
+    assert tight.engine.scheduler.num_preemptions > 0
+    assert tight.engine.scheduler.num_accepted_tokens > 0

@@ -10,6 +10,11 @@ from tests.fakes.tiny_models import TINY_CONFIGS, VOCAB_SIZE
 
 ALL = pytest.mark.parametrize("name", TINY_CONFIGS)
 MAX_TOKENS = 16
+FEW = {40: 30.0, 41: 30.0}  # so few tokens that those of before come again
+COPYING = {
+    "greedy": SamplingParams(temperature=0.0, logit_bias=FEW, ignore_eos=True),
+    "sampled": SamplingParams(temperature=0.5, logit_bias=FEW, ignore_eos=True),
+}
 SAMPLED = SamplingParams(temperature=1.3, top_p=0.95, top_k=100, min_p=0.001, ignore_eos=True)
 
 
@@ -97,3 +102,19 @@ def test_a_seed_gives_the_same_tokens_at_any_load(tiny, name):
     assert ids(crowd.finish()[stream]) == alone
     other = make_engine(loaded).generate(PROMPTS[0], MAX_TOKENS, SAMPLED, seed=12)
     assert other != alone
+
+
+@ALL
+@pytest.mark.parametrize("sampling", COPYING.values(), ids=COPYING)
+def test_drafts_change_nothing(tiny, name, sampling):
+    loaded = tiny(name).loaded
+    prompts = PROMPTS[:3]
+    accepted = 0
+    for together in ([prompts[0]], prompts):
+        plain, drafting = make_engine(loaded), make_engine(loaded, max_draft_rows=12)
+        for engine in (plain, drafting):
+            for prompt in together:
+                engine.submit(prompt + prompt[:9], 40, sampling)
+        assert plain.finish() == drafting.finish()
+        accepted += drafting.engine.scheduler.num_accepted_tokens
+    assert accepted > 0

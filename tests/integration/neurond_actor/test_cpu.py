@@ -8,8 +8,16 @@ import pytest
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
-from cortex_core.neuron_api import Dtype, LoadRequest, ModelProfile, NodeModel, UnloadRequest
+from cortex_core.neuron_api import (
+    Dtype,
+    LoadRequest,
+    ModelProfile,
+    NodeModel,
+    Speculation,
+    UnloadRequest,
+)
 from neurond.devices import CPU
+from neurond.supervisor.jobs import Token
 from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
 from tests.fakes.tiny_nodes import PROMPT, add_tiny
 from tests.fakes.waiting import wait_until_async
@@ -87,6 +95,26 @@ async def test_weights_that_were_damaged_on_disk_are_packed_again(node: Node) ->
     assert await say(node, llama) == said
     assert file.read_bytes() != blob
     assert node.restarts == 0
+
+
+async def test_speculation_changes_no_token_and_is_counted(node: Node) -> None:
+    llama, _ = add_tiny(node, "llama")
+    sampling = SamplingParams(temperature=0.5, logit_bias={40: 30.0, 41: 30.0}, logprobs=2)
+
+    async def answer(speculation: Speculation) -> list[Token]:
+        profile = ModelProfile(dtype="int8", speculation=speculation)
+        await node.supervisor.load(LoadRequest(llama, profile=profile), ignore_progress)
+        stream = node.submit(llama, PROMPT, max_tokens=40, sampling=sampling)
+        return [item for item in await collect(stream) if isinstance(item, Token)]
+
+    plain = await answer("off")
+    assert node.supervisor.model(llama).drafts is None
+    await node.supervisor.unload(UnloadRequest(llama))
+    assert await answer("ngram") == plain
+    await wait_until_async(lambda: node.supervisor.model(llama).drafts is not None)
+    drafts = node.supervisor.model(llama).drafts
+    assert drafts is not None
+    assert 0 < drafts.accepted <= drafts.drafted
 
 
 async def test_float32_is_torchs_beside_the_kernels(node: Node) -> None:

@@ -3,7 +3,14 @@
 from prometheus_client import CollectorRegistry
 
 from cortex_core.ids import DeviceName, ModelId
-from cortex_core.neuron_api import Activation, DeviceHealth, Health, KvUse, NodeModel
+from cortex_core.neuron_api import (
+    Activation,
+    DeviceHealth,
+    DraftUse,
+    Health,
+    KvUse,
+    NodeModel,
+)
 from neurond.metrics import GenerationMetrics, NodeCollector, exposition, make_registry
 
 MODEL = ModelId("pypi:m")
@@ -55,7 +62,12 @@ def test_devices_and_models_are_gauges_read_at_each_scrape() -> None:
     device = DeviceHealth(0, DeviceName("cpu"), "ready", 10, 20, restarts=2)
     health = Health(5.0, 1, draining=False, devices=[device], activation=Activation("idle"))
     kv = KvUse(blocks=64, used=16, cached=8, preemptions=5)
-    models = [NodeModel(MODEL, "torch", "ready", vram_used_mb=3, running=2, waiting=1, kv=kv)]
+    drafts = DraftUse(drafted=30, accepted=20)
+    models = [
+        NodeModel(
+            MODEL, "torch", "ready", vram_used_mb=3, running=2, waiting=1, kv=kv, drafts=drafts
+        )
+    ]
     registry = make_registry()
     registry.register(NodeCollector(lambda: health, lambda: models))
     text = exposition(registry).decode()
@@ -70,6 +82,8 @@ def test_devices_and_models_are_gauges_read_at_each_scrape() -> None:
         f'neuron_kv_blocks_used{{model="{MODEL}"}} 16.0',
         f'neuron_kv_blocks_cached{{model="{MODEL}"}} 8.0',
         f'neuron_preemptions_total{{model="{MODEL}"}} 5.0',
+        f'neuron_draft_tokens_total{{model="{MODEL}"}} 30.0',
+        f'neuron_accepted_draft_tokens_total{{model="{MODEL}"}} 20.0',
     ):
         assert line in text
     models.clear()

@@ -4,7 +4,7 @@ from cortex_core.canonical import FinishReason, SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine, EngineRequest, StepOutput
-from tests.fakes.fake_runner import FakeRunner, expected_tokens
+from tests.fakes.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
 
 BLOCK_TOKENS = 4
 
@@ -16,8 +16,10 @@ def new_engine(
     max_sequences: int = 8,
     step_tokens: int = 16,
     max_waiting: int = 64,
+    max_draft_rows: int = 0,
+    vocab_size: int = VOCAB_SIZE,
 ) -> tuple[Engine, FakeRunner]:
-    runner = FakeRunner(BLOCK_TOKENS)
+    runner = FakeRunner(BLOCK_TOKENS, vocab_size)
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=context_tokens,
@@ -25,6 +27,7 @@ def new_engine(
         max_sequences=max_sequences,
         step_tokens=step_tokens,
         max_waiting=max_waiting,
+        max_draft_rows=max_draft_rows,
     )
     return Engine(runner, config), runner
 
@@ -57,7 +60,7 @@ def request(
     )
 
 
-def alone(asked: EngineRequest, choice: int = 0) -> list[int]:
+def alone(asked: EngineRequest, choice: int = 0, vocab_size: int = VOCAB_SIZE) -> list[int]:
     """Return the tokens a choice gets if nothing but `max_tokens` ends it."""
     return expected_tokens(
         asked.prompt_token_ids,
@@ -66,6 +69,7 @@ def alone(asked: EngineRequest, choice: int = 0) -> list[int]:
         seed=asked.seed,
         choice=choice,
         num_replayed_tokens=asked.num_replayed_tokens,
+        vocab_size=vocab_size,
     )
 
 

@@ -378,3 +378,12 @@ def test_a_grammar_is_told_each_token_once_whatever_preemption_computes_again() 
     told = run(engine)
     assert engine.scheduler.num_preemptions > 0
     assert [told.tokens[stream] for stream in range(3)] == [one.taken for one in grammars]
+
+
+def test_what_has_a_grammar_takes_no_drafts() -> None:
+    engine, _ = new_engine(vocab_size=1, max_draft_rows=6)
+    grammar = Watching(12)
+    engine.add(replace(request(1, [0] * 5, max_tokens=20), grammar=grammar))
+    told = run(engine)
+    assert told.tokens[1] == grammar.taken == [0] * 12
+    assert engine.scheduler.num_drafted_tokens == 0

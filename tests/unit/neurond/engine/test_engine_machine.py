@@ -42,15 +42,24 @@ class EngineMachine(RuleBasedStateMachine):
         self.next_stream = 0
 
     @initialize(
-        num_blocks=st.integers(1, 20), max_sequences=st.integers(1, 6), extra=st.integers(0, 14)
+        num_blocks=st.integers(1, 20),
+        max_sequences=st.integers(1, 6),
+        extra=st.integers(0, 14),
+        max_draft_rows=st.sampled_from((0, 6, 12)),
+        vocab_size=st.sampled_from((VOCAB_SIZE, 2)),  # of 2 tokens half of the drafts come true
     )
-    def start(self, num_blocks: int, max_sequences: int, extra: int) -> None:
+    def start(
+        self, num_blocks: int, max_sequences: int, extra: int, max_draft_rows: int, vocab_size: int
+    ) -> None:
+        self.vocab_size = vocab_size
         self.engine, self.runner = new_engine(
             num_blocks=num_blocks,
             context_tokens=56,
             max_sequences=max_sequences,
             step_tokens=max_sequences + extra,
             max_waiting=8,
+            max_draft_rows=max_draft_rows,
+            vocab_size=vocab_size,
         )
         self.limit_tokens = min(56, num_blocks * 4)
 
@@ -152,7 +161,7 @@ class EngineMachine(RuleBasedStateMachine):
     def tokens_are_those_of_a_stream_alone(self) -> None:
         for stream, tokens in self.told.tokens.items():
             asked, choice = self.asked[stream]
-            assert tokens == alone(asked, choice)[: len(tokens)]
+            assert tokens == alone(asked, choice, self.vocab_size)[: len(tokens)]
 
     def teardown(self) -> None:
         # Paused streams hold up nobody; when they are resumed they end as well.

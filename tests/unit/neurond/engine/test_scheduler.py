@@ -125,6 +125,18 @@ def test_sixty_prompts_of_one_principal_do_not_hold_up_the_one_of_another() -> N
     assert runner.num_computed_tokens - before <= 2 * 80 + 16
 
 
+def test_a_beginning_that_principals_share_is_computed_once() -> None:
+    engine, runner = new_engine(num_blocks=200, step_tokens=8)
+    for stream, principal in enumerate(("a", "b", "c")):
+        prompt = [*range(80), stream, *range(90, 98)]
+        engine.add(request(stream, prompt, principal=principal, max_tokens=1))
+    told = run(engine)
+    assert runner.num_computed_tokens <= 80 + 3 * 13
+    for stream in range(3):
+        expected = request(stream, [*range(80), stream, *range(90, 98)], max_tokens=1)
+        assert told.tokens[stream] == alone(expected)
+
+
 def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
     engine.add(request(1, range(512), max_tokens=400))

@@ -19,9 +19,10 @@ BLOCK = 4
 def prompt(
     arrival: int, length: int, computed: int = 0, priority: int = 0, principal: str | None = None
 ) -> Sequence:
+    tokens = array("i", range(1000 * arrival, 1000 * arrival + length))
     seq = Sequence(
         request_id=RequestId(str(arrival)),
-        row=Row(arrival, 0, 0, SamplingParams(), array("i", range(length)), length, None),
+        row=Row(arrival, 0, 0, SamplingParams(), tokens, length, None),
         table=BlockTable(BLOCK),
         stop_token_ids=frozenset(),
         max_length=length + 10,

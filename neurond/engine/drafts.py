@@ -1,0 +1,108 @@
+"""Guesses at the next tokens of a sequence from what stands in it already: prompt lookup.
+
+Text is copied often, by people and by models: code that is edited, names, quotations. So what
+followed the last few tokens when they stood in the sequence before is a fair guess at what follows
+them now. A step then computes the guessed tokens behind the last one, all at once, and the sampler
+chooses at each of these places as it would have anyway; guesses that it chooses too are steps
+saved, and the first that it does not choose ends the rest. A guess changes when a token is chosen,
+never which.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+NGRAM_TOKENS: Final = 3
+"""Tokens that have to stand there as they stood before; fewer agree by chance too often."""
+MAX_DRAFT_TOKENS: Final = 5
+"""A step takes 6 rows for little more than one: that is what the CPU kernels multiply at once."""
+FIRST_DRAFT_TOKENS: Final = 3
+LONGEST_REST: Final = 64
+INDEXED_PER_STEP: Final = 1024
+"""A long prompt is indexed over several steps: about 0.2 ms in each."""
+_LEAST_SLOTS, _MOST_SLOTS = 1 << 10, 1 << 15
+
+
+class NgramIndex:
+    """Where n-grams of one sequence stood last; constant work for each token.
+
+    A table of fixed size, at most 128 KiB, by hash of the n-gram. What collides is overwritten, so
+    a look-up compares the tokens themselves, and of a sequence beyond the table's size the older
+    part is forgotten.
+    """
+
+    def __init__(self, num_tokens: int) -> None:
+        """`num_tokens` is about how long the sequence is going to be."""
+        slots = min(max(1 << (2 * num_tokens).bit_length(), _LEAST_SLOTS), _MOST_SLOTS)
+        self._mask = slots - 1
+        self._follower = array("i", bytes(4 * slots))
+        """Place of the token behind an n-gram; 0 for none, as no n-gram ends there."""
+        self._next = NGRAM_TOKENS
+
+    def index(self, token_ids: array[int]) -> None:
+        """Take in what was appended, `INDEXED_PER_STEP` tokens at most."""
+        follower, mask = self._follower, self._mask
+        # The last n-gram has no follower yet.
+        stop = min(len(token_ids), self._next + INDEXED_PER_STEP)
+        for place in range(self._next, stop):
+            ngram = tuple(token_ids[place - NGRAM_TOKENS : place])
+            follower[hash(ngram) & mask] = place
+        self._next = max(self._next, stop)
+
+    def continuation(self, token_ids: array[int], most: int) -> array[int]:
+        """Return up to `most` tokens that followed the last n-gram; none if it is new."""
+        end = len(token_ids)
+        if end < NGRAM_TOKENS:
+            return array("i")
+        place = self._follower[hash(tuple(token_ids[-NGRAM_TOKENS:])) & self._mask]
+        if not place or token_ids[place - NGRAM_TOKENS : place] != token_ids[-NGRAM_TOKENS:]:
+            return array("i")
+        found = token_ids[place : place + most]
+        period = end - place  # what repeats itself goes on repeating itself
+        while len(found) < most:
+            found.append(found[len(found) - period])
+        return found
+
+
+class Drafter:
+    """Drafts of one sequence: as long as its guesses come true, and rarely while they do not.
+
+    After a step in which `a` drafted tokens were chosen, the next draft has up to `2 a + 1`; after
+    one in which none was, nothing is drafted for a while, which doubles each time.
+    """
+
+    def __init__(self) -> None:
+        self._index: NgramIndex | None = None
+        self._length = FIRST_DRAFT_TOKENS
+        self._rest = 0
+        self._next_rest = 1
+
+    def draft(self, token_ids: array[int], most: int) -> array[int]:
+        """Return a guess at the next tokens, `most` at most; empty where there is none."""
+        if self._index is None:
+            self._index = NgramIndex(len(token_ids))
+        self._index.index(token_ids)
+        if self._rest:
+            self._rest -= 1
+            return array("i")
+        return self._index.continuation(token_ids, min(most, self._length))
+
+    def verified(self, num_accepted: int) -> None:
+        """Learn how many tokens of the last draft were chosen."""
+        self._length = min(2 * num_accepted + 1, MAX_DRAFT_TOKENS)
+        if num_accepted:
+            self._next_rest = 1
+        else:
+            self._rest = self._next_rest
+            self._next_rest = min(2 * self._next_rest, LONGEST_REST)
+
+
+def most_drafts(num_decodes: int, max_rows: int) -> int:
+    """Return how many tokens each of so many sequences may draft.
+
+    Args:
+        num_decodes: sequences that decode in the step.
+        max_rows: rows that a step computes for little more than one.
+    """
+    return min(MAX_DRAFT_TOKENS, max_rows // num_decodes - 1) if num_decodes else 0
