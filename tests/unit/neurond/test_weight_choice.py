@@ -7,7 +7,12 @@ from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import Dtype
 from neurond.sources.layer_weights import LayerWeights
-from neurond.weight_choice import DeviceKind, WeightChoice, choose_weights
+from neurond.weight_choice import (
+    SMALL_PARAMETERS,
+    DeviceKind,
+    WeightChoice,
+    choose_weights,
+)
 from tests.fakes.tokenizers_made import byte_level, prepared
 
 MODEL = prepared(byte_level())
@@ -18,9 +23,11 @@ def choose(
     *,
     kind: DeviceKind = "cpu",
     bits: float = 16,
+    parameters: int = SMALL_PARAMETERS,
     has_kernels: bool = True,
 ) -> WeightChoice:
-    model = msgspec.structs.replace(MODEL, layers=LayerWeights(800, int(100 * bits)))
+    layers = LayerWeights(parameters, int(parameters * bits / 8))
+    model = msgspec.structs.replace(MODEL, layers=layers)
     return choose_weights(
         model, named, device=DeviceName(f"{kind}-0"), kind=kind, has_kernels=has_kernels
     )
@@ -40,6 +47,12 @@ def choose(
 )
 def test_a_cpu_keeps_about_the_bits_that_the_files_have(bits: float, dtype: Dtype) -> None:
     assert choose(bits=bits) == WeightChoice(dtype, fallback_dtype="float32")
+
+
+def test_small_models_are_not_rounded() -> None:
+    for bits in (4.5, 8.5, 16):
+        chosen = choose(bits=bits, parameters=SMALL_PARAMETERS - 1)
+        assert chosen == WeightChoice("bfloat16", fallback_dtype="float32")
 
 
 def test_without_kernels_a_cpu_computes_in_float32() -> None:
