@@ -12,12 +12,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
-from neurond.engine.device import open_device
+from neurond.actor.backend import ServedModel
+from neurond.actor.cpu_backend import CpuBackend
+from neurond.devices import CPU
 from neurond.engine.engine import Engine, EngineRequest
-from neurond.kernels.library import NoKernels, load_kernels
-from neurond.models.host_serving import HostServing
-from neurond.models.packed_loader import load_packed
-from tests.fakes.model_cache import SMOLLM2, real_model
+from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.protocol import Configure, LoadModel
+from tests.fakes.model_cache import SMOLLM2, cached_model
 
 MAX_SEQUENCES = 64
 CONTEXT_TOKENS = 4096
@@ -27,25 +28,25 @@ VOCAB_SIZE = 49_000
 _numbers = count()
 
 
-@pytest.fixture(scope="module", params=["bf16", "int8", "int4"])
-def serving(request: pytest.FixtureRequest) -> Iterator[HostServing]:
-    """The model in the format that the test asks for, with all of the machine's threads."""
-    kernels = load_kernels()
-    if isinstance(kernels, NoKernels):
-        pytest.skip(kernels.reason)
-    folder, manifest = real_model(SMOLLM2)
-    threads = len(os.sched_getaffinity(0))
-    device = open_device("cpu", threads, None)
-    packed = load_packed(folder, manifest, request.param, device, kernels, lambda _: None)
-    with kernels.pool(threads) as pool:
-        yield HostServing(
-            packed,
-            kernels,
-            pool,
-            context_tokens=CONTEXT_TOKENS,
-            max_sequences=MAX_SEQUENCES,
-            kv_cache_bytes=KV_CACHE_BYTES,
-        )
+@pytest.fixture(scope="module", params=["bfloat16", "int8", "int4"])
+def serving(request: pytest.FixtureRequest) -> Iterator[ServedModel]:
+    """The model in the type that the test asks for, with all of the machine's threads."""
+    backend = CpuBackend()
+    opened = backend.open(Configure(CPU, len(os.sched_getaffinity(0))))
+    if opened.kernels is None:
+        pytest.skip(str(opened.kernels_unavailable_reason))
+    command = LoadModel(
+        SMOLLM2,
+        str(cached_model(SMOLLM2)),
+        dtype=request.param,
+        context_tokens=CONTEXT_TOKENS,
+        max_sequences=MAX_SEQUENCES,
+        kv_cache_bytes=KV_CACHE_BYTES,
+        block_tokens=BLOCK_TOKENS,
+    )
+    served = backend.load(command, lambda _: None)
+    yield served
+    served.free()
 
 
 def add(engine: Engine, num_prompt_tokens: int, max_tokens: int) -> None:
@@ -67,7 +68,7 @@ def tell(benchmark: BenchmarkFixture, num_tokens: int) -> None:
     ("num_sequences", "context"), [(1, 64), (4, 64), (16, 64), (64, 64), (1, 2000), (16, 2000)]
 )
 def test_decode(
-    benchmark: BenchmarkFixture, serving: HostServing, num_sequences: int, context: int
+    benchmark: BenchmarkFixture, serving: ServedModel, num_sequences: int, context: int
 ) -> None:
     """One token for each of so many sequences, so many tokens into their context."""
     engine = serving.new_engine()
@@ -80,7 +81,7 @@ def test_decode(
     assert len(output.tokens) == num_sequences
 
 
-def test_prefill(benchmark: BenchmarkFixture, serving: HostServing) -> None:
+def test_prefill(benchmark: BenchmarkFixture, serving: ServedModel) -> None:
     """A prompt that no cache knows, to its first token."""
     engine = serving.new_engine()
 
