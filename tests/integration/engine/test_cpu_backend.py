@@ -4,6 +4,7 @@ import logging
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cortex_core.errors import InternalError, ModelLoadFailed, OutOfMemory
@@ -83,13 +84,14 @@ def test_a_real_model_is_packed_once_and_right(tmp_path: Path, dtype: Dtype) -> 
     for path in source.iterdir():
         if path.is_file():
             (tmp_path / path.name).symlink_to(path)
+    asked = command(tmp_path, dtype, kv_cache_bytes=1 << 23)
     told: list[float] = []
-    first = opened().load(command(tmp_path, dtype), told.append)
+    first = opened().load(asked, told.append)
     assert len(told) > 1
     assert told == sorted(told)
     told.clear()
 
-    second = opened().load(command(tmp_path, dtype), told.append)
+    second = opened().load(asked, told.append)
 
     assert told == [1.0], "it was not mapped"
     assert first.loaded == second.loaded
@@ -98,7 +100,7 @@ def test_a_real_model_is_packed_once_and_right(tmp_path: Path, dtype: Dtype) -> 
     assert engine.generate(CAPITAL_OF_FRANCE_IS, 1) == PARIS
     said = random.Random(3).sample(range(1000, 20_000), 60)
     copied = engine.generate([*said, *said[:6]], 48)
-    third = opened().load(command(tmp_path, dtype, speculation="ngram"), told.append)
+    third = opened().load(msgspec.structs.replace(asked, speculation="ngram"), told.append)
     drafting = EngineUnderTest(third.new_engine())
     assert drafting.generate([*said, *said[:6]], 48) == copied
     assert drafting.engine.scheduler.num_accepted_tokens >= 24
