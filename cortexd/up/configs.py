@@ -9,6 +9,7 @@ from cortexd.up.folders import UpFolders
 NODE_NAME: Final = "local"
 HOST: Final = "127.0.0.1"
 DRAIN_TIMEOUT_S: Final = 5
+DEFAULT_SCHEME: Final = "pypi"
 
 _HEADER: Final = "# Written by `cortex up` at each start; changes here are lost.\n"
 
@@ -30,7 +31,7 @@ listen = "{HOST}:{ports.gateway}"
 metrics_listen = "{HOST}:{ports.metrics}"
 runtime_dir = {_quoted(str(folders.gateway_run))}
 workers = 1
-default_scheme = "pypi"
+default_scheme = "{DEFAULT_SCHEME}"
 drain_timeout_s = {DRAIN_TIMEOUT_S}
 
 [fleet]
@@ -59,7 +60,7 @@ def neuron_toml(folders: UpFolders, ports: UpPorts, model: str) -> str:
 listen = "{HOST}"
 state_dir = {_quoted(str(folders.neuron_state))}
 runtime_dir = {_quoted(str(folders.neuron_run))}
-default_scheme = "pypi"
+default_scheme = "{DEFAULT_SCHEME}"
 drain_timeout_s = {DRAIN_TIMEOUT_S}
 
 [[default_models]]

