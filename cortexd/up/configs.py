@@ -3,6 +3,7 @@
 import json
 from typing import Final
 
+from cortex_core.errors import ConfigError
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts
 from cortexd.up.folders import UpFolders
 
@@ -69,10 +70,23 @@ model_id = {_quoted(model)}
 
 
 def write_configs(folders: UpFolders, ports: UpPorts, model: str) -> None:
-    """Write all three files."""
-    folders.cortex_toml.write_text(cortex_toml(folders, ports), encoding="utf-8")
-    folders.models_toml.write_text(models_toml(model), encoding="utf-8")
-    folders.neuron_toml.write_text(neuron_toml(folders, ports, model), encoding="utf-8")
+    """Write all three files.
+
+    Raises:
+        ConfigError: one cannot be written.
+    """
+    texts = {
+        folders.cortex_toml: cortex_toml(folders, ports),
+        folders.models_toml: models_toml(model),
+        folders.neuron_toml: neuron_toml(folders, ports, model),
+    }
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {path}: {error.strerror}; choose another folder with --state-dir"
+            ) from error
 
 
 def _quoted(text: str) -> str:
