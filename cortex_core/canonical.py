@@ -11,7 +11,7 @@ else does: some dialects close a call for good when the next thing begins. `Ping
 anywhere. `Completed` and `Failed` are terminal and exactly one of them ends every stream.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -63,6 +63,11 @@ class ToolResultPart(msgspec.Struct, frozen=True, tag="tool_result", omit_defaul
 
 
 Part = TextPart | MediaPart | ReasoningPart | ToolCallPart | ToolResultPart
+
+
+MAX_PARTS: Final = 16_384
+"""Messages of a conversation and the parts in them, an empty message counting as one. A part
+costs about 0.1 ms to render, even an empty one, and nothing stops a thread that has begun."""
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The ranges of sampling parameters, checked once, where a request is decoded."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from cortex_core.canonical import SamplingParams
@@ -58,10 +58,23 @@ def check_choices(n: int, *, param: str = "n") -> None:
         raise _out_of_range(param, n, f"1 to {MAX_CHOICES}")
 
 
-def check_token_id(token_id: int, *, param: str) -> None:
-    """Raise `InvalidRequest` unless `token_id` can be one in some vocabulary."""
-    if not 0 <= token_id <= MAX_TOKEN_ID:
-        raise _out_of_range(param, token_id, "a token id, 0 or more")
+def check_token_ids(token_ids: Sequence[int], *, param: str) -> None:
+    """Raise `InvalidRequest` unless each of `token_ids` can be one in some vocabulary.
+
+    There may be millions of them: only a wrong one is looked for.
+    """
+    if not token_ids or (min(token_ids) >= 0 and max(token_ids) <= MAX_TOKEN_ID):
+        return
+    place = next(i for i, token_id in enumerate(token_ids) if not _is_token_id(token_id))
+    raise _no_token_id(f"{param}[{place}]", token_ids[place])
+
+
+def _is_token_id(token_id: int) -> bool:
+    return 0 <= token_id <= MAX_TOKEN_ID
+
+
+def _no_token_id(param: str, token_id: int) -> InvalidRequest:
+    return _out_of_range(param, token_id, "a token id, 0 or more")
 
 
 def _check_stops(sampling: SamplingParams, word: str) -> None:
@@ -74,14 +87,14 @@ def _check_stops(sampling: SamplingParams, word: str) -> None:
 
 
 def _check_token_ids(sampling: SamplingParams, words: Mapping[str, str]) -> None:
-    for place, token_id in enumerate(sampling.stop_token_ids):
-        check_token_id(token_id, param=f"{words.get('stop_token_ids', 'stop_token_ids')}[{place}]")
+    check_token_ids(sampling.stop_token_ids, param=words.get("stop_token_ids", "stop_token_ids"))
     word = words.get("logit_bias", "logit_bias")
     if len(sampling.logit_bias) > MAX_LOGIT_BIASES:
         got = f"{len(sampling.logit_bias)} entries"
         raise _out_of_range(word, got, f"at most {MAX_LOGIT_BIASES}")
     for token_id, bias in sampling.logit_bias.items():
-        check_token_id(token_id, param=word)
+        if not _is_token_id(token_id):
+            raise _no_token_id(word, token_id)
         if not -100 <= bias <= 100:
             raise _out_of_range(f"{word}[{token_id}]", bias, "-100 to 100")
 

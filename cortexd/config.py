@@ -22,6 +22,7 @@ PINNED_RESIDENCY = 1000
 Seconds = Annotated[float, Meta(gt=0)]
 Megabytes = Count
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+MODEL_ID_PATTERN = r"^[^:\s]+:\S+$"
 BaseUrl = Annotated[str, Meta(pattern=r"^http://[^/?#\s]+/?$")]
 
 
@@ -111,7 +112,7 @@ class CortexConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[models]]` of `models.toml`: one model of the catalogue."""
 
-    id: Annotated[str, Meta(pattern=r"^[^:\s]+:\S+$")]
+    id: Annotated[str, Meta(pattern=MODEL_ID_PATTERN)]
     """`scheme:name`."""
     harness: str = "torch"
     """The engine that serves it; nodes name theirs in /discovery."""

@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. The port and the folders are all that several nodes on a host differ in."""
+    """The whole file. The port and the devices are all that several nodes on a host differ in."""
 
     port: Port = 13131
     """0 lets the kernel choose."""
@@ -61,7 +61,7 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Address to listen on."""
     state_dir: str = "/var/lib/neuron"
     runtime_dir: str | None = None
-    """For sockets; None is `$RUNTIME_DIRECTORY`, else `run` in `state_dir`."""
+    """For sockets; None is `$RUNTIME_DIRECTORY`, else `run/PORT` in `state_dir`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     devices: list[str] = []
     """Names such as `cuda-0` or `cpu`; none named means all that are found."""
@@ -90,7 +90,7 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             return Path(self.runtime_dir)
         env = os.environ if environ is None else environ
         given = env.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        return Path(given) if given else Path(self.state_dir) / "run"
+        return Path(given) if given else Path(self.state_dir) / "run" / str(self.port)
 
     def default_loads(self) -> list[LoadRequest]:
         """Return the loads of the node's start, in order."""

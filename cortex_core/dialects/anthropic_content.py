@@ -1,6 +1,6 @@
 """Content blocks of an Anthropic request: wire types, and their canonical parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -155,6 +155,26 @@ Block = (
     | McpToolUseBlock
     | McpToolResultBlock
 )
+
+
+def num_blocks(content: str | Sequence[Block | ResultBlock] | None) -> int:
+    """Return the number of blocks, those inside of others with them; text and nothing are one."""
+    if content is None or isinstance(content, str):
+        return 1
+    return max(1, sum(map(_num_blocks_in, content)))
+
+
+def _num_blocks_in(block: Block | ResultBlock) -> int:
+    match block:
+        case (
+            ToolResultBlock(content=list() as inner)
+            | MidConversationSystemBlock(content=list() as inner)
+            | SearchResultBlock(content=inner)
+            | DocumentBlock(source=ContentSource(content=list() as inner))
+        ):
+            return num_blocks(inner)
+        case _:
+            return 1
 
 
 def text_parts(content: str | list[TextBlock] | None) -> tuple[TextPart, ...]:

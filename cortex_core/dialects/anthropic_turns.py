@@ -23,9 +23,11 @@ from cortex_core.dialects.anthropic_content import (
     ToolResultBlock,
     ToolUseBlock,
     block_parts,
+    num_blocks,
     result_parts,
     text_parts,
 )
+from cortex_core.dialects.fields import check_num_parts
 from cortex_core.dialects.reading import refuse
 
 WireRole = Literal["user", "assistant", "system", "ctx", "msg"]
@@ -127,10 +129,12 @@ def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]
     """Return the conversation as the client ordered it, with `system` first.
 
     Raises:
-        InvalidRequest: there are no messages, or one of them cannot be read.
+        InvalidRequest: there are no messages, too many, or one of them cannot be read.
     """
     if not messages:
         raise refuse("messages", "expected at least one message")
+    num_before = num_blocks(system) if system else 0
+    check_num_parts(num_before + sum(num_blocks(each.content) for each in messages))
     turns = Turns()
     turns.add_system(system)
     for index, message in enumerate(messages):

@@ -2,21 +2,38 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Final
 
-from cortex_core.canonical import Tool, ToolChoice
+from cortex_core.canonical import MAX_PARTS, Tool, ToolChoice
 from cortex_core.dialects.reading import refuse
 from cortex_core.sampling_limits import MAX_COUNT
+
+MAX_MODEL_CHARS: Final = 256
+"""Of a model's name; what is near a longer one would take long to find."""
 
 
 def checked_model(model: str) -> str:
     """Return the client's word for the model.
 
     Raises:
-        InvalidRequest: it is blank.
+        InvalidRequest: it is blank, or longer than any name is.
     """
+    if len(model) > MAX_MODEL_CHARS:
+        why = f"expected at most {MAX_MODEL_CHARS} characters, got {len(model)}"
+        raise refuse("model", why)
     if not model.strip():
         raise refuse("model", "expected the name of a model, got an empty text")
     return model
+
+
+def check_num_parts(num_parts: int) -> None:
+    """Raise `InvalidRequest` unless a conversation of so many parts can be rendered.
+
+    Asked before the parts are made: the event loop stands still meanwhile.
+    """
+    if num_parts > MAX_PARTS:
+        why = f"expected at most {MAX_PARTS} messages and parts in them, got {num_parts}"
+        raise refuse("messages", why)
 
 
 def max_tokens_from(value: int | None) -> int | None:

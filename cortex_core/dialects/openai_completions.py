@@ -1,7 +1,7 @@
 """`POST /v1/completions`: OpenAI's older dialect of plain text."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -40,7 +40,7 @@ from cortex_core.dialects.reading import read_json, refuse
 from cortex_core.dialects.sse import json_text
 from cortex_core.errors import ErrorInfo, ProtocolError
 from cortex_core.ids import ModelId, RequestId
-from cortex_core.sampling_limits import check_choices, check_token_id
+from cortex_core.sampling_limits import check_choices, check_token_ids
 
 
 class CompletionBody(SharedOptions, frozen=True, kw_only=True):
@@ -216,8 +216,8 @@ def _refuse_what_is_not_served(wire: CompletionBody) -> None:
 def _prompt(wire: str | list[str | int | list[int]]) -> Prompt:
     if isinstance(wire, str):
         return _text_prompt(wire, "prompt")
-    if wire and all(isinstance(each, int) for each in wire):
-        return _tokens_prompt([each for each in wire if isinstance(each, int)], "prompt")
+    if set(map(type, wire)) == {int}:
+        return _tokens_prompt(cast("list[int]", wire), "prompt")
     if len(wire) != 1:
         raise refuse("prompt", f"expected one prompt, got a list of {len(wire)}")
     only = wire[0]
@@ -236,6 +236,5 @@ def _text_prompt(text: str, place: str) -> TextPrompt:
 def _tokens_prompt(token_ids: list[int], place: str) -> TokensPrompt:
     if not token_ids:
         raise refuse(place, "expected token ids, got an empty list")
-    for index, token_id in enumerate(token_ids):
-        check_token_id(token_id, param=f"{place}[{index}]")
+    check_token_ids(token_ids, param=place)
     return TokensPrompt(tuple(token_ids))

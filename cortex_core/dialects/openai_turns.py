@@ -17,7 +17,7 @@ from cortex_core.canonical import (
     ToolChoice,
     ToolResultPart,
 )
-from cortex_core.dialects.fields import named_choice
+from cortex_core.dialects.fields import check_num_parts, named_choice
 from cortex_core.dialects.media import media_from_base64, media_from_url
 from cortex_core.dialects.reading import refuse
 
@@ -105,11 +105,17 @@ def messages_from(wire: list[WireMessage]) -> tuple[Message, ...]:
     """Return the conversation as the client ordered it.
 
     Raises:
-        InvalidRequest: there are no messages, or one cannot stand as it is.
+        InvalidRequest: there are no messages, too many, or one cannot stand as it is.
     """
     if not wire:
         raise refuse("messages", "expected at least one message")
+    check_num_parts(sum(map(_num_parts, wire)))
     return tuple(_message(turn, f"messages[{place}]") for place, turn in enumerate(wire))
+
+
+def _num_parts(wire: WireMessage) -> int:
+    content = len(wire.content) if isinstance(wire.content, list) else 1
+    return max(1, content) + len(wire.tool_calls or ())
 
 
 def _message(wire: WireMessage, place: str) -> Message:

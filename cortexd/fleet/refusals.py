@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from cortex_core.errors import (
     CortexError,
+    InvalidRequest,
     ModelLoadFailed,
+    ModelNotFound,
     NodeUnavailable,
     OutOfMemory,
     Overloaded,
@@ -64,8 +66,7 @@ class Refusals:
         kept_away = [setback for setback in setbacks if setback is not None]
         if kept_away:
             first = min(kept_away, key=lambda setback: setback.until)
-            left_s = max(1.0, round(first.until - self._now, 1))
-            return type(first.error)(first.error.message, retry_after_s=left_s)
+            return _of_a_load(first.error, max(1.0, round(first.until - self._now, 1)))
         for node in capable:
             out_of_memory = self._setbacks.too_large(request.model_id, node.name)
             if out_of_memory is not None:
@@ -86,3 +87,12 @@ class Refusals:
             f"cannot load {request.model_id}: it needs {need} MB and may displace nothing more; "
             f"{'; '.join(parts)}"
         )
+
+
+def _of_a_load(error: CortexError, left_s: float) -> CortexError:
+    """Return what a client is told of a load that failed; it is tried again in `left_s`."""
+    if isinstance(error, ModelNotFound):
+        return ModelNotFound(error.message, param="model")
+    # What the node calls a wrong request is the load, which the operator's files describe.
+    kind = ModelLoadFailed if isinstance(error, InvalidRequest) else type(error)
+    return kind(error.message, retry_after_s=left_s)

@@ -3,12 +3,14 @@
 import json
 from typing import Final
 
+from cortex_core.errors import ConfigError
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts
 from cortexd.up.folders import UpFolders
 
 NODE_NAME: Final = "local"
 HOST: Final = "127.0.0.1"
 DRAIN_TIMEOUT_S: Final = 5
+DEFAULT_SCHEME: Final = "pypi"
 
 _HEADER: Final = "# Written by `cortex up` at each start; changes here are lost.\n"
 
@@ -30,7 +32,7 @@ listen = "{HOST}:{ports.gateway}"
 metrics_listen = "{HOST}:{ports.metrics}"
 runtime_dir = {_quoted(str(folders.gateway_run))}
 workers = 1
-default_scheme = "pypi"
+default_scheme = "{DEFAULT_SCHEME}"
 drain_timeout_s = {DRAIN_TIMEOUT_S}
 
 [fleet]
@@ -59,7 +61,7 @@ def neuron_toml(folders: UpFolders, ports: UpPorts, model: str) -> str:
 listen = "{HOST}"
 state_dir = {_quoted(str(folders.neuron_state))}
 runtime_dir = {_quoted(str(folders.neuron_run))}
-default_scheme = "pypi"
+default_scheme = "{DEFAULT_SCHEME}"
 drain_timeout_s = {DRAIN_TIMEOUT_S}
 
 [[default_models]]
@@ -68,10 +70,23 @@ model_id = {_quoted(model)}
 
 
 def write_configs(folders: UpFolders, ports: UpPorts, model: str) -> None:
-    """Write all three files."""
-    folders.cortex_toml.write_text(cortex_toml(folders, ports), encoding="utf-8")
-    folders.models_toml.write_text(models_toml(model), encoding="utf-8")
-    folders.neuron_toml.write_text(neuron_toml(folders, ports, model), encoding="utf-8")
+    """Write all three files.
+
+    Raises:
+        ConfigError: one cannot be written.
+    """
+    texts = {
+        folders.cortex_toml: cortex_toml(folders, ports),
+        folders.models_toml: models_toml(model),
+        folders.neuron_toml: neuron_toml(folders, ports, model),
+    }
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {path}: {error.strerror}; choose another folder with --state-dir"
+            ) from error
 
 
 def _quoted(text: str) -> str:

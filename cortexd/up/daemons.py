@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from cortex_core.errors import InternalError
 from cortex_core.ipc.child import ChildProcess, ExitStatus, python_command
-from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES
 
 TAIL_LINES: Final = 15
 QUICK_GRACE_S: Final = 3.0
@@ -21,36 +20,45 @@ QUICK_GRACE_S: Final = 3.0
 class Daemon:
     """One command. Owns the process and, if it has one, its log file."""
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path | None,
+    ) -> None:
         """`log` None sends all output to our stderr, where it can show a progress bar."""
         self.name = name
         self.log = log
         command = python_command(module, *arguments)
+        self._environment = environment
         self._argv = python_command("cortexd.up.tied", str(os.getpid()), *command)
         self._child: ChildProcess | None = None
 
     def start(self) -> None:
-        """Start it. A daemon with a log is out of reach of the terminal's Ctrl-C.
+        """Start it, out of reach of the terminal's Ctrl-C.
 
         Raises:
-            InternalError: the program cannot be started.
+            InternalError: the program cannot be started, or its log not be written.
         """
-        environment = {k: v for k, v in os.environ.items() if k not in NOTIFY_VARIABLES}
         with contextlib.ExitStack() as stack:
-            output: int | BinaryIO = sys.stderr.fileno()
-            if self.log is not None:
-                output = stack.enter_context(self.log.open("wb"))
             try:
+                output: int | BinaryIO = sys.stderr.fileno()
+                if self.log is not None:
+                    output = stack.enter_context(self.log.open("wb"))
                 process = subprocess.Popen(
                     self._argv,
-                    env=environment,
+                    env=dict(self._environment),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    start_new_session=self.log is not None,
+                    start_new_session=True,
                 )
             except OSError as error:
-                raise InternalError(f"cannot start {self.name}: {error.strerror}") from error
+                cause = f"{error.filename}: {error.strerror}"
+                raise InternalError(f"cannot start {self.name}: {cause}") from error
         self._child = ChildProcess(process)
 
     @property

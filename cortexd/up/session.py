@@ -1,6 +1,7 @@
 """One run of `cortex up`: fetch, start, ask, stay, and leave nothing behind."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Awaitable
@@ -14,9 +15,10 @@ from cortex_core.errors import InternalError, Timeout
 from cortexd.chat_client import Busy, ChatClient, Said, Spent, Turn
 from cortexd.health_probe import HealthProbe
 from cortexd.listening import check_free
-from cortexd.up.configs import DRAIN_TIMEOUT_S, HOST, write_configs
+from cortexd.up.configs import DRAIN_TIMEOUT_S, HOST, cortex_toml, neuron_toml, write_configs
 from cortexd.up.daemons import Daemon
 from cortexd.up.defaults import UpPorts
+from cortexd.up.environment import daemon_environment
 from cortexd.up.folders import UpFolders
 from cortexd.up.hints import hints
 
@@ -53,6 +55,11 @@ class UpSession:
         self._console = console
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        files = {
+            "CORTEX": cortex_toml(folders, options.ports),
+            "NEURON": neuron_toml(folders, options.ports, options.model),
+        }
+        self._environment = daemon_environment(os.environ, files)
         self._neuron = self._daemon("neuron", "neurond.cli", str(folders.neuron_toml))
         self._gateway = self._daemon("cortex", "cortexd.cli", str(folders.cortex_toml))
         self._running: list[Daemon] = []
@@ -78,9 +85,12 @@ class UpSession:
             check_free(f"{HOST}:{getattr(ports, name)}", key=f"--{name}-port")
         write_configs(self._folders, ports, self._options.model)
         async with AsyncExitStack() as stack:
-            await self._start(stack, self._gateway)
+            # The gateway goes first: without its node it would have clients wait for another one.
+            for daemon in (self._neuron, self._gateway):
+                stack.push_async_callback(self._stop, daemon)
+            self._start(self._gateway)
             await self._fetch(stack)
-            await self._start(stack, self._neuron)
+            self._start(self._neuron)
             with self._console.status("starting the gateway and the node"):
                 await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
             await self._or_stop(self._ask())
@@ -93,11 +103,16 @@ class UpSession:
             await self._or_stop(asyncio.Event().wait())
 
     def _daemon(self, name: str, module: str, config: str) -> Daemon:
-        return Daemon(name, module, ["serve", "--config", config], self._folders.log(name))
+        return Daemon(
+            name,
+            module,
+            ["serve", "--config", config],
+            environment=self._environment,
+            log=self._folders.log(name),
+        )
 
-    async def _start(self, stack: AsyncExitStack, daemon: Daemon) -> None:
+    def _start(self, daemon: Daemon) -> None:
         daemon.start()
-        stack.push_async_callback(self._stop, daemon)
         self._running.append(daemon)
 
     async def _stop(self, daemon: Daemon) -> None:
@@ -108,8 +123,12 @@ class UpSession:
     async def _fetch(self, stack: AsyncExitStack) -> None:
         """Fetch the model in a process of its own, which shows a progress bar."""
         arguments = ["pull", "--config", str(self._folders.neuron_toml), self._options.model]
-        fetch = Daemon("neuron pull", "neurond.cli", arguments, log=None)
+        fetch = Daemon(
+            "neuron pull", "neurond.cli", arguments, environment=self._environment, log=None
+        )
         fetch.start()
+        # One that is stopped leaves the cursor hidden, as it is behind a progress bar.
+        stack.callback(self._console.show_cursor)
         stack.push_async_callback(fetch.stop, STOP_GRACE_S, self._hurry)
         status = await self._or_stop(asyncio.shield(fetch.exited))
         if status.returncode != 0:

@@ -4,7 +4,14 @@ import math
 from pathlib import Path
 from typing import Final
 
-from cortex_core.canonical import ChatPrompt, Prompt, TextPart, TextPrompt, TokensPrompt
+from cortex_core.canonical import (
+    MAX_PARTS,
+    ChatPrompt,
+    Prompt,
+    TextPart,
+    TextPrompt,
+    TokensPrompt,
+)
 from cortex_core.errors import InvalidRequest
 from neurond.sources.prepared import CHAT_TEMPLATE, PreparedModel
 from neurond.text.template import ChatTemplate
@@ -14,9 +21,6 @@ from neurond.text.vocabulary import check_token_ids
 SMALL_PROMPT_CHARS: Final = 1500
 SMALL_PROMPT_PARTS: Final = 16
 """A prompt up to these is rendered and tokenised within about a millisecond."""
-MAX_PARTS: Final = 16_384
-"""Messages of a conversation and the parts in them, an empty message counting as one. A part
-costs about 0.1 ms, even an empty one, and nothing stops a thread that has begun."""
 
 
 class ModelText:

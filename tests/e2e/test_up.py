@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cortexd.up.folders import folders_of
@@ -146,8 +147,23 @@ def test_printed_lines_can_be_copied(state: Path, started: list[UpProcess]) -> N
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip(), command
     assert any(f"ANTHROPIC_BASE_URL=http://127.0.0.1:{up.gateway_port} " in line for line in lines)
-    up.process.send_signal(signal.SIGINT)
+    rest = stop_while_streaming(up)
+    assert "stage=" not in rest, "its node was gone before the gateway"
+    assert '"error"' in rest
+
+
+def stop_while_streaming(up: UpProcess) -> str:
+    """Interrupt it while an answer runs that takes too long; what the client still got."""
+    endless = {"max_tokens": 8000, "ignore_eos": True, "stream": True}
+    body = {"model": SMOLLM2, "messages": [{"role": "user", "content": "Count."}], **endless}
+    url = f"http://127.0.0.1:{up.gateway_port}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=ANSWER_TIMEOUT_S) as answer:
+        lines = answer.iter_lines()
+        assert any('"content"' in line for line in lines)
+        up.process.send_signal(signal.SIGINT)
+        rest = "\n".join(lines)
     assert up.wait_end() == 0, up.says()
+    return rest
 
 
 @pytest.mark.parametrize("module", ["neurond.cli serve", "cortexd.cli serve"])

@@ -14,7 +14,7 @@ from cortex_core.sampling_limits import (
     MAX_STOP_TEXTS,
     check_choices,
     check_sampling,
-    check_token_id,
+    check_token_ids,
 )
 
 IN_RANGE = {
@@ -97,5 +97,5 @@ def test_choices_have_a_range(n: int) -> None:
 @pytest.mark.parametrize("token_id", [-1, 2**31])
 def test_token_ids_have_a_range(token_id: int) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check_token_id(token_id, param="prompt[3]")
+        check_token_ids([0, 2**31 - 1, 5, token_id], param="prompt")
     assert caught.value.param == "prompt[3]"

@@ -71,9 +71,9 @@ def test_a_named_file_must_exist_and_the_usual_one_need_not(tmp_path: Path) -> N
 
 
 def test_sockets_lie_where_systemd_says_or_in_the_state() -> None:
-    config = NeuronConfig(state_dir="/s")
+    config = NeuronConfig(state_dir="/s", port=13132)
     assert config.runtime_folder({"RUNTIME_DIRECTORY": "/run/neuron"}) == Path("/run/neuron")
-    assert config.runtime_folder({}) == Path("/s/run")
+    assert config.runtime_folder({}) == Path("/s/run/13132")
     assert NeuronConfig(runtime_dir="/r").runtime_folder({"RUNTIME_DIRECTORY": "/x"}) == Path("/r")
 
 

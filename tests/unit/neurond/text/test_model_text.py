@@ -3,6 +3,7 @@
 import pytest
 
 from cortex_core.canonical import (
+    MAX_PARTS,
     ChatPrompt,
     Message,
     ReasoningPart,
@@ -12,7 +13,7 @@ from cortex_core.canonical import (
     Tool,
 )
 from cortex_core.errors import InvalidRequest
-from neurond.text.model_text import MAX_PARTS, ModelText, is_small
+from neurond.text.model_text import ModelText, is_small
 from neurond.text.template import ChatTemplate
 from neurond.text.tokenizer import ModelTokenizer
 from tests.fakes.tokenizers_made import BOS, byte_level, model_tokenizer, prepared

@@ -1,0 +1,74 @@
+"""Bodies with very many of something are refused before anything is made of each."""
+
+import json
+from typing import Any
+
+import pytest
+
+from cortex_core.canonical import MAX_PARTS
+from cortex_core.dialects.anthropic_messages import AnthropicMessages
+from cortex_core.dialects.fields import MAX_MODEL_CHARS
+from cortex_core.errors import InvalidRequest
+from cortex_core.ids import RequestId
+from tests.unit.cortex_core.dialects.fixture_files import DIALECTS
+
+EMPTY = {"role": "user", "content": ""}
+TEXT = {"type": "text", "text": ""}
+CALL = {"id": "c", "type": "function", "function": {"name": "f"}}
+RESULT = {"type": "tool_result", "tool_use_id": "c"}
+
+
+def decode(dialect: str, **body: Any) -> Any:
+    text = json.dumps({"model": "m", **body}).encode()
+    return DIALECTS[dialect].decode_request(text, request_id=RequestId("r"))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_name_that_no_model_has_is_refused_and_not_repeated(dialect: str) -> None:
+    body = {"prompt": "a"} if dialect == "openai_completions" else {"messages": [EMPTY]}
+    assert decode(dialect, model="m" * MAX_MODEL_CHARS, **body)
+    with pytest.raises(InvalidRequest, match="at most 256 characters, got 257") as caught:
+        decode(dialect, model="m" * (MAX_MODEL_CHARS + 1), **body)
+    assert caught.value.param == "model"
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic_messages"])
+def test_messages_may_be_so_many(dialect: str) -> None:
+    assert len(decode(dialect, messages=[EMPTY] * MAX_PARTS).request.prompt.messages) == MAX_PARTS
+    with pytest.raises(InvalidRequest, match="at most 16384 messages") as caught:
+        decode(dialect, messages=[EMPTY] * (MAX_PARTS + 1))
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "message"),
+    [
+        ("openai_chat", {"role": "user", "content": [TEXT] * MAX_PARTS}),
+        ("openai_chat", {"role": "assistant", "tool_calls": [CALL] * MAX_PARTS}),
+        ("anthropic_messages", {"role": "user", "content": [TEXT] * MAX_PARTS}),
+        ("anthropic_messages", {"role": "user", "content": [RESULT] * MAX_PARTS}),
+        (
+            "anthropic_messages",
+            {"role": "user", "content": [RESULT | {"content": [TEXT] * MAX_PARTS}]},
+        ),
+    ],
+)
+def test_parts_are_counted_wherever_they_stand(dialect: str, message: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="at most 16384 messages and parts"):
+        decode(dialect, messages=[EMPTY, message])
+
+
+def test_system_blocks_and_questions_for_a_count_are_counted() -> None:
+    body = {"model": "m", "messages": [EMPTY], "system": [TEXT] * MAX_PARTS}
+    with pytest.raises(InvalidRequest, match="at most 16384"):
+        AnthropicMessages().decode_count_tokens(json.dumps(body).encode())
+
+
+def test_the_one_wrong_token_id_of_many_is_named() -> None:
+    ids = [7] * 1000
+    assert len(decode("openai_completions", prompt=ids).request.prompt.token_ids) == 1000
+    for wrong in (-1, 2**31):
+        with pytest.raises(InvalidRequest, match=f"got {wrong}") as caught:
+            decode("openai_completions", prompt=[*ids, wrong])
+        assert caught.value.param == "prompt[1000]"
