@@ -14,9 +14,13 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.device import open_device
 from neurond.engine.engine import Engine, EngineRequest
-from neurond.kernels.library import NoKernels, load_kernels
+from neurond.kernels.library import Kernels
+from neurond.kernels.packed_file import WeightFormat, packed_path
+from neurond.kernels.packed_model import PackedModel, open_packed
+from neurond.kernels.variants import NoKernels, load_kernels
+from neurond.models.decoder_plan import NoPlan
 from neurond.models.host_serving import HostServing
-from neurond.models.packed_loader import load_packed
+from neurond.models.packed_loader import load_unpacked, pack_loaded
 from tests.fakes.model_cache import SMOLLM2, real_model
 
 MAX_SEQUENCES = 64
@@ -33,10 +37,8 @@ def serving(request: pytest.FixtureRequest) -> Iterator[HostServing]:
     kernels = load_kernels()
     if isinstance(kernels, NoKernels):
         pytest.skip(kernels.reason)
-    folder, manifest = real_model(SMOLLM2)
     threads = len(os.sched_getaffinity(0))
-    device = open_device("cpu", threads, None)
-    packed = load_packed(folder, manifest, request.param, device, kernels, lambda _: None)
+    packed = packed_weights(kernels, request.param, threads)
     with kernels.pool(threads) as pool:
         yield HostServing(
             packed,
@@ -46,6 +48,20 @@ def serving(request: pytest.FixtureRequest) -> Iterator[HostServing]:
             max_sequences=MAX_SEQUENCES,
             kv_cache_bytes=KV_CACHE_BYTES,
         )
+
+
+def packed_weights(kernels: Kernels, weight_format: WeightFormat, threads: int) -> PackedModel:
+    """Return the model's weights, packed now or before."""
+    folder, manifest = real_model(SMOLLM2)
+    path = packed_path(folder, manifest.weights_hash, weight_format, kernels.variant)
+    kept = open_packed(path, kernels, manifest.weights_hash, weight_format)
+    if kept is not None:
+        return kept
+    device = open_device("cpu", threads, None)
+    loaded = load_unpacked(folder, manifest, device, lambda _: None)
+    packed = pack_loaded(loaded, folder, weight_format, kernels, lambda _: None)
+    assert not isinstance(packed, NoPlan), packed.reason
+    return packed
 
 
 def add(engine: Engine, num_prompt_tokens: int, max_tokens: int) -> None:
