@@ -14,7 +14,7 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.device import open_device
 from neurond.engine.engine import Engine, EngineRequest
-from neurond.kernels.library import NoKernels, load_kernels
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.host_serving import HostServing
 from neurond.models.packed_loader import load_packed
 from tests.fakes.model_cache import SMOLLM2, real_model

@@ -21,9 +21,10 @@ from bench.ceilings.measure import Ceilings, ceilings
 from cortex_core.canonical import SamplingParams
 from neurond.engine.host_sampler import sample_on_host
 from neurond.kernels import abi
-from neurond.kernels.library import Kernels, NoKernels, Pool, StepColumns, load_kernels
+from neurond.kernels.library import Kernels, Pool, StepColumns
 from neurond.kernels.memory import Buffer, KvPages, address_of
 from neurond.kernels.packed_model import PackedModel
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder

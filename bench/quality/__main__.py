@@ -19,8 +19,9 @@ from bench.quality.texts import texts
 from bench.quality.windows import windows
 from cortex_core.ids import ModelId
 from neurond.engine.device import open_device
-from neurond.kernels.library import Kernels, NoKernels, load_kernels
+from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import LAYER_AND_HEAD, WeightFormat
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.loader import load_model
 from neurond.models.pack import pack_to_memory

@@ -12,7 +12,7 @@ from neurond.engine.engine import Engine
 from neurond.engine.grammar import TokenGrammar
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import NoKernels, load_kernels
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder
