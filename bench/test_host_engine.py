@@ -14,9 +14,11 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.device import open_device
 from neurond.engine.engine import Engine, EngineRequest
+from neurond.kernels.packed_file import packed_path
+from neurond.kernels.packed_model import PackedModel, open_packed
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.host_serving import HostServing
-from neurond.models.packed_loader import load_packed
+from neurond.models.packed_loader import load_unpacked, pack_loaded
 from tests.fakes.model_cache import SMOLLM2, real_model
 
 MAX_SEQUENCES = 64
@@ -36,7 +38,13 @@ def serving(request: pytest.FixtureRequest) -> Iterator[HostServing]:
     folder, manifest = real_model(SMOLLM2)
     threads = len(os.sched_getaffinity(0))
     device = open_device("cpu", threads, None)
-    packed = load_packed(folder, manifest, request.param, device, kernels, lambda _: None)
+    path = packed_path(folder, manifest.weights_hash, request.param, kernels.variant)
+    packed = open_packed(path, kernels, manifest.weights_hash, request.param)
+    if packed is None:
+        loaded = load_unpacked(folder, manifest, device, lambda _: None)
+        made = pack_loaded(loaded, folder, request.param, kernels, lambda _: None)
+        assert isinstance(made, PackedModel)
+        packed = made
     with kernels.pool(threads) as pool:
         yield HostServing(
             packed,
