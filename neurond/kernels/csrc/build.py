@@ -20,7 +20,7 @@ from typing import Final
 CSRC: Final = Path(__file__).parent
 FLAGS: Final = (
     *("-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fvisibility-inlines-hidden"),
-    *("-shared", "-fPIC", "-pthread"),
+    *("-fPIC", "-pthread"),
 )
 VARIANTS: Final = {
     "avx512": (
@@ -46,18 +46,25 @@ def sources() -> list[Path]:
 
 
 def compile_library(target: Path, flags: Sequence[str]) -> None:
-    """Compile all sources into one library at `target`.
+    """Compile all sources, side by side, into one library at `target`.
 
     Raises:
         OSError: there is no compiler.
         CalledProcessError: it refuses.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        exports = Path(folder) / "exports"
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as workers:
+        folder = Path(name)
+
+        def compile_one(source: Path) -> str:
+            made = str(folder / f"{source.stem}.o")
+            subprocess.run([*_compiler(), *flags, "-c", str(source), "-o", made], check=True)
+            return made
+
+        files = list(workers.map(compile_one, (p for p in sources() if p.suffix == ".cpp")))
+        exports = folder / "exports"
         exports.write_text(EXPORTS)
-        files = [str(path) for path in sources() if path.suffix == ".cpp"]
-        script = f"-Wl,--version-script={exports}"
-        subprocess.run([*_compiler(), *flags, script, *files, "-o", str(target)], check=True)
+        link = ["-shared", f"-Wl,--version-script={exports}", *files, "-o", str(target)]
+        subprocess.run([*_compiler(), *flags, *link], check=True)
 
 
 def compile_once(target: Path, flags: Sequence[str], kept: Path) -> None:
@@ -91,13 +98,10 @@ def _fingerprint(flags: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Compile every variant, side by side."""
+    """Compile every variant."""
     folder = Path(sys.argv[1])
-    names = variant_names()
-    targets = [folder / f"cortex_{name}.so" for name in names]
-    with ThreadPoolExecutor() as workers:
-        # Going through the results raises what went wrong.
-        list(workers.map(compile_library, targets, [(*FLAGS, *VARIANTS[name]) for name in names]))
+    for name in variant_names():
+        compile_library(folder / f"cortex_{name}.so", (*FLAGS, *VARIANTS[name]))
 
 
 if __name__ == "__main__":

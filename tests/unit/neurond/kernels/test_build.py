@@ -1,0 +1,44 @@
+import pytest
+
+from neurond.kernels.csrc import build
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Stand in for the compiler; return how often it was asked for a file."""
+    log, script = tmp_path / "calls", tmp_path / "compiler"
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo 1 && exit\necho >> {log}\n'
+        'for last; do :; done\necho "$@" > "$last"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return lambda: log.read_text().count("\n") if log.exists() else 0
+
+
+def test_what_has_not_changed_is_compiled_once(tmp_path, calls):
+    kept, target = tmp_path / "kept", tmp_path / "cortex_some.so"
+    build.compile_once(target, ("-O3",), kept)
+    once, made = calls(), target.read_bytes()
+    assert once == len([path for path in build.sources() if path.suffix == ".cpp"]) + 1
+    target.unlink()
+    build.compile_once(target, ("-O3",), kept)
+    assert calls() == once
+    assert target.read_bytes() == made
+
+
+def test_other_flags_are_compiled_anew_and_only_the_last_is_kept(tmp_path, calls):
+    kept, target = tmp_path / "kept", tmp_path / "cortex_some.so"
+    build.compile_once(target, ("-O3",), kept)
+    once = calls()
+    build.compile_once(target, ("-O2",), kept)
+    assert calls() == 2 * once
+    assert len(list(kept.iterdir())) == 1
+    assert b"-O2" in target.read_bytes()
+
+
+def test_no_compiler_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(tmp_path / "absent"))
+    with pytest.raises(OSError, match="absent"):
+        build.compile_once(tmp_path / "cortex_some.so", (), tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
