@@ -34,7 +34,7 @@ from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamI
 from neurond.supervisor.streams import TokenStream
 from neurond.text.format_checker import FormatChecker
 from neurond.text.formats import encoded_format
-from neurond.text.model_text import ModelText, is_small
+from neurond.text.model_text import ModelText, is_small, param_of
 from neurond.text.output import RequestOutput
 from neurond.text.pool import TextPool
 from neurond.text.replay import check_continuation, replay_output
@@ -172,7 +172,9 @@ class Generation:
             ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
         context = model.limit.context or text.prepared.context_tokens
         if len(ids) >= context:
-            raise ContextLengthExceeded(prompt_tokens=len(ids), max_tokens=context - 1)
+            raise ContextLengthExceeded(
+                prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
+            )
         output = RequestOutput(
             text.tokenizer.pieces,
             request.sampling,

@@ -7,15 +7,21 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from cortex_core.asgi import App
+from cortex_core.errors import RequestTooLarge
 from neurond.listening import BACKLOG
 
 KEEP_ALIVE_S: Final = 75
 """Longer than gateways keep idle connections, so that the node does not close one under them."""
 CLOSE_GRACE_S: Final = 5
 """For connections that are still open once every stream has ended."""
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request's head, or of its trailers; what one read of a socket brings may be more."""
+HEAD_TOO_LARGE: Final = 431
 
 
 class HttpServer:
@@ -24,7 +30,7 @@ class HttpServer:
     def __init__(self, app: App, bound: socket.socket) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=_BoundedProtocol,
             ws="none",
             lifespan="off",
             loop="none",
@@ -57,3 +63,40 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """Refuses a head that does not end: the parser holds all of it, without a bound of its own."""
+
+    _held_bytes = 0
+    """What came since the parser last had something to hand on."""
+
+    def data_received(self, data: bytes) -> None:
+        self._held_bytes += len(data)
+        super().data_received(data)
+        if self._held_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_headers_complete(self) -> None:
+        self._held_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._held_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._held_bytes = 0
+        super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        answering = self.cycle and not self.cycle.response_complete
+        if not answering:
+            error = RequestTooLarge(
+                f"cannot read the request: its headers have more than {MAX_HEAD_BYTES} bytes"
+            )
+            body = msgspec.json.encode({"error": error.info()})
+            head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
+            status = STATUS_LINE[HEAD_TOO_LARGE]
+            self.transport.write(status + head + b"%d\r\n\r\n" % len(body) + body)
+        self.transport.close()

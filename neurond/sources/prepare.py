@@ -55,7 +55,7 @@ def prepare(folder: Path, model_id: ModelId) -> PreparedModel:
             f"cannot prepare {model_id}: {folder} holds {len(ggufs)} GGUF files and "
             f"{len(safetensors)} safetensors files; expected one GGUF or some safetensors"
         )
-    _write(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(prepared), indent=2))
+    write_whole(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(prepared), indent=2))
     return prepared
 
 
@@ -132,15 +132,15 @@ def _finish(
     text_config = config.get_text_config()
     architecture = _architecture(config)
     config.architectures = [architecture]
-    _write(folder / "config.json", config.to_json_string().encode())
+    write_whole(folder / "config.json", config.to_json_string().encode())
     if not tokenizer.is_fast:
         raise ModelLoadFailed(
             f"cannot prepare {folder}: its tokenizer has no form for the tokenizers library"
         )
-    _write(folder / "tokenizer.json", tokenizer.backend_tokenizer.to_str().encode())
+    write_whole(folder / "tokenizer.json", tokenizer.backend_tokenizer.to_str().encode())
     template = _template_text(tokenizer.chat_template)
     if template:
-        _write(folder / CHAT_TEMPLATE, template.encode())
+        write_whole(folder / CHAT_TEMPLATE, template.encode())
     heads = text_config.num_attention_heads
     return PreparedModel(
         model_id=model_id,
@@ -219,11 +219,19 @@ def _capabilities(template: str | None) -> tuple[str, ...]:
     return ("completions", "chat", "tools") if "tools" in template else ("completions", "chat")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        OSError: it could not be written; nothing of it is left.
+    """
     growing = path.with_name(f".{path.name}.{os.getpid()}")
-    growing.write_bytes(content)
-    growing.replace(path)
+    try:
+        growing.write_bytes(content)
+        growing.replace(path)
+    except OSError:
+        growing.unlink(missing_ok=True)  # what a full disk took of it would stay for good
+        raise
 
 
 def main(arguments: list[str]) -> int:

@@ -68,14 +68,14 @@ class ModelText:
         ids = self._ids(prompt)
         if not ids:
             raise InvalidRequest(
-                "cannot generate: the prompt has no tokens", param=_param_of(prompt)
+                "cannot generate: the prompt has no tokens", param=param_of(prompt)
             )
         beyond = self.tokenizer.beyond_model(ids)
         if beyond is not None:
             raise InvalidRequest(
                 f"cannot generate: the prompt has {beyond!r}, a token that is not in the model's "
                 f"vocabulary of {self.prepared.vocab_size}; leave it out",
-                param=_param_of(prompt),
+                param=param_of(prompt),
             )
         return ids
 
@@ -136,5 +136,6 @@ def _check_parts(prompt: ChatPrompt) -> None:
         )
 
 
-def _param_of(prompt: Prompt) -> str:
+def param_of(prompt: Prompt) -> str:
+    """Return the field of a request that a prompt of this kind came in."""
     return "messages" if isinstance(prompt, ChatPrompt) else "prompt"

@@ -65,7 +65,7 @@ def test_a_prompt_that_does_not_fit_is_refused_and_a_large_max_tokens_is_not(
     assert refused.json()["error"] == {
         "code": "context_length_exceeded",
         "message": message,
-        "param": "messages",
+        "param": "prompt",
     }
     clamped = events_of(
         node.client.post(

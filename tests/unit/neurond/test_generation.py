@@ -22,6 +22,7 @@ from cortex_core.canonical import (
     SamplingParams,
     Started,
     TextDelta,
+    TextPart,
     TextPrompt,
     TokensPrompt,
     Usage,
@@ -238,9 +239,22 @@ async def test_a_prompt_that_is_too_long_is_refused_in_the_words_clients_know() 
     rig = Rig(says("x"))
     with pytest.raises(
         ContextLengthExceeded, match=r"^prompt is too long: 64 tokens > 63 maximum$"
-    ):
+    ) as caught:
         await rig.generation.start(request("z" * CONTEXT))
+    assert caught.value.param == "prompt"
     assert rig.outcome("context_length_exceeded", "unknown") == 1
+    chat = ChatPrompt((Message("user", (TextPart("z" * CONTEXT),)),))
+    with pytest.raises(ContextLengthExceeded) as caught:
+        await rig.generation.start(GenerateRequest(RequestId("r"), MODEL, chat))
+    assert caught.value.param == "messages"
+
+
+async def test_only_what_is_small_is_tokenised_on_the_loop() -> None:
+    rig = Rig(says("x"))
+    rig.pool.close()
+    assert await rig.generation.count_tokens(MODEL, TextPrompt("q")) == 1
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await rig.generation.count_tokens(MODEL, TextPrompt("q" * 10_000))
 
 
 async def test_a_stop_string_ends_the_choice_in_the_engine_too() -> None:
