@@ -63,7 +63,9 @@ def host_engine() -> Iterator[MakeEngine]:
 
     def make(*, num_blocks: int = 256) -> EngineUnderTest:
         pages = kernels.kv_pages(packed.struct, num_blocks)
-        runner = HostRunner(kernels, pool, packed, pages, max_tokens=128, max_sequences=8)
+        runner = HostRunner(
+            kernels, pool, packed, pages, max_tokens=128, max_sequences=8, max_rows=8
+        )
         config = SchedulerConfig(
             num_blocks=num_blocks,
             context_tokens=512,
