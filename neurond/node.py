@@ -2,10 +2,11 @@
 
 import msgspec
 
-from cortex_core.canonical import GenerateRequest, Prompt
+from cortex_core.canonical import CountTokensRequest, GenerateRequest
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import (
+    CHAT,
     Discovery,
     Health,
     LoadRequest,
@@ -23,8 +24,6 @@ from neurond.profiles import Profiles
 from neurond.supervisor.ports import ProgressCallback
 from neurond.supervisor.supervisor import Supervisor
 from neurond.text.template import check_template
-
-CHAT = "chat"
 
 
 class Node:
@@ -103,9 +102,9 @@ class Node:
         await self._supervisor.restart_device(device, request.state_version)
         return RestartResponse(device, self._supervisor.state_version)
 
-    async def count_tokens(self, text: str, prompt: Prompt) -> int:
+    async def count_tokens(self, text: str, request: CountTokensRequest) -> int:
         """Return how many tokens a prompt has for a model that is on disk."""
-        return await self.generation.count_tokens(self.config.model_id(text), prompt)
+        return await self.generation.count_tokens(self.config.model_id(text), request)
 
     def addressed(self, request: GenerateRequest) -> GenerateRequest:
         """Return the request with its model's full id."""
