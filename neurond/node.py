@@ -85,12 +85,14 @@ class Node:
         except ModelNotFound:
             self._profiles.forget(model_id)
             raise
+        self.generation.open_ahead(model_id)  # it may have been fetched only now
         return msgspec.structs.replace(response, model=self._with_profile(response.model))
 
     def completed(self, request: LoadRequest) -> LoadRequest:
         """Return a load, by full model id, with what holds for the model, which is to be used."""
-        self.generation.open_ahead(request.model_id)
-        return self._profiles.for_load(request)
+        completed = self._profiles.for_load(request)
+        self.generation.open_ahead(request.model_id)  # with the template of this load
+        return completed
 
     async def unload(self, request: UnloadRequest) -> UnloadResponse:
         """See `Supervisor.unload`."""
