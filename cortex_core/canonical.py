@@ -201,10 +201,12 @@ class GenerateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     continue_from: ContinueFrom | None = None
 
 
-class CountTokensRequest(msgspec.Struct, frozen=True):
+class CountTokensRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many tokens would `prompt` be; asked of `/models/{id}/count_tokens`."""
 
     prompt: Prompt
+    chat_template: str | None = None
+    """Jinja text that a load would bring. None is what holds for the model on the node."""
 
 
 class CountTokensResponse(msgspec.Struct, frozen=True):

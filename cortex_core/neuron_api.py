@@ -12,6 +12,8 @@ from cortex_core.ids import DeviceName, ModelId
 
 MIB = 1024 * 1024
 MAX_COUNT = 2**31 - 1
+CHAT = "chat"
+"""The capability of a model that has a chat template."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 """A number of things that a profile may name; what it comes to in bytes has 64 bits."""
 MAX_WAIT_S = 86_400

@@ -25,12 +25,14 @@ async def count_tokens(
         InvalidRequest: a node says that the prompt cannot be.
         CortexError: no node could count; the error of the last one asked.
     """
+    model = index.models.get(model_id)
+    request = CountTokensRequest(prompt, model.chat_template if model is not None else None)
     last: CortexError = Overloaded(
         f"cannot count tokens for {model_id}: no node has it now", retry_after_s=5.0
     )
     for endpoint in endpoints_for(index, model_id):
         try:
-            answer = await nodes.count_tokens(endpoint, model_id, CountTokensRequest(prompt))
+            answer = await nodes.count_tokens(endpoint, model_id, request)
         except CortexError as error:
             if isinstance(error, InvalidRequest):
                 raise

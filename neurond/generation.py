@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
     Completed,
+    CountTokensRequest,
     Event,
     Failed,
     GenerateRequest,
@@ -129,14 +130,14 @@ class Generation:
             raise
         return _guarded(first, source, request)
 
-    async def count_tokens(self, model_id: ModelId, prompt: Prompt) -> int:
+    async def count_tokens(self, model_id: ModelId, request: CountTokensRequest) -> int:
         """Return how many tokens a prompt has; the model need not be loaded.
 
         Raises:
             CortexError: as for a request with this prompt.
         """
-        text = await self._texts.get(model_id)
-        return len(await self._token_ids(text, prompt))
+        text = await self._texts.get(model_id, request.chat_template)
+        return len(await self._token_ids(text, request.prompt))
 
     async def _batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
         meter = self._metrics.request(request.model, time.monotonic())

@@ -2,10 +2,11 @@
 
 import msgspec
 
-from cortex_core.canonical import GenerateRequest, Prompt
+from cortex_core.canonical import CountTokensRequest, GenerateRequest
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import (
+    CHAT,
     Discovery,
     Health,
     LoadRequest,
@@ -23,8 +24,6 @@ from neurond.profiles import Profiles
 from neurond.supervisor.ports import ProgressCallback
 from neurond.supervisor.supervisor import Supervisor
 from neurond.text.template import check_template
-
-CHAT = "chat"
 
 
 class Node:
@@ -86,12 +85,14 @@ class Node:
         except ModelNotFound:
             self._profiles.forget(model_id)
             raise
+        self.generation.open_ahead(model_id)  # it may have been fetched only now
         return msgspec.structs.replace(response, model=self._with_profile(response.model))
 
     def completed(self, request: LoadRequest) -> LoadRequest:
         """Return a load, by full model id, with what holds for the model, which is to be used."""
-        self.generation.open_ahead(request.model_id)
-        return self._profiles.for_load(request)
+        completed = self._profiles.for_load(request)
+        self.generation.open_ahead(request.model_id)  # with the template of this load
+        return completed
 
     async def unload(self, request: UnloadRequest) -> UnloadResponse:
         """See `Supervisor.unload`."""
@@ -103,9 +104,9 @@ class Node:
         await self._supervisor.restart_device(device, request.state_version)
         return RestartResponse(device, self._supervisor.state_version)
 
-    async def count_tokens(self, text: str, prompt: Prompt) -> int:
+    async def count_tokens(self, text: str, request: CountTokensRequest) -> int:
         """Return how many tokens a prompt has for a model that is on disk."""
-        return await self.generation.count_tokens(self.config.model_id(text), prompt)
+        return await self.generation.count_tokens(self.config.model_id(text), request)
 
     def addressed(self, request: GenerateRequest) -> GenerateRequest:
         """Return the request with its model's full id."""

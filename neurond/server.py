@@ -9,7 +9,11 @@ from typing import Final
 
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from cortex_core.asgi import App
 from cortex_core.errors import RequestTooLarge
@@ -90,8 +94,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _refuse_head(self) -> None:
-        answering = self.cycle and not self.cycle.response_complete
-        if not answering:
+        # Before the first request there is none, whatever uvicorn's annotation says.
+        cycle: RequestResponseCycle | None = getattr(self, "cycle", None)
+        if cycle is None or cycle.response_complete:
             error = RequestTooLarge(
                 f"cannot read the request: its headers have more than {MAX_HEAD_BYTES} bytes"
             )

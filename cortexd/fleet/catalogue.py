@@ -1,7 +1,7 @@
 """What the fleet can serve: `models.toml` and the nodes' own models, against the devices. Pure."""
 
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import Discovery, LoadRequest, ModelLimit, NodeModel
+from cortex_core.neuron_api import CHAT, Discovery, LoadRequest, ModelLimit, NodeModel
 from cortexd.config import AdmissionConfig, ModelConfig, ModelsConfig
 from cortexd.fleet.decisions import Load
 from cortexd.fleet.records import Node
@@ -64,9 +64,12 @@ class Catalogue:
         )
 
     def capabilities(self, state: FleetState, model_id: ModelId) -> tuple[str, ...]:
-        """Return what a node says that the model can do."""
+        """Return what a node says that the model can do; with a template of ours also chat."""
         found = (m.capabilities for m in self._on_nodes(state, model_id) if m.capabilities)
-        return tuple(next(found, ()))
+        reported = tuple(next(found, ()))
+        if self.entry(model_id).chat_template is None or CHAT in reported:
+            return reported
+        return (*reported, CHAT)
 
     def cannot_run(self, state: FleetState, model_id: ModelId, node: Node) -> str | None:
         """Return why the model can never run on the node, None if it could with all memory free.

@@ -54,6 +54,8 @@ class ModelView(msgspec.Struct, frozen=True, array_like=True):
     """Requests wait for this model in the actor; workers ask it too, so as not to overtake."""
     cost: dict[str, float] | None = None
     """As the catalogue has it."""
+    chat_template: str | None = None
+    """As the catalogue has it: a node that has not loaded the model was not told of it yet."""
 
 
 class FleetSnapshot(msgspec.Struct, frozen=True, array_like=True):

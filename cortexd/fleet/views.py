@@ -102,4 +102,5 @@ def _model_view(
         pinned_on=entry.pinned_on,
         queued=queued,
         cost=entry.cost,
+        chat_template=entry.chat_template,
     )

@@ -76,8 +76,8 @@ class CountTokensResource:
     async def on_post(self, req: Request, resp: Response, model_id: str) -> None:
         """Take a `CountTokensRequest`, answer with a `CountTokensResponse`."""
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
-        prompt = decode(body, CountTokensRequest).prompt
-        counting = self._node.count_tokens(model_in(model_id), prompt)
+        request = decode(body, CountTokensRequest)
+        counting = self._node.count_tokens(model_in(model_id), request)
         write_json(resp, CountTokensResponse(await while_connected(req, counting)))
 
 

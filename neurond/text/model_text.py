@@ -39,8 +39,20 @@ class ModelText:
         self._template = template
 
     @classmethod
-    def read(cls, folder: Path, prepared: PreparedModel, template: str | None) -> "ModelText":
-        """Read a prepared folder. `template` is Jinja text that replaces the model's own.
+    def read(
+        cls,
+        folder: Path,
+        prepared: PreparedModel,
+        template: str | None,
+        tokenizer: ModelTokenizer | None = None,
+    ) -> "ModelText":
+        """Read a prepared folder.
+
+        Args:
+            folder: the prepared folder.
+            prepared: its manifest.
+            template: Jinja text that replaces the model's own.
+            tokenizer: the model's, where it has been read before.
 
         Raises:
             ModelLoadFailed: the tokenizer cannot be read.
@@ -48,7 +60,7 @@ class ModelText:
         """
         own = folder / CHAT_TEMPLATE
         source = template or (own.read_text(encoding="utf-8") if own.exists() else None)
-        tokenizer = ModelTokenizer.read(folder, prepared)
+        tokenizer = tokenizer or ModelTokenizer.read(folder, prepared)
         if source is None:
             return cls(prepared, tokenizer, None)
         special = {"bos_token": prepared.bos_token or "", "eos_token": prepared.eos_token or ""}

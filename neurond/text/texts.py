@@ -55,8 +55,8 @@ class ModelTexts:
         self._open: OrderedDict[_Key, ModelText] = OrderedDict()
         self._opening: dict[_Key, asyncio.Task[ModelText]] = {}
 
-    async def get(self, model_id: ModelId) -> ModelText:
-        """Return a model's text.
+    async def get(self, model_id: ModelId, template: str | None = None) -> ModelText:
+        """Return a model's text. `template` goes before what holds for the model.
 
         Raises:
             ModelNotFound: the model is not on disk.
@@ -69,7 +69,7 @@ class ModelTexts:
                 f"cannot find model {model_id!r} on this node; pull or load it first",
                 param="model",
             )
-        key = self._key(prepared)
+        key = self._key(prepared, template)
         known = self._open.get(key)
         if known is not None:
             self._open.move_to_end(key)
@@ -82,9 +82,10 @@ class ModelTexts:
         if prepared is not None and self._key(prepared) not in self._open:
             self._begin(self._key(prepared), prepared)
 
-    def _key(self, prepared: PreparedModel) -> _Key:
+    def _key(self, prepared: PreparedModel, template: str | None = None) -> _Key:
         model_id = prepared.model_id
-        return _Key(model_id, prepared.weights_hash, self._profile_of(model_id).chat_template)
+        holds = template or self._profile_of(model_id).chat_template
+        return _Key(model_id, prepared.weights_hash, holds)
 
     def _begin(self, key: _Key, prepared: PreparedModel) -> "asyncio.Task[ModelText]":
         task = self._opening.get(key)
@@ -95,7 +96,12 @@ class ModelTexts:
 
     async def _read(self, key: _Key, prepared: PreparedModel) -> ModelText:
         folder = self._shelf.folder(key.model_id)
-        return await self._pool.run(lambda: ModelText.read(folder, prepared, key.template))
+        # Another template costs no second tokenizer.
+        others = (text for other, text in self._open.items() if other[:2] == key[:2])
+        tokenizer = next((text.tokenizer for text in others), None)
+        return await self._pool.run(
+            lambda: ModelText.read(folder, prepared, key.template, tokenizer)
+        )
 
     def _opened(self, key: _Key, task: "asyncio.Task[ModelText]") -> None:
         del self._opening[key]

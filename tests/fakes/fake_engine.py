@@ -13,6 +13,7 @@ which compiles when a file `go` appears in the model's folder, `bad`, which is r
 """
 
 import os
+import signal
 import threading
 from array import array
 from collections.abc import Iterable, Sequence
@@ -29,13 +30,15 @@ from cortex_core.errors import (
     ModelLoadFailed,
     OutOfMemory,
 )
+from neurond.actor import outbox
 from neurond.actor.backend import LoadProgressCallback, OpenedDevice, ServedModel
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
-from neurond.protocol import Configure, LoadModel, ModelLoaded
+from neurond.protocol import Configure, LoadModel, ModelLoaded, TokensReady
 
 HANG, CRASH, BROKEN, NAN, EXHAUSTED, POISON = 900_001, 900_002, 900_003, 900_004, 900_005, 900_006
+UNTOLD_STEPS = 4
 VOCABULARY = 1_000_000
 NUM_BLOCKS = 256
 
@@ -143,6 +146,21 @@ class CountingBackend:
 
     def is_poisoned(self, error: Exception) -> bool:
         return isinstance(error, PoisonedError)
+
+
+class DyingBackend(CountingBackend):
+    """Its actor is killed when `UNTOLD_STEPS` are on the ring, before it tells of the last one."""
+
+    def open(self, configure: Configure) -> OpenedDevice:
+        told = iter(range(UNTOLD_STEPS - 1))
+
+        def tell(head: int) -> TokensReady:
+            if next(told, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return TokensReady(head)
+
+        outbox.TokensReady = tell
+        return super().open(configure)
 
 
 def _wait_for(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Children that are really killed, and parents too."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -160,6 +161,23 @@ def test_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait(20)
     wait_until(lambda: gone(child_pid))
+
+
+def test_stopped_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
+    # Its thread that watches the pipe stands still as well: only the kernel's signal is left.
+    ready = tmp_path / "pid"
+    parent = subprocess.Popen([PYTHON, "-c", PARENT, CHILD, str(ready)])
+    wait_until(lambda: written(ready), timeout_s=30)
+    child = psutil.Process(int(ready.read_text()))
+    child.suspend()
+    try:
+        wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
+        parent.kill()
+        parent.wait(20)
+        wait_until(lambda: gone(child.pid))
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def test_child_exits_when_the_pipe_ends_though_the_parent_lives(tmp_path: Path) -> None:

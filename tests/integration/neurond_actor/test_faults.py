@@ -12,7 +12,7 @@ from cortex_core.ids import ModelId
 from cortex_core.neuron_api import LoadRequest
 from neurond.supervisor.jobs import StreamItem
 from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
-from tests.fakes.fake_engine import CRASH, HANG, POISON
+from tests.fakes.fake_engine import CRASH, HANG, POISON, UNTOLD_STEPS
 from tests.fakes.waiting import wait_until_async
 
 MUCH = 1500
@@ -45,19 +45,18 @@ async def test_a_killed_actor_is_respawned_and_its_models_are_reloaded(node: Nod
     assert node.library.fetches == 2
 
 
-async def test_every_token_published_before_a_death_is_delivered(node: Node) -> None:
-    model_id = await node.loaded()
-    stream = node.submit(model_id, [10], max_tokens=MUCH)
-    await wait_until_async(lambda: stream.paused)
-    os.kill(node.actor_pid, signal.SIGKILL)
+async def test_every_token_published_before_a_death_is_delivered(
+    make_node: Callable[..., Node],
+) -> None:
+    node = make_node(backend="tests.fakes.fake_engine:DyingBackend")
+    await node.start()
+    stream = node.submit(await node.loaded(), [10], max_tokens=MUCH)
 
     got: list[StreamItem] = []
     with pytest.raises(DeviceFailed):
         await collect_into(got, stream)
 
-    tokens = tokens_of(got)
-    assert tokens == list(range(11, 11 + len(tokens)))
-    assert len(tokens) > 200
+    assert tokens_of(got) == list(range(11, 11 + UNTOLD_STEPS))
 
 
 async def test_a_stopped_actor_counts_as_hung(make_node: Callable[..., Node]) -> None:

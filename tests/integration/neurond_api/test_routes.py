@@ -51,6 +51,19 @@ def test_counting_works_without_loading(node: NeuronProcess) -> None:
     assert models["pypi:never-loaded"]["status"] == "unloaded"
 
 
+def test_counting_takes_the_template_that_a_load_would_bring(node: NeuronProcess) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "qrst"}]}
+    body = {"prompt": {"type": "chat", "messages": [message]}}
+    path = "/models/bare/count_tokens"
+    assert node.client.post(path, json=body).status_code == 400
+    template = "zz{{ messages[0].content }}"
+    answer = node.client.post(path, json=body | {"chat_template": template})
+    assert answer.json() == {"prompt_tokens": 6}
+    invalid = node.client.post(path, json=body | {"chat_template": "{% if"})
+    assert invalid.status_code == 400
+    assert "template" in invalid.json()["error"]["message"]
+
+
 def test_a_slash_in_a_model_id_is_percent_encoded(node: NeuronProcess) -> None:
     answer = node.client.post(
         "/models/hf%3Aorg%2Fname/count_tokens", json={"prompt": {"type": "text", "text": "x"}}

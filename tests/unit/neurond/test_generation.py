@@ -11,6 +11,7 @@ from cortex_core.canonical import (
     ChatPrompt,
     Completed,
     ContinueFrom,
+    CountTokensRequest,
     Event,
     Failed,
     Finished,
@@ -105,7 +106,7 @@ class ScriptedEngine:
 
 
 class Texts:
-    async def get(self, _model_id: ModelId) -> ModelText:
+    async def get(self, _model_id: ModelId, _template: str | None = None) -> ModelText:
         template = ChatTemplate("{{ messages[-1].content }}", model=MODEL, special_tokens={})
         return ModelText(prepared(TOKENIZER), model_tokenizer(TOKENIZER), template)
 
@@ -252,9 +253,9 @@ async def test_a_prompt_that_is_too_long_is_refused_in_the_words_clients_know() 
 async def test_only_what_is_small_is_tokenised_on_the_loop() -> None:
     rig = Rig(says("x"))
     rig.pool.close()
-    assert await rig.generation.count_tokens(MODEL, TextPrompt("q")) == 1
+    assert await rig.generation.count_tokens(MODEL, CountTokensRequest(TextPrompt("q"))) == 1
     with pytest.raises(RuntimeError, match="after shutdown"):
-        await rig.generation.count_tokens(MODEL, TextPrompt("q" * 10_000))
+        await rig.generation.count_tokens(MODEL, CountTokensRequest(TextPrompt("q" * 10_000)))
 
 
 async def test_a_stop_string_ends_the_choice_in_the_engine_too() -> None:
@@ -449,6 +450,7 @@ async def test_prompt_token_ids_come_with_started_where_they_are_wanted() -> Non
 
 async def test_tokens_are_counted_without_an_engine() -> None:
     rig = Rig(says("x"))
-    assert await rig.generation.count_tokens(MODEL, TextPrompt("four")) == 4
-    assert await rig.generation.count_tokens(MODEL, TextPrompt("q" * 5000)) == 5000
+    assert await rig.generation.count_tokens(MODEL, CountTokensRequest(TextPrompt("four"))) == 4
+    many = CountTokensRequest(TextPrompt("q" * 5000))
+    assert await rig.generation.count_tokens(MODEL, many) == 5000
     assert rig.engine.jobs == []

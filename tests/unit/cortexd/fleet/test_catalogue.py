@@ -30,6 +30,14 @@ def test_a_limit_is_as_configured_else_as_reported() -> None:
     assert fleet.catalogue.limit(fleet.state, B) == ModelLimit()
 
 
+def test_a_template_makes_a_model_one_to_chat_with_before_any_node_was_told_of_it() -> None:
+    for reported in (["completions"], ["completions", "chat"]):
+        fleet = fleet_of(ModelConfig(id=A, chat_template="t"), capabilities=reported)
+        assert fleet.catalogue.capabilities(fleet.state, A) == ("completions", "chat")
+    fleet = fleet_of(ModelConfig(id=A), capabilities=["completions"])
+    assert fleet.catalogue.capabilities(fleet.state, A) == ("completions",)
+
+
 def test_a_node_that_has_the_model_ready_knows_its_limit_best() -> None:
     fleet = dispatcher_of("n", "m")
     fleet.apply(polled("n", node_model(A, "unloaded", limit=ModelLimit(context=1))), 0.0)

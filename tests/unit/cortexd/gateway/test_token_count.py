@@ -24,7 +24,7 @@ def index(*, down: str = "", **states: ModelState) -> FleetIndex:
     return FleetIndex(
         FleetSnapshot(
             version=1,
-            models=(ModelView(MODEL, tuple(names), None, ModelLimit()),),
+            models=(ModelView(MODEL, tuple(names), None, ModelLimit(), chat_template="t"),),
             nodes=tuple(NodeView(n, f"http://{n}", healthy=n not in down) for n in names),
             replicas=tuple(replicas),
             aliases={},
@@ -36,12 +36,14 @@ class Nodes:
     def __init__(self, **answers: int | CortexError) -> None:
         self._answers = answers
         self.asked: list[str] = []
+        self.requests: list[CountTokensRequest] = []
 
     async def count_tokens(
         self, endpoint: str, model_id: ModelId, request: CountTokensRequest
     ) -> CountTokensResponse:
         name = endpoint.removeprefix("http://")
         self.asked.append(name)
+        self.requests.append(request)
         answer = self._answers[name]
         if isinstance(answer, CortexError):
             raise answer
@@ -57,6 +59,7 @@ async def test_next_node_is_asked_when_one_cannot() -> None:
     nodes = Nodes(a=ModelNotFound("no file"), b=NodeUnavailable("gone"), c=12)
     assert await count_tokens(nodes, index(), MODEL, PROMPT) == 12
     assert nodes.asked == ["a", "b", "c"]
+    assert nodes.requests == [CountTokensRequest(PROMPT, chat_template="t")] * 3
 
 
 async def test_bad_prompt_is_told_at_once() -> None:

@@ -84,8 +84,13 @@ async def test_new_weights_or_another_template_open_it_anew(shelf: Shelf, pool: 
     shelf.add(MODEL, sha256="1" * 64)
     second = await texts.get(MODEL)
     profile = ModelProfile(chat_template="say {{ messages[0].content }}")
+    (shelf.folder(MODEL) / "tokenizer.json").unlink()
     third = await texts.get(MODEL)
     assert first is not second
+    assert third.tokenizer is second.tokenizer is not first.tokenizer
+    fourth = await texts.get(MODEL, "tell {{ messages[0].content }}")
+    assert fourth is not third
+    assert await texts.get(MODEL) is third
     assert third.token_ids(ChatPrompt((Message("user", (TextPart("hi"),)),)))
 
 
