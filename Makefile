@@ -23,7 +23,7 @@ help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed  ## Start the embedded fleet, ask it ASK, stay up (ONCE=1: exit after the answer)
-	@$(BIN)/cortex up --ask "$$ASK" $(if $(ONCE),--once) $(UP_FLAGS)
+	@$(BIN)/cortex up --ask="$$ASK" $(if $(ONCE),--once) $(UP_FLAGS)
 
 setup: $(VENV)/.installed-dev  ## Make $(VENV) with everything that development needs
 
@@ -62,6 +62,7 @@ rpm: setup  ## Build the RPMs into dist/rpm (needs rpmbuild)
 	rpm/build.sh dist/rpm
 
 clean:  ## Remove everything that was built; models and state stay
+	rm -rf neurond/kernels/*.so $(VENV)/.installed*
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:

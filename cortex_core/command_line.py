@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -27,16 +28,21 @@ def run_command(program: str, commands: Mapping[str, str], options: argparse.Nam
     3 a daemon that does not run, 130 an interruption by the user.
     """
     try:
-        return _imported(commands[options.command])(options)
+        status = _imported(commands[options.command])(options)
+        sys.stdout.flush()
     except ConfigError as error:
         return _failed(program, error, WRONG_CONFIG)
     except NodeUnavailable as error:
         return _failed(program, error, NOT_RUNNING)
     except CortexError as error:
         return _failed(program, error, FAILED)
+    except OSError as error:
+        _let_go_of_stdout()
+        return _failed(program, _as_ours(error), FAILED)
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: interrupted\n")
         return INTERRUPTED
+    return status
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -69,6 +75,21 @@ def _imported(dotted_name: str) -> Command:
     module, _, function = dotted_name.partition(":")
     command: Command = getattr(importlib.import_module(module), function)
     return command
+
+
+def _let_go_of_stdout() -> None:
+    """Drop what a closed pipe or a full disk did not take: it would be tried again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _as_ours(error: OSError) -> CortexError:
+    place = "" if error.filename is None else f"{error.filename}: "
+    return CortexError(f"cannot go on: {place}{error.strerror or error}")
 
 
 def _failed(program: str, error: CortexError, status: int) -> int:

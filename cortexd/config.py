@@ -15,6 +15,7 @@ from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
 from cortex_core.neuron_api import Count, Dtype, ModelLimit, ModelProfile, Speculation
+from cortexd.http1.message import parse_endpoint
 
 DEFAULT_RESIDENCY = 100
 PINNED_RESIDENCY = 1000
@@ -190,8 +191,15 @@ def check_cortex(config: CortexConfig, *, file: str) -> CortexConfig:
     """Check what single keys cannot say; `file` is named in errors.
 
     Raises:
-        ConfigError: two neurons share a name or an endpoint.
+        ConfigError: an endpoint has no host or port that there can be, or two neurons share a name
+            or an endpoint.
     """
+    for number, neuron in enumerate(config.neurons):
+        try:
+            parse_endpoint(neuron.endpoint)
+        except ConfigError as error:
+            key = f"neurons[{number}].endpoint"
+            raise ConfigError(f"cannot use {file}: {key}: {error.message}", param=key) from error
     for field in ("name", "endpoint"):
         seen: set[str] = set()
         for number, neuron in enumerate(config.neurons):

@@ -41,6 +41,8 @@ def check(value: Any, kind: Any, path: str) -> None:
     Raises:
         Mismatch: at the first value that does not fit, in the order of the document.
     """
+    if isinstance(value, str) and "\0" in value:
+        raise Mismatch(path, "has a NUL character, which no path or name can have")
     bare = bare_type(kind)
     fields = struct_fields(bare)
     if isinstance(value, dict) and fields is not None:

@@ -1,8 +1,11 @@
 """How one command ends: what stands on stderr and with what status."""
 
 import argparse
+import errno
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -34,6 +37,12 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         (ConfigError("cannot read x"), 2, "cortex: cannot read x\n"),
         (NodeUnavailable("cannot reach x"), 3, "cortex: cannot reach x\n"),
         (Timeout("cannot wait"), 1, "cortex: cannot wait\n"),
+        (
+            OSError(errno.ENOSPC, "No space left", "/x"),
+            1,
+            "cortex: cannot go on: /x: No space left\n",
+        ),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "cortex: cannot go on: Broken pipe\n"),
         (KeyboardInterrupt(), 130, "cortex: interrupted\n"),
     ],
 )
@@ -49,3 +58,28 @@ def test_an_error_becomes_a_message_and_a_status(
 
 def test_a_command_that_succeeds_says_so_itself(run: Run) -> None:
     assert run(lambda options: 0 if options.command == "do" else 1) == 0
+
+
+PRINTS = """
+import argparse, sys
+from cortex_core.command_line import run_command
+def one(options):
+    print("out")
+    return 0
+sys.modules["one"] = sys.modules["__main__"]
+sys.exit(run_command("cortex", {"do": "one:one"}, argparse.Namespace(command="do")))
+"""
+
+
+def test_output_that_nobody_takes_is_told_without_a_traceback() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTS],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stderr == "cortex: cannot go on: No space left on device\n"
+    assert done.returncode == 1

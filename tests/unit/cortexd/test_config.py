@@ -30,6 +30,13 @@ def test_two_neurons_share_nothing(second: tuple[str, str], key: str) -> None:
         check_cortex(CortexConfig(neurons=neurons), file="c.toml")
 
 
+@pytest.mark.parametrize("endpoint", ["http://x:99999", "http://x:0", "http://[::1", "http://:80"])
+def test_an_endpoint_that_can_never_be_reached_is_refused(endpoint: str) -> None:
+    neurons = (NeuronConfig("m", "http://a:1"), NeuronConfig("n", endpoint))
+    with pytest.raises(ConfigError, match=r"neurons\[1\]\.endpoint: .* expected 'http://host:port"):
+        check_cortex(CortexConfig(neurons=neurons), file="c.toml")
+
+
 @pytest.mark.parametrize(
     ("entry", "text"),
     [

@@ -100,6 +100,14 @@ def test_everything_is_read(write) -> None:
         ("[gateway]\nlisen = 'x'", "gateway.lisen: unknown key; did you mean 'listen'?"),
         ("gatway = 1", "gatway: unknown key; did you mean 'gateway'?"),
         (
+            'models_config = "a\\u0000b"',
+            "models_config: has a NUL character, which no path or name can have",
+        ),
+        (
+            'short = ["", "\\u0000"]',
+            "short[1]: has a NUL character, which no path or name can have",
+        ),
+        (
             "[gateway]\nzzz = 1",
             "gateway.zzz: unknown key; nearest is 'workers', valid are listen, workers",
         ),
