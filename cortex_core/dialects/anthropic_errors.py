@@ -6,6 +6,8 @@ from cortex_core.dialects.sse import json_bytes, named_frame
 from cortex_core.errors import ErrorInfo, status_of
 from cortex_core.ids import RequestId
 
+_FORMAT, _OWN_FORMAT = "response_format", "output_config.format"
+"""What nodes, and this dialect, call the format of an answer."""
 _OVERLOADED = 529
 _TYPES = {
     401: "authentication_error",
@@ -47,11 +49,14 @@ def _status(error: ErrorInfo) -> int:
 
 
 def _envelope(error: ErrorInfo, status: int, request_id: RequestId) -> bytes:
+    message = error.message
+    if error.param == _FORMAT:
+        message = message.replace(_FORMAT, _OWN_FORMAT)
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return json_bytes(
         {
             "type": "error",
-            "error": {"type": kind, "message": error.message},
+            "error": {"type": kind, "message": message},
             "request_id": f"req_{request_id}",
         }
     )

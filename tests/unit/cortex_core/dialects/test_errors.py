@@ -176,3 +176,11 @@ def test_answers_carry_the_request_id() -> None:
             ErrorInfo("invalid_request", "cannot a: b"), request_id=REQUEST_ID
         ).headers
     )
+
+
+def test_anthropics_own_name_of_a_format_is_used() -> None:
+    message = "cannot hold the answer to response_format: it is nested too deeply"
+    error = ErrorInfo("invalid_request", message, param="response_format")
+    reply = ANTHROPIC.encode_error(error, request_id=REQUEST_ID)
+    told = json.loads(reply.body)["error"]["message"]
+    assert told == "cannot hold the answer to output_config.format: it is nested too deeply"
