@@ -34,6 +34,8 @@ def test_a_template_makes_a_model_one_to_chat_with_before_any_node_was_told_of_i
     for reported in (["completions"], ["completions", "chat"]):
         fleet = fleet_of(ModelConfig(id=A, chat_template="t"), capabilities=reported)
         assert fleet.catalogue.capabilities(fleet.state, A) == ("completions", "chat")
+        (view,) = fleet.snapshot().models
+        assert (view.capabilities, view.chat_template) == (("completions", "chat"), "t")
     fleet = fleet_of(ModelConfig(id=A), capabilities=["completions"])
     assert fleet.catalogue.capabilities(fleet.state, A) == ("completions",)
 
