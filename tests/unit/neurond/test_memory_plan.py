@@ -164,31 +164,30 @@ def test_a_plan_always_fits_and_never_exceeds_what_was_asked(
         assert chosen.kv_cache_bytes == profile.kv_cache_mb * MIB
 
 
-def test_an_encoder_takes_its_weights_in_float32_and_no_cache() -> None:
-    encoder = msgspec.structs.replace(MODEL, capabilities=("embeddings",), context_tokens=512)
-    asked = {"device": DeviceName("cuda-0"), "default_dtype": "bfloat16"}
-    enough = 4 * GIB + ACTIVATION_BYTES
+def plan_encoder(profile: ModelProfile, free_bytes: int) -> MemoryPlan:
+    return plan_memory(
+        msgspec.structs.replace(MODEL, capabilities=("embeddings",), context_tokens=512),
+        profile,
+        weights=WeightChoice(profile.dtype or "float32"),
+        device=DeviceName("cpu"),
+        kind="cpu",
+        free_bytes=free_bytes,
+    )
 
-    chosen = plan_memory(encoder, ModelProfile(), free_bytes=enough, **asked)
+
+def test_an_encoder_takes_its_weights_and_no_cache() -> None:
+    enough = 4 * GIB + ACTIVATION_BYTES
+    chosen = plan_encoder(ModelProfile(), enough)
     assert (chosen.dtype, chosen.context_tokens, chosen.kv_cache_bytes) == ("float32", 512, 0)
     assert chosen.total_bytes == enough
     with pytest.raises(OutOfMemory, match="weights 4096 in float32"):
-        plan_memory(encoder, ModelProfile(), free_bytes=enough - 1, **asked)
-    named = ModelProfile(dtype="bfloat16", context_tokens=100)
-    chosen = plan_memory(encoder, named, free_bytes=enough, **asked)
+        plan_encoder(ModelProfile(), enough - 1)
+    chosen = plan_encoder(ModelProfile(dtype="bfloat16", context_tokens=100), enough)
     assert (chosen.context_tokens, chosen.weights_bytes) == (100, 2 * GIB)
 
 
-@pytest.mark.parametrize("field", ["kv_cache_mb", "max_sequences", "dtype"])
+@pytest.mark.parametrize("field", ["kv_cache_mb", "max_sequences"])
 def test_what_no_encoder_can_do_is_refused_by_name(field: str) -> None:
-    encoder = msgspec.structs.replace(MODEL, capabilities=("embeddings",))
-    profile = ModelProfile(**{field: "int8" if field == "dtype" else 1})
     with pytest.raises(InvalidRequest) as caught:
-        plan_memory(
-            encoder,
-            profile,
-            device=DeviceName("cpu"),
-            free_bytes=64 * GIB,
-            default_dtype="float32",
-        )
+        plan_encoder(ModelProfile(**{field: 1}), 64 * GIB)
     assert caught.value.param == f"profile.{field}"
