@@ -21,7 +21,7 @@ from cortex_core.errors import ErrorInfo, ModelLoadFailed
 from neurond.engine.device import Device
 from neurond.engine.embedding import EmbedInput
 from neurond.engine.host_states import HostStates
-from neurond.kernels.library import NoKernels, load_kernels
+from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models import encoder as encoders
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.decoder_states import DecoderStates
