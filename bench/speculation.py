@@ -84,10 +84,11 @@ def main(dtype: str = "int4", rounds: str = "5") -> None:
         "off": plain,
         "ngram": msgspec.structs.replace(plain, speculation="ngram"),
     }
-    engines = {
-        name: backend.load(command, lambda _: None).new_engine()
-        for name, command in commands.items()
-    }
+    engines = {}
+    for name, command in commands.items():
+        new_engine = backend.load(command, lambda _: None).new_engine
+        assert new_engine is not None, "it generates"
+        engines[name] = new_engine()
     for task, turns in TASKS.items():
         prompt = tokenizer.encode_rendered(rendered(turns))
         for name, sampling in SAMPLINGS.items():

@@ -58,6 +58,11 @@ def add(engine: Engine, num_prompt_tokens: int, max_tokens: int) -> None:
     engine.add(EngineRequest(request_id, number, prompt, sampling, max_tokens, seed=1))
 
 
+def engine_of(serving: ServedModel) -> Engine:
+    assert serving.new_engine is not None, "it generates"
+    return serving.new_engine()
+
+
 def tell(benchmark: BenchmarkFixture, num_tokens: int) -> None:
     """Note the rate of the fastest round, in which there were so many tokens."""
     assert benchmark.stats is not None
@@ -71,7 +76,7 @@ def test_decode(
     benchmark: BenchmarkFixture, serving: ServedModel, num_sequences: int, context: int
 ) -> None:
     """One token for each of so many sequences, so many tokens into their context."""
-    engine = serving.new_engine()
+    engine = engine_of(serving)
     for _ in range(num_sequences):
         add(engine, context, CONTEXT_TOKENS)
     while len(engine.step().tokens) < num_sequences:
@@ -83,7 +88,7 @@ def test_decode(
 
 def test_prefill(benchmark: BenchmarkFixture, serving: ServedModel) -> None:
     """A prompt that no cache knows, to its first token."""
-    engine = serving.new_engine()
+    engine = engine_of(serving)
 
     def prefill() -> int:
         add(engine, PREFILL_TOKENS, 1)

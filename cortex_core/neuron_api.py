@@ -148,6 +148,14 @@ class DraftUse(msgspec.Struct, frozen=True):
     """Of the drafted tokens; each is a step saved."""
 
 
+class EmbeddingSizes(msgspec.Struct, frozen=True):
+    """What a model in memory makes of a text."""
+
+    dimensions: int
+    """Numbers in a vector, at most."""
+    max_input_tokens: int
+
+
 class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model on this node: on disk, on its way, or in memory."""
 
@@ -176,6 +184,8 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """None while it is not loaded."""
     drafts: DraftUse | None = None
     """None while nothing was drafted."""
+    embedding: EmbeddingSizes | None = None
+    """None while it is not loaded, and where it gives no vectors as it is served."""
 
 
 class ModelsResponse(msgspec.Struct, frozen=True):

@@ -9,9 +9,12 @@ from cortex_core.dialects.anthropic_messages import AnthropicMessages
 from cortex_core.dialects.base import Dialect
 from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
+from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortexd.drain import Drain
+from cortexd.embedding import EmbeddingGateway
 from cortexd.gateway import Gateway
 from cortexd.resources.count_tokens import CountTokensResource
+from cortexd.resources.embeddings import EmbeddingsResource
 from cortexd.resources.errors import install_error_handlers
 from cortexd.resources.fleet_view import FleetView
 from cortexd.resources.generation import GenerationResource
@@ -26,6 +29,7 @@ class AppParts(msgspec.Struct, frozen=True):
     """What the application is made of; wiring constructs it."""
 
     gateway: Gateway
+    embedding: EmbeddingGateway
     fleet: FleetView
     nodes: Counting
     drain: Drain
@@ -46,6 +50,7 @@ def create_app(parts: AppParts) -> FalconApp:
     app.add_route("/health", HealthResource(parts.fleet, parts.drain))
     app.add_route("/v1/chat/completions", generation(OpenAIChat()))
     app.add_route("/v1/completions", generation(OpenAICompletions()))
+    app.add_route("/v1/embeddings", EmbeddingsResource(OpenAIEmbeddings(), parts.embedding))
     app.add_route("/v1/messages", generation(anthropic))
     counting = CountTokensResource(anthropic, parts.fleet, parts.nodes)
     app.add_route("/v1/messages/count_tokens", counting)

@@ -118,6 +118,16 @@ class StreamLedger:
             self._finished.add(event.index)
         return event
 
+    def used(self) -> Usage:
+        """Return the tokens that the request has come to so far."""
+        if self.usage is not None:
+            completion_tokens = self.usage.completion_tokens
+        else:
+            completion_tokens = self.completion_tokens
+        if self.started is None:
+            return Usage(0, completion_tokens)
+        return Usage(self.started.prompt_tokens, completion_tokens, self.started.cached_tokens)
+
     def completed_without_saying(self) -> Completed | None:
         """Return the missing last event if all else was sent before the replica broke."""
         if len(self._finished) < self._request.n or self.started is None:
@@ -126,7 +136,7 @@ class StreamLedger:
 
     def can_go_on(self, error: CortexError) -> bool:
         """Say whether another replica may be asked after `error`."""
-        if self._attempts_in_vain() >= MAX_ATTEMPTS or not isinstance(error, _ANOTHER_MAY_DO):
+        if self._attempts_in_vain() >= MAX_ATTEMPTS or not another_may_do(error):
             return False
         if not self.tokens_sent:
             return True
@@ -165,6 +175,11 @@ class StreamLedger:
         return Completed(usage)
 
 
+def another_may_do(error: CortexError) -> bool:
+    """Say whether another replica, or the same one later, may serve what failed with `error`."""
+    return isinstance(error, _ANOTHER_MAY_DO)
+
+
 def is_replicas_fault(error: CortexError) -> bool:
     """Say whether the fleet should look at the replica that gave `error`."""
-    return isinstance(error, _ANOTHER_MAY_DO) and not isinstance(error, _NOT_BROKEN)
+    return another_may_do(error) and not isinstance(error, _NOT_BROKEN)

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Loading, Ping
+from cortex_core.capabilities import Ability, require_ability
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NodeUnavailable, ShuttingDown
 from cortex_core.ids import ModelId, ReplicaId, RequestId
 from cortex_core.logs import kv
@@ -33,6 +34,8 @@ class Fleet(Protocol):
     """What the gateway asks of `cortexd.fleet.client.FleetClient`."""
 
     def resolve(self, text: str) -> ModelId: ...
+
+    def capabilities(self, model_id: ModelId) -> tuple[str, ...]: ...
 
     def acquire(
         self,
@@ -76,6 +79,7 @@ class Gateway:
 
         Raises:
             ModelNotFound: nothing has the name that the client gave.
+            InvalidRequest: the model is one for embeddings.
             ShuttingDown: no new work is taken.
         """
         if self._drain.begun:
@@ -85,7 +89,7 @@ class Gateway:
             sampling = msgspec.structs.replace(sampling, seed=secrets.randbits(_SEED_BITS))
         return msgspec.structs.replace(
             request,
-            model=self._fleet.resolve(request.model),
+            model=find_model(self._fleet, request.model, "completions"),
             sampling=sampling,
             want_prompt_token_ids=request.n == 1,
         )
@@ -118,7 +122,7 @@ class Gateway:
             outcome.__cause__ = error
             yield Failed(outcome.info())
         finally:
-            record.end(ledger, outcome)
+            record.end(ledger.used(), outcome)
             if not ledger.exact:
                 told = kv(request_id=request.request_id, model=request.model)
                 log.warning("stream went on with other weights", extra=told)
@@ -224,6 +228,18 @@ class Gateway:
         )
         log.warning("replica failed, the request goes on elsewhere", extra=told)
         return None
+
+
+def find_model(fleet: Fleet, name: str, ability: Ability) -> ModelId:
+    """Return the model that a client means.
+
+    Raises:
+        ModelNotFound: nothing has that name.
+        InvalidRequest: the model is known to lack `ability`.
+    """
+    model_id = fleet.resolve(name)
+    require_ability(model_id, fleet.capabilities(model_id), ability)
+    return model_id
 
 
 def shutting_down() -> ShuttingDown:

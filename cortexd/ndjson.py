@@ -1,28 +1,27 @@
 """Canonical events out of a byte stream that has one of them per line."""
 
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from cortex_core.canonical import Event
 from cortex_core.errors import ProtocolError
 
+EventT = TypeVar("EventT")
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """`Started` carries a prompt's token ids: about seven bytes for each."""
 
 
-_DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
-
-
-class EventLines:
+class EventLines(Generic[EventT]):
     """Takes chunks as the socket cuts them; gives the events that are whole."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_decoder", "_rest")
 
-    def __init__(self) -> None:
+    def __init__(self, decoder: "msgspec.json.Decoder[EventT]") -> None:
+        """`decoder` reads one line; one decoder does for every stream of its kind."""
+        self._decoder = decoder
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> list[EventT]:
         """Return the events that end in this chunk, in order.
 
         Raises:
@@ -39,6 +38,6 @@ class EventLines:
         whole = self._rest + chunk[:end] if self._rest else chunk[:end]
         self._rest = chunk[end + 1 :]
         try:
-            return _DECODER.decode_lines(whole)
+            return self._decoder.decode_lines(whole)
         except msgspec.DecodeError as error:
             raise ProtocolError(f"cannot read the event stream: {error}") from error

@@ -16,6 +16,8 @@ from cortex_core.canonical import (
     TERMINAL_EVENTS,
     CountTokensRequest,
     CountTokensResponse,
+    EmbedEvent,
+    EmbedRequest,
     Event,
     GenerateRequest,
     Ping,
@@ -55,6 +57,8 @@ RETRY_AFTER_S: Final = 2.0
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _T = TypeVar("_T")
+_EVENTS: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
+_EMBED_EVENTS: Final[msgspec.json.Decoder[EmbedEvent]] = msgspec.json.Decoder(EmbedEvent)
 
 
 class ClientTimeouts(msgspec.Struct, frozen=True):
@@ -90,9 +94,7 @@ class NeuronClient:
         """Drop every connection, in use or not."""
         self._pool.close()
 
-    async def generate(
-        self, endpoint: str, request: GenerateRequest
-    ) -> AsyncGenerator[Event, None]:
+    def generate(self, endpoint: str, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Stream one request's events. `Ping` is yielded in every tick of silence.
 
         Closing the iterator, or cancelling the task in it, aborts the connection at once, which
@@ -102,10 +104,21 @@ class NeuronClient:
             NodeUnavailable: unreachable, silent for too long, or gone before a terminal event.
             CortexError: whatever the node answered instead of a stream.
         """
-        exchange = self._exchange(
-            endpoint, "POST", "/generate", request, request_id=request.request_id
-        )
-        lines = EventLines()
+        return self._stream(endpoint, "/generate", request, EventLines(_EVENTS))
+
+    def embed(self, endpoint: str, request: EmbedRequest) -> AsyncGenerator[EmbedEvent, None]:
+        """Stream the vectors of a request, as `generate` does its events. Raises: as `generate`."""
+        return self._stream(endpoint, "/embed", request, EventLines(_EMBED_EVENTS))
+
+    async def _stream(
+        self,
+        endpoint: str,
+        target: str,
+        request: GenerateRequest | EmbedRequest,
+        lines: EventLines[_T],
+    ) -> AsyncGenerator[_T | Ping, None]:
+        """See `generate`."""
+        exchange = self._exchange(endpoint, "POST", target, request, request_id=request.request_id)
         now = asyncio.get_running_loop().time
         silent_s = 0.0
         # One tick over head and body: each may come just before its own would have passed.

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
+from cortex_core.canonical import Usage
 from cortex_core.errors import CortexError
-from cortexd.continuation import StreamLedger
 from cortexd.metrics import GatewayMetrics
 
 Outcome = Literal["completed", "cancelled"] | CortexError
@@ -30,8 +30,8 @@ class RequestRecord:
         """Count that the stream goes on elsewhere; call it before `node` changes."""
         self._metrics.of(self._model, self.node).continued.inc()
 
-    def end(self, ledger: StreamLedger, outcome: Outcome) -> None:
-        """Count the request. Called once."""
+    def end(self, used: Usage, outcome: Outcome) -> None:
+        """Count the request, which used so many tokens. Called once."""
         now = self._clock()
         counts = self._metrics.of(self._model, self.node)
         counts.requests.inc()
@@ -40,12 +40,9 @@ class RequestRecord:
             self._metrics.count_error(self._model, self.node, outcome.code)
         elif outcome == "cancelled":
             counts.cancelled.inc()
-        if ledger.started is not None:
-            counts.prompt_tokens.inc(ledger.started.prompt_tokens)
-            counts.cached_tokens.inc(ledger.started.cached_tokens)
-        tokens = (
-            ledger.usage.completion_tokens if ledger.usage is not None else ledger.completion_tokens
-        )
+        counts.prompt_tokens.inc(used.prompt_tokens)
+        counts.cached_tokens.inc(used.cached_tokens)
+        tokens = used.completion_tokens
         counts.completion_tokens.inc(tokens)
         if self._first_at is not None:
             counts.ttft_s.observe(self._first_at - self._began_at)

@@ -16,6 +16,7 @@ from cortex_core.ipc.sockets import connect_socket
 from cortexd.app import AppParts, FalconApp, create_app
 from cortexd.child_env import ChildEnvironment, in_flight_rows
 from cortexd.drain import Drain
+from cortexd.embedding import EmbeddingGateway
 from cortexd.fleet.client import FleetClient
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 from cortexd.fleet.protocol import ToWorker
@@ -59,16 +60,25 @@ class WorkerParts:
         )
         self._channel.on_message(self._fleet.on_message)
         self._nodes = NeuronClient()
+        metrics = GatewayMetrics(CollectorRegistry())
         gateway = Gateway(
             fleet=self._fleet,
             nodes=self._nodes,
-            metrics=GatewayMetrics(CollectorRegistry()),
+            metrics=metrics,
+            drain=drain,
+            clock=time.monotonic,
+        )
+        embedding = EmbeddingGateway(
+            fleet=self._fleet,
+            nodes=self._nodes,
+            metrics=metrics,
             drain=drain,
             clock=time.monotonic,
         )
         self.app: FalconApp = create_app(
             AppParts(
                 gateway=gateway,
+                embedding=embedding,
                 fleet=self._fleet,
                 nodes=self._nodes,
                 drain=drain,

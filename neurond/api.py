@@ -11,9 +11,11 @@ from cortex_core.asgi import App as AsgiApp
 from cortex_core.asgi import DisconnectMiddleware, Receive, Scope, Send
 from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
+from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NotFound
 from cortex_core.ids import new_request_id
 from neurond.node import Node
+from neurond.resources.embed import EmbeddingsResource, EmbedResource
 from neurond.resources.generate import GenerateResource
 from neurond.resources.http import ClientGone, write_error
 from neurond.resources.models import (
@@ -53,8 +55,10 @@ def create_app(node: Node, registry: CollectorRegistry) -> AsgiApp:
     app.add_route("/models/{model_id}/endpoint", EndpointResource(node))
     app.add_route("/models/{model_id}/count_tokens", CountTokensResource(node))
     app.add_route("/generate", GenerateResource(node))
+    app.add_route("/embed", EmbedResource(node))
     app.add_route("/v1/chat/completions", DialectResource(node, OpenAIChat()))
     app.add_route("/v1/completions", DialectResource(node, OpenAICompletions()))
+    app.add_route("/v1/embeddings", EmbeddingsResource(node, OpenAIEmbeddings()))
     app.add_route("/v1/models", OpenAIModelsResource(node))
     app.add_error_handler(Exception, _on_defect)
     app.add_error_handler(falcon.HTTPError, _on_http_error)

@@ -10,6 +10,7 @@ from cortex_core.ipc.admin import AdminServer
 from neurond.admin.verbs import admin_handlers
 from neurond.api import create_app
 from neurond.config import NeuronConfig
+from neurond.embedding import Embedding
 from neurond.generation import Generation
 from neurond.metrics import GenerationMetrics, NodeCollector, make_registry
 from neurond.node import Node
@@ -47,8 +48,9 @@ class Front:
         self._formats = FormatChecker()
         metrics = GenerationMetrics(registry)
         generation = Generation(supervisor, texts, self._pool, self._formats, metrics)
+        embedding = Embedding(supervisor, texts, self._pool, metrics)
         registry.register(NodeCollector(supervisor.health, supervisor.models))
-        self.node = Node(config, supervisor, profiles, generation)
+        self.node = Node(config, supervisor, profiles, generation, embedding)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             handlers = admin_handlers(self.node, supervisor, config.drain_timeout_s)

@@ -22,6 +22,7 @@ from cortex_core.canonical import (
     Started,
     Usage,
 )
+from cortex_core.capabilities import require_ability
 from cortex_core.errors import (
     ContextLengthExceeded,
     CortexError,
@@ -159,6 +160,7 @@ class Generation:
 
     async def _prepare(self, request: GenerateRequest) -> _Prepared:
         model = self._engine.require_ready(request.model)
+        require_ability(request.model, model.capabilities, "completions")
         text = await self._texts.get(request.model)
         response_format = encoded_format(request.response_format)
         if response_format is not None:

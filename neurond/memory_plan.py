@@ -53,8 +53,11 @@ class MemoryPlan(msgspec.Struct, frozen=True):
 
 
 def weights_bytes(model: PreparedModel, dtype: Dtype, kind: DeviceKind) -> int:
-    """Return the bytes of a model's weights on a device; on a CPU all but float32 are packed."""
-    if kind == "cuda" or dtype == "float32":
+    """Return the bytes of a model's weights on a device.
+
+    On a CPU all are packed but float32 and those of encoders.
+    """
+    if kind == "cuda" or dtype == "float32" or not model.generates:
         return unpacked_bytes(model, dtype)
     return packed_bytes(model, dtype)
 
@@ -102,8 +105,12 @@ def plan_memory(
 
     Raises:
         OutOfMemory: it does not fit; the message has the arithmetic.
-        InvalidRequest: the profile contradicts itself.
+        InvalidRequest: the profile contradicts itself, or asks of an encoder what none can do.
     """
+    if not model.generates:
+        return _plan_encoder(
+            model, profile, dtype=weights.dtype, device=device, free_bytes=free_bytes
+        )
     dtype = weights.dtype
     held = weights_bytes(model, dtype, kind)
     per_token = kv_bytes_per_token(model, dtype)
@@ -133,6 +140,29 @@ def plan_memory(
         block_tokens=block_tokens,
         fallback_dtype=weights.fallback_dtype,
     )
+
+
+def _plan_encoder(
+    model: PreparedModel,
+    profile: ModelProfile,
+    *,
+    dtype: Dtype,
+    device: DeviceName,
+    free_bytes: int,
+) -> MemoryPlan:
+    """Plan weights and activations: an encoder keeps no keys and values."""
+    for field in ("kv_cache_mb", "max_sequences", "chat_template"):
+        if getattr(profile, field) is not None:
+            raise InvalidRequest(
+                f"cannot load {model.model_id}: it is an encoder, which has no use for {field}; "
+                "leave it out",
+                param=f"profile.{field}",
+            )
+    held = unpacked_bytes(model, dtype)
+    if held > free_bytes - ACTIVATION_BYTES:
+        raise OutOfMemory(_arithmetic(model, dtype, device, held, 0, free_bytes))
+    context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
+    return MemoryPlan(dtype, context, max_sequences=1, weights_bytes=held, kv_cache_bytes=0)
 
 
 def _named_cache(

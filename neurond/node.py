@@ -1,8 +1,10 @@
 """The node as its HTTP API and its admin socket see it."""
 
+from typing import TypeVar
+
 import msgspec
 
-from cortex_core.canonical import CountTokensRequest, GenerateRequest
+from cortex_core.canonical import CountTokensRequest, EmbedRequest, GenerateRequest
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import (
@@ -19,11 +21,15 @@ from cortex_core.neuron_api import (
     UnloadResponse,
 )
 from neurond.config import NeuronConfig
+from neurond.embedding import Embedding
 from neurond.generation import Generation
 from neurond.profiles import Profiles
 from neurond.supervisor.ports import ProgressCallback
 from neurond.supervisor.supervisor import Supervisor
 from neurond.text.template import check_template
+
+COMPLETIONS = "completions"
+RequestT = TypeVar("RequestT", GenerateRequest, EmbedRequest)
 
 
 class Node:
@@ -31,7 +37,7 @@ class Node:
 
     Attributes:
         config: what the node was started with.
-        generation: serves requests, by full model id.
+        generation, embedding: serve requests, by full model id.
     """
 
     def __init__(
@@ -40,9 +46,11 @@ class Node:
         supervisor: Supervisor,
         profiles: Profiles,
         generation: Generation,
+        embedding: Embedding,
     ) -> None:
         self.config = config
         self.generation = generation
+        self.embedding = embedding
         self._supervisor = supervisor
         self._profiles = profiles
 
@@ -108,13 +116,14 @@ class Node:
         """Return how many tokens a prompt has for a model that is on disk."""
         return await self.generation.count_tokens(self.config.model_id(text), request)
 
-    def addressed(self, request: GenerateRequest) -> GenerateRequest:
+    def addressed(self, request: RequestT) -> RequestT:
         """Return the request with its model's full id."""
         return msgspec.structs.replace(request, model=self.config.model_id(request.model))
 
     def _with_profile(self, model: NodeModel) -> NodeModel:
         """A template in the profile makes a model one to chat with."""
-        if CHAT in model.capabilities or self._template_of(model.id) is None:
+        can = model.capabilities
+        if CHAT in can or COMPLETIONS not in can or self._template_of(model.id) is None:
             return model
         return msgspec.structs.replace(model, capabilities=[*model.capabilities, CHAT])
 

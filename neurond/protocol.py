@@ -2,14 +2,15 @@
 
 Two sockets join an actor to its supervisor, both made anew for each life of the actor. The
 control socket carries what must never queue behind work; the data socket carries work. Bulk goes
-by shared memory: prompt token ids through the prompt area (supervisor writes), tokens through the
-token ring (actor writes). Both segments are memfds that the supervisor owns and passes by
-descriptor, so a killed process leaves nothing behind.
+by shared memory: prompt token ids through the prompt area (supervisor writes), tokens and vectors
+through the token ring (actor writes). Both segments are memfds that the supervisor owns and passes
+by descriptor, so a killed process leaves nothing behind.
 
 Commands are imperative and go to the actor; notices are past tense and come back. Every command
 that starts work has exactly one terminal notice: `LoadModel` ends in `ModelLoaded` or
 `ModelLoadFailed`, `UnloadModel` in `ModelUnloaded`, `Generate` in a finish record on the ring for
-each of its choices or in one `RequestFailed`. The actor's death ends everything in flight on it.
+each of its choices or in one `RequestFailed`, `Embed` as a `Generate` of one choice. The actor's
+death ends everything in flight on it.
 """
 
 import msgspec
@@ -17,9 +18,9 @@ import msgspec
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
-from cortex_core.neuron_api import Dtype, Speculation
+from cortex_core.neuron_api import Dtype, EmbeddingSizes, Speculation
 
-ACTOR_PROTOCOL_VERSION = 4
+ACTOR_PROTOCOL_VERSION = 5
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
@@ -133,6 +134,23 @@ class Generate(Command, frozen=True):
     """A canonical `ResponseFormat` as JSON, which only the thread that compiles it reads."""
 
 
+class Embed(Command, frozen=True):
+    """Make a vector of each input; they come on the ring under `stream`, then its finish record.
+
+    Token ids lie in the prompt area as those of `Generate` do, one input behind another.
+    """
+
+    request_id: RequestId
+    model_id: ModelId
+    stream: int
+    prompt_offset: int
+    """Bytes into the prompt area."""
+    input_tokens: tuple[int, ...]
+    """How many each input has; none is empty."""
+    dimensions: int | None = None
+    """As `EmbedRequest` has it; not more than the model's."""
+
+
 # control socket, actor to supervisor
 
 
@@ -194,6 +212,8 @@ class ModelLoaded(Notice, frozen=True):
     """The variant of the CPU kernels that computes it, or `torch`."""
     kernels_unavailable_reason: str | None = None
     """Why it is not the kernels that were to."""
+    embedding: EmbeddingSizes | None = None
+    """None where it gives no vectors as it is served."""
 
 
 class ModelLoadFailed(Notice, frozen=True):
@@ -240,7 +260,7 @@ class RequestFailed(Notice, frozen=True):
 
 
 ControlCommand = Configure | Cancel | FinishStream | Pause | Resume | Ping | Shutdown
-DataCommand = LoadModel | UnloadModel | Generate
+DataCommand = LoadModel | UnloadModel | Generate | Embed
 ControlNotice = Hello | ActorReady | ActorFailed | Pong
 DataNotice = (
     Hello

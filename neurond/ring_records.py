@@ -1,17 +1,18 @@
-"""Records of the token ring: what an actor writes for each token and each end of a choice.
+"""Records of the token ring: what an actor writes for each token, vector and end of a choice.
 
-One record per token, little endian, written by the actor and read by its supervisor at
+One record each, little endian, written by the actor and read by its supervisor at
 `TokensReady`. The ring itself (`cortex_core.ipc.ring`) carries them as opaque bytes.
 
 | offset | size | field                                                                   |
 |--------|------|-------------------------------------------------------------------------|
 | 0      | 4    | stream, unsigned                                                        |
-| 4      | 1    | kind: 0 token, 1 finish                                                 |
+| 4      | 1    | kind: 0 token, 1 finish, 2 vector                                       |
 | 5      | 1    | token: number of top entries, 0 to 20; finish: index into `_REASONS`    |
-| 6      | 2    | token: 1 if a logprob is given; finish: 0                               |
-| 8      | 4    | token id, unsigned; finish: 0                                           |
+| 6      | 2    | token: 1 if a logprob is given; else 0                                  |
+| 8      | 4    | token id, unsigned; finish: 0; vector: number of its input, from 0      |
 | 12     | 4    | logprob, float32; 0 where not given                                     |
-| 16     | 8 n  | top entries: token id unsigned, logprob float32                         |
+| 16     | 8 n  | token: top entries: token id unsigned, logprob float32                  |
+| 16     | 4 n  | vector: its numbers, float32                                            |
 """
 
 import struct
@@ -25,7 +26,8 @@ from cortex_core.errors import ProtocolError
 
 _HEAD = struct.Struct("<IBBHIf")
 _TOP = struct.Struct("<If")
-_TOKEN, _FINISH = 0, 1
+_TOKEN, _FINISH, _VECTOR = 0, 1, 2
+_NUMBER_BYTES = 4
 _REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
 
@@ -46,7 +48,15 @@ class FinishRecord(msgspec.Struct, frozen=True, gc=False):
     reason: FinishReason
 
 
-Record = TokenRecord | FinishRecord
+class VectorRecord(msgspec.Struct, frozen=True, gc=False):
+    """The vector of input number `index`, float32 little endian."""
+
+    stream: int
+    index: int
+    vector: bytes
+
+
+Record = TokenRecord | FinishRecord | VectorRecord
 
 
 def encode_token(
@@ -63,6 +73,11 @@ def encode_finish(stream: int, reason: FinishReason) -> bytes:
     return _HEAD.pack(stream, _FINISH, _REASON_NUMBER[reason], 0, 0, 0.0)
 
 
+def encode_vector(stream: int, index: int, vector: bytes) -> bytes:
+    """Return the record of one input's vector."""
+    return _HEAD.pack(stream, _VECTOR, 0, 0, index, 0.0) + vector
+
+
 def decode_record(data: bytes | memoryview) -> Record:
     """Read one record.
 
@@ -74,6 +89,8 @@ def decode_record(data: bytes | memoryview) -> Record:
     stream, kind, count, given, token_id, logprob = _HEAD.unpack_from(data)
     if kind == _FINISH and count < len(_REASONS):
         return FinishRecord(stream, _REASONS[count])
+    if kind == _VECTOR and len(data) > _HEAD.size and len(data) % _NUMBER_BYTES == 0:
+        return VectorRecord(stream, token_id, bytes(data[_HEAD.size :]))
     if kind != _TOKEN or len(data) != _HEAD.size + count * _TOP.size:
         raise ProtocolError(f"cannot read a token record: kind {kind} with {len(data)} bytes")
     top = tuple(_TOP.iter_unpack(data[_HEAD.size :])) if count else ()

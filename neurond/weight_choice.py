@@ -47,6 +47,8 @@ def choose_weights(
     Raises:
         InvalidRequest: the device has no such weights.
     """
+    if not model.generates:
+        return _of_encoder(model, named)
     if kind == "cuda":
         if named in KERNELS_ONLY:
             raise InvalidRequest(
@@ -58,6 +60,17 @@ def choose_weights(
     if named is not None:
         return WeightChoice(named, "bfloat16" if named == "bfloat16" else None)
     return WeightChoice(_default(model), "float32") if has_kernels else WeightChoice("float32")
+
+
+def _of_encoder(model: PreparedModel, named: Dtype | None) -> WeightChoice:
+    """Float32 wherever it runs: vectors are compared with others, made on other devices."""
+    if named in KERNELS_ONLY:
+        raise InvalidRequest(
+            f"cannot load {model.model_id} as {named}: encoders are served in float32 or bfloat16; "
+            "leave dtype out",
+            param="profile.dtype",
+        )
+    return WeightChoice(named or "float32")
 
 
 def _default(model: PreparedModel) -> Dtype:

@@ -124,6 +124,11 @@ class FleetClient:
             raise Overloaded("cannot find models: the fleet is starting", retry_after_s=1.0)
         return index.resolve(text)
 
+    def capabilities(self, model_id: ModelId) -> tuple[str, ...]:
+        """Return what a model can be asked for; nothing where no node knows yet."""
+        model = self.index().models.get(model_id)
+        return () if model is None else model.capabilities
+
     async def acquire(
         self,
         model_id: ModelId,

@@ -92,7 +92,7 @@ def _where(path: str) -> str:
             "the path has /v1 twice; leave it out of the base URL, as in http://HOST:31313 for "
             "Anthropic clients and http://HOST:31313/v1 for OpenAI clients"
         )
-    if path.startswith(("/chat/", "/completions", "/responses", "/models")):
+    if path.startswith(("/chat/", "/completions", "/embeddings", "/responses", "/models")):
         return "the path lacks /v1; the base URL of OpenAI clients is http://HOST:31313/v1"
     if path.startswith("/messages"):
         return "the path lacks /v1; the base URL of Anthropic clients is http://HOST:31313"

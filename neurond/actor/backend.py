@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from cortex_core.errors import ConfigError, CortexError, InternalError, OutOfMemory
-from cortex_core.neuron_api import Dtype
+from cortex_core.neuron_api import Dtype, EmbeddingSizes
 from neurond.actor.formats import FormatCompiler, ModelFormats
+from neurond.engine.embedding import Embedder
 from neurond.engine.engine import Engine
 from neurond.models.model_serving import ModelServing
 from neurond.protocol import Configure, LoadModel, ModelLoaded
@@ -17,6 +18,8 @@ from neurond.sources.prepared import read_manifest
 
 LoadProgressCallback = Callable[[float], None]
 """Takes 0 to 1; may be called from the loader thread as often as one likes."""
+MAX_DECODER_INPUT_TOKENS = 2048
+"""Of an input that a decoder makes a vector of: it is computed whole, in one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,18 @@ class OpenedDevice:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model in memory. The loop owns its engines, one at a time."""
+    """A model in memory. The loop owns its engines, one of each kind at a time."""
 
     loaded: ModelLoaded
-    new_engine: Callable[[], Engine]
-    """Make an engine with an empty KV cache over the same weights and blocks."""
+    new_engine: Callable[[], Engine] | None
+    """Make an engine with an empty KV cache over the same weights and blocks; None where the model
+    cannot generate."""
     free: Callable[[], None]
     """Give weights and KV cache back; the last call, after which no engine may step."""
-    formats: FormatCompiler
+    formats: FormatCompiler | None
+    """None where the model cannot generate."""
+    embedder: Embedder | None = None
+    """None where it gives no vectors; then `loaded.embedding` is None too."""
 
 
 class Backend(Protocol):
@@ -74,6 +81,7 @@ class Backend(Protocol):
 def served(
     command: LoadModel,
     serving: ModelServing,
+    embedder: Embedder,
     weights_bytes: int,
     *,
     vocab_size: int,
@@ -81,11 +89,12 @@ def served(
     kernels: str,
     kernels_unavailable_reason: str | None = None,
 ) -> ServedModel:
-    """Return a model that is ready, as the loop and the supervisor want it.
+    """Return a decoder that is ready, as the loop and the supervisor want it.
 
     `vocab_size` is the width of its logits.
     """
     sizes = serving.sizes
+    longest = min(sizes.context_tokens, MAX_DECODER_INPUT_TOKENS)
     loaded = ModelLoaded(
         model_id=command.model_id,
         weights_id=serving.weights_id,
@@ -96,10 +105,11 @@ def served(
         dtype=dtype,
         kernels=kernels,
         kernels_unavailable_reason=kernels_unavailable_reason,
+        embedding=EmbeddingSizes(embedder.dimensions, longest),
     )
     folder = Path(command.model_dir)
     formats = ModelFormats(folder, vocab_size, read_manifest(folder).eos_token_ids)
-    return ServedModel(loaded, serving.new_engine, lambda: _free(serving), formats)
+    return ServedModel(loaded, serving.new_engine, lambda: _free(serving), formats, embedder)
 
 
 def _free(serving: ModelServing) -> None:

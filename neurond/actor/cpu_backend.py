@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cortex_core.errors import CortexError, OutOfMemory
 from cortex_core.logs import kv
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
+from neurond.engine.host_states import HostStates
 from neurond.host import process_memory
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.packed_file import WeightFormat, packed_path
@@ -22,7 +23,7 @@ from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import packed_bytes
 from neurond.models.host_serving import HostServing
 from neurond.protocol import Configure, LoadModel
-from neurond.sources.prepared import PreparedModel, read_manifest
+from neurond.sources.prepared import DECODER_POOLING, Pooling, PreparedModel, read_manifest
 
 if TYPE_CHECKING:
     from neurond.actor.host_torch import HostTorch
@@ -65,14 +66,14 @@ class CpuBackend:
         """
         assert self._configure is not None, "the device is opened first"
         kernels = self._kernels
-        if command.dtype == "float32":
+        folder = Path(command.model_dir)
+        manifest = read_manifest(folder)
+        if command.dtype == "float32" or not manifest.generates:
             return self._with_torch(self._configure).load(command, on_progress)
         if isinstance(kernels, NoKernels):
             return self._with_torch(self._configure).load_instead(
                 command, f"there are no CPU kernels ({kernels.reason})", on_progress
             )
-        folder = Path(command.model_dir)
-        manifest = read_manifest(folder)
         _refuse_too_large(self._configure, manifest, command)
         weight_format: WeightFormat = "bf16" if command.dtype == "bfloat16" else command.dtype
         path = packed_path(folder, manifest.weights_hash, weight_format, kernels.variant)
@@ -85,7 +86,8 @@ class CpuBackend:
                 return made
             packed = made
         on_progress(1.0)
-        return self._serve(command, packed, kernels, self._configure.threads)
+        pooling = manifest.pooling or DECODER_POOLING
+        return self._serve(command, packed, kernels, pooling)
 
     def describe(self, error: Exception) -> CortexError:
         """Return a library's exception as one of ours."""
@@ -96,9 +98,11 @@ class CpuBackend:
         return False
 
     def _serve(
-        self, command: LoadModel, packed: PackedModel, kernels: Kernels, threads: int
+        self, command: LoadModel, packed: PackedModel, kernels: Kernels, pooling: Pooling
     ) -> ServedModel:
         if self._pool is None:
+            assert self._configure is not None, "the device is opened first"
+            threads = self._configure.threads
             self._pool = kernels.pool(threads)
             log.info("CPU kernels ready", extra=kv(variant=kernels.variant, threads=threads))
         serving = HostServing(
@@ -113,6 +117,7 @@ class CpuBackend:
         return served(
             command,
             serving,
+            HostStates(kernels, self._pool, packed, pooling),
             packed.size_bytes,
             vocab_size=packed.decoder.vocab_size,
             dtype=command.dtype,

@@ -10,22 +10,31 @@ import logging
 import time
 from array import array
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
 from cortex_core.canonical import FinishReason
-from cortex_core.errors import CortexError, ErrorInfo, ModelNotLoaded, error_from_info
+from cortex_core.errors import (
+    CortexError,
+    ErrorInfo,
+    InvalidRequest,
+    ModelNotLoaded,
+    error_from_info,
+)
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
-from neurond.actor.backend import Backend, ServedModel
+from neurond.actor.backend import Backend
 from neurond.actor.formats import FormatQueue
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
 from neurond.actor.outbox import Outbox
-from neurond.actor.requests import RequestTable
+from neurond.actor.requests import Place, RequestTable
+from neurond.actor.serving import Serving, engines_of
+from neurond.engine.embedding import EmbeddingEngine, EmbeddingRequest
 from neurond.engine.engine import Admissions, Engine, EngineRequest, StepOutput
 from neurond.protocol import (
     Admitted,
@@ -33,9 +42,9 @@ from neurond.protocol import (
     Configure,
     ControlCommand,
     DataCommand,
+    Embed,
     FinishStream,
     Generate,
-    KvUsage,
     LoadModel,
     ModelLoadFailed,
     ModelLoading,
@@ -48,7 +57,7 @@ from neurond.protocol import (
     Shutdown,
     UnloadModel,
 )
-from neurond.ring_records import encode_finish, encode_token
+from neurond.ring_records import encode_finish, encode_token, encode_vector
 
 _BLOCKED_POLL_S = 0.002
 _USAGE_INTERVAL_S = 1.0
@@ -56,27 +65,6 @@ _MAX_FAILED_STEPS = 3
 """Unexpected exceptions of one engine in a row after which the process is not to be trusted."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Serving:
-    """A loaded model and the engine that serves it now."""
-
-    def __init__(self, model: ServedModel) -> None:
-        self.model = model
-        self.engine: Engine = model.new_engine()
-        self.failed_steps = 0
-        self.told_usage: KvUsage | None = None
-
-    def usage(self) -> KvUsage:
-        scheduler = self.engine.scheduler
-        return KvUsage(
-            self.model.loaded.model_id,
-            scheduler.num_available_blocks,
-            scheduler.num_cached_blocks,
-            scheduler.num_preemptions,
-            scheduler.num_drafted_tokens,
-            scheduler.num_accepted_tokens,
-        )
 
 
 class ActorLoop:
@@ -101,8 +89,8 @@ class ActorLoop:
         self._deadlines = deadlines
         self._loader = Loader(backend)
         self._formats = FormatQueue()
-        self._served: dict[ModelId, _Serving] = {}
-        self._order: deque[ModelId] = deque()
+        self._served: dict[Place, Serving] = {}
+        self._order: deque[Place] = deque()
         self._requests = RequestTable()
         self._steps = 0
         self._blocked_at: int | None = None
@@ -159,8 +147,8 @@ class ActorLoop:
     def _take_data(self) -> None:
         for command in self._data.try_recv():
             match command:
-                case Generate():
-                    self._generate(command)
+                case Generate() | Embed():
+                    self._start(command)
                 case LoadModel():
                     self._num_loading += 1
                     self._loader.load(command)
@@ -179,42 +167,72 @@ class ActorLoop:
             if isinstance(result, ErrorInfo):
                 self._outbox.notice(ModelLoadFailed(command.model_id, result))
                 continue
-            self._served[command.model_id] = _Serving(result)
-            self._order.append(command.model_id)
+            for serving in engines_of(result):
+                self._served[serving.place] = serving
+                self._order.append(serving.place)
             self._outbox.notice(result.loaded)
 
-    def _generate(self, command: Generate) -> None:
-        streams = range(command.first_stream, command.first_stream + command.n)
+    def _start(self, command: Generate | Embed) -> None:
+        if isinstance(command, Embed):
+            streams = range(command.stream, command.stream + 1)
+        else:
+            streams = range(command.first_stream, command.first_stream + command.n)
         if self._requests.was_cancelled(command.request_id):
             for stream in streams:
                 self._outbox.record(encode_finish(stream, "cancelled"))
             return
-        serving = self._served.get(command.model_id)
         try:
-            if serving is None:
-                raise ModelNotLoaded(f"cannot generate: {command.model_id} is not loaded")
-            request = self._engine_request(command)
-            if command.response_format is None:
-                serving.engine.add(request)
-            else:
-                self._formats.put(request, command.response_format, serving.model.formats)
+            place = self._add(command)
         except CortexError as ex:
             self._outbox.notice(RequestFailed(command.request_id, ex.info()))
             return
-        self._requests.add(command.request_id, command.model_id, streams)
+        self._requests.add(command.request_id, place, streams)
+
+    def _add(self, command: Generate | Embed) -> Place:
+        place = Place(command.model_id, "generate" if isinstance(command, Generate) else "embed")
+        serving = self._served.get(place)
+        engine = serving.engine if serving is not None else None
+        if isinstance(engine, Engine) and isinstance(command, Generate):
+            self._add_generation(command, engine)
+        elif isinstance(engine, EmbeddingEngine) and isinstance(command, Embed):
+            engine.add(self._embedding_request(command))
+        elif any(other.model_id == command.model_id for other in self._served):
+            raise InvalidRequest(f"cannot {place.work}: {command.model_id} is no model for it")
+        else:
+            raise ModelNotLoaded(f"cannot {place.work}: {command.model_id} is not loaded")
+        return place
+
+    def _add_generation(self, command: Generate, engine: Engine) -> None:
+        request = self._engine_request(command)
+        formats = self._served[Place(command.model_id, "generate")].model.formats
+        if command.response_format is None:
+            engine.add(request)
+        else:
+            assert formats is not None, "a model that generates has formats"
+            self._formats.put(request, command.response_format, formats)
+
+    def _embedding_request(self, command: Embed) -> EmbeddingRequest:
+        place = command.prompt_offset
+        inputs = []
+        for length in command.input_tokens:
+            inputs.append(self._token_ids(place, length))
+            place += 4 * length
+        return EmbeddingRequest(command.request_id, command.stream, inputs, command.dimensions)
 
     def _take_formats(self) -> None:
         for request, outcome in self._formats.take():
             request_id = request.request_id
-            model_id = self._requests.model_of(request_id)
-            assert model_id is not None, "a request that has ended still waits for its format"
+            place = self._requests.place_of(request_id)
+            assert place is not None, "a request that has ended still waits for its format"
+            engine = self._served[place].engine
+            assert isinstance(engine, Engine), "embeddings have no format"
             try:
                 if isinstance(outcome, ErrorInfo):
                     raise error_from_info(outcome)
                 if outcome.is_complete:
                     self._end_at_once(request)
                 else:
-                    self._served[model_id].engine.add(replace(request, grammar=outcome))
+                    engine.add(replace(request, grammar=outcome))
             except CortexError as ex:
                 self._requests.end_request(request_id)
                 self._outbox.notice(RequestFailed(request_id, ex.info()))
@@ -226,9 +244,7 @@ class ActorLoop:
             self._finish(request.first_stream + choice, "stop")
 
     def _engine_request(self, command: Generate) -> EngineRequest:
-        start = command.prompt_offset
-        token_ids = array("i")
-        token_ids.frombytes(self._prompt_area.buf[start : start + 4 * command.num_prompt_tokens])
+        token_ids = self._token_ids(command.prompt_offset, command.num_prompt_tokens)
         return EngineRequest(
             request_id=command.request_id,
             first_stream=command.first_stream,
@@ -243,38 +259,45 @@ class ActorLoop:
             principal=command.principal,
         )
 
+    def _token_ids(self, offset: int, count: int) -> "array[int]":
+        """Copy token ids out of the prompt area."""
+        token_ids = array("i")
+        token_ids.frombytes(self._prompt_area.buf[offset : offset + 4 * count])
+        return token_ids
+
     def _cancel(self, request_id: RequestId) -> None:
-        model_id = self._requests.model_of(request_id)
-        if model_id is None:
+        place = self._requests.place_of(request_id)
+        if place is None:
             self._requests.keep_cancel(request_id)
         elif self._formats.drop(request_id):
             for stream in self._requests.streams_of(request_id):
                 self._finish(stream, "cancelled")
         else:
-            self._served[model_id].engine.cancel(request_id)
+            self._served[place].engine.cancel(request_id)
 
-    def _engine_of(self, stream: int) -> Engine | None:
-        model_id = self._requests.model_of_stream(stream)
-        return None if model_id is None else self._served[model_id].engine
+    def _engine_of(self, stream: int) -> Engine | EmbeddingEngine | None:
+        place = self._requests.place_of_stream(stream)
+        return None if place is None else self._served[place].engine
 
     def _unload(self, model_id: ModelId) -> None:
-        serving = self._served.pop(model_id, None)
-        if serving is not None:
-            self._order.remove(model_id)
-            error = ModelNotLoaded(f"cannot go on: {model_id} was unloaded").info()
-            self._fail_requests(model_id, error)
-            model = serving.model
-            del serving  # and with it the engine, which holds weights and KV cache
-            model.free()
+        free: Callable[[], None] | None = None
+        error = ModelNotLoaded(f"cannot go on: {model_id} was unloaded").info()
+        for place in [place for place in self._served if place.model_id == model_id]:
+            self._order.remove(place)
+            self._fail_requests(place, error)
+            # The engine, which holds weights and KV cache, goes before they are freed.
+            free = self._served.pop(place).model.free
+        if free is not None:
+            free()
         self._outbox.notice(ModelUnloaded(model_id))
 
-    def _fail_requests(self, model_id: ModelId, error: ErrorInfo) -> None:
-        for request_id in self._requests.on_model(model_id):
+    def _fail_requests(self, place: Place, error: ErrorInfo) -> None:
+        for request_id in self._requests.at(place):
             self._formats.drop(request_id)
             self._requests.end_request(request_id)
             self._outbox.notice(RequestFailed(request_id, error))
 
-    def _next_with_work(self) -> _Serving | None:
+    def _next_with_work(self) -> Serving | None:
         for _ in range(len(self._order)):
             self._order.rotate(-1)
             serving = self._served[self._order[-1]]
@@ -298,13 +321,13 @@ class ActorLoop:
             self._liveness.enter(Phase.BLOCKED, self._deadlines.blocked_s)
         wait_readable((self._control,), _BLOCKED_POLL_S)
 
-    def _step(self, serving: _Serving) -> None:
+    def _step(self, serving: Serving) -> None:
         self._liveness.enter(Phase.STEPPING, self._deadlines.step_s)
         began_s = time.monotonic()
         try:
-            output = serving.engine.step(self._tell_admitted)
+            output = self._compute(serving)
         except Exception as ex:  # noqa: BLE001 - sorted out by the backend, or raised again
-            _log.exception("engine step failed", extra=kv(model=serving.model.loaded.model_id))
+            _log.exception("engine step failed", extra=kv(model=serving.place.model_id))
             self._recover(serving, ex)
             return
         serving.engine.took(time.monotonic() - began_s)
@@ -313,15 +336,22 @@ class ActorLoop:
         self._liveness.beat(self._steps)
         self._tell(output)
 
-    def _recover(self, serving: _Serving, cause: Exception) -> None:
+    def _compute(self, serving: Serving) -> StepOutput:
+        engine = serving.engine
+        if isinstance(engine, Engine):
+            return engine.step(self._tell_admitted)
+        others = (other.engine for other in self._served.values() if other is not serving)
+        shares = any(other.has_work() for other in others)
+        return engine.step(self._tell_admitted, shares_device=shares)
+
+    def _recover(self, serving: Serving, cause: Exception) -> None:
         """Fail what the engine held and give the model a fresh one, if the device is sound."""
         error = self._backend.describe(cause)
         serving.failed_steps += 1
-        model_id = serving.model.loaded.model_id
-        self._fail_requests(model_id, error.info())
+        self._fail_requests(serving.place, error.info())
         if serving.failed_steps >= _MAX_FAILED_STEPS or self._backend.is_poisoned(cause):
             raise error from cause
-        serving.engine = serving.model.new_engine()
+        serving.renew()
 
     def _tell_admitted(self, admitted: Admissions) -> None:
         for request_id, cached_tokens in admitted:
@@ -334,7 +364,7 @@ class ActorLoop:
         self._tell_usage_at_s = now + _USAGE_INTERVAL_S
         for serving in self._served.values():
             usage = serving.usage()
-            if usage != serving.told_usage:
+            if usage is not None and usage != serving.told_usage:
                 serving.told_usage = usage
                 self._outbox.notice(usage)
 
@@ -344,6 +374,8 @@ class ActorLoop:
             outbox.record(encode_token(stream, token.token_id, token.logprob, token.top))
             if reason is not None:
                 self._finish(stream, reason)
+        for stream, index, vector in output.vectors:
+            outbox.record(encode_vector(stream, index, vector))
         for stream, reason in output.finished:
             self._finish(stream, reason)
         for request_id, error in output.failed:

@@ -1,6 +1,7 @@
-"""Which requests an actor has, and on which model; bookkeeping of the loop's thread."""
+"""Which requests an actor has, and with which engine; bookkeeping of the loop's thread."""
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from cortex_core.ids import ModelId, RequestId
 
@@ -8,12 +9,22 @@ _MAX_EARLY_CANCELS = 4096
 """As many as there can be requests on the data socket that were sent and not yet read."""
 
 
+Work = Literal["generate", "embed"]
+
+
+class Place(NamedTuple):
+    """Names one engine of an actor: a model has one for each kind of work that it can do."""
+
+    model_id: ModelId
+    work: Work
+
+
 @dataclass(slots=True)
 class ActorRequest:
-    """A request from `Generate` until its last finish or its failure."""
+    """A request from `Generate` or `Embed` until its last finish or its failure."""
 
     request_id: RequestId
-    model_id: ModelId
+    place: Place
     open_streams: set[int]
 
 
@@ -29,8 +40,8 @@ class RequestTable:
         self._by_id: dict[RequestId, ActorRequest] = {}
         self._by_stream: dict[int, ActorRequest] = {}
 
-    def add(self, request_id: RequestId, model_id: ModelId, streams: range) -> None:
-        request = ActorRequest(request_id, model_id, set(streams))
+    def add(self, request_id: RequestId, place: Place, streams: range) -> None:
+        request = ActorRequest(request_id, place, set(streams))
         self._by_id[request_id] = request
         self._by_stream |= dict.fromkeys(streams, request)
 
@@ -44,20 +55,20 @@ class RequestTable:
         """Tell whether a request that arrives now was cancelled before."""
         return self._early_cancels.pop(request_id, request_id) is None
 
-    def model_of(self, request_id: RequestId) -> ModelId | None:
+    def place_of(self, request_id: RequestId) -> Place | None:
         request = self._by_id.get(request_id)
-        return request.model_id if request else None
+        return request.place if request else None
 
-    def model_of_stream(self, stream: int) -> ModelId | None:
+    def place_of_stream(self, stream: int) -> Place | None:
         request = self._by_stream.get(stream)
-        return request.model_id if request else None
+        return request.place if request else None
 
     def streams_of(self, request_id: RequestId) -> list[int]:
         """Return the open streams of a request that is here, in order."""
         return sorted(self._by_id[request_id].open_streams)
 
-    def on_model(self, model_id: ModelId) -> list[RequestId]:
-        return [key for key, request in self._by_id.items() if request.model_id == model_id]
+    def at(self, place: Place) -> list[RequestId]:
+        return [key for key, request in self._by_id.items() if request.place == place]
 
     def end_stream(self, stream: int) -> None:
         """Forget a stream, and its request with the last one."""

@@ -1,5 +1,6 @@
 """What an actor computes with: torch, on the device that it is told to open."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,16 @@ from pathlib import Path
 import torch
 
 from cortex_core.errors import CortexError, OutOfMemory
+from cortex_core.neuron_api import EmbeddingSizes
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
 from neurond.engine.device import Device, open_device
 from neurond.memory_plan import unpacked_bytes
+from neurond.models.decoder_states import DecoderStates
+from neurond.models.encoder import Encoder, load_encoder
 from neurond.models.loader import LoadedModel, load_model
 from neurond.models.serving import Serving, preferred_backend
-from neurond.protocol import Configure, LoadModel
-from neurond.sources.prepared import PreparedModel, read_manifest
+from neurond.protocol import Configure, LoadModel, ModelLoaded
+from neurond.sources.prepared import DECODER_POOLING, PreparedModel, read_manifest
 
 
 class TorchBackend:
@@ -58,6 +62,9 @@ class TorchBackend:
         folder = Path(command.model_dir)
         manifest = read_manifest(folder)
         _refuse_too_large(self.device, manifest, command)
+        if not manifest.generates:
+            encoder = load_encoder(folder, manifest, command.dtype, self.device, on_progress)
+            return _served_encoder(encoder, manifest, command)
         loaded = load_model(folder, manifest, command.dtype, self.device, on_progress)
         return self.serve(loaded, command, kernels_unavailable_reason)
 
@@ -76,13 +83,15 @@ class TorchBackend:
         made = served(
             command,
             serving,
+            DecoderStates(loaded, loaded.manifest.pooling or DECODER_POOLING),
             loaded.weights_bytes,
             vocab_size=loaded.vocab_size,
             dtype=command.dtype,
             kernels="torch",
             kernels_unavailable_reason=kernels_unavailable_reason,
         )
-        return replace(made, free=lambda: _free(made))
+        free = made.free
+        return replace(made, free=lambda: _free(free))
 
     def describe(self, error: Exception) -> CortexError:
         """Return a library's exception as one of ours."""
@@ -100,8 +109,24 @@ class TorchBackend:
         return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
 
-def _free(made: ServedModel) -> None:
-    made.free()
+def _served_encoder(encoder: Encoder, manifest: PreparedModel, command: LoadModel) -> ServedModel:
+    context_tokens = min(command.context_tokens, encoder.max_input_tokens)
+    loaded = ModelLoaded(
+        model_id=command.model_id,
+        weights_id=f"{manifest.weights_hash}-{command.dtype}",
+        weights_bytes=encoder.weights_bytes,
+        kv_cache_bytes=0,
+        num_blocks=0,
+        context_tokens=context_tokens,
+        dtype=command.dtype,
+        kernels="torch",
+        embedding=EmbeddingSizes(encoder.dimensions, context_tokens),
+    )
+    return ServedModel(loaded, None, lambda: _free(gc.collect), None, encoder)
+
+
+def _free(free: Callable[[], object]) -> None:
+    free()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

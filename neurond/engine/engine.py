@@ -66,6 +66,8 @@ class StepOutput:
     """Requests whose first choice got its blocks, with its number of cached tokens."""
     tokens: list[tuple[int, SampledToken, FinishReason | None]] = field(default_factory=list)
     """Stream, token, and the reason if the stream ends with this token."""
+    vectors: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Stream, number of the input, and its vector; see `engine.embedding`."""
     finished: list[tuple[int, FinishReason]] = field(default_factory=list)
     """Streams that end without another token."""
     failed: list[tuple[RequestId, ErrorInfo]] = field(default_factory=list)

@@ -9,7 +9,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
-ABI: Final = 1
+ABI: Final = 2
 BLOCK_TOKENS: Final = 16
 GROUP: Final = 32
 """Inputs of a matrix come in multiples of this."""
@@ -106,6 +106,7 @@ class Batch(Structure):
         ("block_tables", c_void_p),
         ("sample_rows", c_void_p),
         ("logits", c_void_p),
+        ("states", c_void_p),
     )
 
 

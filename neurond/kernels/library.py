@@ -165,9 +165,34 @@ class Kernels:
         logits: NDArray[np.float32],
     ) -> None:
         """Compute one step into `kv` and the first rows of `logits` [>= S, vocab_size]."""
-        assert logits.dtype == np.float32
-        assert logits.shape[0] >= len(columns.sample_rows)
         assert logits.shape[1] == model.vocab_size
+        self._step(pool, model, columns, kv, scratch, logits=logits)
+
+    def states(
+        self,
+        pool: Pool,
+        model: abi.Model,
+        columns: StepColumns,
+        kv: KvPages,
+        scratch: Buffer,
+        states: NDArray[np.float32],
+    ) -> None:
+        """Compute one step into `kv` and the first rows of `states` [>= S, hidden]; no logits."""
+        assert states.shape[1] == model.hidden
+        self._step(pool, model, columns, kv, scratch, states=states)
+
+    def _step(
+        self,
+        pool: Pool,
+        model: abi.Model,
+        columns: StepColumns,
+        kv: KvPages,
+        scratch: Buffer,
+        **results: NDArray[np.float32],
+    ) -> None:
+        for rows in results.values():
+            assert rows.dtype == np.float32
+            assert rows.shape[0] >= len(columns.sample_rows)
         batch = abi.Batch(
             len(columns.token_ids),
             len(columns.seq_lens_k),
@@ -180,7 +205,7 @@ class Kernels:
             columns.seq_lens_k.buffer_info()[0],
             columns.block_tables.buffer_info()[0],
             columns.sample_rows.buffer_info()[0],
-            address_of(logits),
+            **{name: address_of(rows) for name, rows in results.items()},
         )
         self._library.cortex_step(
             pool.address, byref(model), byref(batch), kv.addresses, scratch.address

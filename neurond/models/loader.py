@@ -72,15 +72,16 @@ def load_model(
         ModelLoadFailed: names the file, or the architecture, and what is wrong with it.
     """
     torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-    _check_files(folder, manifest)
-    config = _read_config(folder)
+    check_files(folder, manifest)
+    config = read_config(folder)
     check_config(config)
-    model = _build(config, torch_dtype)
+    register_attention()
+    model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
     check_model(model)
     if manifest.kind == "gguf":
         _load_gguf(model, folder / manifest.weights[0].name, device.torch_device, on_progress)
     else:
-        _load_safetensors(model, folder, manifest, device.torch_device, on_progress)
+        load_safetensors(model, folder, manifest, device.torch_device, on_progress)
     model.eval().requires_grad_(requires_grad=False)
     layers = trace_attention(model)
     for index, layer in enumerate(layers):
@@ -91,12 +92,13 @@ def load_model(
         device=device,
         dtype=torch_dtype,
         manifest=manifest,
-        weights_bytes=_weights_bytes(model),
+        weights_bytes=weights_bytes(model),
         weights_id=f"{manifest.weights_hash}-{dtype}",
     )
 
 
-def _check_files(folder: Path, manifest: PreparedModel) -> None:
+def check_files(folder: Path, manifest: PreparedModel) -> None:
+    """Raise `ModelLoadFailed` unless every file of weights is there and as long as it was."""
     for file in manifest.weights:
         path = folder / file.name
         try:
@@ -112,7 +114,8 @@ def _check_files(folder: Path, manifest: PreparedModel) -> None:
             )
 
 
-def _read_config(folder: Path) -> PreTrainedConfig:
+def read_config(folder: Path) -> PreTrainedConfig:
+    """Return the prepared folder's config; raises `ModelLoadFailed`."""
     path = folder / "config.json"
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
@@ -123,20 +126,23 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def _build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def build_model(
+    kind: Any, config: PreTrainedConfig, dtype: torch.dtype, attention: str
+) -> PreTrainedModel:
     """Return the model of `config` on the meta device, with parameters of `dtype`.
+
+    `kind` is one of transformers' Auto classes, `attention` a name of its AttentionInterface.
 
     Built as float32 and cast afterwards: transformers would set torch's default type, which is one
     for all threads, and an engine may be stepping in another.
     """
-    register_attention()
     disable_progress_bar()
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model: PreTrainedModel = kind.from_config(
                 config,
                 dtype=torch.float32,
-                attn_implementation=ATTENTION_NAME,
+                attn_implementation=attention,
                 trust_remote_code=False,
             )
     except (ValueError, KeyError, TypeError, ImportError) as ex:
@@ -161,13 +167,14 @@ def _load_gguf(
         _scale_rope(model, factors, path)
 
 
-def _load_safetensors(
+def load_safetensors(
     model: PreTrainedModel,
     folder: Path,
     manifest: PreparedModel,
     device: torch.device,
     on_progress: Callable[[float], None],
 ) -> None:
+    """Read the weights of `model` onto `device`; see `load_model` for errors."""
     progress = LoadProgress(sum(file.size_bytes for file in manifest.weights), on_progress)
     weights: dict[str, LazyTensor] = {}
     with ExitStack() as files:
@@ -249,5 +256,6 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers()
 
 
-def _weights_bytes(model: nn.Module) -> int:
+def weights_bytes(model: nn.Module) -> int:
+    """Return the memory of parameters and buffers, tied ones once."""
     return sum(tensor.numel() * tensor.element_size() for _, tensor in _tensors(model))

@@ -68,7 +68,7 @@ def write_dialect_error(
 
 
 class OpenAIModelsResource:
-    """The models that can be generated with now."""
+    """The models that are in memory now."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

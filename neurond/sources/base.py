@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 
 class FetchProgress(NamedTuple):
@@ -33,5 +33,7 @@ class Source(Protocol):
         ...
 
 
+SIDE_FILES: Final = ("*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
+"""What may lie beside safetensors and is needed to use them."""
 DOWNLOADS = ".downloads"
 """Name of the folder inside a model's folder that holds files under way."""

@@ -30,7 +30,7 @@ class RemoteFile(NamedTuple):
     """A file to download, and what is known of it."""
 
     name: str
-    """The name it gets; no folder."""
+    """The name it gets in the folder of downloads."""
     url: str
     size_bytes: int | None
     sha256: str | None
@@ -80,7 +80,7 @@ class Downloader:
         """
         target = self._folder / file.name
         if not target.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             partial = self._folder / (file.name + PARTIAL)
             self._fetch_checked(file, partial)
             partial.rename(target)

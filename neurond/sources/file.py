@@ -6,8 +6,11 @@ from typing import Final
 
 from cortex_core.errors import InvalidRequest, ModelLoadFailed, ModelNotFound
 from neurond.sources.base import Report
+from neurond.sources.sentence_transformers import SIDE_CONFIG
 
 COPIED: Final = ("*.json", "*.jinja", "*.model", "*.txt")
+MODULES: Final = f"[0-9]*/{SIDE_CONFIG}"
+"""What sentence-transformers keeps of poolings."""
 LINKED: Final = ("*.safetensors",)
 
 
@@ -49,6 +52,9 @@ def _take_folder(path: Path, folder: Path) -> None:
         for file in path.glob(pattern):
             if file.name != "model.json":
                 shutil.copyfile(file, folder / file.name)
+    for file in path.glob(MODULES):
+        (folder / file.parent.name).mkdir()
+        shutil.copyfile(file, folder / file.parent.name / file.name)
 
 
 def _empty(folder: Path) -> None:

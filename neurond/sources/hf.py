@@ -14,14 +14,14 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import ModelLoadFailed, ModelNotFound
-from neurond.sources.base import DOWNLOADS, FetchProgress, Report
+from neurond.sources.base import DOWNLOADS, SIDE_FILES, FetchProgress, Report
 from neurond.sources.disk import remove_tree, require_space
 from neurond.sources.download import Downloader, RemoteFile
 from neurond.sources.http import read_document
+from neurond.sources.sentence_transformers import is_module_config
 
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 NAME: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-SIDE_FILES: Final = ("*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 
 
 class _Lfs(msgspec.Struct, frozen=True):
@@ -63,6 +63,7 @@ class HfSource:
         downloads.mkdir(exist_ok=True)
         _fetch_all(files, downloads, name, report)
         for file in files:
+            (folder / file.name).parent.mkdir(exist_ok=True)
             (downloads / file.name).replace(folder / file.name)
         remove_tree(downloads)
 
@@ -77,14 +78,15 @@ def _describe(endpoint: str, name: str, token: str | None) -> _Repository:
 
 
 def _select(repository: _Repository, name: str, selection: str) -> list[_Sibling]:
-    """Return the files to fetch; those in subfolders are never taken."""
+    """Return the files to fetch; of those in subfolders the poolings of encoders alone."""
     top = [sibling for sibling in repository.siblings if "/" not in sibling.rfilename]
     ggufs = [sibling for sibling in top if sibling.rfilename.endswith(".gguf")]
     if not selection:
         weights = [sibling for sibling in top if sibling.rfilename.endswith(".safetensors")]
         if weights:
             side = [file for file in top if any(fnmatch(file.rfilename, s) for s in SIDE_FILES)]
-            return [*side, *weights]
+            configs = [file for file in repository.siblings if is_module_config(file.rfilename)]
+            return [*side, *configs, *weights]
     wanted = [file for file in ggufs if _matches(file.rfilename, selection)]
     if len(wanted) != 1:
         available = ", ".join(file.rfilename for file in ggufs) or "no GGUF file"

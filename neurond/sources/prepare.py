@@ -24,6 +24,7 @@ from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.layer_weights import StoredTensor, layer_weights
 from neurond.sources.prepared import CHAT_TEMPLATE, MANIFEST, PreparedModel, WeightsFile
 from neurond.sources.safetensors_header import read_tensors
+from neurond.sources.sentence_transformers import DEFAULT_POOLING, max_tokens_of, pooling_of
 
 LARGE_ARRAYS: Final = frozenset(
     {
@@ -142,6 +143,8 @@ def _finish(
     if template:
         write_whole(folder / CHAT_TEMPLATE, template.encode())
     heads = text_config.num_attention_heads
+    is_encoder = _is_encoder(config)
+    pooling = pooling_of(folder)
     return PreparedModel(
         model_id=model_id,
         kind=kind,
@@ -149,7 +152,9 @@ def _finish(
             WeightsFile(path.name, path.stat().st_size, sha256_of_file(path)) for path in weights
         ),
         architecture=architecture,
-        context_tokens=text_config.max_position_embeddings,
+        context_tokens=_encoder_tokens(folder, config, tokenizer)
+        if is_encoder
+        else text_config.max_position_embeddings,
         vocab_size=text_config.vocab_size,
         num_parameters=sum(tensor.elements for tensor in tensors),
         layers=layer_weights(tensors),
@@ -161,8 +166,24 @@ def _finish(
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         adds_bos=_adds_bos(tokenizer),
-        capabilities=_capabilities(template),
+        capabilities=("embeddings",) if is_encoder else _capabilities(template),
+        pooling=pooling or (DEFAULT_POOLING if is_encoder else None),
     )
+
+
+def _is_encoder(config: Any) -> bool:
+    """Tell whether the model looks both ways, as those that were trained on masked words do."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    one_way = config.is_encoder_decoder or getattr(config, "is_decoder", False)
+    causal = config.architectures[0].endswith(("ForCausalLM", "LMHeadModel"))
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (one_way or causal)
+
+
+def _encoder_tokens(folder: Path, config: Any, tokenizer: Any) -> int:
+    """Return the longest input; positions alone do not tell, as some begin behind the padding."""
+    limits = (max_tokens_of(folder), config.max_position_embeddings, tokenizer.model_max_length)
+    return min(limit for limit in limits if limit is not None)
 
 
 def _architecture(config: Any) -> str:

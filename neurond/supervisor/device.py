@@ -29,7 +29,7 @@ from neurond import protocol
 from neurond.lifecycle import actor as lives
 from neurond.lifecycle.hang import HangWatch
 from neurond.supervisor.inflight import InFlight
-from neurond.supervisor.jobs import EngineJob
+from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.life import ActorLife
 from neurond.supervisor.pings import Pings
 from neurond.supervisor.settings import SupervisorSettings
@@ -160,7 +160,7 @@ class DeviceActor:
         self._apply(self._lifecycle.stop(time.monotonic()))
         await asyncio.shield(self._stopped)
 
-    def submit(self, job: EngineJob) -> TokenStream:
+    def submit(self, job: EngineJob | EmbedJob) -> TokenStream:
         """Start a request.
 
         Raises:

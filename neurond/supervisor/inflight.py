@@ -11,7 +11,7 @@ Records from the ring are moved to streams at once and never wait for a reader: 
 
 import logging
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from cortex_core.errors import CortexError, Overloaded, QueueFull, error_from_info
@@ -19,8 +19,8 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
 from cortex_core.logs import kv
 from neurond import protocol
-from neurond.ring_records import FinishRecord, decode_record
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.ring_records import FinishRecord, VectorRecord, decode_record
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, EngineJob, Token, Vector
 from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0
@@ -47,11 +47,11 @@ class ActorCommands(Protocol):
 class _Request:
     """One request in flight; its stream's way back to the actor."""
 
-    def __init__(self, job: EngineJob, engine_id: RequestId, first_stream: int) -> None:
+    def __init__(self, model_id: ModelId, engine_id: RequestId, first_stream: int, n: int) -> None:
         self.engine_id = engine_id
-        self.model_id = job.model_id
+        self.model_id = model_id
         self.first_stream = first_stream
-        self.open_streams = set(range(first_stream, first_stream + job.n))
+        self.open_streams = set(range(first_stream, first_stream + n))
         self.prompt_offset: int | None = None
         self.admitted = False
         self.commands: ActorCommands
@@ -109,7 +109,7 @@ class InFlight:
         admitted = [r.admitted for r in self._requests.values() if r.model_id == model_id]
         return sum(admitted), len(admitted) - sum(admitted)
 
-    def submit(self, job: EngineJob) -> TokenStream:
+    def submit(self, job: EngineJob | EmbedJob) -> TokenStream:
         """Send a request to the actor.
 
         Raises:
@@ -125,17 +125,18 @@ class InFlight:
         self._accepted += 1
         # A client may use an id twice; towards the actor it must be unique.
         engine_id = RequestId(f"{job.request_id}.{self._accepted}")
-        request = _Request(job, engine_id, self._next_stream)
+        n = job.n if isinstance(job, EngineJob) else 1
+        request = _Request(job.model_id, engine_id, self._next_stream, n)
         request.commands = self._commands
-        request.stream = TokenStream(job.n, request)
-        offset = self._place_prompt(job)
+        request.stream = TokenStream(n, request)
+        offset = self._place_prompt(_token_ids(job))
         try:
-            self._commands.send_data(_generate(job, request, offset))
+            self._commands.send_data(_command(job, request, offset))
         except Exception:
             self._arena.free(offset)
             raise
         request.prompt_offset = offset
-        self._next_stream += job.n
+        self._next_stream += n
         self._requests[engine_id] = request
         self._by_stream |= dict.fromkeys(request.open_streams, request)
         return request.stream
@@ -166,6 +167,8 @@ class InFlight:
             if isinstance(record, FinishRecord):
                 request.stream.deliver(ChoiceFinished(index, record.reason))
                 self._end_stream(request, record.stream)
+            elif isinstance(record, VectorRecord):
+                request.stream.deliver(Vector(record.index, record.vector))
             else:
                 item = Token(index, record.token_id, record.logprob, record.top)
                 request.stream.deliver(item)
@@ -198,9 +201,7 @@ class InFlight:
             request.stream.fail(error)
             request.cancel()
 
-    def _place_prompt(self, job: EngineJob) -> int:
-        token_ids = array("i", job.prompt_token_ids)
-        token_ids.extend(job.replayed_token_ids)
+    def _place_prompt(self, token_ids: "array[int]") -> int:
         data = token_ids.tobytes()
         offset = self._arena.allocate(len(data))
         if offset is None:
@@ -235,6 +236,31 @@ class InFlight:
         self._free_prompt(request)
         del self._requests[request.engine_id]
         self._on_end(request.model_id)
+
+
+def _token_ids(job: EngineJob | EmbedJob) -> "array[int]":
+    parts: Sequence[Sequence[int]] = (
+        job.inputs if isinstance(job, EmbedJob) else (job.prompt_token_ids, job.replayed_token_ids)
+    )
+    token_ids = array("i")
+    for part in parts:
+        token_ids.extend(part)
+    return token_ids
+
+
+def _command(
+    job: EngineJob | EmbedJob, request: _Request, offset: int
+) -> protocol.Generate | protocol.Embed:
+    if isinstance(job, EngineJob):
+        return _generate(job, request, offset)
+    return protocol.Embed(
+        request_id=request.engine_id,
+        model_id=job.model_id,
+        stream=request.first_stream,
+        prompt_offset=offset,
+        input_tokens=tuple(len(ids) for ids in job.inputs),
+        dimensions=job.dimensions,
+    )
 
 
 def _generate(job: EngineJob, request: _Request, offset: int) -> protocol.Generate:

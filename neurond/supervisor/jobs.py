@@ -31,6 +31,16 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     """See `protocol.Generate`."""
 
 
+class EmbedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One embedding request in token ids; every limit is checked, no input is empty."""
+
+    request_id: RequestId
+    model_id: ModelId
+    inputs: Sequence[Sequence[int]]
+    dimensions: int | None = None
+    """As `EmbedRequest` has it."""
+
+
 class Admitted(msgspec.Struct, frozen=True, gc=False):
     """The engine begins with the prompt; so many of its tokens were in the prefix cache."""
 
@@ -53,4 +63,14 @@ class ChoiceFinished(msgspec.Struct, frozen=True, gc=False):
     reason: FinishReason
 
 
-StreamItem = Admitted | Token | ChoiceFinished
+class Vector(msgspec.Struct, frozen=True, gc=False):
+    """What input number `input_index` of an `EmbedJob` came to, as float32 little endian.
+
+    Its stream has one choice, which finishes with `stop` once every input has its vector.
+    """
+
+    input_index: int
+    vector: bytes
+
+
+StreamItem = Admitted | Token | ChoiceFinished | Vector

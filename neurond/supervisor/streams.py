@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from cortex_core.errors import CortexError, Timeout
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token, Vector
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
@@ -131,7 +131,7 @@ class TokenStream(AsyncIterator[StreamItem]):
         """Take an item from the actor. Called by the actor's handle only."""
         if isinstance(item, Token | ChoiceFinished) and item.index not in self._open:
             return
-        if isinstance(item, Admitted) and not self._open:
+        if isinstance(item, Admitted | Vector) and not self._open:
             return
         self._items.append(item)
         if isinstance(item, ChoiceFinished):

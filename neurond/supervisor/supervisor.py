@@ -32,7 +32,7 @@ from neurond.devices import Devices
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.activation import ActivationRun
 from neurond.supervisor.device import ModelNotice
-from neurond.supervisor.jobs import EngineJob
+from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.loaded_model import LoadedModel
 from neurond.supervisor.models import Models
 from neurond.supervisor.pool import DevicePool
@@ -224,20 +224,20 @@ class Supervisor:
             raise actor.failure
 
     def require_ready(self, model_id: ModelId) -> NodeModel:
-        """Return a model that can be generated with now.
+        """Return a model that can be used now.
 
         Raises:
             ShuttingDown: the node drains.
             ModelNotFound: the node does not know the model.
             ModelNotLoaded: it is not in memory, or on its way out.
         """
-        self._refuse_while_draining("generate")
+        self._refuse_while_draining("take the request")
         view = self.model(model_id)
         if view.status != "ready":
-            raise ModelNotLoaded(f"cannot generate: {model_id} is {view.status} on this node")
+            raise ModelNotLoaded(f"cannot use {model_id}: it is {view.status} on this node")
         return view
 
-    def submit(self, job: EngineJob) -> TokenStream:
+    def submit(self, job: EngineJob | EmbedJob) -> TokenStream:
         """Start a request on the model's device.
 
         Raises:
@@ -247,11 +247,11 @@ class Supervisor:
             QueueFull: the device has as many requests as it may have.
             Overloaded: there is no room for the prompt; retry after `retry_after_s`.
         """
-        self._refuse_while_draining("generate")
+        self._refuse_while_draining("take the request")
         model = self._models.find(job.model_id)
         if model is None or model.device is None or model.lifecycle.state != "ready":
             state = model.lifecycle.state if model else "unloaded"
-            raise ModelNotLoaded(f"cannot generate: {job.model_id} is {state} on this node")
+            raise ModelNotLoaded(f"cannot use {job.model_id}: it is {state} on this node")
         return self._pool.get(model.device).submit(job)
 
     async def ping(self, device: DeviceName, timeout_s: float) -> float:

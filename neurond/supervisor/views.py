@@ -16,11 +16,13 @@ from cortex_core.neuron_api import (
     Servable,
 )
 from neurond.devices import Devices, DeviceSample
+from neurond.protocol import ModelLoaded
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor
 from neurond.supervisor.loaded_model import LoadedModel
 
 HARNESS = "torch"
+EMBEDDINGS = "embeddings"
 
 
 def discovery_view(devices: Devices, actors: list[DeviceActor], boot_id: str) -> Discovery:
@@ -75,7 +77,7 @@ def model_view(
         status=model.lifecycle.state if model else "unloaded",
         devices=[model.device] if model and model.device else [],
         vram_used_mb=(loaded.weights_bytes + loaded.kv_cache_bytes) // MIB if loaded else 0,
-        capabilities=list(prepared.capabilities) if prepared else [],
+        capabilities=_capabilities(prepared, loaded) if prepared else [],
         limit=ModelLimit(context=context),
         servable=_servable(model, actor),
         loading=model.progress if model else None,
@@ -83,6 +85,7 @@ def model_view(
         waiting=waiting,
         kv=_kv_use(model),
         drafts=_draft_use(model),
+        embedding=loaded.embedding if loaded else None,
         weights_id=loaded.weights_id if loaded else None,
         size_mb=_size_mb(model, expected_bytes),
         dtype=loaded.dtype if loaded else None,
@@ -97,6 +100,13 @@ def _size_mb(model: LoadedModel | None, expected_bytes: int | None) -> int | Non
     if model is not None and model.plan is not None:
         return model.plan.weights_bytes // MIB
     return None if expected_bytes is None else expected_bytes // MIB
+
+
+def _capabilities(prepared: PreparedModel, loaded: ModelLoaded | None) -> list[str]:
+    """What the model can do; whether a decoder's states can be had shows when it is loaded."""
+    if loaded is not None and loaded.embedding is None:
+        return [name for name in prepared.capabilities if name != EMBEDDINGS]
+    return list(dict.fromkeys((*prepared.capabilities, EMBEDDINGS)))
 
 
 def _kv_use(model: LoadedModel | None) -> KvUse | None:

@@ -91,6 +91,23 @@ class ModelText:
             )
         return ids
 
+    def input_ids(self, prompt: TextPrompt | TokensPrompt, *, param: str) -> list[int]:
+        """Return an input's token ids for a vector: text with the special tokens around it.
+
+        Raises:
+            InvalidRequest: a token is not in the vocabulary, or there is none.
+        """
+        if isinstance(prompt, TextPrompt):
+            ids = self.tokenizer.encode_whole(prompt.text)
+        else:
+            ids = list(prompt.token_ids)
+            check_token_ids(ids, self.prepared.vocab_size, param=param)
+        beyond = self.tokenizer.beyond_model(ids)
+        if not ids or beyond is not None:
+            why = "it has no tokens" if beyond is None else f"{beyond!r} is not in the vocabulary"
+            raise InvalidRequest(f"cannot embed: {param}: {why}", param=param)
+        return ids
+
     def _ids(self, prompt: Prompt) -> list[int]:
         match prompt:
             case TextPrompt(text):

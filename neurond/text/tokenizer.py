@@ -11,21 +11,24 @@ from neurond.text.pieces import TokenPieces
 
 
 class ModelTokenizer:
-    """Text to token ids. Encoding releases the GIL and is safe between threads; reading does not.
-
-    Attributes:
-        pieces: the way back, token by token.
-    """
+    """Text to token ids. Encoding releases the GIL and is safe between threads, unlike reading."""
 
     def __init__(self, tokenizer: Tokenizer, prepared: PreparedModel) -> None:
         self._tokenizer = tokenizer
-        self.pieces = TokenPieces(tokenizer)
+        # Nothing comes back from an encoder, whose decoders do not work token by token.
+        self._pieces = TokenPieces(tokenizer) if prepared.generates else None
         self._vocab_size = prepared.vocab_size
         self._bos_id = (
             tokenizer.token_to_id(prepared.bos_token)
             if prepared.adds_bos and prepared.bos_token is not None
             else None
         )
+
+    @property
+    def pieces(self) -> TokenPieces:
+        """The way back, token by token, of a model that generates."""
+        assert self._pieces is not None, "an encoder generates nothing"
+        return self._pieces
 
     @classmethod
     def read(cls, folder: Path, prepared: PreparedModel) -> "ModelTokenizer":
@@ -53,6 +56,11 @@ class ModelTokenizer:
         # `encode` gives the same ids, but holds the GIL: for seconds with a megabyte of text.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
+        return ids
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Return the ids of a text that nothing follows, with all that its template puts around."""
+        ids: list[int] = self._tokenizer.encode(text).ids
         return ids
 
     def beyond_model(self, token_ids: Sequence[int]) -> str | None:

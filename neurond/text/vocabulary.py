@@ -16,7 +16,7 @@ def check_token_ids(token_ids: Collection[int], vocab_size: int, *, param: str) 
         return
     wrong = next(id_ for id_ in token_ids if not 0 <= id_ < vocab_size)
     raise InvalidRequest(
-        f"cannot generate: {param}: token id {wrong} is not in the vocabulary of {vocab_size}",
+        f"cannot use {param}: token id {wrong} is not in the vocabulary of {vocab_size}",
         param=param,
     )
 

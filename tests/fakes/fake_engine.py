@@ -10,13 +10,18 @@ load; `fatal` takes the process down while loading.
 
 A format of kind `regex` is a number of tokens, after which the answer is complete; or `slow N`,
 which compiles when a file `go` appears in the model's folder, `bad`, which is refused, or `broken`.
+
+A model folder whose name begins with `vectors` gives embeddings besides: the numbers of an input's
+vector are its first token and how many it has. There `HANG` and `BROKEN` count as the first token.
 """
 
 import os
 import signal
+import struct
 import threading
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,10 +35,12 @@ from cortex_core.errors import (
     ModelLoadFailed,
     OutOfMemory,
 )
+from cortex_core.neuron_api import EmbeddingSizes
 from neurond.actor import outbox
 from neurond.actor.backend import LoadProgressCallback, OpenedDevice, ServedModel
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.config import SchedulerConfig
+from neurond.engine.embedding import EmbedInput
 from neurond.engine.engine import Engine
 from neurond.protocol import Configure, LoadModel, ModelLoaded, TokensReady
 
@@ -109,6 +116,17 @@ class CountingFormats:
         return Countdown(int(number) - len(replayed))
 
 
+class CountingEmbedder:
+    dimensions = 2
+
+    def embed(self, inputs: Sequence[EmbedInput]) -> Sequence[bytes | ErrorInfo]:
+        if any(each.token_ids[0] == HANG for each in inputs):
+            threading.Event().wait()
+        if any(each.token_ids[0] == BROKEN for each in inputs):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return [struct.pack("<2f", each.token_ids[0], len(each.token_ids)) for each in inputs]
+
+
 class CountingBackend:
     def open(self, configure: Configure) -> OpenedDevice:
         return OpenedDevice("counting", 1 << 30, 1 << 30)
@@ -139,7 +157,14 @@ class CountingBackend:
             kernels="torch",
         )
         formats = CountingFormats(folder)
-        return ServedModel(loaded, lambda: Engine(CountingRunner(), config), lambda: None, formats)
+        served = ServedModel(
+            loaded, lambda: Engine(CountingRunner(), config), lambda: None, formats
+        )
+        if not folder.name.startswith("vectors"):
+            return served
+        sizes = EmbeddingSizes(CountingEmbedder.dimensions, command.context_tokens)
+        loaded = msgspec.structs.replace(loaded, embedding=sizes)
+        return replace(served, loaded=loaded, embedder=CountingEmbedder())
 
     def describe(self, error: Exception) -> CortexError:
         return InternalError(f"cannot compute the step: {error}")

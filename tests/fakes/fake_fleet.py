@@ -28,6 +28,7 @@ class FakeFleet:
         self.error: CortexError | None = None
         self.reported: list[tuple[ReplicaId, ErrorInfo]] = []
         self.given_up = 0
+        self.can: tuple[str, ...] = ()
         self._loading = loading
         self._segment = Segment.create("counts", counter_segment_bytes(1, IN_FLIGHT_COLUMNS))
         self._table = CounterTable(self._segment, 1, IN_FLIGHT_COLUMNS)
@@ -46,6 +47,9 @@ class FakeFleet:
         if text not in ("m", MODEL):
             raise ModelNotFound(f"cannot find model {text!r}", param="model")
         return MODEL
+
+    def capabilities(self, _model_id: ModelId) -> tuple[str, ...]:
+        return self.can
 
     async def acquire(
         self,

@@ -6,6 +6,7 @@ that are open unless the test closes them.
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ import msgspec
 from cortex_core.canonical import (
     Completed,
     CountTokensResponse,
+    Embedded,
+    EmbedRequest,
     Event,
     Finished,
     GenerateRequest,
@@ -67,6 +70,7 @@ class FakeNeuron:
     Attributes:
         load_gate, generate_gate: close them to hold loads, or streams after `Started`.
         load_errors: raised by the next loads, first one first.
+        embedded, breaks_off: embedding requests that began; whether they end before their end.
         silent: accept connections and answer nothing.
         script: makes a stream's events; None is one word and done.
         loads, unloads, restarts: model ids, devices, in the order in which they were asked for.
@@ -90,6 +94,8 @@ class FakeNeuron:
         self.restarts: list[DeviceName] = []
         self.generated: list[GenerateRequest] = []
         self.cancelled: list[str] = []
+        self.embedded: list[EmbedRequest] = []
+        self.breaks_off = False
         self.polls = 0
         self._files = {ModelId(model): size for model, size in files.items()}
         self._vram_mb = vram_mb
@@ -164,6 +170,9 @@ class FakeNeuron:
             try:
                 if path == "/generate":
                     await self._generate(connection, body)
+                    continue
+                if path == "/embed":
+                    await self._embed(connection, body)
                     continue
                 answer = await self._answer(method, path, body)
             except CortexError as ex:
@@ -292,6 +301,22 @@ class FakeNeuron:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                     await task
+
+    async def _embed(self, connection: ScriptedConnection, body: bytes) -> None:
+        """Answer with vectors of an input's number and 1; break off once if told to."""
+        request = msgspec.json.decode(body, type=EmbedRequest)
+        if self.status_of(request.model) != "ready":
+            raise ModelNotLoaded(f"cannot embed: {request.model} is not loaded")
+        self.embedded.append(request)
+        await connection.begin_stream()
+        for index in range(len(request.inputs)):
+            event = Embedded(index, struct.pack("<2f", index, 1.0))
+            await connection.chunk(msgspec.json.encode(event) + b"\n")
+        if self.breaks_off:
+            raise ConnectionAbortedError
+        done = Completed(Usage(prompt_tokens=len(request.inputs), completion_tokens=0))
+        await connection.chunk(msgspec.json.encode(done) + b"\n")
+        await connection.send(b"0\r\n\r\n")
 
     async def _stream(self, connection: ScriptedConnection, request: GenerateRequest) -> None:
         async for event in (self.script or self._one_word)(request):

@@ -12,7 +12,7 @@ import psutil
 
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import DeviceHealth, Health, ModelsResponse, NodeModel
-from tests.fakes.model_cache import GEMMA3, SMOLLM2, cached_model, lend_models
+from tests.fakes.model_cache import GEMMA3, MINILM, SMOLLM2, cached_model, lend_models
 from tests.fakes.neuron_process import add_model
 from tests.fakes.ports import free_ports
 from tests.fakes.processes import Command, kill_survivors, sockets_in, survivors
@@ -43,8 +43,12 @@ max_in_flight = 2
 max_queue_depth = 1
 chat_template = "{GEMMA_TEMPLATE}"
 
+[[models]]
+id = "{MINILM}"
+
 [aliases]
 "small" = "{SMOLLM2}"
+"minilm" = "{MINILM}"
 "gemma" = "{GEMMA3}"
 """
 

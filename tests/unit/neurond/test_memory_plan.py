@@ -1,5 +1,6 @@
 """Whether a model fits, and what is allocated for it."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,3 +162,32 @@ def test_a_plan_always_fits_and_never_exceeds_what_was_asked(
     assert 1 <= chosen.context_tokens <= (profile.context_tokens or MODEL.context_tokens)
     if profile.kv_cache_mb is not None:
         assert chosen.kv_cache_bytes == profile.kv_cache_mb * MIB
+
+
+def plan_encoder(profile: ModelProfile, free_bytes: int) -> MemoryPlan:
+    return plan_memory(
+        msgspec.structs.replace(MODEL, capabilities=("embeddings",), context_tokens=512),
+        profile,
+        weights=WeightChoice(profile.dtype or "float32"),
+        device=DeviceName("cpu"),
+        kind="cpu",
+        free_bytes=free_bytes,
+    )
+
+
+def test_an_encoder_takes_its_weights_and_no_cache() -> None:
+    enough = 4 * GIB + ACTIVATION_BYTES
+    chosen = plan_encoder(ModelProfile(), enough)
+    assert (chosen.dtype, chosen.context_tokens, chosen.kv_cache_bytes) == ("float32", 512, 0)
+    assert chosen.total_bytes == enough
+    with pytest.raises(OutOfMemory, match="weights 4096 in float32"):
+        plan_encoder(ModelProfile(), enough - 1)
+    chosen = plan_encoder(ModelProfile(dtype="bfloat16", context_tokens=100), enough)
+    assert (chosen.context_tokens, chosen.weights_bytes) == (100, 2 * GIB)
+
+
+@pytest.mark.parametrize("field", ["kv_cache_mb", "max_sequences"])
+def test_what_no_encoder_can_do_is_refused_by_name(field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        plan_encoder(ModelProfile(**{field: 1}), 64 * GIB)
+    assert caught.value.param == f"profile.{field}"

@@ -13,9 +13,11 @@ from cortex_core.errors import ProtocolError
 from neurond.ring_records import (
     FinishRecord,
     TokenRecord,
+    VectorRecord,
     decode_record,
     encode_finish,
     encode_token,
+    encode_vector,
 )
 
 ids = st.integers(0, 2**32 - 1)
@@ -36,10 +38,19 @@ def test_finishes_come_back_as_they_went(stream: int, reason: FinishReason) -> N
     assert decode_record(encode_finish(stream, reason)) == FinishRecord(stream, reason)
 
 
+@given(ids, ids, st.lists(logprobs, min_size=1))
+def test_vectors_come_back_as_they_went(stream: int, index: int, numbers: list[float]) -> None:
+    vector = struct.pack(f"<{len(numbers)}f", *numbers)
+
+    assert decode_record(encode_vector(stream, index, vector)) == VectorRecord(
+        stream, index, vector
+    )
+
+
 @given(st.binary(min_size=16, max_size=64))
 def test_noise_is_refused_or_read_whole(data: bytes) -> None:
     with contextlib.suppress(ProtocolError):
-        assert isinstance(decode_record(data), TokenRecord | FinishRecord)
+        assert isinstance(decode_record(data), TokenRecord | FinishRecord | VectorRecord)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +59,9 @@ def test_noise_is_refused_or_read_whole(data: bytes) -> None:
         b"",
         encode_token(1, 2, None, [(3, -1.0)])[:-1],
         encode_token(1, 2, None, []) + b"\0",
-        struct.pack("<IBBHIf", 1, 2, 0, 0, 0, 0.0),
+        struct.pack("<IBBHIf", 1, 3, 0, 0, 0, 0.0),
+        encode_vector(1, 0, b""),
+        encode_vector(1, 0, bytes(7)),
         struct.pack("<IBBHIf", 1, 1, 99, 0, 0, 0.0),
     ],
 )

@@ -72,3 +72,17 @@ def test_cuda_has_no_packed_weights() -> None:
     with pytest.raises(InvalidRequest, match="int8 weights are for the device cpu") as caught:
         choose("int8", kind="cuda")
     assert caught.value.param == "profile.dtype"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_encoders_are_in_float32_unless_a_profile_says_otherwise(kind: DeviceKind) -> None:
+    encoder = msgspec.structs.replace(MODEL, capabilities=("embeddings",))
+
+    def choose_for(named: Dtype | None) -> WeightChoice:
+        device = DeviceName(f"{kind}-0")
+        return choose_weights(encoder, named, device=device, kind=kind, has_kernels=True)
+
+    assert choose_for(None) == WeightChoice("float32")
+    assert choose_for("bfloat16") == WeightChoice("bfloat16")
+    with pytest.raises(InvalidRequest, match="encoders are served in float32 or bfloat16"):
+        choose_for("int8")

@@ -24,6 +24,7 @@ from cortex_core.errors import (
     ContextLengthExceeded,
     CortexError,
     DeviceFailed,
+    InvalidRequest,
     ModelNotFound,
     ModelNotLoaded,
     NodeUnavailable,
@@ -131,6 +132,14 @@ def test_prepare_refuses_unknown_models_and_work_during_a_drain(make: Any) -> No
     with pytest.raises(ShuttingDown) as refused:
         bench.gateway.prepare(REQUEST)
     assert refused.value.retry_after_s is not None
+
+
+def test_prepare_refuses_to_chat_with_a_model_of_embeddings(make: Any) -> None:
+    bench = make(one=whole)
+    bench.fleet.can = ("embeddings",)
+    with pytest.raises(InvalidRequest, match="it gives embeddings") as refused:
+        bench.gateway.prepare(REQUEST)
+    assert refused.value.param == "model"
 
 
 @pytest.mark.parametrize("sent", range(8))

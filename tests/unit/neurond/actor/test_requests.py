@@ -1,9 +1,9 @@
 """The actor's books of requests and streams."""
 
 from cortex_core.ids import ModelId, RequestId
-from neurond.actor.requests import RequestTable
+from neurond.actor.requests import Place, RequestTable
 
-MODEL, OTHER = ModelId("file:m"), ModelId("file:other")
+MODEL, OTHER = Place(ModelId("file:m"), "generate"), Place(ModelId("file:m"), "embed")
 ONE, TWO = RequestId("one"), RequestId("two")
 
 
@@ -12,25 +12,25 @@ def test_a_request_is_forgotten_with_its_last_stream() -> None:
     table.add(ONE, MODEL, range(5, 7))
 
     table.end_stream(5)
-    assert table.model_of(ONE) == MODEL
-    assert table.model_of_stream(6) == MODEL
-    assert table.model_of_stream(5) is None
+    assert table.place_of(ONE) == MODEL
+    assert table.place_of_stream(6) == MODEL
+    assert table.place_of_stream(5) is None
     table.end_stream(6)
 
-    assert table.model_of(ONE) is None
+    assert table.place_of(ONE) is None
 
 
 def test_a_failed_request_takes_its_streams_along() -> None:
     table = RequestTable()
     table.add(ONE, MODEL, range(2))
     table.add(TWO, OTHER, range(2, 3))
-    assert table.on_model(MODEL) == [ONE]
+    assert table.at(MODEL) == [ONE]
 
     table.end_request(ONE)
 
-    assert table.model_of_stream(0) is None
-    assert table.model_of_stream(2) == OTHER
-    assert table.on_model(MODEL) == []
+    assert table.place_of_stream(0) is None
+    assert table.place_of_stream(2) == OTHER
+    assert table.at(MODEL) == []
 
 
 def test_a_cancel_that_overtakes_its_request_is_kept_once() -> None:

@@ -17,9 +17,17 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
-from neurond.ring_records import encode_finish, encode_token
+from neurond.ring_records import encode_finish, encode_token, encode_vector
 from neurond.supervisor.inflight import InFlight
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.supervisor.jobs import (
+    Admitted,
+    ChoiceFinished,
+    EmbedJob,
+    EngineJob,
+    StreamItem,
+    Token,
+    Vector,
+)
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S, TokenStream
 
 MODEL = ModelId("file:m")
@@ -30,7 +38,7 @@ class Actor:
 
     def __init__(self) -> None:
         self.control: list[protocol.Command] = []
-        self.data: list[protocol.Generate] = []
+        self.data: list[protocol.Generate | protocol.Embed] = []
         self.full = False
         self.broken = False
 
@@ -42,7 +50,7 @@ class Actor:
             raise Overloaded("cannot send message: the peer's queue is full")
         if self.broken:
             raise OverflowError("can't serialize ints >= 2**64 or < -2**63")
-        assert isinstance(command, protocol.Generate)
+        assert isinstance(command, protocol.Generate | protocol.Embed)
         self.data.append(command)
 
 
@@ -74,6 +82,26 @@ class Fixture:
 
 async def taken(stream: TokenStream) -> list[StreamItem]:
     return [item async for item in stream]
+
+
+async def test_inputs_lie_one_behind_another_and_their_vectors_come_back() -> None:
+    fixture = Fixture(area_bytes=64)
+    job = EmbedJob(request_id=RequestId("r"), model_id=MODEL, inputs=[[5, 6], [7]], dimensions=2)
+    stream = fixture.table.submit(job)
+
+    (command,) = fixture.actor.data
+    assert isinstance(command, protocol.Embed)
+    assert (command.input_tokens, command.dimensions) == ((2, 1), 2)
+    place = command.prompt_offset
+    assert array("i", fixture.area[place : place + 12]).tolist() == [5, 6, 7]
+    fixture.table.admitted(protocol.Admitted(command.request_id, 0))
+    vector = encode_vector(command.stream, 1, b"abcdefgh")
+    fixture.table.records([vector, encode_finish(command.stream, "stop")])
+
+    items = await taken(stream)
+    assert items == [Admitted(0), Vector(1, b"abcdefgh"), ChoiceFinished(0, "stop")]
+    assert fixture.ended == [MODEL]
+    fixture.table.submit(job)  # its range of 64 bytes was given back
 
 
 async def test_the_prompt_lies_in_the_area_and_is_described_by_the_command() -> None:

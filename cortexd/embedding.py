@@ -1,0 +1,154 @@
+"""One embedding request from model name to answer.
+
+As `cortexd.gateway` does for generation, with less to keep: the client gets nothing before the
+whole answer is there, so a request whose replica breaks is simply asked again elsewhere.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+import msgspec
+
+from cortex_core.canonical import EmbedAnswer, EmbedEvent, EmbedRequest, Usage
+from cortex_core.embedding_answer import collect_embeddings
+from cortex_core.errors import CortexError, InternalError
+from cortex_core.ids import ReplicaId
+from cortex_core.logs import kv
+from cortexd.continuation import MAX_ATTEMPTS, another_may_do, is_replicas_fault
+from cortexd.drain import Drain
+from cortexd.fleet.client import Lease
+from cortexd.gateway import Fleet, find_model, shutting_down
+from cortexd.metrics import GatewayMetrics
+from cortexd.request_record import Outcome, RequestRecord
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddingNodes(Protocol):
+    """What is asked of `cortexd.neuron_client.NeuronClient`."""
+
+    def embed(self, endpoint: str, request: EmbedRequest) -> AsyncGenerator[EmbedEvent, None]: ...
+
+
+class EmbeddingGateway:
+    """Serves embedding requests on one worker's event loop."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        nodes: EmbeddingNodes,
+        metrics: GatewayMetrics,
+        drain: Drain,
+        clock: Callable[[], float],
+    ) -> None:
+        self._fleet = fleet
+        self._nodes = nodes
+        self._metrics = metrics
+        self._drain = drain
+        self._clock = clock
+
+    def prepare(self, request: EmbedRequest) -> EmbedRequest:
+        """Return the request with its model found.
+
+        Raises:
+            ModelNotFound: nothing has the name that the client gave.
+            InvalidRequest: the model gives no embeddings.
+            ShuttingDown: no new work is taken.
+        """
+        if self._drain.begun:
+            raise shutting_down()
+        model = find_model(self._fleet, request.model, "embeddings")
+        return msgspec.structs.replace(request, model=model)
+
+    def refused(self, error: CortexError) -> None:
+        """Count a request that never came to `embed`, because of `error`."""
+        self._metrics.count_refused(error.code)
+
+    async def embed(self, request: EmbedRequest) -> EmbedAnswer:
+        """Return the vectors of a prepared request; loads the model and waits as generation does.
+
+        Cancelling gives up the place in the queue, or the node's work, at once.
+
+        Raises:
+            CortexError: what no replica could do better.
+        """
+        record = RequestRecord(self._metrics, request.model, self._clock)
+        outcome: Outcome = "cancelled"
+        used = Usage(0, 0)
+        try:
+            answer = await self._attempts(request, record)
+        except CortexError as error:
+            outcome = error
+            raise
+        except Exception as error:
+            log.exception("request failed", extra=kv(request_id=request.request_id))
+            outcome = InternalError("cannot serve the request: internal error")
+            raise outcome from error
+        else:
+            outcome, used = "completed", answer.usage
+            return answer
+        finally:
+            record.end(used, outcome)
+
+    async def _attempts(self, request: EmbedRequest, record: RequestRecord) -> EmbedAnswer:
+        failed_on: tuple[ReplicaId, ...] = ()
+        attempts = 0
+        while True:
+            attempts += 1
+            lease = await self._place(request, failed_on)
+            record.node = lease.replica.node
+            try:
+                return await self._ask(lease, request)
+            except CortexError as error:
+                self._after(error, lease, request, is_last=attempts == MAX_ATTEMPTS)
+                failed_on = tuple(dict.fromkeys((*failed_on, lease.replica.id)))
+            finally:
+                lease.release()
+
+    async def _place(self, request: EmbedRequest, failed_on: tuple[ReplicaId, ...]) -> Lease:
+        acquiring = self._fleet.acquire(
+            request.model, request.request_id, principal=request.principal, failed_on=failed_on
+        )
+        lease: Lease | None = None
+        try:
+            async with aclosing(acquiring) as steps:
+                async for step in steps:
+                    if isinstance(step, Lease):
+                        lease = step
+                    elif self._drain.expired:
+                        raise shutting_down()
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
+        assert lease is not None
+        return lease
+
+    async def _ask(self, lease: Lease, request: EmbedRequest) -> EmbedAnswer:
+        stream = self._nodes.embed(lease.replica.endpoint, request)
+        async with aclosing(stream), aclosing(self._until_drained(stream)) as events:
+            return await collect_embeddings(events, len(request.inputs))
+
+    async def _until_drained(
+        self, stream: AsyncGenerator[EmbedEvent, None]
+    ) -> AsyncGenerator[EmbedEvent, None]:
+        async for event in stream:
+            if self._drain.expired:
+                raise shutting_down()
+            yield event
+
+    def _after(
+        self, error: CortexError, lease: Lease, request: EmbedRequest, *, is_last: bool
+    ) -> None:
+        """Return to go on elsewhere, else raise."""
+        if self._drain.expired:
+            raise shutting_down()
+        if is_replicas_fault(error):
+            self._fleet.report_failure(lease.replica.id, error.info())
+        if is_last or not another_may_do(error):
+            raise error
+        told = kv(request_id=request.request_id, replica=lease.replica.id, cause=error.message)
+        log.warning("replica failed, the request goes on elsewhere", extra=told)

@@ -1,0 +1,53 @@
+"""The engines of the models in memory, one for each kind of work that a model can do."""
+
+from collections.abc import Callable
+
+from neurond.actor.backend import ServedModel
+from neurond.actor.requests import Place
+from neurond.engine.embedding import EmbeddingEngine
+from neurond.engine.engine import Engine
+from neurond.protocol import KvUsage
+
+
+class Serving:
+    """One engine of a loaded model, and how to make another."""
+
+    def __init__(
+        self, place: Place, model: ServedModel, new_engine: Callable[[], Engine | EmbeddingEngine]
+    ) -> None:
+        self.place = place
+        self.model = model
+        self.engine = new_engine()
+        self.failed_steps = 0
+        self.told_usage: KvUsage | None = None
+        self._new_engine = new_engine
+
+    def renew(self) -> None:
+        """Go on with a fresh engine."""
+        self.engine = self._new_engine()
+
+    def usage(self) -> KvUsage | None:
+        """Return how K/V blocks are used; None for an engine that has none."""
+        if not isinstance(self.engine, Engine):
+            return None
+        scheduler = self.engine.scheduler
+        return KvUsage(
+            self.place.model_id,
+            scheduler.num_available_blocks,
+            scheduler.num_cached_blocks,
+            scheduler.num_preemptions,
+            scheduler.num_drafted_tokens,
+            scheduler.num_accepted_tokens,
+        )
+
+
+def engines_of(model: ServedModel) -> list[Serving]:
+    """Make an engine for each kind of work that the model can do."""
+    found = []
+    model_id, embedder = model.loaded.model_id, model.embedder
+    if model.new_engine is not None:
+        found.append(Serving(Place(model_id, "generate"), model, model.new_engine))
+    if embedder is not None:
+        place = Place(model_id, "embed")
+        found.append(Serving(place, model, lambda: EmbeddingEngine(embedder)))
+    return found
