@@ -33,6 +33,6 @@ def ignore(_progress: LoadProgress) -> None: ...
 async def test_a_tokenizer_is_opened_with_a_load_and_again_when_that_has_fetched_it() -> None:
     profiles = Profiles({})
     parts = Recorder(profiles)
-    node = Node(NeuronConfig(), parts, profiles, parts)  # type: ignore[arg-type]
+    node = Node(NeuronConfig(), parts, profiles, parts, parts)  # type: ignore[arg-type]
     await node.load(LoadRequest(MODEL, profile=ModelProfile(chat_template="t")), ignore)
     assert parts.seen == [("open", "t"), ("load", "t"), ("open", "t")]
