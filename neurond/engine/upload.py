@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 
@@ -15,9 +16,9 @@ def upload(
 
     An array is one of int32.
     """
-    if isinstance(values, array) and values:
-        # As a list of numbers an array takes a hundred times as long.
-        host = torch.frombuffer(values, dtype=torch.int32).to(dtype, copy=True)
+    if isinstance(values, array):
+        # As a sequence of numbers an array takes a hundred times as long.
+        host = torch.tensor(np.frombuffer(values, np.int32), dtype=dtype)
     else:
         host = torch.tensor(values, dtype=dtype)
     if device.type == "cpu":

@@ -12,8 +12,8 @@ from tests.fakes.neuron_process import NeuronProcess, add_model, neuron_process
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeuronProcess]:
     root: Path = tmp_path_factory.mktemp("node")
-    for name in ("bare", "never-loaded"):
-        add_model(root / "state", name, template=None if name == "bare" else "{{ messages }}")
+    for name, template in (("bare", None), ("bare-too", None), ("never-loaded", "{{ messages }}")):
+        add_model(root / "state", name, template=template)
     with neuron_process(root) as started:
         started.load()
         yield started

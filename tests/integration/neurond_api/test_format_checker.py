@@ -37,12 +37,21 @@ HARMFUL = {
 }
 
 
+OTHERS: set[psutil.Process] = set()
+"""Children of this process that were there before: what other modules' fixtures keep."""
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child not in OTHERS]
+
+
 @pytest.fixture
 async def checker() -> AsyncIterator[FormatChecker]:
+    OTHERS.update(psutil.Process().children())
     made = FormatChecker(max_pending=1)
     yield made
     await made.close()
-    assert not psutil.Process().children()
+    assert not children()
 
 
 @pytest.mark.parametrize("name", HARMFUL)
@@ -58,16 +67,16 @@ async def test_a_format_that_does_harm_or_is_wrong_is_refused(
 
 async def test_a_format_takes_a_process_the_first_time_only(checker: FormatChecker) -> None:
     await checker.check(GOOD)
-    (ready,) = psutil.Process().children()
+    (ready,) = children()
     await checker.check(GOOD)
-    assert psutil.Process().children() == [ready]
+    assert children() == [ready]
 
 
 async def test_a_process_that_went_away_before_it_was_needed_is_replaced(
     checker: FormatChecker,
 ) -> None:
     await checker.check(GOOD)
-    (ready,) = psutil.Process().children()
+    (ready,) = children()
     ready.kill()
     with contextlib.suppress(Overloaded):  # nobody may have noticed yet
         await checker.check(OTHER)
@@ -85,9 +94,9 @@ async def test_more_than_can_wait_are_turned_away(checker: FormatChecker) -> Non
 
 async def test_a_check_that_is_cancelled_leaves_no_process(checker: FormatChecker) -> None:
     checking = asyncio.create_task(checker.check(SLOW))
-    await wait_until_async(lambda: len(psutil.Process().children()) == 2)
+    await wait_until_async(lambda: len(children()) == 2)
     checking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await checking
-    await wait_until_async(lambda: len(psutil.Process().children()) == 1)
+    await wait_until_async(lambda: len(children()) == 1)
     await checker.check(GOOD)

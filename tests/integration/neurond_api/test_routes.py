@@ -54,7 +54,7 @@ def test_counting_works_without_loading(node: NeuronProcess) -> None:
 def test_counting_takes_the_template_that_a_load_would_bring(node: NeuronProcess) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": "qrst"}]}
     body = {"prompt": {"type": "chat", "messages": [message]}}
-    path = "/models/bare/count_tokens"
+    path = "/models/bare-too/count_tokens"
     assert node.client.post(path, json=body).status_code == 400
     template = "zz{{ messages[0].content }}"
     answer = node.client.post(path, json=body | {"chat_template": template})
