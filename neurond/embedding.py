@@ -3,7 +3,6 @@
 As `neurond.generation` does for text. One `Embedding` serves the daemon's event loop.
 """
 
-import logging
 import time
 from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple, Protocol
@@ -13,7 +12,6 @@ from cortex_core.canonical import (
     Embedded,
     EmbedEvent,
     EmbedRequest,
-    Failed,
     Ping,
     TextPrompt,
     Usage,
@@ -22,9 +20,9 @@ from cortex_core.capabilities import require_ability
 from cortex_core.embedding_limits import check_lengths
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from cortex_core.ids import ModelId
-from cortex_core.logs import kv
 from cortex_core.neuron_api import NodeModel
 from neurond.generation import PING_INTERVAL_S
+from neurond.guarded_events import begun
 from neurond.metrics import GenerationMetrics
 from neurond.supervisor.jobs import Admitted, EmbedJob, Vector
 from neurond.supervisor.streams import TokenStream
@@ -34,8 +32,6 @@ from neurond.text.texts import ModelTexts
 
 PARAM: Final = "input"
 """What the inputs are called in errors: the dialect's word, which is the only one for them."""
-
-_log = logging.getLogger(__name__)
 
 
 class EmbeddingEngine(Protocol):
@@ -86,13 +82,7 @@ class Embedding:
         Raises:
             CortexError: the request was refused; the whole answer can still be this error.
         """
-        source = self._batches(request)
-        try:
-            first = await anext(source)
-        except BaseException:
-            await source.aclose()
-            raise
-        return _guarded(first, source, request)
+        return await begun(self._batches(request), request.request_id, work="embedding")
 
     async def _batches(self, request: EmbedRequest) -> AsyncGenerator[list[EmbedEvent], None]:
         meter = self._metrics.request(request.model, time.monotonic())
@@ -152,22 +142,3 @@ class Embedding:
 
         chars = sum(len(each.text) for each in request.inputs if isinstance(each, TextPrompt))
         return encode() if chars <= SMALL_PROMPT_CHARS else await self._pool.run(encode)
-
-
-async def _guarded(
-    first: list[EmbedEvent],
-    source: AsyncGenerator[list[EmbedEvent], None],
-    request: EmbedRequest,
-) -> AsyncGenerator[list[EmbedEvent], None]:
-    """Yield `first` and then `source`, whose error becomes its terminal event."""
-    try:
-        yield first
-        async for events in source:
-            yield events
-    except CortexError as ex:
-        yield [Failed(ex.info())]
-    except Exception as ex:  # noqa: BLE001 - a defect must end this stream only, and in its form
-        _log.exception("embedding failed", extra=kv(request_id=request.request_id))
-        yield [Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())]
-    finally:
-        await source.aclose()

@@ -4,7 +4,6 @@ The only place that knows all of them. One `Generation` serves the daemon's even
 """
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -15,7 +14,6 @@ from cortex_core.canonical import (
     Completed,
     CountTokensRequest,
     Event,
-    Failed,
     GenerateRequest,
     Ping,
     Prompt,
@@ -29,8 +27,8 @@ from cortex_core.errors import (
     InternalError,
 )
 from cortex_core.ids import ModelId
-from cortex_core.logs import kv
 from cortex_core.neuron_api import NodeModel
+from neurond.guarded_events import begun
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.streams import TokenStream
@@ -47,8 +45,6 @@ PING_INTERVAL_S: Final = 0.5
 """No stream of events is silent for longer, so that no client waits a second for bytes: clients
 give up and try again while the first try still runs."""
 SEED_BITS: Final = 63
-
-_log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -123,13 +119,7 @@ class Generation:
         Raises:
             CortexError: as `start`.
         """
-        source = self._batches(request)
-        try:
-            first = await anext(source)
-        except BaseException:
-            await source.aclose()
-            raise
-        return _guarded(first, source, request)
+        return await begun(self._batches(request), request.request_id, work="generation")
 
     async def count_tokens(self, model_id: ModelId, request: CountTokensRequest) -> int:
         """Return how many tokens a prompt has; the model need not be loaded.
@@ -300,23 +290,6 @@ class _Answer:
         self._meter.completed(tokens)
         prompt_tokens = len(self._prepared.prompt_token_ids)
         return Completed(Usage(prompt_tokens, tokens, self._cached_tokens))
-
-
-async def _guarded(
-    first: list[Event], source: AsyncGenerator[list[Event], None], request: GenerateRequest
-) -> AsyncGenerator[list[Event], None]:
-    """Yield `first` and then `source`, whose error becomes its terminal event."""
-    try:
-        yield first
-        async for events in source:
-            yield events
-    except CortexError as ex:
-        yield [Failed(ex.info())]
-    except Exception as ex:  # noqa: BLE001 - a defect must end this stream only, and in its form
-        _log.exception("generation failed", extra=kv(request_id=request.request_id))
-        yield [Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())]
-    finally:
-        await source.aclose()
 
 
 async def _one_by_one(

@@ -1,0 +1,49 @@
+"""Streams of events whose begin may still be an error of the caller's, and whose rest may not."""
+
+import logging
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+from cortex_core.canonical import EmbedEvent, Event, Failed
+from cortex_core.errors import CortexError, InternalError
+from cortex_core.ids import RequestId
+from cortex_core.logs import kv
+
+E = TypeVar("E", Event, EmbedEvent)
+
+_log = logging.getLogger(__name__)
+
+
+async def begun(
+    source: AsyncGenerator[list[E], None], request_id: RequestId, *, work: str
+) -> AsyncGenerator[list[E], None]:
+    """Return `source` with its first events known; whatever it raises later is its last event.
+
+    `work` is what failed, for the log. Closing what is returned closes `source`.
+
+    Raises:
+        CortexError: `source` raised it before its first events.
+    """
+    try:
+        first = await anext(source)
+    except BaseException:
+        await source.aclose()
+        raise
+    return _guarded(first, source, request_id, work)
+
+
+async def _guarded(
+    first: list[E], source: AsyncGenerator[list[E], None], request_id: RequestId, work: str
+) -> AsyncGenerator[list[E], None]:
+    """Yield `first` and then `source`, whose error becomes its terminal event."""
+    try:
+        yield first
+        async for events in source:
+            yield events
+    except CortexError as ex:
+        yield [Failed(ex.info())]
+    except Exception as ex:  # noqa: BLE001 - a defect must end this stream only, and in its form
+        _log.exception("%s failed", work, extra=kv(request_id=request_id))
+        yield [Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())]
+    finally:
+        await source.aclose()
