@@ -31,15 +31,9 @@ TEXTS = [
 def cold(fleet: FleetProcess) -> Iterator[FleetProcess]:
     """The fleet with MiniLM on disk and not in memory, before and after."""
     cached_model(MINILM)
-    unload(fleet)
+    fleet.unload(MINILM)
     yield fleet
-    unload(fleet)
-
-
-def unload(fleet: FleetProcess) -> None:
-    if any(m.status == "ready" for m in fleet.models() if m.id == MINILM):
-        answer = fleet.node.post("/models/unload", json={"model_id": MINILM})
-        assert answer.status_code == 200, answer.text
+    fleet.unload(MINILM)
 
 
 def ask(client: openai.OpenAI, texts: Any, model: str = MINILM, **options: Any) -> Vectors:

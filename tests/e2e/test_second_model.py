@@ -48,15 +48,9 @@ def gemma(tokens: int, **options: Any) -> dict[str, Any]:
 def cold_gemma(fleet: FleetProcess) -> Iterator[FleetProcess]:
     """The fleet with Gemma on disk and not in memory, before and after."""
     cached_model(GEMMA3)
-    unload(fleet)
+    fleet.unload(GEMMA3)
     yield fleet
-    unload(fleet)
-
-
-def unload(fleet: FleetProcess) -> None:
-    if any(m.status == "ready" for m in fleet.models() if m.id == GEMMA3):
-        answer = fleet.node.post("/models/unload", json={"model_id": GEMMA3})
-        assert answer.status_code == 200, answer.text
+    fleet.unload(GEMMA3)
 
 
 def test_it_loads_on_demand_while_the_other_goes_on(cold_gemma: FleetProcess) -> None:

@@ -149,6 +149,12 @@ class FleetProcess:
         )
         assert answer.status_code == 200, answer.text
 
+    def unload(self, model_id: ModelId) -> None:
+        """Take a model out of the node's memory if it is ready there."""
+        if any(model.status == "ready" for model in self.models() if model.id == model_id):
+            answer = self.node.post("/models/unload", json={"model_id": model_id})
+            assert answer.status_code == 200, answer.text
+
     def models(self) -> list[NodeModel]:
         """Return what the node says of its models."""
         return decoded(self.node.get("/models"), ModelsResponse).models

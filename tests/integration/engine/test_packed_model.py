@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from array import array
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.host_step import sequence_logits
 from cortex_core.errors import ModelLoadFailed
 from neurond.kernels import abi
-from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import Kernels, StepColumns
-from neurond.kernels.memory import Buffer
+from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
 from neurond.kernels.packed_model import PackedModel, open_packed
 from neurond.kernels.variants import VARIANTS, NoKernels, load_kernels
@@ -67,26 +65,8 @@ def pack(plan, folder: Path, kernels, weight_format="int8") -> PackedModel:
 
 def step_logits(kernels: Kernels, packed: PackedModel, ids: torch.Tensor) -> np.ndarray:
     """Return the logits [T, vocab_size] that one step computes for a prompt."""
-    num_tokens = len(ids)
-    num_blocks = -(-num_tokens // BLOCK_TOKENS)
-    every = array("i", range(num_tokens))
-    columns = StepColumns(
-        token_ids=array("i", ids.tolist()),
-        positions=every,
-        slots=every,
-        cu_seqlens_q=array("i", [0, num_tokens]),
-        seq_lens_k=array("i", [num_tokens]),
-        block_tables=array("i", range(num_blocks)),
-        table_width=num_blocks,
-        sample_rows=every,
-    )
-    model = packed.struct
-    logits = np.empty((num_tokens, model.vocab_size), np.float32)
     with kernels.pool(2) as pool:
-        size_bytes = kernels.scratch_bytes(model, pool, num_tokens, 1, num_tokens)
-        kv = kernels.kv_pages(model, num_blocks)
-        kernels.step(pool, model, columns, kv, Buffer(size_bytes), logits)
-    return logits
+        return sequence_logits(kernels, pool, packed, ids.tolist())
 
 
 def with_packed_weights(plan: DecoderPlan, packed: PackedModel, kernels: Kernels) -> DecoderPlan:
