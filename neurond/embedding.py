@@ -3,6 +3,7 @@
 As `neurond.generation` does for text. One `Embedding` serves the daemon's event loop.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple, Protocol
@@ -22,7 +23,7 @@ from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
 from neurond.generation import PING_INTERVAL_S
-from neurond.guarded_events import begun
+from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics
 from neurond.supervisor.jobs import Admitted, EmbedJob, Vector
 from neurond.supervisor.streams import TokenStream
@@ -86,8 +87,11 @@ class Embedding:
 
     async def _batches(self, request: EmbedRequest) -> AsyncGenerator[list[EmbedEvent], None]:
         meter = self._metrics.request(request.model, time.monotonic())
+        preparing = asyncio.create_task(self._prepare(request))
         try:
-            prepared = await self._prepare(request)
+            async for ping in pings_until(preparing, self._ping_interval_s):
+                yield [ping]
+            prepared = preparing.result()
             meter.prompt(prepared.num_tokens)
             stream = self._engine.submit(prepared.job)
             try:
@@ -105,6 +109,7 @@ class Embedding:
             meter.failed(ex.code if isinstance(ex, CortexError) else InternalError.code)
             raise
         finally:
+            preparing.cancel()
             meter.close(time.monotonic())
 
     async def _prepare(self, request: EmbedRequest) -> _Prepared:

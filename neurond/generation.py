@@ -28,7 +28,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
-from neurond.guarded_events import begun
+from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.streams import TokenStream
@@ -134,8 +134,8 @@ class Generation:
         meter = self._metrics.request(request.model, time.monotonic())
         preparing = asyncio.create_task(self._prepare(request))
         try:
-            while not (await asyncio.wait({preparing}, timeout=self._ping_interval_s))[0]:
-                yield [Ping()]
+            async for ping in pings_until(preparing, self._ping_interval_s):
+                yield [ping]
             prepared = preparing.result()
             meter.prompt(len(prepared.prompt_token_ids))
             async with aclosing(self._generate(request, prepared, meter)) as batches:

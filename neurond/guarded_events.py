@@ -1,10 +1,11 @@
 """Streams of events whose begin may still be an error of the caller's, and whose rest may not."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from cortex_core.canonical import EmbedEvent, Event, Failed
+from cortex_core.canonical import EmbedEvent, Event, Failed, Ping
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import RequestId
 from cortex_core.logs import kv
@@ -30,6 +31,12 @@ async def begun(
         await source.aclose()
         raise
     return _guarded(first, source, request_id, work)
+
+
+async def pings_until(task: asyncio.Task[Any], interval_s: float) -> AsyncGenerator[Ping, None]:
+    """Yield a `Ping` for every `interval_s` that `task` takes; end once it is done, however."""
+    while not (await asyncio.wait({task}, timeout=interval_s))[0]:
+        yield Ping()
 
 
 async def _guarded(

@@ -278,6 +278,8 @@ async def test_systemd_is_told(start: Start, neuron: FakeNeuron, tmp_path: Path)
     notify = NotifySocket(tmp_path / "notify")
     try:
         process = await start(neuron, environment={"NOTIFY_SOCKET": str(notify.path)})
+        # The parent's own probe may come after the client's.
+        await wait_until_async(lambda: notify.has("READY=1"))
         process.terminate()
         assert await gone(process) == 0
     finally:

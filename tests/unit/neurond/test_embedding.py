@@ -80,17 +80,25 @@ class ScriptedEngine:
 
 
 class Texts:
+    """Opens one model, once `gate` is set."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+
     async def get(self, _model_id: ModelId) -> ModelText:
+        await self.gate.wait()
         return ModelText(prepared(TOKENIZER), model_tokenizer(TOKENIZER), None)
 
 
 class Rig:
     def __init__(self, script: Script, *, ping_interval_s: float = 60.0) -> None:
         self.engine = ScriptedEngine(script)
+        self.texts = Texts()
         self.registry = CollectorRegistry()
         self.embedding = Embedding(
             self.engine,
-            Texts(),  # type: ignore[arg-type]  # it opens one model only
+            self.texts,  # type: ignore[arg-type]  # it opens one model only
             TextPool(1),
             GenerationMetrics(self.registry),
             ping_interval_s=ping_interval_s,
@@ -207,6 +215,19 @@ async def test_silence_is_filled_and_leaving_cancels() -> None:
     await batches.aclose()
     assert rig.engine.control.cancelled
     assert rig.outcome("cancelled") == 1
+
+
+async def test_silence_before_the_engine_has_the_inputs_is_filled_too() -> None:
+    rig = Rig(answers, ping_interval_s=0.001)
+    rig.texts.gate.clear()
+    batches = await rig.embedding.start(request())
+    assert await anext(batches) == [Ping()]
+    rig.texts.gate.set()
+    events = [event async for events in batches for event in events]
+    assert [event for event in events if not isinstance(event, Ping)] == [
+        Embedded(0, bytes(16)),
+        Completed(Usage(len(rig.engine.jobs[0].inputs[0]), 0)),
+    ]
 
 
 async def test_leaving_before_the_first_event_cancels_too() -> None:
