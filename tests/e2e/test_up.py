@@ -33,7 +33,9 @@ class UpProcess:
         self.state = state
         self.gateway_port, metrics_port, neuron_port = free_ports(3)
         ports = ["--gateway-port", str(self.gateway_port), "--metrics-port", str(metrics_port)]
-        self.stdout, self.stderr = state.parent / "out", state.parent / "err"
+        # Each its own: several of them can run over one state folder.
+        log = state.parent / str(self.gateway_port)
+        self.stdout, self.stderr = log.with_suffix(".out"), log.with_suffix(".err")
         command = [sys.executable, "-m", "cortexd.cli", "up", "--state-dir", str(state), *ports]
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
             self.process = subprocess.Popen(

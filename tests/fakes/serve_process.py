@@ -32,7 +32,7 @@ class ServeProcess:
         self.metrics_port = ports[1]
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.run_dir = folder / "run"
-        self.log = folder / "serve.log"
+        self.log = folder / f"{self.metrics_port}.log"  # its own: several can share a folder
         self.config = folder / "cortex.toml"
         nodes = "".join(
             f'[[neurons]]\nname = "node{number}"\nendpoint = "{endpoint}"\n'
