@@ -68,6 +68,10 @@ class CpuBackend:
         kernels = self._kernels
         folder = Path(command.model_dir)
         manifest = read_manifest(folder)
+        if manifest.kind == "script":
+            from neurond.actor.scripted import serve_script
+
+            return serve_script(command, manifest)
         if command.dtype == "float32" or not manifest.generates:
             return self._with_torch(self._configure).load(command, on_progress)
         if isinstance(kernels, NoKernels):

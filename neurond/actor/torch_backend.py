@@ -10,6 +10,7 @@ import torch
 from cortex_core.errors import CortexError, OutOfMemory
 from cortex_core.neuron_api import EmbeddingSizes
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
+from neurond.actor.scripted import serve_script
 from neurond.engine.device import Device, open_device
 from neurond.memory_plan import unpacked_bytes
 from neurond.models.decoder_states import DecoderStates
@@ -61,6 +62,8 @@ class TorchBackend:
         """
         folder = Path(command.model_dir)
         manifest = read_manifest(folder)
+        if manifest.kind == "script":
+            return serve_script(command, manifest)
         _refuse_too_large(self.device, manifest, command)
         if not manifest.generates:
             encoder = load_encoder(folder, manifest, command.dtype, self.device, on_progress)

@@ -1,4 +1,4 @@
-"""Source `file:/abs/path`: a GGUF file or a folder in the layout of the Hugging Face hub."""
+"""Source `file:/abs/path`: a GGUF file, a folder as on the Hugging Face hub, one with a script."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import Final
 
 from cortex_core.errors import InvalidRequest, ModelLoadFailed, ModelNotFound
 from neurond.sources.base import Report
+from neurond.sources.script import SCRIPT
 from neurond.sources.sentence_transformers import SIDE_CONFIG
 
 COPIED: Final = ("*.json", "*.jinja", "*.model", "*.txt")
 MODULES: Final = f"[0-9]*/{SIDE_CONFIG}"
 """What sentence-transformers keeps of poolings."""
-LINKED: Final = ("*.safetensors",)
+LINKED: Final = (SCRIPT, "*.safetensors", "*.gguf")
+"""What counts as weights; the first kind that is there."""
 
 
 class FileSource:
@@ -35,18 +37,20 @@ class FileSource:
             (folder / path.name).symlink_to(path)
         else:
             raise ModelLoadFailed(
-                f"cannot read {path}: expected a .gguf file or a folder with safetensors"
+                f"cannot read {path}: expected a .gguf file or a folder with safetensors or "
+                f"{SCRIPT}"
             )
 
 
 def _take_folder(path: Path, folder: Path) -> None:
-    ggufs = sorted(path.glob("*.gguf"))
-    weights = [found for pattern in LINKED for found in sorted(path.glob(pattern))] or ggufs
+    weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in LINKED)), [])
     if not weights:
-        raise ModelLoadFailed(f"cannot read {path}: it holds no safetensors and no GGUF file")
+        raise ModelLoadFailed(
+            f"cannot read {path}: it holds no safetensors, no GGUF file and no {SCRIPT}"
+        )
     for file in weights:
         (folder / file.name).symlink_to(file)
-    if weights is not ggufs and not (path / "config.json").exists():
+    if weights[0].suffix == ".safetensors" and not (path / "config.json").exists():
         raise ModelLoadFailed(f"cannot read {path}: it holds safetensors but no config.json")
     for pattern in COPIED:
         for file in path.glob(pattern):

@@ -24,6 +24,8 @@ from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.layer_weights import StoredTensor, layer_weights
 from neurond.sources.prepared import CHAT_TEMPLATE, MANIFEST, PreparedModel, WeightsFile
 from neurond.sources.safetensors_header import read_tensors
+from neurond.sources.script import SCRIPT
+from neurond.sources.scripted import prepare_script
 from neurond.sources.sentence_transformers import DEFAULT_POOLING, max_tokens_of, pooling_of
 
 LARGE_ARRAYS: Final = frozenset(
@@ -39,7 +41,7 @@ TURN_ENDS: Final = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "
 
 
 def prepare(folder: Path, model_id: ModelId) -> PreparedModel:
-    """Prepare the weights in `folder`; returns the manifest that was written.
+    """Prepare the weights, or the script, in `folder`; returns the manifest that was written.
 
     Raises:
         ModelLoadFailed: the files are corrupt, incomplete or of an unsupported kind; the message
@@ -47,7 +49,9 @@ def prepare(folder: Path, model_id: ModelId) -> PreparedModel:
     """
     ggufs = sorted(folder.glob("*.gguf"))
     safetensors = sorted(folder.glob("*.safetensors"))
-    if len(ggufs) == 1 and not safetensors:
+    if (folder / SCRIPT).exists():
+        prepared = prepare_script(folder, model_id, TURN_ENDS)
+    elif len(ggufs) == 1 and not safetensors:
         prepared = _prepare_gguf(folder, model_id, ggufs[0])
     elif safetensors and not ggufs:
         prepared = _prepare_safetensors(folder, model_id, safetensors)

@@ -7,7 +7,7 @@ Fetching ends with a prepare process that writes this folder:
         config.json             transformers' model config
         tokenizer.json          for the `tokenizers` library
         chat_template.jinja     absent where the model has none
-        *.gguf | *.safetensors  the weights, as `weights` names them
+        *.gguf | *.safetensors | script.toml    the weights, as `weights` names them
 """
 
 from pathlib import Path
@@ -48,7 +48,7 @@ class PreparedModel(msgspec.Struct, frozen=True):
     """The manifest of a prepared model."""
 
     model_id: ModelId
-    kind: Literal["gguf", "safetensors"]
+    kind: Literal["gguf", "safetensors", "script"]
     weights: tuple[WeightsFile, ...]
     architecture: str
     """Class name in transformers, for example `LlamaForCausalLM`."""

@@ -1,7 +1,6 @@
 """`cortex up` on a real model: it answers, and however it ends it leaves nothing behind."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,62 +13,12 @@ import pytest
 
 from cortexd.up.folders import folders_of
 from tests.fakes.model_cache import SMOLLM2, cached_model, lend_models
-from tests.fakes.ports import free_ports
-from tests.fakes.process_family import ProcessFamily
+from tests.fakes.up_process import READY_TIMEOUT_S, UpProcess
 from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.model
 
-READY_TIMEOUT_S = 120.0
-END_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 120.0
-STAYS = "Ctrl-C stops it."
-
-
-class UpProcess:
-    """One `cortex up`."""
-
-    def __init__(self, state: Path, *arguments: str) -> None:
-        self.state = state
-        self.gateway_port, metrics_port, neuron_port = free_ports(3)
-        ports = ["--gateway-port", str(self.gateway_port), "--metrics-port", str(metrics_port)]
-        # Each its own: several of them can run over one state folder.
-        log = state.parent / str(self.gateway_port)
-        self.stdout, self.stderr = log.with_suffix(".out"), log.with_suffix(".err")
-        command = [sys.executable, "-m", "cortexd.cli", "up", "--state-dir", str(state), *ports]
-        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*command, "--neuron-port", str(neuron_port), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
-            )
-        self.family = ProcessFamily(self.process.pid)
-
-    def says(self) -> str:
-        return self.stderr.read_text()
-
-    def wait_up(self) -> None:
-        def up() -> bool:
-            self.family.alive()
-            return STAYS in self.says() or self.process.poll() is not None
-
-        wait_until(up, timeout_s=READY_TIMEOUT_S)
-        assert self.process.poll() is None, self.says()
-
-    def wait_end(self) -> int:
-        def ended() -> bool:
-            self.family.alive()
-            return self.process.poll() is not None
-
-        wait_until(ended, timeout_s=READY_TIMEOUT_S)
-        self.family.wait_gone(END_TIMEOUT_S)
-        return self.process.returncode
-
-    def sockets(self) -> list[Path]:
-        run = folders_of(self.state).run
-        return [path for path in (*self.state.rglob("*"), *run.rglob("*")) if path.is_socket()]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,10 +40,7 @@ def started() -> Iterator[list[UpProcess]]:
     made: list[UpProcess] = []
     yield made
     for up in made:
-        up.family.kill()
-        up.process.wait(timeout=10)
-        # Empty by now; one that was killed cannot remove it itself.
-        shutil.rmtree(folders_of(up.state).run, ignore_errors=True)
+        up.kill()
 
 
 def test_once_answers_and_leaves_nothing(state: Path, started: list[UpProcess]) -> None:

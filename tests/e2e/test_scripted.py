@@ -1,0 +1,130 @@
+"""The official SDKs against `cortex up` with a scripted model: what clients do with what comes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletion
+
+from cortex_core.neuron_api import ModelsResponse, NodeModel
+from tests.fakes.scripted_models import call
+from tests.fakes.up_process import ScriptedUp, scripted_up
+from tests.fakes.waiting import wait_until
+from tests.fakes.wire import decoded
+
+LOOK = "I look at both."
+KOELN = {"city": "Köln", "days": [1, 2]}
+PARIS = {"city": "Paris", "days": []}
+SAID = "Köln has 18 °C, Paris 21 °C."
+TEXT = "Hello, 世界 — from the script. 🙂"
+LONG = "One two three. " * 400
+RULES: list[dict[str, Any]] = [
+    {
+        "turn": 1,
+        "contains": ["weather", "get_weather"],
+        "answer": f"{LOOK}\n{call('get_weather', **KOELN)}\n{call('get_weather', **PARIS)}",
+    },
+    {"turn": 2, "latest_contains": ["18 degrees", "21 degrees"], "answer": SAID},
+    {"latest_contains": ["tell me more"], "answer": LONG},
+    {"answer": TEXT},
+]
+ASK: list[Any] = [{"role": "user", "content": "How is the weather?"}]
+HELLO: list[Any] = [{"role": "user", "content": "Hello?"}]
+MORE: list[Any] = [{"role": "user", "content": "Please tell me more."}]
+PARAMETERS: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
+OPENAI_TOOLS: list[Any] = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
+]
+ANTHROPIC_TOOLS: list[Any] = [{"name": "get_weather", "input_schema": PARAMETERS}]
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedUp]:
+    with scripted_up(tmp_path_factory.mktemp("scripted"), *RULES, tokens_per_second=2000) as ready:
+        yield ready
+
+
+@pytest.fixture
+def chat(up: ScriptedUp) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{up.base_url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT_S
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def claude(up: ScriptedUp) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(
+        base_url=up.base_url, api_key="none", max_retries=0, timeout=TIMEOUT_S
+    ) as client:
+        yield client
+
+
+def node_model(up: ScriptedUp) -> NodeModel:
+    models = decoded(httpx.get(f"{up.node_url}/models"), ModelsResponse).models
+    return next(model for model in models if model.id == up.model)
+
+
+def whole(client: openai.OpenAI, up: ScriptedUp, **options: Any) -> ChatCompletion:
+    return client.chat.completions.create(model=up.model, **options)
+
+
+def test_the_script_is_a_model_of_the_node(up: ScriptedUp) -> None:
+    model = node_model(up)
+    assert (model.status, model.kernels) == ("ready", "script")
+    assert model.capabilities == ["completions", "chat", "tools"]
+    listed = httpx.get(f"{up.base_url}/v1/models").json()["data"]
+    assert up.model in {one["id"] for one in listed}
+
+
+def test_text_comes_as_it_was_written(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    answer = whole(chat, up, messages=HELLO)
+    assert answer.choices[0].message.content == TEXT
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == len(TEXT.encode()) + 1, "with the end"
+    chunks = chat.chat.completions.create(model=up.model, messages=HELLO, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == TEXT
+
+
+def test_text_comes_the_same_from_messages(up: ScriptedUp, claude: anthropic.Anthropic) -> None:
+    asked: dict[str, Any] = {"model": up.model, "messages": HELLO, "max_tokens": 500}
+    answer = claude.messages.create(**asked)
+    assert [block.text for block in answer.content if block.type == "text"] == [TEXT]
+    with claude.messages.stream(**asked) as stream:
+        assert "".join(stream.text_stream) == TEXT
+
+
+def test_limits_and_stop_strings_cut_a_script(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    short = whole(chat, up, messages=HELLO, max_tokens=5)
+    assert (short.choices[0].message.content, short.choices[0].finish_reason) == (
+        "Hello",
+        "length",
+    )
+    cut = whole(chat, up, messages=HELLO, stop=["世"])
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("Hello, ", "stop")
+
+
+def test_a_client_that_leaves_stops_the_script(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    with chat.chat.completions.create(model=up.model, messages=MORE, stream=True) as stream:
+        next(iter(stream))
+        assert node_model(up).running == 1
+    wait_until(lambda: node_model(up).running == 0, timeout_s=2)
+
+
+def test_the_next_turn_finds_the_last_one_in_the_cache(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    system = {"role": "system", "content": "You are brief. " * 200}
+    first = whole(chat, up, messages=[system, *HELLO])
+    said = {"role": "assistant", "content": first.choices[0].message.content}
+    second = whole(chat, up, messages=[system, *HELLO, said, *HELLO])
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    cached = second.usage.prompt_tokens_details.cached_tokens or 0
+    before = first.usage.prompt_tokens + first.usage.completion_tokens
+    assert cached >= before - 16
+    assert cached >= 0.95 * second.usage.prompt_tokens
