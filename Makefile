@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c 
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(wildcard neurond/kernels/csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check test format format-check lint type imports test-unit bench bench-peers rpm clean
+.PHONY: help run setup check test test-clients format format-check lint type imports test-unit bench bench-peers rpm clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: format-check lint type imports test-unit  ## The quick gate: format, lint
 
 test: check  ## Everything: the quick gate, then integration, end-to-end and packaging tests
 	$(BIN)/pytest tests/integration tests/e2e tests/packaging tests/gpu $(PYTEST_FLAGS)
+
+test-clients: setup  ## Install Claude Code, codex and other clients aside and run them (needs a network; npm for two)
+	$(BIN)/pytest tests/clients $(PYTEST_FLAGS)
 
 format: setup  ## Format the code
 	$(BIN)/ruff format .

@@ -1,0 +1,103 @@
+"""Clients written in Python, in an environment of their own: agent loop, proxy library, command."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.scripted_models import call
+from tests.fakes.up_process import ScriptedUp, scripted_up
+
+pytestmark = pytest.mark.timeout(900)  # its client is installed first
+
+RUN_TIMEOUT_S = 120
+SAID = "It is 18 degrees in Paris."
+TEXT = "Hello from the script."
+AGENT = """
+import asyncio, sys
+from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from openai import AsyncOpenAI
+
+@function_tool
+def get_weather(city: str) -> str:
+    "Tell the weather."
+    print("called with", city)
+    return "18 degrees"
+
+async def main(url: str, model: str) -> None:
+    set_tracing_disabled(True)
+    client = AsyncOpenAI(base_url=url + "/v1", api_key="none")
+    chat = OpenAIChatCompletionsModel(model=model, openai_client=client)
+    agent = Agent(name="a", instructions="Be brief.", model=chat, tools=[get_weather])
+    print((await Runner.run(agent, "How is the weather?")).final_output)
+    streamed = Runner.run_streamed(agent, "How is the weather?")
+    async for _ in streamed.stream_events():
+        pass
+    print(streamed.final_output)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+LITELLM = """
+import sys
+import litellm
+
+url, model = sys.argv[1:]
+messages = [{"role": "user", "content": "Hello?"}]
+for kind, base in (("openai", url + "/v1"), ("anthropic", url)):
+    asked = dict(model=f"{kind}/{model}", api_base=base, api_key="none", messages=messages)
+    print(litellm.completion(**asked).choices[0].message.content)
+    chunks = litellm.completion(**asked, stream=True)
+    print("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+"""
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedUp]:
+    rules = [
+        {
+            "turn": 1,
+            "contains": ["weather"],
+            "answer": call("get_weather", city="Paris"),
+        },
+        {"turn": 2, "latest_contains": ["18 degrees"], "answer": SAID},
+        {"answer": TEXT},
+    ]
+    with scripted_up(tmp_path_factory.mktemp("up"), *rules) as ready:
+        yield ready
+
+
+def run(command: list[str], home: Path) -> list[str]:
+    done = subprocess.run(
+        command,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "LLM_USER_PATH": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_openai_agents_call_a_tool(python_clients: Path, up: ScriptedUp, tmp_path: Path) -> None:
+    command = [str(python_clients / "python"), "-c", AGENT, up.base_url, up.model]
+    assert run(command, tmp_path) == ["called with Paris", SAID] * 2
+
+
+def test_litellm_speaks_both_dialects(python_clients: Path, up: ScriptedUp, tmp_path: Path) -> None:
+    command = [str(python_clients / "python"), "-c", LITELLM, up.base_url, up.model]
+    assert run(command, tmp_path) == [TEXT] * 4
+
+
+def test_llm_answers_from_the_command_line(
+    python_clients: Path, up: ScriptedUp, tmp_path: Path
+) -> None:
+    entry = {"model_id": "cortex", "model_name": up.model, "api_base": f"{up.base_url}/v1"}
+    # YAML takes JSON.
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([entry]))
+    llm = [str(python_clients / "llm"), "-m", "cortex", "--key", "none", "Hello?"]
+    assert run(llm, tmp_path) == [TEXT]
+    assert run([*llm, "--no-stream"], tmp_path) == [TEXT]
