@@ -22,6 +22,15 @@ def require_ability(model_id: ModelId, capabilities: Collection[str], ability: A
     Raises:
         InvalidRequest: `capabilities` are known and lack it.
     """
-    if capabilities and ability not in capabilities:
+    if not _may_have(capabilities, ability):
         verb = "generate" if ability == "completions" else "embed"
         raise InvalidRequest(f"cannot {verb} with {model_id}: {_INSTEAD[ability]}", param="model")
+
+
+def can_generate(capabilities: Collection[str]) -> bool:
+    """Return whether the model may be asked to, as far as is known."""
+    return _may_have(capabilities, "completions")
+
+
+def _may_have(capabilities: Collection[str], ability: Ability) -> bool:
+    return not capabilities or ability in capabilities

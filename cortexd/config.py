@@ -179,12 +179,32 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class TiersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[tiers]`: who answers for Anthropic's own lines of models.
+
+    A client that names `claude-opus-4-8`, or any other model with `claude` and `opus` in its name
+    that nothing here is called, gets the model `opus`.
+    """
+
+    opus: ModelId | None = None
+    sonnet: ModelId | None = None
+    haiku: ModelId | None = None
+    fable: ModelId | None = None
+    mythos: ModelId | None = None
+
+    def targets(self) -> dict[str, ModelId]:
+        """Return the model of each line that has one."""
+        lines = msgspec.structs.asdict(self)
+        return {line: target for line, target in lines.items() if target is not None}
+
+
 class ModelsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`models.toml`: the catalogue and other names for what is in it."""
 
     models: tuple[ModelConfig, ...] = ()
     aliases: dict[str, ModelId] = {}
     """Name that clients use to model id. An alias wins over a model id of the same text."""
+    tiers: TiersConfig = TiersConfig()
 
 
 def check_cortex(config: CortexConfig, *, file: str) -> CortexConfig:
@@ -236,7 +256,7 @@ def check_models(models: ModelsConfig, *, path: Path, neurons: set[str]) -> Mode
             cause = f"{model.min_replicas} is more than max_replicas, {model.max_replicas}"
             raise _wrong(path, f"{where}.min_replicas", cause)
         checked.append(_with_template_text(model, path, where))
-    return ModelsConfig(models=tuple(checked), aliases=models.aliases)
+    return msgspec.structs.replace(models, models=tuple(checked))
 
 
 def _with_template_text(model: ModelConfig, path: Path, where: str) -> ModelConfig:

@@ -2,19 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from cortex_core.canonical import JsonObject
+from cortex_core.dialects.anthropic_capabilities import ModelCapabilities, capabilities_of
 from cortex_core.dialects.reading import refuse
+from cortex_core.ids import ModelId
+from cortex_core.neuron_api import EmbeddingSizes, ModelLimit
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 1000
 
 
+class ModelLocation(msgspec.Struct, frozen=True):
+    """A replica of a model, or one on its way."""
+
+    node: str
+    status: str
+    vram_estimate_mb: int | None
+
+
+class FleetFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fleet tells of a model beside the members that clients know, in either shape."""
+
+    loaded: bool | UnsetType = UNSET
+    feasible_on: tuple[str, ...] | UnsetType = UNSET
+    """Nodes that could run it."""
+    locations: tuple[ModelLocation, ...] | UnsetType = UNSET
+    limit: ModelLimit | UnsetType = UNSET
+    embedding: EmbeddingSizes | UnsetType = UNSET
+    """Of a model that gives vectors, while it is loaded."""
+    alias_of: ModelId | UnsetType = UNSET
+    cost: dict[str, float] | UnsetType = UNSET
+
+
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, or an alias of one, as clients see it."""
+    """A model, or another name of one, as clients see it."""
 
     id: str
     created: int
@@ -23,8 +48,51 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str | None = None
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
-    extra: JsonObject = {}
-    """Further members, such as `loaded`; clients skip what they do not know."""
+    capabilities: tuple[str, ...] = ()
+    """In the words of `NodeModel.capabilities`; nothing where no node knows yet."""
+    line: str | None = None
+    """The line of Anthropic's models that it stands for."""
+    facts: FleetFacts = FleetFacts()
+
+
+class OpenAIModel(FleetFacts, frozen=True, kw_only=True):
+    """A model in OpenAI's shape."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    capabilities: tuple[str, ...]
+
+
+class OpenAIModels(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole list in OpenAI's shape."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
+
+
+class AnthropicModel(FleetFacts, frozen=True, kw_only=True):
+    """A model in Anthropic's shape."""
+
+    type: Literal["model"] = "model"
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"] = "active"
+    line: str | None
+    max_input_tokens: int | None
+    max_tokens: int | None
+    capabilities: ModelCapabilities | None
+
+
+class AnthropicModels(msgspec.Struct, frozen=True):
+    """A page of the list in Anthropic's shape."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +111,12 @@ def models_dialect(headers: Mapping[str, str]) -> Literal["openai", "anthropic"]
 
 def openai_models(entries: Sequence[ModelEntry]) -> bytes:
     """Return the whole list for OpenAI's clients."""
-    data = [_openai_json(entry) for entry in entries]
-    return msgspec.json.encode({"object": "list", "data": data})
+    return msgspec.json.encode(OpenAIModels(data=[_openai(entry) for entry in entries]))
 
 
 def openai_model(entry: ModelEntry) -> bytes:
     """Return one model for OpenAI's clients."""
-    return msgspec.json.encode(_openai_json(entry))
+    return msgspec.json.encode(_openai(entry))
 
 
 def anthropic_models(entries: Sequence[ModelEntry], page: Page) -> bytes:
@@ -59,21 +126,20 @@ def anthropic_models(entries: Sequence[ModelEntry], page: Page) -> bytes:
         InvalidRequest: `page` is out of range or starts at a model that is not listed.
     """
     start, end = _bounds([entry.id for entry in entries], page)
-    shown = entries[start:end]
-    more = start > 0 if page.before_id is not None else end < len(entries)
+    shown = [_anthropic(entry) for entry in entries[start:end]]
     return msgspec.json.encode(
-        {
-            "data": [_anthropic_json(entry) for entry in shown],
-            "has_more": more,
-            "first_id": shown[0].id if shown else None,
-            "last_id": shown[-1].id if shown else None,
-        }
+        AnthropicModels(
+            data=shown,
+            has_more=start > 0 if page.before_id is not None else end < len(entries),
+            first_id=shown[0].id if shown else None,
+            last_id=shown[-1].id if shown else None,
+        )
     )
 
 
 def anthropic_model(entry: ModelEntry) -> bytes:
     """Return one model for Anthropic's clients."""
-    return msgspec.json.encode(_anthropic_json(entry))
+    return msgspec.json.encode(_anthropic(entry))
 
 
 def page_from(query: Mapping[str, str]) -> Page:
@@ -107,24 +173,24 @@ def _place(ids: list[str], wanted: str, param: str) -> int:
         raise refuse(param, f"there is no model {wanted!r}") from None
 
 
-def _openai_json(entry: ModelEntry) -> dict[str, Any]:
-    own = {
-        "id": entry.id,
-        "object": "model",
-        "created": entry.created,
-        "owned_by": entry.owned_by,
-    }
-    return entry.extra | own
+def _openai(entry: ModelEntry) -> OpenAIModel:
+    return OpenAIModel(
+        id=entry.id,
+        created=entry.created,
+        owned_by=entry.owned_by,
+        capabilities=entry.capabilities,
+        **msgspec.structs.asdict(entry.facts),
+    )
 
 
-def _anthropic_json(entry: ModelEntry) -> dict[str, Any]:
-    own: dict[str, Any] = {
-        "type": "model",
-        "id": entry.id,
-        "display_name": entry.display_name or entry.id,
-        "created_at": datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "lifecycle": "active",
-        "max_input_tokens": entry.max_input_tokens,
-        "max_tokens": entry.max_output_tokens,
-    }
-    return entry.extra | own
+def _anthropic(entry: ModelEntry) -> AnthropicModel:
+    return AnthropicModel(
+        id=entry.id,
+        display_name=entry.display_name or entry.id,
+        created_at=datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        line=entry.line,
+        max_input_tokens=entry.max_input_tokens,
+        max_tokens=entry.max_output_tokens,
+        capabilities=capabilities_of(entry.capabilities) if entry.capabilities else None,
+        **msgspec.structs.asdict(entry.facts),
+    )

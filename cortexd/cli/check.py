@@ -25,6 +25,7 @@ class Report(msgspec.Struct, frozen=True):
     neurons: list[str]
     models: list[str]
     aliases: dict[str, str]
+    tiers: dict[str, str]
     notes: list[str]
 
 
@@ -43,6 +44,7 @@ def check(options: argparse.Namespace) -> int:
         neurons=[f"{one.name} {one.endpoint}" for one in configuration.cortex.neurons],
         models=[model.id for model in configuration.models.models],
         aliases=dict(configuration.models.aliases),
+        tiers=dict(configuration.models.tiers.targets()),
         notes=list(_notes(configuration)),
     )
     if options.json:

@@ -1,7 +1,14 @@
 """What the fleet can serve: `models.toml` and the nodes' own models, against the devices. Pure."""
 
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import CHAT, Discovery, LoadRequest, ModelLimit, NodeModel
+from cortex_core.neuron_api import (
+    CHAT,
+    Discovery,
+    EmbeddingSizes,
+    LoadRequest,
+    ModelLimit,
+    NodeModel,
+)
 from cortexd.config import AdmissionConfig, ModelConfig, ModelsConfig
 from cortexd.fleet.decisions import Load
 from cortexd.fleet.records import Node
@@ -16,6 +23,7 @@ class Catalogue:
 
     def __init__(self, models: ModelsConfig, admission: AdmissionConfig) -> None:
         self.aliases = models.aliases
+        self.tiers = models.tiers.targets()
         self._entries = {ModelId(model.id): model for model in models.models}
         self._admission = admission
 
@@ -70,6 +78,11 @@ class Catalogue:
         if self.entry(model_id).chat_template is None or CHAT in reported:
             return reported
         return (*reported, CHAT)
+
+    def embedding(self, state: FleetState, model_id: ModelId) -> EmbeddingSizes | None:
+        """Return the sizes of the model's vectors, as a node says that has it loaded."""
+        found = (m.embedding for m in self._on_nodes(state, model_id) if m.embedding is not None)
+        return next(found, None)
 
     def cannot_run(self, state: FleetState, model_id: ModelId, node: Node) -> str | None:
         """Return why the model can never run on the node, None if it could with all memory free.

@@ -8,6 +8,10 @@ from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortexd.fleet.protocol import FleetSnapshot, ModelView, NodeView, ReplicaView
 
 NEAR_MATCHES = 3
+CLAUDE = "claude"
+ANTHROPIC = "anthropic"
+ANTHROPIC_PREFIX = f"{ANTHROPIC}/"
+"""Claude Code shows only those models of a gateway whose names begin so, or with `claude`."""
 
 
 class FleetIndex:
@@ -29,19 +33,33 @@ class FleetIndex:
     def resolve(self, text: str) -> ModelId:
         """Return the model that a client means by `text`.
 
-        In this order: an alias, a model id, a name in the default scheme.
+        In this order: an alias, a model id, a name in the default scheme; each also behind
+        `anthropic/`; last the tier of one of Anthropic's own models.
 
         Raises:
             ModelNotFound: nothing of that name is in the catalogue or on a node; the message
                 names what is near.
         """
-        name = text.strip()
-        aliased = self.snapshot.aliases.get(name)
-        if aliased is not None:
-            return self._known(aliased, asked=f"{name!r}, an alias of {aliased!r}")
-        if ":" not in name:
-            name = f"{self.snapshot.default_scheme}:{name}"
-        return self._known(ModelId(name), asked=repr(text.strip()))
+        asked = text.strip()
+        plain = asked.removeprefix(ANTHROPIC_PREFIX)
+        for name in dict.fromkeys((asked, plain)):
+            if (aliased := self.snapshot.aliases.get(name)) is not None:
+                return self._known(aliased, asked=f"{name!r}, an alias of {aliased!r}")
+            if self._full(name) in self.models:
+                return self._full(name)
+        if (line := self.tier_of(plain)) is not None:
+            target = self.snapshot.tiers[line]
+            return self._known(target, asked=f"{asked!r}, of the tier {line}, {target!r}")
+        return self._known(self._full(plain), asked=repr(asked))
+
+    def tier_of(self, name: str) -> str | None:
+        """Return the line of Anthropic's models that `name` is of and the fleet answers for."""
+        words = name.lower()
+        found = (line for line in self.snapshot.tiers if CLAUDE in words and line in words)
+        return next(found, None)
+
+    def _full(self, name: str) -> ModelId:
+        return ModelId(name if ":" in name else f"{self.snapshot.default_scheme}:{name}")
 
     def _known(self, model_id: ModelId, *, asked: str) -> ModelId:
         if model_id in self.models:

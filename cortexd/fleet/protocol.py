@@ -13,7 +13,7 @@ import msgspec
 from cortex_core.canonical import Loading
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, NodeName, ReplicaId, RequestId
-from cortex_core.neuron_api import ModelLimit, ModelState
+from cortex_core.neuron_api import EmbeddingSizes, ModelLimit, ModelState
 
 
 class NodeView(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +56,8 @@ class ModelView(msgspec.Struct, frozen=True, array_like=True):
     """As the catalogue has it."""
     chat_template: str | None = None
     """As the catalogue has it: a node that has not loaded the model was not told of it yet."""
+    embedding: EmbeddingSizes | None = None
+    """As a node has it that has the model loaded."""
 
 
 class FleetSnapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +69,8 @@ class FleetSnapshot(msgspec.Struct, frozen=True, array_like=True):
     replicas: tuple[ReplicaView, ...]
     aliases: dict[str, ModelId]
     default_scheme: str = "hf"
+    tiers: dict[str, ModelId] = {}
+    """Line of Anthropic's models, such as `opus`, to who answers for it."""
 
 
 class WorkerMessage(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):

@@ -33,6 +33,7 @@ def snapshot_of(
         replicas=tuple(view for view in replicas if view is not None),
         aliases=catalogue.aliases,
         default_scheme=default_scheme,
+        tiers=catalogue.tiers,
     )
 
 
@@ -103,4 +104,5 @@ def _model_view(
         queued=queued,
         cost=entry.cost,
         chat_template=entry.chat_template,
+        embedding=catalogue.embedding(state, model_id),
     )

@@ -1,13 +1,15 @@
 """`GET /v1/models` and `/v1/models/{id}`, in the shape of either family of clients."""
 
-from typing import Any
-
 import msgspec
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
+from cortex_core.capabilities import can_generate
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.model_lists import (
+    FleetFacts,
     ModelEntry,
+    ModelLocation,
     anthropic_model,
     anthropic_models,
     models_dialect,
@@ -16,9 +18,11 @@ from cortex_core.dialects.model_lists import (
     page_from,
 )
 from cortex_core.errors import ModelNotFound
-from cortexd.fleet.index import FleetIndex
+from cortexd.fleet.index import ANTHROPIC, ANTHROPIC_PREFIX, CLAUDE, FleetIndex
 from cortexd.fleet.protocol import ModelView, ReplicaView
+from cortexd.resources.errors import dialect_of
 from cortexd.resources.fleet_view import FleetView
+from cortexd.resources.request_ids import request_id_of
 
 
 class ModelsResource:
@@ -34,12 +38,14 @@ class ModelsResource:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """List everything that can be asked for by name."""
-        entries = list_entries(self._fleet.index(), self._created)
+        index = self._fleet.index()
         resp.content_type = JSON_TYPE
+        resp.set_headers(dialect_of(req).response_headers(request_id_of(req)))
         if models_dialect(req.headers) == "anthropic":
-            resp.data = anthropic_models(entries, page_from(_query(req)))
+            page = page_from(_query(req))
+            resp.data = anthropic_models(anthropic_entries(index, self._created), page)
         else:
-            resp.data = openai_models(entries)
+            resp.data = openai_models(list_entries(index, self._created))
 
 
 class ModelResource:
@@ -57,6 +63,7 @@ class ModelResource:
             raise ModelNotFound(f"cannot find model {model!r}: not in the catalogue", param="model")
         entry = _entry(model, view, index, self._created)
         resp.content_type = JSON_TYPE
+        resp.set_headers(dialect_of(req).response_headers(request_id_of(req)))
         if models_dialect(req.headers) == "anthropic":
             resp.data = anthropic_model(entry)
         else:
@@ -64,36 +71,52 @@ class ModelResource:
 
 
 def list_entries(index: FleetIndex, created: int) -> list[ModelEntry]:
-    """Return models by id, then aliases by name."""
-    models = [_entry(model, index.models[model], index, created) for model in sorted(index.models)]
-    aliases = [
-        _entry(alias, index.models[target], index, created)
-        for alias, target in sorted(index.snapshot.aliases.items())
+    """Return models by id, then aliases and tiers by name."""
+    tiers = {f"{CLAUDE}-{line}": target for line, target in index.snapshot.tiers.items()}
+    others = {**tiers, **index.snapshot.aliases}
+    names = [(str(model), model) for model in sorted(index.models)] + sorted(others.items())
+    return [
+        _entry(name, index.models[target], index, created)
+        for name, target in names
         if target in index.models
     ]
-    return models + aliases
+
+
+def anthropic_entries(index: FleetIndex, created: int) -> list[ModelEntry]:
+    """Return that list for Anthropic's clients: what generates is there under a second name.
+
+    By it Claude Code shows a model that is not called like one of Anthropic's.
+    """
+    entries = list_entries(index, created)
+    shown = [
+        msgspec.structs.replace(
+            entry, id=f"{ANTHROPIC_PREFIX}{entry.id}", display_name=entry.display_name or entry.id
+        )
+        for entry in entries
+        if not entry.id.startswith((CLAUDE, ANTHROPIC)) and can_generate(entry.capabilities)
+    ]
+    return entries + shown
 
 
 def _entry(name: str, view: ModelView, index: FleetIndex, created: int) -> ModelEntry:
     replicas = list(index.replicas_of(view.id))
-    extra: dict[str, Any] = {
-        "loaded": any(replica.status == "ready" for replica in replicas),
-        "feasible_on": list(view.feasible_on),
-        "locations": [_location(replica, view) for replica in replicas],
-        "capabilities": list(view.capabilities),
-        "limit": msgspec.to_builtins(view.limit),
-    }
-    if name != view.id:
-        extra["alias_of"] = view.id
-    if view.cost is not None:
-        extra["cost"] = view.cost
     return ModelEntry(
         id=name,
         created=created,
         owned_by=view.owned_by,
         max_input_tokens=view.limit.input or view.limit.context,
         max_output_tokens=view.limit.output,
-        extra=extra,
+        capabilities=view.capabilities,
+        line=index.tier_of(name),
+        facts=FleetFacts(
+            loaded=any(replica.status == "ready" for replica in replicas),
+            feasible_on=view.feasible_on,
+            locations=tuple(_location(replica, view) for replica in replicas),
+            limit=view.limit,
+            embedding=view.embedding or UNSET,
+            alias_of=view.id if name != view.id else UNSET,
+            cost=UNSET if view.cost is None else view.cost,
+        ),
     )
 
 
@@ -102,9 +125,6 @@ def _query(req: Request) -> dict[str, str]:
     return {name: text for name, text in given.items() if text is not None}
 
 
-def _location(replica: ReplicaView, view: ModelView) -> dict[str, Any]:
-    return {
-        "node": replica.node,
-        "status": replica.status,
-        "vram_estimate_mb": replica.vram_used_mb or view.vram_estimate_mb,
-    }
+def _location(replica: ReplicaView, view: ModelView) -> ModelLocation:
+    used_mb = replica.vram_used_mb or view.vram_estimate_mb
+    return ModelLocation(replica.node, replica.status, used_mb)

@@ -65,7 +65,7 @@ def test_both_files_are_read_and_templates_with_them(tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("{{ messages }}")
     (tmp_path / "models.toml").write_text(
         '[[models]]\nid = "file:a"\nchat_template = "t.jinja"\nlimit.context = 2048\n'
-        'cost.input = 0.5\n[aliases]\nsmall = "file:a"\n'
+        'cost.input = 0.5\n[aliases]\nsmall = "file:a"\n[tiers]\nopus = "file:a"\n'
     )
     (tmp_path / "cortex.toml").write_text(
         'models_config = "models.toml"\n[[neurons]]\nname = "n"\nendpoint = "http://n:13131"\n'
@@ -77,6 +77,7 @@ def test_both_files_are_read_and_templates_with_them(tmp_path: Path) -> None:
     assert model.profile().chat_template == "{{ messages }}"
     assert (model.limit.context, model.cost) == (2048, {"input": 0.5})
     assert configuration.models.aliases == {"small": ModelId("file:a")}
+    assert configuration.models.tiers.targets() == {"opus": ModelId("file:a")}
 
 
 @pytest.mark.parametrize(

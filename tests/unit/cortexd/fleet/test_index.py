@@ -1,5 +1,6 @@
 """Names of models as clients write them."""
 
+import msgspec
 import pytest
 
 from cortex_core.errors import ModelNotFound
@@ -42,3 +43,47 @@ def test_an_alias_of_nothing_says_so() -> None:
 def test_an_empty_name_is_not_found() -> None:
     with pytest.raises(ModelNotFound):
         index("file:a").resolve("")
+
+
+def tiered(*models: str, **tiers: str) -> FleetIndex:
+    targets = {line: ModelId(target) for line, target in tiers.items()}
+    snapshot = index(*models, small="file:a").snapshot
+    return FleetIndex(msgspec.structs.replace(snapshot, tiers=targets))
+
+
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [
+        ("claude-opus-4-8", "file:big"),
+        ("claude-3-5-haiku-20241022", "file:a"),
+        ("anthropic/claude-opus-4-8", "file:big"),
+        ("us.anthropic.claude-opus-4-8-v1:0", "file:big"),
+        ("Claude-Opus-4-8", "file:big"),
+        ("hf:claude-opus-tuned", "hf:claude-opus-tuned"),
+        ("claude-opus-tuned", "hf:claude-opus-tuned"),
+    ],
+)
+def test_a_name_of_anthropics_goes_to_the_model_of_its_tier(asked: str, target: str) -> None:
+    fleet = tiered("file:big", "file:a", "hf:claude-opus-tuned", opus="file:big", haiku="file:a")
+    assert fleet.resolve(asked) == target
+
+
+@pytest.mark.parametrize("asked", ["claude-sonnet-4-5", "opus-mt", "claude"])
+def test_a_name_of_no_tier_is_not_found(asked: str) -> None:
+    with pytest.raises(ModelNotFound):
+        tiered("file:big", opus="file:big").resolve(asked)
+
+
+def test_a_tier_of_nothing_says_so() -> None:
+    with pytest.raises(ModelNotFound, match=r"of the tier opus, 'file:gone'"):
+        tiered("file:a", opus="file:gone").resolve("claude-opus-4-8")
+
+
+@pytest.mark.parametrize("name", ["small", "file:a", "m"])
+def test_every_name_may_stand_behind_anthropics_prefix(name: str) -> None:
+    fleet = tiered("file:a", "hf:m")
+    assert fleet.resolve(f"anthropic/{name}") == fleet.resolve(name)
+
+
+def test_a_model_that_is_called_like_the_prefix_is_found_first() -> None:
+    assert index("hf:anthropic/m", "hf:m").resolve("anthropic/m") == "hf:anthropic/m"
