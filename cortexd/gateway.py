@@ -115,6 +115,9 @@ class Gateway:
                     yield event
         except CortexError as error:
             outcome = error
+            if ledger.tokens_sent:
+                told = kv(request_id=request.request_id, node=record.node, cause=error.message)
+                log.warning("stream broken off", extra=told)
             yield Failed(error.info())
         except Exception as error:
             log.exception("request failed", extra=kv(request_id=request.request_id))

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from cortex_core.canonical import Event, GenerateRequest
+from cortex_core.canonical import Event, GenerateRequest, Prompt
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import RequestId
 
@@ -41,6 +41,27 @@ class Decoded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A stream has to carry usage where its dialect makes that a choice."""
     ignored: tuple[str, ...] = ()
     """JSON paths of what was understood, cannot be done here and was left out; logged at debug."""
+    further_prompts: tuple[Prompt, ...] = ()
+    """Prompts beside the request's own, in a dialect that takes several at a time."""
+    echo: bool = False
+    """Answers begin with the prompt's text, in a dialect that has this."""
+
+    @property
+    def choices(self) -> int:
+        """Choices of the answer: `n` for each prompt, those of the first prompt first."""
+        return self.request.n * (1 + len(self.further_prompts))
+
+    def requests(self) -> list[GenerateRequest]:
+        """Return one request for each prompt; the first has the id of the whole."""
+        further = (
+            msgspec.structs.replace(
+                self.request,
+                request_id=RequestId(f"{self.request.request_id}-{number}"),
+                prompt=prompt,
+            )
+            for number, prompt in enumerate(self.further_prompts, 2)
+        )
+        return [self.request, *further]
 
 
 class ResponseEncoder(Protocol):

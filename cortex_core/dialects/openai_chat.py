@@ -1,28 +1,29 @@
 """`POST /v1/chat/completions`: OpenAI's chat dialect."""
 
-from typing import Any
+from typing import Final
 
 import msgspec
 
 from cortex_core.canonical import ChatPrompt, Event, GenerateRequest, JsonObject
 from cortex_core.dialects import openai_errors
 from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
-from cortex_core.dialects.collector import Answer, Choice, Collector
+from cortex_core.dialects.collector import Collector
 from cortex_core.dialects.fields import checked_model, principal_of
-from cortex_core.dialects.openai_answers import FINISH_REASONS, chat_logprobs_json, usage_json
+from cortex_core.dialects.openai_answers import chat_answer
 from cortex_core.dialects.openai_chat_stream import ChatStream
 from cortex_core.dialects.openai_options import (
     SharedOptions,
     response_format_from,
     sampling_from,
 )
-from cortex_core.dialects.openai_turns import (
+from cortex_core.dialects.openai_tools import allowed_tools, tool_choice_from, tools_from
+from cortex_core.dialects.openai_turns import messages_from
+from cortex_core.dialects.openai_wire import (
+    CalledFunction,
+    LeftOut,
     WireMessage,
     WireTool,
     WireToolChoice,
-    messages_from,
-    tool_choice_from,
-    tools_from,
 )
 from cortex_core.dialects.reading import read_json, refuse
 from cortex_core.errors import ErrorInfo
@@ -31,7 +32,7 @@ from cortex_core.sampling_limits import check_choices
 
 
 class ChatBody(SharedOptions, frozen=True, kw_only=True):
-    """The body, by its wire names; fields that are not here are ignored."""
+    """The body, by its wire names: all that OpenAI documents. Unknown fields are ignored."""
 
     messages: list[WireMessage]
     max_completion_tokens: int | None = None
@@ -44,7 +45,32 @@ class ChatBody(SharedOptions, frozen=True, kw_only=True):
     chat_template_kwargs: JsonObject | None = None
     modalities: list[str] | None = None
     functions: list[JsonObject] | None = None
+    function_call: str | CalledFunction | None = None
+    web_search_options: JsonObject | None = None
+    moderation: JsonObject | None = None
+    audio: LeftOut = None
+    metadata: LeftOut = None
+    prediction: LeftOut = None
+    prompt_cache_key: LeftOut = None
+    prompt_cache_options: LeftOut = None
+    prompt_cache_retention: LeftOut = None
+    service_tier: LeftOut = None
+    store: LeftOut = None
+    verbosity: LeftOut = None
 
+
+_WITHOUT_EFFECT: Final = (
+    "audio",
+    "metadata",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "service_tier",
+    "store",
+    "verbosity",
+)
+"""Nothing is stored here and there is one tier; prompts are cached without being told how."""
 
 _decoder = msgspec.json.Decoder(ChatBody)
 
@@ -81,7 +107,7 @@ class OpenAIChat:
             model=wire.model,
             stream=bool(wire.stream),
             include_usage=wire.include_usage,
-            ignored=ignored,
+            ignored=(*ignored, *_without_effect(wire)),
         )
 
     def encoder(self, decoded: Decoded, *, created: int) -> ResponseEncoder:
@@ -105,7 +131,7 @@ class ChatEncoder:
         self._created = created
         self._id = f"chatcmpl-{decoded.request.request_id}"
         self._stream = ChatStream(decoded, chunk_id=self._id, created=created)
-        self._collector = Collector(choices=decoded.request.n)
+        self._collector = Collector(choices=decoded.choices)
 
     def event(self, event: Event) -> bytes:
         """Return the stream's bytes for `event`."""
@@ -117,49 +143,13 @@ class ChatEncoder:
 
     def body(self) -> bytes:
         """Return the whole answer as JSON."""
-        answer = self._collector.answer()
-        return msgspec.json.encode(
-            {
-                "id": self._id,
-                "object": "chat.completion",
-                "created": self._created,
-                "model": self._decoded.model,
-                "system_fingerprint": answer.started.weights_id,
-                "choices": _choices_json(answer),
-                "usage": usage_json(answer.usage),
-            }
+        answer = chat_answer(
+            self._collector.answer(),
+            answer_id=self._id,
+            created=self._created,
+            model=self._decoded.model,
         )
-
-
-def _choices_json(answer: Answer) -> list[dict[str, Any]]:
-    return [_choice_json(index, choice) for index, choice in enumerate(answer.choices)]
-
-
-def _choice_json(index: int, choice: Choice) -> dict[str, Any]:
-    return {
-        "index": index,
-        "message": _message_json(choice),
-        "logprobs": chat_logprobs_json(choice.logprobs) if choice.logprobs else None,
-        "finish_reason": FINISH_REASONS[choice.finished.reason],
-    }
-
-
-def _message_json(choice: Choice) -> dict[str, Any]:
-    text = choice.text
-    content = None if choice.calls and not text else text
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    if reasoning := choice.reasoning:
-        message["reasoning_content"] = reasoning
-    if choice.calls:
-        message["tool_calls"] = [
-            {
-                "id": call.call_id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.text},
-            }
-            for call in choice.calls
-        ]
-    return message
+        return msgspec.json.encode(answer)
 
 
 def _refuse_what_is_not_served(wire: ChatBody) -> None:
@@ -167,10 +157,21 @@ def _refuse_what_is_not_served(wire: ChatBody) -> None:
         raise refuse("modalities", 'only ["text"] can be answered')
     if wire.functions:
         raise refuse("functions", "not supported; send the functions as tools")
+    if wire.function_call not in (None, "auto", "none"):
+        raise refuse("function_call", "not supported; send tools and tool_choice")
+    if wire.web_search_options is not None:
+        raise refuse("web_search_options", "not supported: nothing is searched here")
+    if wire.moderation is not None:
+        raise refuse("moderation", "not supported: nothing is moderated here")
+
+
+def _without_effect(wire: ChatBody) -> list[str]:
+    return [name for name in _WITHOUT_EFFECT if getattr(wire, name) is not None]
 
 
 def _prompt(wire: ChatBody) -> tuple[ChatPrompt, tuple[str, ...]]:
     tools, ignored = tools_from(wire.tools)
+    tools = allowed_tools(wire.tool_choice, tools)
     template_kwargs = dict(wire.chat_template_kwargs or {})
     if wire.reasoning_effort == "none":
         template_kwargs.setdefault("enable_thinking", False)

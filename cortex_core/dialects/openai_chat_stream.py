@@ -53,13 +53,13 @@ class ChatStream:
                 last = self._frame.usage_chunk(usage) if self._decoded.include_usage else b""
                 return last + DONE
             case Failed(error=error):
-                return error_frame(error)
+                return error_frame(error, request_id=self._decoded.request.request_id)
             case Ping() | Loading():
                 return keepalive_comment(event)
 
     def _start(self, event: Started) -> bytes:
         self._frame.start(event)
-        choices = range(self._decoded.request.n)
+        choices = range(self._decoded.choices)
         return b"".join(self._frame.chunk(index, _ROLE) for index in choices)
 
     def _text(self, event: TextDelta) -> bytes:

@@ -1,6 +1,6 @@
 """The envelope of OpenAI's stream chunks, formatted once per response."""
 
-from typing import Any
+import msgspec
 
 from cortex_core.canonical import FinishReason, Started, Usage
 from cortex_core.dialects.base import Decoded
@@ -36,7 +36,7 @@ class ChunkFrame:
             "system_fingerprint": event.weights_id,
         }
         self._envelope = b"data: " + json_bytes(fields)[:-1] + b',"choices":['
-        choices = range(self._decoded.request.n)
+        choices = range(self._decoded.choices)
         self._heads = [self._envelope + b'{"index":%d,' % index for index in choices]
 
     def head(self, index: int) -> bytes:
@@ -54,7 +54,7 @@ class ChunkFrame:
         index: int,
         delta: bytes,
         *,
-        logprobs: dict[str, Any] | None = None,
+        logprobs: msgspec.Struct | None = None,
         finish: FinishReason | None = None,
     ) -> bytes:
         """Return a whole chunk; `delta` is a JSON member such as `"text":"a"`."""

@@ -1,32 +1,43 @@
 """The error envelope of every OpenAI dialect, and the headers beside it."""
 
-from typing import Any
+import re
+
+import msgspec
 
 from cortex_core.dialects.base import Reply
 from cortex_core.dialects.retry_hints import retry_headers
 from cortex_core.dialects.sse import data_frame, json_bytes
-from cortex_core.errors import ErrorInfo, status_of
+from cortex_core.errors import ContextLengthExceeded, ErrorInfo, status_of
 from cortex_core.ids import RequestId
 
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    429: "rate_limit_error",
-}
+_TYPES = {403: "permission_error", 409: "conflict_error", 429: "rate_limit_error"}
+"""By status; others below 500 are `invalid_request_error`, as they are at OpenAI."""
+_TOO_LONG = re.compile(r"(?P<length>\d+) tokens > (?P<limit>\d+) maximum$")
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str
+    """Ours beside OpenAI's own members: a stream's error has no headers to be found by."""
+
+
+class ErrorEnvelope(msgspec.Struct, frozen=True):
+    error: ErrorBody
 
 
 def error_reply(error: ErrorInfo, *, request_id: RequestId) -> Reply:
     """Return the whole answer for an error before the first byte of a response."""
     status = status_of(error)
     headers = response_headers(request_id) | retry_headers(error, status)
-    return Reply(status, json_bytes(_envelope(error)), headers)
+    return Reply(status, json_bytes(_envelope(error, request_id)), headers)
 
 
-def error_frame(error: ErrorInfo) -> bytes:
+def error_frame(error: ErrorInfo, *, request_id: RequestId) -> bytes:
     """Return the frame that ends a stream; no `[DONE]` follows it."""
-    return data_frame(json_bytes(_envelope(error)))
+    return data_frame(json_bytes(_envelope(error, request_id)))
 
 
 def response_headers(request_id: RequestId) -> dict[str, str]:
@@ -34,14 +45,20 @@ def response_headers(request_id: RequestId) -> dict[str, str]:
     return {"x-request-id": request_id}
 
 
-def _envelope(error: ErrorInfo) -> dict[str, Any]:
+def _envelope(error: ErrorInfo, request_id: RequestId) -> ErrorEnvelope:
     status = status_of(error)
     kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
-    return {
-        "error": {
-            "message": error.message,
-            "type": kind,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+    return ErrorEnvelope(ErrorBody(_message(error), kind, error.param, error.code, request_id))
+
+
+def _message(error: ErrorInfo) -> str:
+    """Return the message; of a prompt that is too long in the words that OpenAI's clients know."""
+    found = _TOO_LONG.search(error.message)
+    if error.code != ContextLengthExceeded.code or found is None:
+        return error.message
+    what = (error.param or "messages").partition("[")[0]
+    return (
+        f"This model's maximum context length is {found['limit']} tokens. However, your {what} "
+        f"resulted in {found['length']} tokens. Please reduce the length of the {what}. "
+        f"({error.message})"
+    )

@@ -6,17 +6,21 @@ import msgspec
 
 from cortex_core.canonical import JsonObject, ResponseFormat, SamplingParams
 from cortex_core.dialects.fields import as_texts, max_tokens_from, seed_from, top_k_from
+from cortex_core.dialects.openai_wire import LeftOut
 from cortex_core.dialects.reading import refuse
 from cortex_core.sampling_limits import check_sampling
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
+    include_obfuscation: LeftOut = None
 
 
 class JsonSchemaFormat(msgspec.Struct, frozen=True):
     schema: JsonObject | None = None
     strict: bool | None = None
+    name: LeftOut = None
+    description: LeftOut = None
 
 
 class TextFormat(msgspec.Struct, frozen=True, tag="text"):

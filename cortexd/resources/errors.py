@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _OPENAI: Final = OpenAIChat()
 _ANTHROPIC: Final = AnthropicMessages()
+_SERVERS_FAULT: Final = 500
 
 
 def dialect_of(request: Request) -> Dialect:
@@ -70,7 +71,12 @@ async def _on_defect(
 
 
 def _answer(req: Request, resp: Response, error: CortexError) -> None:
-    reply = dialect_of(req).encode_error(error.info(), request_id=request_id_of(req))
+    request_id = request_id_of(req)
+    reply = dialect_of(req).encode_error(error.info(), request_id=request_id)
+    for_good = reply.status >= _SERVERS_FAULT and error.retry_after_s is None
+    level = logging.WARNING if for_good else logging.DEBUG
+    told = kv(request_id=request_id, path=req.path, status=reply.status, cause=error.message)
+    log.log(level, "request refused", extra=told)
     resp.status = reply.status
     resp.content_type = JSON_TYPE
     resp.data = reply.body

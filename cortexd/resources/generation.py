@@ -5,13 +5,13 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-import msgspec
 from falcon.asgi import Request, Response
 
-from cortex_core.canonical import Event, Failed
+from cortex_core.canonical import Event, Failed, GenerateRequest
 from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Decoded, Dialect, ResponseEncoder
 from cortex_core.errors import CortexError, error_from_info
 from cortex_core.ids import RequestId
+from cortex_core.joined_events import joined
 from cortex_core.logs import kv
 from cortexd.gateway import Gateway
 from cortexd.resources.request_body import read_body
@@ -33,25 +33,31 @@ class GenerationResource:
         """Answer a request. A client that leaves cancels this task, and with it all below."""
         request_id = request_id_of(req)
         try:
-            decoded = await self._read(req, request_id)
+            decoded, requests = await self._read(req, request_id)
         except CortexError as error:
             self._gateway.refused(error)
             raise
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
-        events = self._gateway.generate(decoded.request)
+        events = self._events(requests)
         if decoded.stream:
             await self._stream(resp, events, encoder)
         else:
             await self._whole(resp, events, encoder)
 
-    async def _read(self, req: Request, request_id: RequestId) -> Decoded:
+    def _events(self, requests: list[GenerateRequest]) -> AsyncGenerator[Event, None]:
+        streams = [self._gateway.generate(request) for request in requests]
+        return streams[0] if len(streams) == 1 else joined(streams, choices=requests[0].n)
+
+    async def _read(
+        self, req: Request, request_id: RequestId
+    ) -> tuple[Decoded, list[GenerateRequest]]:
         body = await read_body(req)
         decoded = self._dialect.decode_request(body, request_id=request_id)
         if decoded.ignored:
             left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
             log.debug("parts of the request left out", extra=left_out)
-        return msgspec.structs.replace(decoded, request=self._gateway.prepare(decoded.request))
+        return decoded, [self._gateway.prepare(request) for request in decoded.requests()]
 
     async def _stream(
         self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder

@@ -6,15 +6,18 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
 from cortex_core.asgi import until_disconnected
-from cortex_core.canonical import Event
+from cortex_core.canonical import Event, GenerateRequest
 from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEncoder
-from cortex_core.dialects.model_lists import ModelEntry, openai_models
+from cortex_core.dialects.model_lists import FleetFacts, ModelEntry, openai_models
 from cortex_core.errors import CortexError, ErrorInfo
 from cortex_core.ids import RequestId, new_request_id
+from cortex_core.joined_events import joined
 from cortex_core.logs import kv
 from cortex_core.sse_stream import sse_chunks
+from neurond.generation import Generation
 from neurond.node import Node
 from neurond.resources.http import read_body, until_gone, while_connected
 
@@ -42,10 +45,10 @@ class DialectResource:
         if decoded.ignored:
             left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
             _log.debug("parts of the request left out", extra=left_out)
-        request = self._node.addressed(decoded.request)
+        requests = [self._node.addressed(request) for request in decoded.requests()]
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
-        starting = self._node.generation.start(request)
+        starting = self._start(requests)
         if decoded.stream:
             events = await while_connected(req, starting)
             resp.content_type = SSE_TYPE
@@ -54,6 +57,15 @@ class DialectResource:
         else:
             resp.content_type = JSON_TYPE
             resp.data = await while_connected(req, _whole(starting, encoder))
+
+    async def _start(self, requests: list[GenerateRequest]) -> AsyncGenerator[Event, None]:
+        """Start the first request, whose error can be the whole answer, and the others with it."""
+        generation = self._node.generation
+        first = await generation.start(requests[0])
+        if len(requests) == 1:
+            return first
+        others = [_events_of(generation, request) for request in requests[1:]]
+        return joined([first, *others], choices=requests[0].n)
 
 
 def write_dialect_error(
@@ -77,12 +89,26 @@ class OpenAIModelsResource:
     async def on_get(self, _req: Request, resp: Response) -> None:
         """Answer with OpenAI's list."""
         entries = [
-            ModelEntry(id=model.id, created=self._created, owned_by="neuron")
+            ModelEntry(
+                id=model.id,
+                created=self._created,
+                owned_by="neuron",
+                capabilities=tuple(model.capabilities),
+                facts=FleetFacts(limit=model.limit, embedding=model.embedding or UNSET),
+            )
             for model in self._node.models().models
             if model.status == "ready"
         ]
         resp.content_type = JSON_TYPE
         resp.data = openai_models(entries)
+
+
+async def _events_of(
+    generation: Generation, request: GenerateRequest
+) -> AsyncGenerator[Event, None]:
+    async with aclosing(await generation.start(request)) as events:
+        async for event in events:
+            yield event
 
 
 async def _chunks(

@@ -113,7 +113,7 @@ def test_a_bad_request_is_explained_in_its_dialect(
         expected = "not_found_error" if status == 404 else "invalid_request_error"
         assert error["type"] == expected
     else:
-        assert set(error) == {"message", "type", "param", "code"}
+        assert set(error) == {"message", "type", "param", "code", "request_id"}
     assert "retry-after" not in answer.headers
 
 
@@ -126,8 +126,11 @@ def test_too_long_a_prompt_is_said_in_the_words_that_clients_know(
     answer = fleet.api.post(path, json=GOOD | {"messages": [long], "stream": stream})
     assert answer.status_code == 400
     message = answer.json()["error"]["message"]
-    tokens = int(message.removeprefix("prompt is too long: ").partition(" ")[0])
-    assert message == f"prompt is too long: {tokens} tokens > {CONTEXT - 1} maximum"
+    anthropics = f"prompt is too long: {{}} tokens > {CONTEXT - 1} maximum"
+    openais = f"This model's maximum context length is {CONTEXT - 1} tokens. However, "
+    tokens = int(message.partition("prompt is too long: ")[2].partition(" ")[0])
+    assert anthropics.format(tokens) in message
+    assert message.startswith(openais) == (path == CHAT)
     assert tokens > 2 * CONTEXT
 
 

@@ -26,7 +26,7 @@ async def openai_error(answer: Answer) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
     error = (await answer.json())["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
     return dict(error)
 
 
@@ -158,7 +158,9 @@ async def test_knocking(client: GatewayClient, method: str, path: str) -> None:
 
 
 async def test_models_in_either_shape(client: GatewayClient) -> None:
-    openai = await (await client.get("/v1/models")).json()
+    answer = await client.get("/v1/models")
+    assert answer.headers["x-request-id"]
+    openai = await answer.json()
     assert openai["object"] == "list"
     by_id = {entry["id"]: entry for entry in openai["data"]}
     assert set(by_id) == {"fake:cold", "fake:m", "small"}
@@ -173,6 +175,13 @@ async def test_models_in_either_shape(client: GatewayClient) -> None:
     anthropic = await answer.json()
     assert [entry["type"] for entry in anthropic["data"]] == ["model", "model"]
     assert anthropic["has_more"]
+    assert answer.headers["request-id"].removeprefix("req_") == answer.headers["x-request-id"]
+    discovery = await client.request("GET", "/v1/models?limit=1000", headers=version)
+    shown = [e["id"] for e in (await discovery.json())["data"] if e["id"].startswith("anthropic")]
+    assert shown == ["anthropic/fake:cold", "anthropic/fake:m", "anthropic/small"]
+    answer = await client.request("POST", CHAT, GOOD | {"model": shown[1]})
+    assert answer.status == 200
+    await answer.body()
     answer = await client.request("GET", "/v1/models?limit=none", headers=version)
     assert answer.status == 400
     assert (await anthropic_error(answer))["type"] == "invalid_request_error"

@@ -1,6 +1,8 @@
 """Both official SDKs as clients of the HTTP server."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anthropic
 import openai
@@ -13,6 +15,7 @@ from cortex_core.canonical import (
     Finished,
     GenerateRequest,
     Started,
+    TextPrompt,
     ToolCallDelta,
     ToolCallStarted,
     Usage,
@@ -21,6 +24,7 @@ from cortex_core.errors import ContextLengthExceeded, DeviceFailed
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.http_process import HttpProcess
 from tests.fakes.scripts import TEXT, answer_events, breaks_after, whole
+from tests.fakes.waiting import wait_until_async
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -71,6 +75,54 @@ async def test_openai_completions(openai_client: openai.AsyncOpenAI) -> None:
     assert answer.choices[0].text == TEXT
     stream = await openai_client.completions.create(model="small", prompt="hi", stream=True)
     assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == TEXT
+
+
+async def test_several_prompts_of_a_completion_are_answered_each(
+    openai_client: openai.AsyncOpenAI, neurons: list[FakeNeuron]
+) -> None:
+    async def repeats(request: GenerateRequest) -> AsyncIterator[Event]:
+        assert isinstance(request.prompt, TextPrompt)
+        for event in answer_events(request, (request.prompt.text, str(request.sampling.seed))):
+            yield event
+
+    for neuron in neurons:
+        neuron.script = repeats
+    asked: dict[str, Any] = {"model": "small", "prompt": ["a", "b", "a"], "n": 2}
+    answer = await openai_client.completions.create(**asked, echo=True)
+    assert [choice.index for choice in answer.choices] == list(range(6))
+    assert [choice.text[:2] for choice in answer.choices] == ["aa", "aa", "bb", "bb", "aa", "aa"]
+    assert answer.choices[0].text != answer.choices[4].text
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 12)
+    requests = [request for neuron in neurons for request in neuron.generated]
+    assert len({request.request_id for request in requests}) == 3
+    texts = [""] * 6
+    stream = await openai_client.completions.create(**asked, seed=7, stream=True)
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == ["a7", "a7", "b7", "b7", "a7", "a7"]
+
+
+async def test_one_prompt_that_fails_fails_them_all(
+    openai_client: openai.AsyncOpenAI, neurons: list[FakeNeuron], http: HttpProcess
+) -> None:
+    async def fails(request: GenerateRequest) -> AsyncIterator[Event]:
+        if request.prompt == TextPrompt("long"):
+            yield Failed(ContextLengthExceeded(prompt_tokens=9, max_tokens=4).info())
+            return
+        yield answer_events(request)[0]
+        await asyncio.Event().wait()
+
+    for neuron in neurons:
+        neuron.script = fails
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 4") as caught:
+        await openai_client.completions.create(model="small", prompt=["a", "long", "b"])
+    assert caught.value.code == "context_length_exceeded"
+    await wait_until_async(lambda: http.in_flight() == 0)
+    await wait_until_async(
+        lambda: all(len(one.generated) - len(one.cancelled) <= 1 for one in neurons)
+    )
 
 
 async def test_openai_models(openai_client: openai.AsyncOpenAI) -> None:

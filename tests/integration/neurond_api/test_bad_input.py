@@ -46,7 +46,7 @@ def test_the_openai_dialect_answers_in_its_own_form(
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,40 @@ def test_the_openai_sdk_streams_and_waits(node: NeuronProcess) -> None:
         assert text == whole.choices[0].message.content
         assert whole.choices[0].finish_reason == "length"
         assert chunks[-1].usage == whole.usage
-        assert [model.id for model in client.models.list()] == [MODEL]
+        (model,) = client.models.list()
+        assert model.id == MODEL
+        assert "completions" in model.model_dump()["capabilities"]
         completion = client.completions.create(model=MODEL, prompt="q", max_tokens=4)
         assert completion.choices[0].text == text
+
+
+def test_several_prompts_are_answered_as_each_alone(node: NeuronProcess) -> None:
+    asked = {"model": MODEL, "max_tokens": 4, "n": 2, "echo": True}
+    prompts = ["0", "q", "4"]
+    answer = node.client.post("/v1/completions", json=asked | {"prompt": prompts}).json()
+    alone = [
+        node.client.post("/v1/completions", json=asked | {"prompt": prompt}).json()
+        for prompt in prompts
+    ]
+    texts = [choice["text"] for one in alone for choice in one["choices"]]
+    assert [choice["text"] for choice in answer["choices"]] == texts
+    assert texts[0].startswith("01")
+    spent = [one["usage"]["total_tokens"] for one in alone]
+    assert answer["usage"]["total_tokens"] == sum(spent)
+
+
+def test_one_prompt_too_long_is_told_and_frees_the_others(node: NeuronProcess) -> None:
+    asked = {"model": MODEL, "max_tokens": 2000, "ignore_eos": True}
+    long = "q" * 2 * CONTEXT
+    answer = node.client.post("/v1/completions", json=asked | {"prompt": ["0", long]})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    wait_until(lambda: in_flight(node) == 0)
+    stream = asked | {"prompt": ["0", long], "stream": True}
+    frames = node.client.post("/v1/completions", json=stream).text
+    assert "context_length_exceeded" in frames
+    assert "[DONE]" not in frames
+    wait_until(lambda: in_flight(node) == 0)
 
 
 def test_stop_strings_choices_and_logprobs_work_together(node: NeuronProcess) -> None:

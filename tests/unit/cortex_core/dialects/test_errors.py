@@ -60,8 +60,8 @@ def ask(dialect: Dialect, error: ErrorInfo, *, max_retries: int = 0) -> tuple[An
             400,
             "invalid_request_error",
         ),
-        (errors.InvalidApiKey("cannot a: b"), "AuthenticationError", 401, "authentication_error"),
-        (errors.ModelNotFound("cannot a: b"), "NotFoundError", 404, "not_found_error"),
+        (errors.InvalidApiKey("cannot a: b"), "AuthenticationError", 401, "invalid_request_error"),
+        (errors.ModelNotFound("cannot a: b"), "NotFoundError", 404, "invalid_request_error"),
         (errors.RequestTooLarge("cannot a: b"), "APIStatusError", 413, "invalid_request_error"),
         (
             errors.WrongModality("cannot a: b"),
@@ -84,7 +84,9 @@ def test_openai_clients_raise_the_right_error(
     assert raised.type == type_
     assert raised.code == error.code
     assert raised.param == error.param
-    assert raised.body["message"] == error.message
+    assert raised.body["request_id"] == REQUEST_ID
+    if not isinstance(error, ContextLengthExceeded):
+        assert raised.body["message"] == error.message
     assert raised.request_id == REQUEST_ID
 
 
@@ -124,9 +126,28 @@ def test_a_prompt_that_is_too_long_is_said_in_words_that_clients_know() -> None:
     reply = ANTHROPIC.encode_error(error, request_id=REQUEST_ID)
     envelope = json.loads(reply.body)
     assert envelope["error"]["message"] == "prompt is too long: 213369 tokens > 200000 maximum"
-    assert json.loads(CHAT.encode_error(error, request_id=REQUEST_ID).body)["error"]["code"] == (
-        "context_length_exceeded"
+    said = json.loads(CHAT.encode_error(error, request_id=REQUEST_ID).body)["error"]
+    assert said["code"] == "context_length_exceeded"
+    assert said["message"].startswith(
+        "This model's maximum context length is 200000 tokens. However, your messages resulted in "
+        "213369 tokens. Please reduce the length of the messages."
     )
+    assert said["param"] == "messages"
+
+
+def test_an_input_that_is_too_long_is_named_in_those_words() -> None:
+    text = "cannot embed: input[3] is too long: 9 tokens > 8 maximum"
+    error = ContextLengthExceeded(text, param="input[3]").info()
+    said = json.loads(CHAT.encode_error(error, request_id=REQUEST_ID).body)["error"]
+    assert "your input resulted in 9 tokens" in said["message"]
+    assert said["message"].endswith(f"({text})")
+
+
+@pytest.mark.parametrize("text", ["cannot a: b", "prompt is too long: many tokens > few maximum"])
+def test_other_words_of_the_same_code_are_left_as_they_are(text: str) -> None:
+    error = ErrorInfo("context_length_exceeded", text)
+    said = json.loads(CHAT.encode_error(error, request_id=REQUEST_ID).body)["error"]
+    assert said["message"] == text
 
 
 @pytest.mark.parametrize("dialect", [CHAT, ANTHROPIC], ids=lambda each: each.name)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,20 @@ from tests.unit.cortex_core.dialects.sdk_clients import (
 CHAT = OpenAIChat()
 COMPLETIONS = OpenAICompletions()
 FINISH = {"cancelled": "length"}
+
+
+OURS = {"reasoning_content"}
+"""Members of an answer that OpenAI's own client has no field for."""
+
+
+def extras(model: Any) -> set[str]:
+    """Names of members anywhere in an answer that the SDK does not know."""
+    if isinstance(model, list):
+        return set().union(*map(extras, model))
+    if not isinstance(model, pydantic.BaseModel):
+        return set()
+    below = (extras(getattr(model, name)) for name in type(model).model_fields)
+    return set(model.model_extra or ()).union(*below)
 
 
 def check_choice(choice: Any, said: Said) -> None:
@@ -113,11 +128,28 @@ def test_a_chat_stream_keeps_to_the_form_of_openai(stream: Stream) -> None:
 
 @settings(max_examples=40)
 @given(stream=streams())
+def test_every_chunk_of_a_chat_is_one_that_the_sdk_knows(stream: Stream) -> None:
+    n = len(stream.said)
+    decoded = decode(CHAT, n=n, stream=True, stream_options={"include_usage": True})
+    source = recorder(streamed(CHAT, decoded, stream.events), stream=True)
+    chunks = openai_client(source).chat.completions.create(
+        model=MODEL, messages=MESSAGES, n=n, stream=True
+    )
+    for chunk in chunks:
+        assert extras(chunk) <= OURS
+        assert chunk.object == "chat.completion.chunk"
+        assert chunk.id == f"chatcmpl-{REQUEST_ID}"
+        assert chunk.created == 1_700_000_000
+
+
+@settings(max_examples=40)
+@given(stream=streams())
 def test_the_sdk_reads_a_whole_chat_answer_as_what_was_said(stream: Stream) -> None:
     n = len(stream.said)
     body = whole(CHAT, decode(CHAT, n=n), stream.events)
     client = openai_client(recorder(body))
     answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, n=n)
+    assert extras(answer) <= OURS
     for choice, said in zip(answer.choices, stream.said, strict=True):
         check_choice(choice, said)
     check_usage(answer.usage, stream.usage)
@@ -145,6 +177,7 @@ def test_the_sdk_reads_completions_streamed_and_whole(stream: Stream, chunk_byte
     check_usage(usage, stream.usage)
     body = whole(COMPLETIONS, decode(COMPLETIONS, n=n), stream.events)
     answer = openai_client(recorder(body)).completions.create(model=MODEL, prompt="hi")
+    assert not extras(answer)
     check_usage(answer.usage, stream.usage)
     for index, said in enumerate(stream.said):
         text = "".join(run for _, run in said.runs)
@@ -261,6 +294,22 @@ def test_events_out_of_order_are_a_protocol_error(events: list[Any]) -> None:
 def test_an_answer_that_is_not_whole_is_a_protocol_error(events: list[Any]) -> None:
     with pytest.raises(ProtocolError):
         whole(CHAT, decode(CHAT), events)
+
+
+def test_an_echo_goes_before_each_choice_of_its_prompt() -> None:
+    events: list[Any] = [started(), *(TextDelta(index, str(index)) for index in range(4))]
+    events += [*(Finished(index, "stop") for index in range(4)), Completed(Usage(4, 4))]
+    fields = {"prompt": ["a\u2028", "b"], "n": 2, "echo": True}
+    expected = ["a\u20280", "a\u20281", "b2", "b3"]
+    body = whole(COMPLETIONS, decode(COMPLETIONS, **fields), events)
+    answer = openai_client(recorder(body)).completions.create(model=MODEL, prompt="hi")
+    assert [choice.text for choice in answer.choices] == expected
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    texts = [""] * 4
+    for _, data in frames(streamed(COMPLETIONS, decode(COMPLETIONS, **fields), events)):
+        for choice in data["choices"] if isinstance(data, dict) else ():
+            texts[choice["index"]] += choice["text"]
+    assert texts == expected
 
 
 def test_completions_know_no_tools() -> None:

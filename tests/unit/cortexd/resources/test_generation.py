@@ -60,6 +60,18 @@ def test_what_is_left_out_of_a_request_is_logged(
     assert "tools[0]" in repr(vars(record))
 
 
+def test_a_refusal_is_found_in_the_log_by_its_request_id(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "cortexd.resources.errors")
+    answer = route.client.simulate_post(PATH, json={"model": "nope", "messages": MESSAGES})
+    request_id = answer.headers["x-request-id"]
+    assert answer.json["error"]["request_id"] == request_id
+    (record,) = caplog.records
+    assert request_id in repr(vars(record))
+    assert record.levelno == logging.DEBUG
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

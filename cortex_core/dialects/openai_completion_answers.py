@@ -1,0 +1,171 @@
+"""Canonical events as answers of `POST /v1/completions`."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from cortex_core.canonical import (
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    Loading,
+    Ping,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TextPrompt,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from cortex_core.dialects.base import Decoded
+from cortex_core.dialects.collector import Choice, Collector
+from cortex_core.dialects.keepalive import keepalive_comment
+from cortex_core.dialects.openai_answers import FINISH_REASONS, UsageBody, usage_json
+from cortex_core.dialects.openai_chunks import DONE, ChunkFrame
+from cortex_core.dialects.openai_errors import error_frame
+from cortex_core.dialects.sse import json_text
+from cortex_core.errors import ProtocolError
+
+
+class TextLogprobs(msgspec.Struct, frozen=True):
+    """`text_offset` counts characters from the begin of the choice's text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(msgspec.Struct, frozen=True):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: str
+
+
+class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a completion that is not streamed."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str | None
+    choices: list[TextChoice]
+    usage: UsageBody
+
+
+class CompletionEncoder:
+    """One response, as a stream or as a whole.
+
+    What a chat would call reasoning is text here: the dialect knows nothing else.
+    """
+
+    def __init__(self, decoded: Decoded, *, created: int) -> None:
+        self._decoded = decoded
+        self._created = created
+        self._id = f"cmpl-{decoded.request.request_id}"
+        self._frame = ChunkFrame(
+            decoded, chunk_id=self._id, kind="text_completion", created=created
+        )
+        self._echoed = _echoed(decoded)
+        self._offsets = [0] * decoded.choices
+        self._collector = Collector(choices=decoded.choices)
+
+    def event(self, event: Event) -> bytes:
+        """Return the stream's bytes for `event`."""
+        match event:
+            case TextDelta() | ReasoningDelta():
+                return self._text(event)
+            case Finished(index=index, reason=reason):
+                return self._frame.chunk(index, b'"text":""', finish=reason)
+            case Started():
+                return self._start(event)
+            case Completed(usage=usage):
+                last = self._frame.usage_chunk(usage) if self._decoded.include_usage else b""
+                return last + DONE
+            case Failed(error=error):
+                return error_frame(error, request_id=self._decoded.request.request_id)
+            case Ping() | Loading():
+                return keepalive_comment(event)
+            case ToolCallStarted() | ToolCallDelta():
+                raise ProtocolError("cannot encode a tool call: completions have no tools")
+
+    def _start(self, event: Started) -> bytes:
+        self._frame.start(event)
+        texts = [b'"text":' + json_text(text) for text in self._echoed if text]
+        return b"".join(self._frame.chunk(index, text) for index, text in enumerate(texts))
+
+    def _text(self, event: TextDelta | ReasoningDelta) -> bytes:
+        logprobs = event.logprobs if isinstance(event, TextDelta) else ()
+        if not event.text and not logprobs:
+            return b""
+        head = self._frame.head(event.index)
+        delta = b'"text":' + json_text(event.text)
+        if not logprobs:
+            return head + delta + self._frame.open_tail
+        offset_chars = self._offsets[event.index]
+        self._offsets[event.index] += sum(len(each.text) for each in logprobs)
+        chances = _logprobs(logprobs, offset_chars)
+        return self._frame.chunk(event.index, delta, logprobs=chances)
+
+    def feed(self, event: Event) -> None:
+        """Collect `event` for `body`."""
+        self._collector.feed(event)
+
+    def body(self) -> bytes:
+        """Return the whole answer as JSON."""
+        answer = self._collector.answer()
+        whole = CompletionAnswer(
+            id=self._id,
+            created=self._created,
+            model=self._decoded.model,
+            system_fingerprint=answer.started.weights_id,
+            choices=[
+                _choice(index, choice, echoed)
+                for index, (choice, echoed) in enumerate(
+                    zip(answer.choices, self._echoed, strict=True)
+                )
+            ],
+            usage=usage_json(answer.usage),
+        )
+        return msgspec.json.encode(whole)
+
+
+def _echoed(decoded: Decoded) -> list[str]:
+    """Return for each choice the text that it begins with, empty where none was asked for."""
+    if not decoded.echo:
+        return [""] * decoded.choices
+    prompts = (decoded.request.prompt, *decoded.further_prompts)
+    texts = [prompt.text for prompt in prompts if isinstance(prompt, TextPrompt)]
+    return [text for text in texts for _ in range(decoded.request.n)]
+
+
+def _choice(index: int, choice: Choice, echoed: str) -> TextChoice:
+    if choice.calls:
+        raise ProtocolError("cannot encode a tool call: completions have no tools")
+    text = echoed + "".join(run.text for run in choice.runs)
+    logprobs = _logprobs(choice.logprobs, 0) if choice.logprobs else None
+    return TextChoice(index, text, logprobs, FINISH_REASONS[choice.finished.reason])
+
+
+def _logprobs(logprobs: Iterable[TokenLogprob], offset_chars: int) -> TextLogprobs:
+    found = TextLogprobs([], [], [], [])
+    for each in logprobs:
+        found.tokens.append(each.text)
+        found.token_logprobs.append(each.logprob)
+        found.top_logprobs.append(_by_text(each.top))
+        found.text_offset.append(offset_chars)
+        offset_chars += len(each.text)
+    return found
+
+
+def _by_text(top: Iterable[TokenLogprob]) -> dict[str, float]:
+    # The form has one place per text: of two tokens with equal text the likelier one stays.
+    likeliest: dict[str, float] = {}
+    for each in top:
+        likeliest.setdefault(each.text, each.logprob)
+    return likeliest
