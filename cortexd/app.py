@@ -19,6 +19,7 @@ from cortexd.resources.errors import install_error_handlers
 from cortexd.resources.fleet_view import FleetView
 from cortexd.resources.generation import GenerationResource
 from cortexd.resources.models import ModelResource, ModelsResource
+from cortexd.resources.openapi import OpenApiResource
 from cortexd.resources.service import HealthResource, RootResource
 from cortexd.token_count import Counting
 
@@ -46,15 +47,19 @@ def create_app(parts: AppParts) -> FalconApp:
     def generation(dialect: Dialect) -> GenerationResource:
         return GenerationResource(dialect, parts.gateway, parts.clock)
 
-    app.add_route("/", RootResource())
-    app.add_route("/health", HealthResource(parts.fleet, parts.drain))
-    app.add_route("/v1/chat/completions", generation(OpenAIChat()))
-    app.add_route("/v1/completions", generation(OpenAICompletions()))
-    app.add_route("/v1/embeddings", EmbeddingsResource(OpenAIEmbeddings(), parts.embedding))
-    app.add_route("/v1/messages", generation(anthropic))
-    counting = CountTokensResource(anthropic, parts.fleet, parts.nodes)
-    app.add_route("/v1/messages/count_tokens", counting)
-    app.add_route("/v1/models", ModelsResource(parts.fleet, parts.started_at))
-    app.add_route("/v1/models/{model:path}", ModelResource(parts.fleet, parts.started_at))
+    routes: dict[str, object] = {
+        "/": RootResource(),
+        "/health": HealthResource(parts.fleet, parts.drain),
+        "/v1/chat/completions": generation(OpenAIChat()),
+        "/v1/completions": generation(OpenAICompletions()),
+        "/v1/embeddings": EmbeddingsResource(OpenAIEmbeddings(), parts.embedding),
+        "/v1/messages": generation(anthropic),
+        "/v1/messages/count_tokens": CountTokensResource(anthropic, parts.fleet, parts.nodes),
+        "/v1/models": ModelsResource(parts.fleet, parts.started_at),
+        "/v1/models/{model:path}": ModelResource(parts.fleet, parts.started_at),
+    }
+    routes["/openapi.json"] = OpenApiResource(routes)
+    for path, resource in routes.items():
+        app.add_route(path, resource)
     install_error_handlers(app)
     return app

@@ -4,9 +4,15 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core import __version__
+from cortex_core.dialects.base import JSON_TYPE
 from cortexd.drain import Drain
 from cortexd.fleet.protocol import FleetSnapshot
 from cortexd.resources.fleet_view import FleetView
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    name: str
+    version: str
 
 
 class RootResource:
@@ -14,12 +20,13 @@ class RootResource:
 
     async def on_get(self, _req: Request, resp: Response) -> None:
         """Say who this is."""
-        resp.media = {"name": "cortex", "version": __version__}
+        resp.content_type = JSON_TYPE
+        resp.data = msgspec.json.encode(Greeting("cortex", __version__))
 
     on_head = on_get
 
 
-class _Health(msgspec.Struct):
+class Health(msgspec.Struct, frozen=True):
     status: str
     version: str
     nodes: int
@@ -40,7 +47,7 @@ class HealthResource:
         snapshot = self._fleet.snapshot()
         status = self._status(snapshot)
         resp.status = 200 if status == "ok" else 503
-        health = _Health(
+        health = Health(
             status=status,
             version=__version__,
             nodes=len(snapshot.nodes),
@@ -48,7 +55,7 @@ class HealthResource:
             models=len(snapshot.models),
             ready_replicas=sum(replica.status == "ready" for replica in snapshot.replicas),
         )
-        resp.content_type = "application/json"
+        resp.content_type = JSON_TYPE
         resp.data = msgspec.json.encode(health)
 
     on_head = on_get

@@ -1,0 +1,207 @@
+"""What the gateway's routes take and give, as an OpenAPI document.
+
+Paths, methods and their words come from the resources, schemas from the types that requests are
+read with and answers are written from. By hand is only which type belongs to which route, below; a
+route that is not there is described without types. Pure.
+"""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from cortex_core import __version__
+from cortex_core.canonical import JsonObject
+from cortex_core.dialects.anthropic_messages import MessagesBody
+from cortex_core.dialects.base import JSON_TYPE
+from cortex_core.dialects.model_lists import (
+    MAX_LIMIT,
+    AnthropicModel,
+    AnthropicModels,
+    OpenAIModel,
+    OpenAIModels,
+)
+from cortex_core.dialects.openai_answers import ChatAnswer
+from cortex_core.dialects.openai_chat import ChatBody
+from cortex_core.dialects.openai_completion_answers import CompletionAnswer
+from cortex_core.dialects.openai_completions import CompletionBody
+from cortex_core.dialects.openai_embeddings import EmbeddingsBody
+from cortex_core.dialects.openai_errors import ErrorEnvelope
+from cortexd.resources.service import Greeting, Health
+
+OPENAPI_VERSION: Final = "3.1.0"
+REF_TEMPLATE: Final = "#/components/schemas/{name}"
+_METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
+_WITH_BODY: Final = ("post", "put", "patch")
+_PARAMETER: Final = re.compile(r"\{(?P<name>\w+)(:\w+)?\}")
+
+
+class EmbeddingVector(msgspec.Struct, frozen=True):
+    """Numbers, or float32 little endian as base64 where `encoding_format` asked for it."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(msgspec.Struct, frozen=True):
+    """One vector for each input, in their order."""
+
+    object: Literal["list"]
+    data: list[EmbeddingVector]
+    model: str
+    usage: EmbeddingUsage
+
+
+class TokenCount(msgspec.Struct, frozen=True):
+    input_tokens: int
+
+
+class AnthropicError(msgspec.Struct, frozen=True):
+    type: str
+    message: str
+
+
+class AnthropicErrorEnvelope(msgspec.Struct, frozen=True):
+    type: Literal["error"]
+    error: AnthropicError
+    request_id: str
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What one method of a route takes and gives."""
+
+    answers: tuple[Any, ...] = (JsonObject,)
+    """Types of the body of a good answer; several where the caller's headers choose."""
+    body: Any = None
+    errors: tuple[Any, ...] = (ErrorEnvelope,)
+    streams: bool = False
+    """With `stream` in the body the answer is server-sent events."""
+    unready: Any = None
+    """Type of the body of a 503 that is no error."""
+    parameters: tuple[JsonObject, ...] = ()
+    """Beside those of the path."""
+
+
+def _parameter(place: str, name: str, **schema: Any) -> JsonObject:
+    return {"name": name, "in": place, "schema": schema}
+
+
+_SHAPE: Final = (
+    _parameter("header", "anthropic-version", type="string"),
+    _parameter("header", "x-api-key", type="string"),
+)
+"""Either makes it the list that Anthropic's clients read; `_PAGE` is read only then."""
+_PAGE: Final = (
+    _parameter("query", "limit", type="integer", minimum=1, maximum=MAX_LIMIT),
+    _parameter("query", "after_id", type="string"),
+    _parameter("query", "before_id", type="string"),
+)
+_ANY_ERROR: Final = (ErrorEnvelope, AnthropicErrorEnvelope)
+_ANTHROPIC: Final = (AnthropicErrorEnvelope,)
+_OPERATIONS: Final = {
+    "get /": Operation((Greeting,)),
+    "head /": Operation(()),
+    "get /health": Operation((Health,), unready=Health),
+    "head /health": Operation(()),
+    "get /openapi.json": Operation(),
+    "post /v1/chat/completions": Operation((ChatAnswer,), ChatBody, streams=True),
+    "post /v1/completions": Operation((CompletionAnswer,), CompletionBody, streams=True),
+    "post /v1/embeddings": Operation((EmbeddingsAnswer,), EmbeddingsBody),
+    "post /v1/messages": Operation((JsonObject,), MessagesBody, _ANTHROPIC, streams=True),
+    "post /v1/messages/count_tokens": Operation((TokenCount,), MessagesBody, _ANTHROPIC),
+    "get /v1/models": Operation(
+        (OpenAIModels, AnthropicModels), errors=_ANY_ERROR, parameters=_SHAPE + _PAGE
+    ),
+    "get /v1/models/{model}": Operation(
+        (OpenAIModel, AnthropicModel), errors=_ANY_ERROR, parameters=_SHAPE
+    ),
+}
+_UNTYPED: Final = Operation(errors=_ANY_ERROR)
+_UNTYPED_WITH_BODY: Final = Operation((JsonObject,), JsonObject, _ANY_ERROR, streams=True)
+
+
+def openapi_document(routes: Mapping[str, object]) -> dict[str, Any]:
+    """Return the document for `routes`: a Falcon path to its resource."""
+    known = list(_operations(routes))
+    types = list(dict.fromkeys(kind for *_, operation in known for kind in _types(operation)))
+    schemas, components = msgspec.json.schema_components(types, ref_template=REF_TEMPLATE)
+    schema_of = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, words, operation in known:
+        paths.setdefault(path, {})[method] = _described(path, method, words, operation, schema_of)
+    return {
+        "openapi": OPENAPI_VERSION,
+        "info": {"title": "cortex", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operations(routes: Mapping[str, object]) -> Iterator[tuple[str, str, str, Operation]]:
+    for route, resource in routes.items():
+        path = _PARAMETER.sub(r"{\g<name>}", route)
+        for method in _METHODS:
+            responder = getattr(resource, f"on_{method}", None)
+            if responder is not None:
+                untyped = _UNTYPED_WITH_BODY if method in _WITH_BODY else _UNTYPED
+                operation = _OPERATIONS.get(f"{method} {path}", untyped)
+                yield path, method, inspect.getdoc(responder) or "", operation
+
+
+def _types(operation: Operation) -> Iterator[Any]:
+    yield from (*operation.answers, *operation.errors)
+    yield from (kind for kind in (operation.body, operation.unready) if kind is not None)
+
+
+def _described(
+    path: str, method: str, words: str, operation: Operation, schema_of: dict[Any, Any]
+) -> dict[str, Any]:
+    summary, _, more = words.partition("\n\n")
+    found: dict[str, Any] = {
+        "operationId": "_".join(re.findall(r"\w+", f"{method} {path}")),
+        "summary": " ".join(summary.split()),
+        "parameters": [*_path_parameters(path), *operation.parameters],
+        "responses": _responses(operation, schema_of),
+    }
+    if more:
+        found["description"] = more
+    if operation.body is not None:
+        schema = schema_of[operation.body]
+        found["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
+    return found
+
+
+def _responses(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    def said(description: str, kinds: Iterable[Any]) -> dict[str, Any]:
+        schemas = [schema_of[kind] for kind in kinds]
+        if not schemas:
+            return {"description": description}
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        return {"description": description, "content": {JSON_TYPE: {"schema": schema}}}
+
+    good = said("The answer.", operation.answers)
+    if operation.streams:
+        good["content"]["text/event-stream"] = {}
+    found = {"200": good}
+    if not operation.answers:
+        return found | {"503": {"description": "It takes no requests now."}}
+    if operation.unready is not None:
+        found["503"] = said("It takes no requests now.", (operation.unready,))
+    found["4XX"] = said("The request cannot be served as it is.", operation.errors)
+    found["5XX"] = said("It cannot be served now, or not here.", operation.errors)
+    return found
+
+
+def _path_parameters(path: str) -> list[JsonObject]:
+    return [
+        _parameter("path", name, type="string") | {"required": True}
+        for name, _ in _PARAMETER.findall(path)
+    ]
