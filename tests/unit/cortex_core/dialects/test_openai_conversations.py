@@ -148,13 +148,13 @@ def body_json(prompt: ChatPrompt) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(prompt=prompts())
 def test_a_conversation_survives_the_way_there_and_back(prompt: ChatPrompt) -> None:
     assert decode(CHAT, **body_json(prompt)).request.prompt == prompt
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(prompt=prompts())
 def test_text_alone_may_stand_without_parts(prompt: ChatPrompt) -> None:
     body = body_json(prompt)
