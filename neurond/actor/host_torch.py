@@ -8,7 +8,6 @@ import msgspec
 
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.logs import kv
-from cortex_core.neuron_api import Dtype
 from neurond.actor.backend import ServedModel
 from neurond.actor.torch_backend import TorchBackend
 from neurond.kernels.library import Kernels
@@ -50,8 +49,9 @@ class HostTorch(TorchBackend):
         if command.fallback_dtype != "float32":
             del loaded
             return self.load_instead(command, made.reason, on_progress)
+        instead = _instead(command, made.reason)
         _tell(command, made.reason)
-        return self.serve(loaded, _instead(command, "float32"), made.reason)
+        return self.serve(loaded, instead, made.reason)
 
     def load_instead(
         self, command: LoadModel, reason: str, on_progress: Callable[[float], None]
@@ -62,17 +62,28 @@ class HostTorch(TorchBackend):
             ModelLoadFailed: it cannot be read, or torch is not to serve it.
             OutOfMemory: it does not fit.
         """
-        if command.fallback_dtype is None:
-            raise ModelLoadFailed(
-                f"cannot serve {command.model_id} as {command.dtype}: {reason}; leave dtype out "
-                "of its profile"
-            )
+        instead = _instead(command, reason)
         _tell(command, reason)
-        return self.load(_instead(command, command.fallback_dtype), on_progress, reason)
+        return self.load(instead, on_progress, reason)
 
 
-def _instead(command: LoadModel, dtype: Dtype) -> LoadModel:
-    """Return the load for torch, of as many tokens as were planned with keys in bfloat16."""
+def _instead(command: LoadModel, reason: str) -> LoadModel:
+    """Return the load for torch, of as many tokens as were planned with keys in bfloat16.
+
+    Raises:
+        ModelLoadFailed: torch is not to serve it, or has no such keys.
+    """
+    dtype = command.fallback_dtype
+    if dtype is None:
+        raise ModelLoadFailed(
+            f"cannot serve {command.model_id} as {command.dtype}: {reason}; leave dtype out of its "
+            "profile"
+        )
+    if command.kv_dtype == "int8":
+        raise ModelLoadFailed(
+            f"cannot serve {command.model_id} with keys and values in int8: {reason}; leave "
+            "kv_dtype out of its profile"
+        )
     kv_cache_bytes = command.kv_cache_bytes * (2 if dtype == "float32" else 1)
     return msgspec.structs.replace(command, dtype=dtype, kv_cache_bytes=kv_cache_bytes)
 

@@ -36,7 +36,7 @@ def print_health(health: Health) -> None:
 
 def print_models(models: list[NodeModel]) -> None:
     """Print the models of a node."""
-    columns = ("MODEL", "STATE", "DEVICE", "MEMORY", "WEIGHTS", "CONTEXT", "RUNNING", "WAITING")
+    columns = ("MODEL", "STATE", "DEVICE", "MEMORY", "WEIGHTS", "KV", "CONTEXT", "RUNNING", "WAITING")
     print_table(columns, [row for model in models for row in _model_rows(model)])
 
 
@@ -70,6 +70,7 @@ def _model_rows(model: NodeModel) -> Iterator[tuple[object, ...]]:
         ", ".join(model.devices) or "-",
         f"{model.vram_used_mb} MiB" if model.vram_used_mb else "-",
         f"{model.dtype} {model.kernels}" if model.dtype else "-",
+        model.kv_dtype or "-",
         _or_dash(model.limit.context),
         model.running,
         model.waiting,
