@@ -99,7 +99,7 @@ class LoadModel(Command, frozen=True):
     """What torch is to serve where `dtype` is for the CPU kernels and they cannot; None fails."""
     speculation: Speculation = "off"
     kv_dtype: KvDtype | None = None
-    """What the CPU kernels keep keys and values in, None being bfloat16; torch has them in `dtype`."""
+    """What the CPU kernels keep keys and values in, None being bfloat16; torch goes by `dtype`."""
 
 
 class UnloadModel(Command, frozen=True):

@@ -143,9 +143,7 @@ class Kernels:
         code = abi.FORMATS[kv_format]
         return [size_of(byref(model.layers[i]), code, num_blocks) for i in range(model.num_layers)]
 
-    def kv_pages(
-        self, model: abi.Model, num_blocks: int, kv_format: KvFormat = "bf16"
-    ) -> KvPages:
+    def kv_pages(self, model: abi.Model, num_blocks: int, kv_format: KvFormat = "bf16") -> KvPages:
         """Return new pages; see `KvPages`."""
         return KvPages(self.kv_bytes(model, num_blocks, kv_format), num_blocks, kv_format)
 
