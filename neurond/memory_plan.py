@@ -136,7 +136,8 @@ def plan_memory(
         weights_bytes=held,
         kv_cache_bytes=kv,
         block_tokens=block_tokens,
-        fallback_dtype=weights.fallback_dtype,
+        # Torch has no such keys and values: who names them wants the kernels.
+        fallback_dtype=None if profile.kv_dtype == "int8" else weights.fallback_dtype,
         kv_dtype=kv_dtype,
     )
 

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.logs import kv
+from cortex_core.neuron_api import Dtype
 from neurond.actor.backend import ServedModel
 from neurond.actor.torch_backend import TorchBackend
 from neurond.kernels.library import Kernels
@@ -16,8 +18,12 @@ from neurond.kernels.packed_model import PackedModel
 from neurond.models.packed_loader import load_unpacked, pack_loaded
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import PreparedModel
+from neurond.weight_choice import KERNELS_ONLY
 
 log = logging.getLogger(__name__)
+
+_NUMBER_BYTES: Final[dict[Dtype, int]] = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
+"""Of a key or value, without scales."""
 
 
 class HostTorch(TorchBackend):
@@ -68,23 +74,22 @@ class HostTorch(TorchBackend):
 
 
 def _instead(command: LoadModel, reason: str) -> LoadModel:
-    """Return the load for torch, of as many tokens as were planned with keys in bfloat16.
+    """Return the load for torch, of as many tokens as were planned for the kernels.
 
     Raises:
-        ModelLoadFailed: torch is not to serve it, or has no such keys.
+        ModelLoadFailed: torch is not to serve it.
     """
     dtype = command.fallback_dtype
     if dtype is None:
+        named = ("dtype", f"as {command.dtype}")
+        if command.dtype not in KERNELS_ONLY:
+            named = ("kv_dtype", f"with keys and values in {command.kv_dtype}")
         raise ModelLoadFailed(
-            f"cannot serve {command.model_id} as {command.dtype}: {reason}; leave dtype out of its "
+            f"cannot serve {command.model_id} {named[1]}: {reason}; leave {named[0]} out of its "
             "profile"
         )
-    if command.kv_dtype == "int8":
-        raise ModelLoadFailed(
-            f"cannot serve {command.model_id} with keys and values in int8: {reason}; leave "
-            "kv_dtype out of its profile"
-        )
-    kv_cache_bytes = command.kv_cache_bytes * (2 if dtype == "float32" else 1)
+    planned = command.kv_dtype or "bfloat16"
+    kv_cache_bytes = command.kv_cache_bytes * _NUMBER_BYTES[dtype] // _NUMBER_BYTES[planned]
     return msgspec.structs.replace(command, dtype=dtype, kv_cache_bytes=kv_cache_bytes)
 
 

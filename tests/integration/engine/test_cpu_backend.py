@@ -149,13 +149,14 @@ def test_int8_keys_and_values_are_refused_where_torch_serves(backend, llama, tmp
     prepare_model(make_model(REFUSED["narrow"][0]()), tmp_path / "narrow")
     told = "with keys and values in int8: .*; leave kv_dtype out of its profile"
     with pytest.raises(ModelLoadFailed, match=told):
-        load(backend, tmp_path / "narrow", "bfloat16", kv_dtype="int8")
+        load(backend, tmp_path / "narrow", "bfloat16", kv_dtype="int8", fallback_dtype=None)
     monkeypatch.setattr(cpu_backend, "load_kernels", lambda: NoKernels("it is not built"))
     without = opened()
     with pytest.raises(ModelLoadFailed, match=told):
-        load(without, llama[0], "bfloat16", kv_dtype="int8")
+        load(without, llama[0], "bfloat16", kv_dtype="int8", fallback_dtype=None)
     served = load(without, llama[0], "bfloat16", fallback_dtype="bfloat16")
     assert served.loaded.kv_dtype == "bfloat16"
+    assert served.loaded.kv_cache_bytes <= 1 << 20
 
 
 def test_torch_has_room_for_as_many_tokens_as_the_kernels_would(backend, tmp_path):

@@ -105,17 +105,17 @@ def test_context_and_concurrency_decide_where_both_are_named() -> None:
 
 
 def test_int8_keys_and_values_take_about_half() -> None:
-    profile = ModelProfile(context_tokens=4096, max_sequences=4)
+    profile = ModelProfile(kv_dtype="int8", context_tokens=4096, max_sequences=4)
     chosen = plan_memory(
         MODEL,
         profile,
-        weights=WeightChoice("bfloat16"),
+        weights=WeightChoice("bfloat16", "float32"),
         kv_dtype="int8",
         device=DeviceName("cpu"),
         kind="cpu",
         free_bytes=30 * GIB,
     )
-    assert chosen.kv_dtype == "int8"
+    assert (chosen.kv_dtype, chosen.fallback_dtype) == ("int8", None)
     assert chosen.kv_cache_bytes == (4 * 4096 + BLOCK_TOKENS) * kv_bytes_per_token(MODEL, "int8")
     assert chosen.kv_cache_bytes < 0.53 * plan(profile, 30 * GIB).kv_cache_bytes
 
