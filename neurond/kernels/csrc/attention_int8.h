@@ -2,8 +2,8 @@
 //
 // A key's numbers share a scale in groups of 32 dimensions, a value's all do. The two dimensions of a pair are
 // half a head apart, as those are that a rotation mixes: a pair that is far larger than others takes digits from one
-// group alone. What they are multiplied with, a query and the weights of a span, is rounded to 16 bits, which adds a
-// hundredth of the error that keys and values have from their 8. So sums are of integers and exact, in any order.
+// group alone. What they are multiplied with, a query and the weights of a span, is rounded to 16 bits, which adds a few
+// hundredths of the error that keys and values have from their 8. So sums are of integers and exact, in any order.
 #pragma once
 
 #include <algorithm>
