@@ -10,6 +10,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from itertools import cycle
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from cortex_core.canonical import SamplingParams
 from neurond.engine.host_sampler import sample_on_host
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels, Pool, StepColumns
-from neurond.kernels.memory import Buffer, KvPages, address_of
+from neurond.kernels.memory import Buffer, KvFormat, KvPages, address_of
 from neurond.kernels.packed_model import PackedModel
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
@@ -149,10 +150,11 @@ class AttentionStep:
         sequences: int,
         context: int,
         queries: int,
+        kv_format: KvFormat,
     ) -> None:
         self._kernels, self._pool, self._model = kernels, pool, model
         width = -(-context // abi.BLOCK_TOKENS)
-        self.pages = _written_pages(kernels, model, sequences * width)
+        self.pages = _written_pages(kernels, model, sequences * width, kv_format)
         places = [array("i", range(context - queries, context)) for _ in range(sequences)]
         base = width * abi.BLOCK_TOKENS
         slots = [place + i * base for i, sequence in enumerate(places) for place in sequence]
@@ -181,9 +183,11 @@ class AttentionStep:
         )
 
 
-def _written_pages(kernels: Kernels, model: PackedModel, num_blocks: int) -> KvPages:
+def _written_pages(
+    kernels: Kernels, model: PackedModel, num_blocks: int, kv_format: KvFormat
+) -> KvPages:
     """Return pages with small numbers in them: untouched ones would all be one page of zeros."""
-    pages = kernels.kv_pages(model.struct, num_blocks)
+    pages = kernels.kv_pages(model.struct, num_blocks, kv_format)
     values = np.random.default_rng(3).standard_normal(1 << 16, np.float32)
     halves = (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
     for layer in pages.layers:
@@ -193,33 +197,36 @@ def _written_pages(kernels: Kernels, model: PackedModel, num_blocks: int) -> KvP
 
 @pytest.mark.parametrize("context", [256, 2048, 8192])
 @pytest.mark.parametrize("sequences", [1, 16])
+@pytest.mark.parametrize("kv_format", get_args(KvFormat))
 def test_attention_decode(
     benchmark: BenchmarkFixture,
     kernels: Kernels,
     pool: Pool,
     limits: Ceilings,
     attentive: PackedModel,
+    kv_format: KvFormat,
     sequences: int,
     context: int,
 ) -> None:
     """One query for each sequence, over 4 layers of 8 K/V heads of 64: keys and values are read."""
-    step = AttentionStep(kernels, pool, attentive, sequences, context, 1)
+    step = AttentionStep(kernels, pool, attentive, sequences, context, 1, kv_format)
     benchmark.pedantic(step, rounds=20, warmup_rounds=2)
-    read = sequences * context * LAYERS * KV_HEADS * HEAD_DIM * 4
-    tell(benchmark, "gb", read, limits.read_gb_per_s)
+    tell(benchmark, "gb", step.pages.size_bytes, limits.read_gb_per_s)
 
 
 @pytest.mark.parametrize("context", [512, 4096])
+@pytest.mark.parametrize("kv_format", get_args(KvFormat))
 def test_attention_prefill(
     benchmark: BenchmarkFixture,
     kernels: Kernels,
     pool: Pool,
     limits: Ceilings,
     attentive: PackedModel,
+    kv_format: KvFormat,
     context: int,
 ) -> None:
     """The last 512 tokens of a prompt, over 4 layers of 32 heads of 64."""
-    step = AttentionStep(kernels, pool, attentive, 1, context, CHUNK_TOKENS)
+    step = AttentionStep(kernels, pool, attentive, 1, context, CHUNK_TOKENS, kv_format)
     benchmark.pedantic(step, rounds=5, warmup_rounds=1)
     seen = CHUNK_TOKENS * (context - (CHUNK_TOKENS - 1) / 2)
     tell(benchmark, "gmac", 2 * seen * LAYERS * HEADS * HEAD_DIM, limits.float_gmac_per_s)

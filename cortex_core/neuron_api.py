@@ -23,6 +23,9 @@ WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
 """What weights are kept in."""
 
+KvDtype = Literal["bfloat16", "int8"]
+"""What keys and values may be asked to be kept in."""
+
 Speculation = Literal["off", "ngram"]
 """Whether a step may choose several tokens of a sequence; which tokens is not touched by it."""
 
@@ -47,6 +50,8 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Variant of the CPU kernels: `avx512`, `avx2` or `portable`."""
     kernels_unavailable_reason: str | None = None
     """Of a CPU, which computes with torch then."""
+    kv_dtypes: list[KvDtype] = []
+    """What a profile may name as `kv_dtype`; empty until an actor was ready."""
 
 
 class Discovery(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -176,6 +181,8 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """Bytes of weights in memory as far as they can be told from the file headers."""
     dtype: Dtype | None = None
     """What weights are kept in; None while it is not loaded."""
+    kv_dtype: Dtype | None = None
+    """What keys and values are kept in; None while it is not loaded, and where there are none."""
     kernels: str | None = None
     """What computes it: a variant of the CPU kernels, or `torch`; None while it is not loaded."""
     kernels_unavailable_reason: str | None = None
@@ -208,6 +215,8 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     max_sequences: Count | None = None
     """Sequences that decode at the same time."""
     kv_cache_mb: Count | None = None
+    kv_dtype: KvDtype | None = None
+    """`int8` with the CPU kernels only; None is the node's choice."""
     speculation: Speculation | None = None
     """None is `off`."""
     chat_template: str | None = None

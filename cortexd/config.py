@@ -14,7 +14,7 @@ from msgspec import Meta
 from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import Count, Dtype, ModelLimit, ModelProfile, Speculation
+from cortex_core.neuron_api import Count, Dtype, KvDtype, ModelLimit, ModelProfile, Speculation
 from cortexd.http1.message import parse_endpoint
 
 DEFAULT_RESIDENCY = 100
@@ -155,6 +155,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sequences that decode at the same time. None leaves it to the node."""
     kv_cache_mb: Megabytes | None = None
     """Memory for keys and values. None leaves it to the node."""
+    kv_dtype: KvDtype | None = None
+    """What keys and values are kept in. None leaves it to the node."""
     speculation: Speculation | None = None
     """Whether steps may choose several tokens of a sequence. None leaves it to the node."""
     chat_template: str | None = None
@@ -174,6 +176,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context_tokens=self.context_tokens,
             max_sequences=self.max_sequences,
             kv_cache_mb=self.kv_cache_mb,
+            kv_dtype=self.kv_dtype,
             speculation=self.speculation,
             chat_template=self.chat_template,
         )

@@ -11,7 +11,7 @@ from cortex_core.config.reader import read_config
 from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
-from cortex_core.neuron_api import Count, Dtype, LoadRequest, ModelProfile, Speculation
+from cortex_core.neuron_api import Count, Dtype, KvDtype, LoadRequest, ModelProfile, Speculation
 from neurond.sources.fetch_messages import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
@@ -36,6 +36,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     context_tokens: Count | None = None
     max_sequences: Count | None = None
     kv_cache_mb: Count | None = None
+    kv_dtype: KvDtype | None = None
     speculation: Speculation | None = None
     chat_template: str | None = None
     """Jinja text, or the path of a file with it."""
@@ -114,6 +115,7 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 context_tokens=model.context_tokens,
                 max_sequences=model.max_sequences,
                 kv_cache_mb=model.kv_cache_mb,
+                kv_dtype=model.kv_dtype,
                 speculation=model.speculation,
                 chat_template=model.chat_template,
             )

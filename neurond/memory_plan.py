@@ -8,7 +8,8 @@ import msgspec
 
 from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName
-from cortex_core.neuron_api import MIB, Dtype, ModelProfile
+from cortex_core.neuron_api import MIB, Dtype, KvDtype, ModelProfile
+from neurond.kv_choice import kv_bytes_per_token
 from neurond.sources.prepared import PreparedModel
 from neurond.weight_choice import DeviceKind, WeightChoice
 
@@ -32,7 +33,6 @@ _WEIGHT_BYTES: dict[Dtype, float] = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.
 """Of one weight of a matrix, with its share of the scales."""
 _HEAD_DTYPES: dict[Dtype, Dtype] = {"bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
 """Of packed weights, by what the layers are in; a head that is tied to the embedding is a copy."""
-_KV_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "int8": 2, "int4": 2}
 
 
 class MemoryPlan(msgspec.Struct, frozen=True):
@@ -46,6 +46,8 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     block_tokens: int = BLOCK_TOKENS
     fallback_dtype: Dtype | None = None
     """See `weight_choice.WeightChoice`."""
+    kv_dtype: KvDtype | None = None
+    """See `kv_choice.choose_kv`."""
 
     @property
     def total_bytes(self) -> int:
@@ -75,11 +77,6 @@ def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
     return int(layers + model.vocab_size * model.hidden_size * each + ropes)
 
 
-def kv_bytes_per_token(model: PreparedModel, dtype: Dtype) -> int:
-    """Return the bytes of keys and values that one token takes over all layers."""
-    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * _KV_BYTES[dtype]
-
-
 def block_tokens_for(kind: DeviceKind, attention_backend: str | None) -> int:
     """Return the tokens of a block on a device, whose backend may not be known yet."""
     paged = kind == "cuda" if attention_backend is None else attention_backend == "flash-attn-2"
@@ -91,6 +88,7 @@ def plan_memory(
     profile: ModelProfile,
     *,
     weights: WeightChoice,
+    kv_dtype: KvDtype | None = None,
     device: DeviceName,
     kind: DeviceKind,
     free_bytes: int,
@@ -113,7 +111,7 @@ def plan_memory(
         )
     dtype = weights.dtype
     held = weights_bytes(model, dtype, kind)
-    per_token = kv_bytes_per_token(model, dtype)
+    per_token = kv_bytes_per_token(model, kv_dtype or dtype)
     left = free_bytes - held - ACTIVATION_BYTES
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
@@ -138,7 +136,9 @@ def plan_memory(
         weights_bytes=held,
         kv_cache_bytes=kv,
         block_tokens=block_tokens,
-        fallback_dtype=weights.fallback_dtype,
+        # Torch has no such keys and values: who names them wants the kernels.
+        fallback_dtype=None if profile.kv_dtype == "int8" else weights.fallback_dtype,
+        kv_dtype=kv_dtype,
     )
 
 
@@ -151,7 +151,7 @@ def _plan_encoder(
     free_bytes: int,
 ) -> MemoryPlan:
     """Plan weights and activations: an encoder keeps no keys and values."""
-    for field in ("kv_cache_mb", "max_sequences", "chat_template"):
+    for field in ("kv_cache_mb", "kv_dtype", "max_sequences", "chat_template"):
         if getattr(profile, field) is not None:
             raise InvalidRequest(
                 f"cannot load {model.model_id}: it is an encoder, which has no use for {field}; "

@@ -18,9 +18,9 @@ import msgspec
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
-from cortex_core.neuron_api import Dtype, EmbeddingSizes, Speculation
+from cortex_core.neuron_api import Dtype, EmbeddingSizes, KvDtype, Speculation
 
-ACTOR_PROTOCOL_VERSION = 5
+ACTOR_PROTOCOL_VERSION = 6
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
@@ -98,6 +98,8 @@ class LoadModel(Command, frozen=True):
     fallback_dtype: Dtype | None = None
     """What torch is to serve where `dtype` is for the CPU kernels and they cannot; None fails."""
     speculation: Speculation = "off"
+    kv_dtype: KvDtype | None = None
+    """What the CPU kernels keep keys and values in, None being bfloat16; torch goes by `dtype`."""
 
 
 class UnloadModel(Command, frozen=True):
@@ -214,6 +216,8 @@ class ModelLoaded(Notice, frozen=True):
     """Why it is not the kernels that were to."""
     embedding: EmbeddingSizes | None = None
     """None where it gives no vectors as it is served."""
+    kv_dtype: Dtype | None = None
+    """What keys and values are kept in; None where there are none."""
 
 
 class ModelLoadFailed(Notice, frozen=True):

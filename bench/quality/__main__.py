@@ -1,4 +1,4 @@
-"""Compare the weight formats of the CPU kernels with float32, teacher-forced on real text.
+"""Compare the formats of weights, keys and values with float32, teacher-forced on real text.
 
 The oracle is the model's plan computed in float32 by torch, which is proven to be the model when
 the plan is made. Prints a table; `--write` puts it into docs/benchmarks.md.
@@ -8,7 +8,9 @@ import argparse
 import os
 import sys
 import time
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -20,6 +22,7 @@ from bench.quality.windows import windows
 from cortex_core.ids import ModelId
 from neurond.engine.device import open_device
 from neurond.kernels.library import Kernels
+from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_file import LAYER_AND_HEAD, WeightFormat
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
@@ -34,6 +37,7 @@ SECTION = "quality"
 HEADERS = (
     "model",
     "weights",
+    "keys and values",
     "same greedy token, %",
     "perplexity, by float32",
     "KL divergence, nats",
@@ -77,10 +81,10 @@ def _rows(model_id: ModelId, kernels: Kernels, length: int, count: int) -> list[
     if not isinstance(plan, DecoderPlan):
         sys.exit(f"cannot compare weight formats of {model_id}: {plan.reason}")
     found = compare_formats(plan, manifest.weights_hash, kernels, threads, sequences)
-    perplexity = f"perplexity {found['bf16'].oracle_perplexity:.2f}"
+    perplexity = f"perplexity {found['bf16', 'bf16'].oracle_perplexity:.2f}"
     return [
-        [model_id, f"float32, the oracle: {perplexity}", "100", "1", "0", "0"],
-        *[[model_id, name, *_cells(comparison)] for name, comparison in found.items()],
+        [model_id, f"float32, the oracle: {perplexity}", "float32", "100", "1", "0", "0"],
+        *[[model_id, *names, *_cells(comparison)] for names, comparison in found.items()],
     ]
 
 
@@ -90,20 +94,24 @@ def compare_formats(
     kernels: Kernels,
     threads: int,
     sequences: list[list[int]],
-) -> dict[WeightFormat, Comparison]:
-    """Return a comparison of each weight format; one sequence's logits are in memory at a time."""
+) -> dict[tuple[WeightFormat, KvFormat], Comparison]:
+    """Return a comparison for each format of weights, and of keys and values.
+
+    One sequence's logits are in memory at a time.
+    """
     packed = {
         name: pack_to_memory(plan, weights_hash, name, kernels, lambda _: None)
         for name in LAYER_AND_HEAD
     }
-    found = {name: Comparison() for name in packed}
+    formats = list(product(packed, get_args(KvFormat)))
+    found = {names: Comparison() for names in formats}
     with torch.inference_mode(), kernels.pool(threads) as pool:
         for sequence in sequences:
             token_ids = torch.tensor(sequence)
             oracle = reference_logits(plan, token_ids, torch.arange(len(sequence)))
-            for name, model in packed.items():
-                logits = torch.from_numpy(sequence_logits(kernels, pool, model, sequence))
-                found[name].add(logits, oracle, token_ids)
+            for name, kv in formats:
+                logits = sequence_logits(kernels, pool, packed[name], sequence, kv)
+                found[name, kv].add(torch.from_numpy(logits), oracle, token_ids)
     return found
 
 

@@ -86,6 +86,7 @@ def served(
     *,
     vocab_size: int,
     dtype: Dtype,
+    kv_dtype: Dtype,
     kernels: str,
     kernels_unavailable_reason: str | None = None,
 ) -> ServedModel:
@@ -103,6 +104,7 @@ def served(
         num_blocks=sizes.num_blocks,
         context_tokens=sizes.context_tokens,
         dtype=dtype,
+        kv_dtype=kv_dtype,
         kernels=kernels,
         kernels_unavailable_reason=kernels_unavailable_reason,
         embedding=EmbeddingSizes(embedder.dimensions, longest),

@@ -116,6 +116,7 @@ class CpuBackend:
             context_tokens=command.context_tokens,
             max_sequences=command.max_sequences,
             kv_cache_bytes=command.kv_cache_bytes,
+            kv_format="int8" if command.kv_dtype == "int8" else "bf16",
             speculation=command.speculation,
         )
         return served(
@@ -125,6 +126,7 @@ class CpuBackend:
             packed.size_bytes,
             vocab_size=packed.decoder.vocab_size,
             dtype=command.dtype,
+            kv_dtype=command.kv_dtype or "bfloat16",
             kernels=kernels.variant,
         )
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -17,8 +18,12 @@ from neurond.kernels.packed_model import PackedModel
 from neurond.models.packed_loader import load_unpacked, pack_loaded
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import PreparedModel
+from neurond.weight_choice import KERNELS_ONLY
 
 log = logging.getLogger(__name__)
+
+_NUMBER_BYTES: Final[dict[Dtype, int]] = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
+"""Of a key or value, without scales."""
 
 
 class HostTorch(TorchBackend):
@@ -50,8 +55,9 @@ class HostTorch(TorchBackend):
         if command.fallback_dtype != "float32":
             del loaded
             return self.load_instead(command, made.reason, on_progress)
+        instead = _instead(command, made.reason)
         _tell(command, made.reason)
-        return self.serve(loaded, _instead(command, "float32"), made.reason)
+        return self.serve(loaded, instead, made.reason)
 
     def load_instead(
         self, command: LoadModel, reason: str, on_progress: Callable[[float], None]
@@ -62,18 +68,28 @@ class HostTorch(TorchBackend):
             ModelLoadFailed: it cannot be read, or torch is not to serve it.
             OutOfMemory: it does not fit.
         """
-        if command.fallback_dtype is None:
-            raise ModelLoadFailed(
-                f"cannot serve {command.model_id} as {command.dtype}: {reason}; leave dtype out "
-                "of its profile"
-            )
+        instead = _instead(command, reason)
         _tell(command, reason)
-        return self.load(_instead(command, command.fallback_dtype), on_progress, reason)
+        return self.load(instead, on_progress, reason)
 
 
-def _instead(command: LoadModel, dtype: Dtype) -> LoadModel:
-    """Return the load for torch, of as many tokens as were planned with keys in bfloat16."""
-    kv_cache_bytes = command.kv_cache_bytes * (2 if dtype == "float32" else 1)
+def _instead(command: LoadModel, reason: str) -> LoadModel:
+    """Return the load for torch, of as many tokens as were planned for the kernels.
+
+    Raises:
+        ModelLoadFailed: torch is not to serve it.
+    """
+    dtype = command.fallback_dtype
+    if dtype is None:
+        named = ("dtype", f"as {command.dtype}")
+        if command.dtype not in KERNELS_ONLY:
+            named = ("kv_dtype", f"with keys and values in {command.kv_dtype}")
+        raise ModelLoadFailed(
+            f"cannot serve {command.model_id} {named[1]}: {reason}; leave {named[0]} out of its "
+            "profile"
+        )
+    planned = command.kv_dtype or "bfloat16"
+    kv_cache_bytes = command.kv_cache_bytes * _NUMBER_BYTES[dtype] // _NUMBER_BYTES[planned]
     return msgspec.structs.replace(command, dtype=dtype, kv_cache_bytes=kv_cache_bytes)
 
 

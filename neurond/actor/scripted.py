@@ -6,8 +6,8 @@ from tokenizers import Tokenizer
 
 from neurond.actor.backend import ServedModel
 from neurond.actor.formats import ModelFormats
-from neurond.engine.kv_shape import LayerShape
 from neurond.engine.scripted_runner import ScriptedRunner
+from neurond.kv_choice import kv_bytes_per_token
 from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes
 from neurond.protocol import LoadModel, ModelLoaded
 from neurond.sources.download import sha256_of_file
@@ -26,8 +26,7 @@ def serve_script(command: LoadModel, manifest: PreparedModel) -> ServedModel:
     script = read_script(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     sizes = kv_sizes(
-        [LayerShape(manifest.num_kv_heads, manifest.head_dim, manifest.head_dim)],
-        value_bytes=4 if command.dtype == "float32" else 2,
+        command.block_tokens * kv_bytes_per_token(manifest, command.kv_dtype or command.dtype),
         context_tokens=min(command.context_tokens, script.context_tokens),
         max_sequences=command.max_sequences,
         kv_cache_bytes=command.kv_cache_bytes,

@@ -90,6 +90,7 @@ class TorchBackend:
             loaded.weights_bytes,
             vocab_size=loaded.vocab_size,
             dtype=command.dtype,
+            kv_dtype=command.dtype,
             kernels="torch",
             kernels_unavailable_reason=kernels_unavailable_reason,
         )

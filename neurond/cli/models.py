@@ -57,6 +57,7 @@ def load(options: argparse.Namespace) -> int:
         context_tokens=options.context_tokens,
         max_sequences=options.max_sequences,
         kv_cache_mb=options.kv_cache_mb,
+        kv_dtype=options.kv_dtype,
         speculation=options.speculation,
         chat_template=_template(options.chat_template),
     )

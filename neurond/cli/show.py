@@ -69,7 +69,7 @@ def _model_rows(model: NodeModel) -> Iterator[tuple[object, ...]]:
         model.status if progress is None else f"{model.status} {progress:.0%}",
         ", ".join(model.devices) or "-",
         f"{model.vram_used_mb} MiB" if model.vram_used_mb else "-",
-        f"{model.dtype} {model.kernels}" if model.dtype else "-",
+        _kept_in(model),
         _or_dash(model.limit.context),
         model.running,
         model.waiting,
@@ -78,6 +78,12 @@ def _model_rows(model: NodeModel) -> Iterator[tuple[object, ...]]:
         yield "", f"  {model.servable.detail or model.servable.reason}"
     if model.kernels_unavailable_reason:
         yield "", f"  torch computes it: {model.kernels_unavailable_reason}"
+
+
+def _kept_in(model: NodeModel) -> str:
+    if model.dtype is None:
+        return "-"
+    return f"{model.dtype} {model.kernels}{', KV int8' if model.kv_dtype == 'int8' else ''}"
 
 
 def _or_dash(value: int | None, unit: str = "") -> str:

@@ -9,7 +9,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
-ABI: Final = 2
+ABI: Final = 3
 BLOCK_TOKENS: Final = 16
 GROUP: Final = 32
 """Inputs of a matrix come in multiples of this."""
@@ -98,6 +98,8 @@ class Batch(Structure):
         ("num_sequences", c_int32),
         ("num_samples", c_int32),
         ("table_width", c_int32),
+        ("kv_format", c_int32),
+        ("reserved", c_int32),
         ("token_ids", c_void_p),
         ("positions", c_void_p),
         ("slots", c_void_p),
@@ -121,7 +123,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "cortex_pack_rows": (None, [*[c_int32] * 5, c_void_p, c_void_p]),
     "cortex_unpack_rows": (None, [POINTER(Linear), c_int32, c_int32, c_void_p]),
     "cortex_linear_apply": (None, [c_void_p, POINTER(Linear), c_int32, c_void_p, c_void_p]),
-    "cortex_kv_bytes": (c_size_t, [POINTER(Layer), c_int32]),
+    "cortex_kv_bytes": (c_size_t, [POINTER(Layer), c_int32, c_int32]),
     "cortex_scratch_bytes": (c_size_t, [POINTER(Model), c_void_p, *[c_int32] * 3]),
     "cortex_step": (
         None,

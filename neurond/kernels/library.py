@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cortex_core.errors import OutOfMemory
 from neurond.kernels import abi
-from neurond.kernels.memory import Buffer, KvPages, address_of
+from neurond.kernels.memory import Buffer, KvFormat, KvPages, address_of
 from neurond.kernels.sampling import SampleKernel
 
 VariantName = Literal["avx512", "avx2", "portable"]
@@ -137,14 +137,15 @@ class Kernels:
         )
         return y
 
-    def kv_bytes(self, model: abi.Model, num_blocks: int) -> list[int]:
+    def kv_bytes(self, model: abi.Model, num_blocks: int, kv_format: KvFormat) -> list[int]:
         """Return the bytes of K/V pages for `num_blocks` blocks, layer by layer."""
         size_of = self._library.cortex_kv_bytes
-        return [size_of(byref(model.layers[i]), num_blocks) for i in range(model.num_layers)]
+        code = abi.FORMATS[kv_format]
+        return [size_of(byref(model.layers[i]), code, num_blocks) for i in range(model.num_layers)]
 
-    def kv_pages(self, model: abi.Model, num_blocks: int) -> KvPages:
+    def kv_pages(self, model: abi.Model, num_blocks: int, kv_format: KvFormat = "bf16") -> KvPages:
         """Return new pages; see `KvPages`."""
-        return KvPages(self.kv_bytes(model, num_blocks), num_blocks)
+        return KvPages(self.kv_bytes(model, num_blocks, kv_format), num_blocks, kv_format)
 
     def scratch_bytes(
         self, model: abi.Model, pool: Pool, max_tokens: int, max_sequences: int, max_samples: int
@@ -198,6 +199,8 @@ class Kernels:
             len(columns.seq_lens_k),
             len(columns.sample_rows),
             columns.table_width,
+            abi.FORMATS[kv.kv_format],
+            0,
             columns.token_ids.buffer_info()[0],
             columns.positions.buffer_info()[0],
             columns.slots.buffer_info()[0],

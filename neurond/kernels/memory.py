@@ -3,13 +3,15 @@
 import ctypes
 import mmap
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cortex_core.errors import OutOfMemory
 
+KvFormat = Literal["bf16", "int8"]
+"""What kernels keep keys and values in."""
 HUGE_BYTES: Final = 1 << 22
 """Buffers of this size or more ask for huge pages: what a step reads of them lies far apart."""
 
@@ -34,13 +36,14 @@ class Buffer:
 class KvPages:
     """K/V of all layers for `num_blocks` blocks, zero at first."""
 
-    def __init__(self, layer_bytes: Sequence[int], num_blocks: int) -> None:
+    def __init__(self, layer_bytes: Sequence[int], num_blocks: int, kv_format: KvFormat) -> None:
         """Reserve pages for layers that take so many bytes each.
 
         Raises:
             OutOfMemory: the host does not give them.
         """
         self.num_blocks = num_blocks
+        self.kv_format = kv_format
         self.size_bytes = sum(layer_bytes)
         try:
             self.layers = tuple(Buffer(size_bytes) for size_bytes in layer_bytes)

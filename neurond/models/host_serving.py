@@ -3,14 +3,11 @@
 from cortex_core.errors import OutOfMemory
 from cortex_core.neuron_api import Speculation
 from neurond.engine.host_runner import HostRunner
-from neurond.engine.kv_shape import LayerShape
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
+from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_model import PackedModel
 from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
-
-KV_VALUE_BYTES = 2
-"""Keys and values are kept in bfloat16."""
 
 
 class HostServing(ModelServing):
@@ -25,6 +22,7 @@ class HostServing(ModelServing):
         context_tokens: int,
         max_sequences: int,
         kv_cache_bytes: int,
+        kv_format: KvFormat = "bf16",
         speculation: Speculation = "off",
     ) -> None:
         """Reserve the KV cache and what steps need.
@@ -33,10 +31,8 @@ class HostServing(ModelServing):
             OutOfMemory: it does not fit what is given, or what the host has.
         """
         decoder = packed.decoder
-        heads = [(layer.num_kv_heads, layer.head_dim) for layer in decoder.layers]
         sizes = kv_sizes(
-            [LayerShape(count, dim, dim) for count, dim in heads],
-            value_bytes=KV_VALUE_BYTES,
+            sum(kernels.kv_bytes(packed.struct, 1, kv_format)),
             context_tokens=min(context_tokens, packed.context_tokens),
             max_sequences=max_sequences,
             kv_cache_bytes=kv_cache_bytes,
@@ -49,7 +45,7 @@ class HostServing(ModelServing):
                 kernels,
                 pool,
                 packed,
-                kernels.kv_pages(packed.struct, sizes.num_blocks),
+                kernels.kv_pages(packed.struct, sizes.num_blocks, kv_format),
                 max_tokens=step_tokens,
                 max_sequences=max_sequences,
                 max_rows=max(max_sequences, rows),
@@ -60,4 +56,6 @@ class HostServing(ModelServing):
                 "the model's max_sequences"
             ) from ex
         weights_id = f"{decoder.weights_hash}-{decoder.weight_format}-{kernels.variant}"
+        if kv_format != "bf16":
+            weights_id += f"-kv-{kv_format}"
         super().__init__(runner, sizes, weights_id, max_sequences, rows)

@@ -1,6 +1,5 @@
 """From a runner to its engines, and how its KV cache is divided, whatever computes the model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cortex_core.errors import OutOfMemory
@@ -8,7 +7,6 @@ from cortex_core.neuron_api import Speculation
 from neurond.engine.batch import Runner
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
-from neurond.engine.kv_shape import LayerShape, kv_block_bytes
 
 STEP_TOKENS = 512
 """Query tokens in one step, at least."""
@@ -30,9 +28,8 @@ class KvSizes:
 
 
 def kv_sizes(
-    shapes: Sequence[LayerShape],
+    block_bytes: int,
     *,
-    value_bytes: int,
     context_tokens: int,
     max_sequences: int,
     kv_cache_bytes: int,
@@ -41,12 +38,11 @@ def kv_sizes(
     """Divide `kv_cache_bytes` into blocks, no more than can ever be used at once.
 
     Args:
-        value_bytes: bytes of one number of K or V.
+        block_bytes: what one block takes over all layers.
 
     Raises:
         OutOfMemory: not even two blocks fit.
     """
-    block_bytes = kv_block_bytes(shapes, block_tokens, value_bytes)
     affordable = kv_cache_bytes // block_bytes - 1  # one stays blank, to pad tables
     if affordable < 1:
         raise OutOfMemory(

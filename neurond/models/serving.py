@@ -13,6 +13,7 @@ from neurond.attention.selection import BackendName, choose_backend
 from neurond.engine.device import Device
 from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
+from neurond.engine.kv_shape import kv_block_bytes
 from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel
 from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes
@@ -49,14 +50,14 @@ class Serving(ModelServing):
         """
         backend = _backend(loaded)
         multiple = backend.page_multiple_tokens
+        whole_pages = -(-block_tokens // multiple) * multiple
         shapes = [layer.shape for layer in loaded.layers]
         sizes = kv_sizes(
-            shapes,
-            value_bytes=loaded.dtype.itemsize,
+            kv_block_bytes(shapes, whole_pages, loaded.dtype.itemsize),
             context_tokens=min(context_tokens, loaded.manifest.context_tokens),
             max_sequences=max_sequences,
             kv_cache_bytes=kv_cache_bytes,
-            block_tokens=-(-block_tokens // multiple) * multiple,
+            block_tokens=whole_pages,
         )
         free_bytes = loaded.device.memory_info().free_bytes
         if sizes.size_bytes > free_bytes:

@@ -13,6 +13,7 @@ from cortex_core.neuron_api import DeviceState, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices
 from neurond.host import host_threads
+from neurond.kv_choice import choose_kv
 from neurond.memory_plan import (
     CPU_KV_BYTES,
     MemoryPlan,
@@ -115,10 +116,14 @@ class DevicePool:
             kind=kind,
             has_kernels=actor.has_kernels,
         )
+        kv_dtype = choose_kv(
+            model, request.profile.kv_dtype, weights, device=room.device, kind=kind
+        )
         plan = plan_memory(
             model,
             request.profile,
             weights=weights,
+            kv_dtype=kv_dtype,
             device=room.device,
             kind=kind,
             free_bytes=room.free_bytes,

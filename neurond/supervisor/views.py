@@ -2,6 +2,7 @@
 
 import platform
 import socket
+from typing import Final, get_args
 
 from cortex_core import __version__
 from cortex_core.neuron_api import (
@@ -10,6 +11,7 @@ from cortex_core.neuron_api import (
     DeviceInfo,
     Discovery,
     DraftUse,
+    KvDtype,
     KvUse,
     ModelLimit,
     NodeModel,
@@ -23,6 +25,9 @@ from neurond.supervisor.loaded_model import LoadedModel
 
 HARNESS = "torch"
 EMBEDDINGS = "embeddings"
+KV_DTYPES: Final = get_args(KvDtype)
+"""Of a device that has the CPU kernels."""
+TORCH_KV_DTYPES: Final[tuple[KvDtype, ...]] = ("bfloat16",)
 
 
 def discovery_view(devices: Devices, actors: list[DeviceActor], boot_id: str) -> Discovery:
@@ -89,6 +94,7 @@ def model_view(
         weights_id=loaded.weights_id if loaded else None,
         size_mb=_size_mb(model, expected_bytes),
         dtype=loaded.dtype if loaded else None,
+        kv_dtype=loaded.kv_dtype if loaded else None,
         kernels=loaded.kernels if loaded else None,
         kernels_unavailable_reason=loaded.kernels_unavailable_reason if loaded else None,
     )
@@ -149,6 +155,7 @@ def _device_info(actor: DeviceActor) -> DeviceInfo:
         attention_backend=actor.attention_backend,
         kernels=opened.kernels if opened else None,
         kernels_unavailable_reason=opened.kernels_unavailable_reason if opened else None,
+        kv_dtypes=list(KV_DTYPES if opened.kernels else TORCH_KV_DTYPES) if opened else [],
     )
 
 

@@ -12,6 +12,7 @@
 #include <simde/x86/avx512/div.h>
 #include <simde/x86/avx512/dpbf16.h>
 #include <simde/x86/avx512/dpbusd.h>
+#include <simde/x86/avx512/dpwssd.h>
 #include <simde/x86/avx512/fmadd.h>
 #include <simde/x86/avx512/loadu.h>
 #include <simde/x86/avx512/max.h>
@@ -37,6 +38,7 @@
 #define _mm512_castsi512_ps simde_mm512_castsi512_ps
 #undef _mm512_cmp_ps_mask
 #define _mm512_cmp_ps_mask simde_mm512_cmp_ps_mask
+#define _mm512_cvtsepi32_epi16 simde_mm512_cvtsepi32_epi16
 #define _mm512_cvtsepi32_epi8 simde_mm512_cvtsepi32_epi8
 #define _mm512_div_ps simde_mm512_div_ps
 #define _mm512_fmadd_ps simde_mm512_fmadd_ps
@@ -52,17 +54,21 @@
 #define _mm512_set1_epi8 simde_mm512_set1_epi8
 #define _mm512_set1_ps simde_mm512_set1_ps
 #define _mm512_setzero_ps simde_mm512_setzero_ps
+#define _mm512_setzero_si512 simde_mm512_setzero_si512
 #define _mm512_slli_epi32 simde_mm512_slli_epi32
 #define _mm512_srli_epi16 simde_mm512_srli_epi16
 #define _mm512_storeu_ps simde_mm512_storeu_ps
+#define _mm512_storeu_si512 simde_mm512_storeu_si512
 #define _mm512_sub_ps simde_mm512_sub_ps
 
+#define _mm512_cvtepi8_epi16 emulated_cvtepi8_epi16
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
+#define _mm512_dpwssd_epi32 emulated_dpwssd_epi32
 
 /* Not inlined: each is dozens of instructions, and a tile has a hundred of them. */
 [[gnu::noinline]] static __m512 emulated_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
@@ -71,7 +77,16 @@
 [[gnu::noinline]] static __m512i emulated_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
     return simde_mm512_dpbusd_epi32(sum, a, b);
 }
+[[gnu::noinline]] static __m512i emulated_dpwssd_epi32(__m512i sum, __m512i a, __m512i b) {
+    return simde_mm512_dpwssd_epi32(sum, a, b);
+}
 
+static inline __m512i emulated_cvtepi8_epi16(__m256i a) {
+    simde__m512i_private to;
+    to.m256i[0] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a));
+    to.m256i[1] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(a, 1));
+    return simde__m512i_from_private(to);
+}
 static inline __m512 emulated_cvtepi32_ps(__m512i a) {
     simde__m512_private to;
     const simde__m512i_private from = simde__m512i_to_private(a);

@@ -12,9 +12,10 @@ from neurond.kernels.variants import VARIANTS, cpu_flags, load_library
 
 HEADER = Path(__file__).parent / "emulated_avx512.h"
 SIMDE = "simde/x86/avx512/dpbf16.h"
-# Less optimised: the emulation is large, and is slow anyhow.
+# Less optimised: the emulation is large, and is slow anyhow. GCC 12 fails on it in one pass (SRA).
 FLAGS = (
     "-O1",
+    "-fno-tree-sra",
     "-Wno-psabi",
     *build.FLAGS[1:],
     *build.VARIANTS["avx2"],

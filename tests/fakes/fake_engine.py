@@ -154,6 +154,7 @@ class CountingBackend:
             num_blocks=NUM_BLOCKS,
             context_tokens=command.context_tokens,
             dtype=command.dtype,
+            kv_dtype=command.kv_dtype or command.dtype,
             kernels="torch",
         )
         formats = CountingFormats(folder)

@@ -11,11 +11,11 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 2
+#define CORTEX_ABI 3
 #define CORTEX_BLOCK_TOKENS 16 /* token slots of one block of K/V */
 #define CORTEX_GROUP 32        /* consecutive inputs that share a scale in int8 and int4 weights */
 
-/* Values of cortex_linear.format. */
+/* Values of cortex_linear.format; the first two also of kv_format, what keys and values are kept in. */
 enum { CORTEX_BF16 = 0, CORTEX_INT8 = 1, CORTEX_INT4 = 2 };
 /* Values of cortex_layer.activation. */
 enum { CORTEX_SILU = 0, CORTEX_GELU_TANH = 1, CORTEX_GELU = 2 };
@@ -104,7 +104,7 @@ typedef struct {
 } cortex_model;
 
 /* Bytes of one layer's K/V pages for `num_blocks` blocks. */
-size_t cortex_kv_bytes(const cortex_layer *layer, int32_t num_blocks);
+size_t cortex_kv_bytes(const cortex_layer *layer, int32_t kv_format, int32_t num_blocks);
 
 /* One step: see neurond/engine/batch.py for what the columns mean. */
 typedef struct {
@@ -112,6 +112,8 @@ typedef struct {
     int32_t num_sequences; /* B */
     int32_t num_samples;   /* S */
     int32_t table_width;
+    int32_t kv_format; /* of `kv` */
+    int32_t reserved;
     const int32_t *token_ids;    /* [T] */
     const int32_t *positions;    /* [T] */
     const int32_t *slots;        /* [T] */

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
+#include "attention_bf16.h"
+#include "attention_int8.h"
 #include "attention_pages.h"
 #include "attention_tile.h"
 #include "simd.h"
@@ -39,41 +40,36 @@ std::size_t max_tiles(const cortex_layer &layer, int tokens, int sequences) {
 
 // Where attention keeps what lies between its phases.
 struct Scratch {
-    float *workspaces;  // one for each worker
-    float *spans;       // [kSharedTilesPerThread * threads * kTileRows] records of the round's spans
-    float *so_far;      // [kTilesPerThread * threads, kTileRows] records of shared tiles
-    Span *round;        // as many as there are records in `spans`
-    Run *runs;          // [kTilesPerThread * threads]
-    Tile *tiles;        // [tiles]
+    std::byte *workspaces;  // one for each worker
+    float *spans;           // [kSharedTilesPerThread * threads * kTileRows] records of the round's spans
+    float *so_far;          // [kTilesPerThread * threads, kTileRows] records of shared tiles
+    Span *round;            // as many as there are records in `spans`
+    Run *runs;              // [kTilesPerThread * threads]
+    Tile *tiles;            // [tiles]
     std::size_t bytes;
 
-    Scratch(int threads, int head_dim, std::size_t tiles_room, void *scratch) {
-        std::size_t used = 0;
-        auto take = [&](auto *&to, std::size_t count) {
-            // As a number, because only the size is wanted where there is no scratch.
-            const auto at = reinterpret_cast<std::uintptr_t>(scratch) + used;
-            to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(at);
-            used += (sizeof(*to) * count + 63) / 64 * 64;
-        };
+    Scratch(int threads, int head_dim, std::size_t workspace_bytes, std::size_t tiles_room, void *scratch) {
         const std::size_t shared = static_cast<std::size_t>(kTilesPerThread) * threads;
         const std::size_t records = static_cast<std::size_t>(kSharedTilesPerThread) * threads * kTileRows;
-        take(workspaces, threads * Workspace::floats(head_dim));
-        take(spans, records * Record::floats(head_dim));
-        take(so_far, shared * kTileRows * Record::floats(head_dim));
-        take(round, records);
-        take(runs, shared);
-        take(tiles, tiles_room);
-        bytes = used;
+        Carver memory(scratch);
+        workspaces = memory.take<std::byte>(threads * workspace_bytes);
+        spans = memory.take<float>(records * Record::floats(head_dim));
+        so_far = memory.take<float>(shared * kTileRows * Record::floats(head_dim));
+        round = memory.take<Span>(records);
+        runs = memory.take<Run>(shared);
+        tiles = memory.take<Tile>(tiles_room);
+        bytes = memory.used();
     }
 };
 
+template <class Kv>
 class Attention {
   public:
     Attention(cortex_pool &pool, const Request &request, void *scratch)
         : pool_(pool),
           request_(request),
           head_dim_(request.layer.head_dim),
-          at_(pool.threads(), head_dim_,
+          at_(pool.threads(), head_dim_, Workspace<Kv>::bytes(head_dim_),
               max_tiles(request.layer, request.batch.num_tokens, request.batch.num_sequences), scratch) {}
 
     void compute() {
@@ -89,9 +85,9 @@ class Attention {
     }
 
   private:
-    TileView view(int tile) const { return TileView(request_, at_.tiles[tile]); }
-    Workspace workspace(int worker) const {
-        return Workspace(at_.workspaces + worker * Workspace::floats(head_dim_), head_dim_);
+    TileView<Kv> view(int tile) const { return TileView<Kv>(request_, at_.tiles[tile]); }
+    Workspace<Kv> workspace(int worker) const {
+        return Workspace<Kv>(at_.workspaces + worker * Workspace<Kv>::bytes(head_dim_), head_dim_);
     }
     float *record(float *records, std::size_t row) const { return records + row * Record::floats(head_dim_); }
     float *so_far(int tile) const { return record(at_.so_far, static_cast<std::size_t>(tile) * kTileRows); }
@@ -132,7 +128,7 @@ class Attention {
         int used = 0;
         num_spans_ = num_runs_ = 0;
         for (; next_.tile < num_shared_; next_ = {next_.tile + 1, 0}) {
-            const TileView tile = view(next_.tile);
+            const TileView<Kv> tile = view(next_.tile);
             const int first = num_spans_;
             next_.span = std::max(next_.span, tile.first_span());
             for (; next_.span <= tile.last_span() && used + tile.num_rows() <= room; ++next_.span) {
@@ -155,7 +151,7 @@ class Attention {
     void merge_round() {
         pool_.run(num_runs_, [&](int item, int) {
             const Run &run = at_.runs[item];
-            const TileView tile = view(run.tile);
+            const TileView<Kv> tile = view(run.tile);
             for (int i = run.first; i < run.end; ++i)
                 tile.merge_span(at_.round[i].index, record(at_.spans, at_.round[i].record), so_far(run.tile));
             if (at_.round[run.end - 1].index == tile.last_span()) tile.finish_rows(so_far(run.tile));
@@ -173,39 +169,53 @@ class Attention {
     } next_{};
 };
 
+template <class Kv>
+void write_in_format(const cortex_layer &layer, void *pages, int slot, const float *keys, const float *values) {
+    using Number = typename Kv::Number;
+    const PageShape<Number> shape(layer);
+    const int block_id = slot / kBlockTokens, token = slot % kBlockTokens;
+    std::byte *bytes = static_cast<std::byte *>(pages);
+    if (token == 0) std::fill_n(bytes + block_id * shape.block_bytes(), shape.block_bytes(), std::byte{0});
+    for (int head = 0; head < shape.num_kv_heads; ++head) {
+        Number *at = reinterpret_cast<Number *>(bytes + shape.keys_at(block_id, head));
+        Kv::write(at, at + shape.keys(), shape, token, keys, values);
+        keys += shape.head_dim;
+        values += shape.head_dim;
+    }
+}
+
 }  // namespace
 
-void write_kv(const cortex_layer &layer, void *pages, int slot, const float *keys, const float *values) {
-    const PageShape shape(layer);
-    const int block_id = slot / kBlockTokens, token = slot % kBlockTokens;
-    bf16 *at = static_cast<bf16 *>(pages) + shape.keys(block_id, 0);
-    if (token == 0) std::fill_n(at, shape.block(), bf16{0});
-    for (int head = 0; head < shape.num_kv_heads; ++head, at += 2 * shape.half_head()) {
-        for (int d = 0; d < shape.head_dim; ++d) {
-            at[PageShape::key(token, d)] = to_bf16(*keys++);
-            at[shape.half_head() + shape.value(token, d)] = to_bf16(*values++);
-        }
-    }
+void write_kv(const cortex_layer &layer, int kv_format, void *pages, int slot, const float *keys,
+              const float *values) {
+    if (kv_format == CORTEX_INT8) return write_in_format<Int8Kv>(layer, pages, slot, keys, values);
+    write_in_format<Bf16Kv>(layer, pages, slot, keys, values);
 }
 
 std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int max_tokens, int max_sequences) {
     std::size_t most = 0;
     for (int i = 0; i < model.num_layers; ++i) {
         const cortex_layer &layer = model.layers[i];
+        const int head_dim = layer.head_dim;
         const std::size_t tiles = max_tiles(layer, max_tokens, max_sequences);
-        most = std::max(most, Scratch(threads, layer.head_dim, tiles, nullptr).bytes);
+        const std::size_t workspace = std::max(Workspace<Bf16Kv>::bytes(head_dim), Workspace<Int8Kv>::bytes(head_dim));
+        most = std::max(most, Scratch(threads, head_dim, workspace, tiles, nullptr).bytes);
     }
     return most;
 }
 
 void attend(cortex_pool &pool, const cortex_layer &layer, const cortex_batch &batch, const void *pages,
             const float *query, std::size_t query_stride, float *out, void *scratch) {
-    const Request request{layer, batch, static_cast<const bf16 *>(pages), query, query_stride, out};
-    Attention(pool, request, scratch).compute();
+    const Request request{layer, batch, static_cast<const std::byte *>(pages), query, query_stride, out};
+    if (batch.kv_format == CORTEX_INT8) return Attention<Int8Kv>(pool, request, scratch).compute();
+    Attention<Bf16Kv>(pool, request, scratch).compute();
 }
 
 }  // namespace cortex
 
-extern "C" size_t cortex_kv_bytes(const cortex_layer *layer, int32_t num_blocks) {
-    return sizeof(cortex::bf16) * cortex::PageShape(*layer).block() * static_cast<size_t>(num_blocks);
+extern "C" size_t cortex_kv_bytes(const cortex_layer *layer, int32_t kv_format, int32_t num_blocks) {
+    using cortex::PageShape;
+    const size_t block_bytes = kv_format == CORTEX_INT8 ? PageShape<cortex::Int8Kv::Number>(*layer).block_bytes()
+                                                        : PageShape<cortex::Bf16Kv::Number>(*layer).block_bytes();
+    return block_bytes * static_cast<size_t>(num_blocks);
 }

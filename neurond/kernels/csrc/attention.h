@@ -1,8 +1,8 @@
-// Paged attention over bfloat16 keys and values, and the pages themselves.
+// Paged attention over bfloat16 or int8 keys and values, and the pages themselves.
 //
 // One block of one K/V head holds 16 tokens: keys as [head_dim / 2][16 tokens][2], values as
 // [16 / 2 tokens][head_dim][2], so that a vector of 16 lanes is 16 keys, or 16 dimensions of a pair of values. A
-// layer's pages are [num_blocks][num_kv_heads] of these, keys then values.
+// layer's pages are [num_blocks][num_kv_heads] of these; attention_pages.h has more.
 //
 // A query's keys are taken in spans of kSpanTokens, counted from position 0 of its sequence; within a span, block by
 // block with an online softmax, and spans are put together in ascending order. A block of which a query sees
@@ -21,9 +21,10 @@ constexpr int kSpanTokens = 512;
 
 // Put one token's rotated keys and its values, float [num_kv_heads, head_dim] each, into slot `slot`. The first
 // slot of a block clears the block: what a query does not see has to be finite.
-void write_kv(const cortex_layer &layer, void *pages, int slot, const float *keys, const float *values);
+void write_kv(const cortex_layer &layer, int kv_format, void *pages, int slot, const float *keys,
+              const float *values);
 
-// Bytes of scratch for `attend`.
+// Bytes of scratch for `attend`, whatever the format.
 std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int max_tokens, int max_sequences);
 
 // out [T, num_heads * head_dim] from query [T, num_heads * head_dim], whose rows are `query_stride` floats apart;

@@ -14,13 +14,10 @@
 
 namespace cortex {
 
-constexpr int kTileRows = 48;
 // Keys, or values, that rows take turns with are few enough to stay in the first cache: so many blocks of a head of
 // 64. They are fetched as many blocks ahead of their use.
 constexpr int kChunkBlocks = 4;
 constexpr int kSpanBlocks = kSpanTokens / kBlockTokens;
-// Not a multiple of a page's size: else rows would be in each other's way in the cache.
-constexpr std::size_t kScoreStride = kSpanTokens + kLanes;
 
 struct Tile {
     std::int32_t sequence, kv_head, first_row, num_rows;  // rows of a K/V head: query by query, its group's heads
@@ -30,7 +27,7 @@ struct Tile {
 struct Request {
     const cortex_layer &layer;
     const cortex_batch &batch;
-    const bf16 *pages;
+    const std::byte *pages;
     const float *query;
     std::size_t query_stride;
     float *out;
@@ -40,23 +37,27 @@ struct Request {
 };
 
 // A worker's own memory.
+template <class Kv>
 struct Workspace {
-    float *query;    // [kTileRows, head_dim]
-    float *scores;   // [kTileRows, kScoreStride]
-    float *span;     // [kTileRows] records
-    float *so_far;   // the same
+    Carver memory;
+    float *scores;  // [kTileRows, kScoreStride]
+    float *span;    // [kTileRows] records
+    float *so_far;  // the same
+    typename Kv::Work of_format;
 
-    static std::size_t floats(int head_dim) {
-        return kTileRows * (head_dim + kScoreStride + 2 * Record::floats(head_dim));
-    }
-    Workspace(float *at, int head_dim)
-        : query(at),
-          scores(query + static_cast<std::size_t>(kTileRows) * head_dim),
-          span(scores + kTileRows * kScoreStride),
-          so_far(span + kTileRows * Record::floats(head_dim)) {}
+    Workspace(void *at, int head_dim)
+        : memory(at),
+          scores(memory.take<float>(kTileRows * kScoreStride)),
+          span(memory.take<float>(kTileRows * Record::floats(head_dim))),
+          so_far(memory.take<float>(kTileRows * Record::floats(head_dim))),
+          of_format(memory, head_dim) {}
+    static std::size_t bytes(int head_dim) { return Workspace(nullptr, head_dim).memory.used(); }
 };
 
+template <class Kv>
 class TileView {
+    using Number = typename Kv::Number;
+
   public:
     TileView(const Request &request, const Tile &tile)
         : request_(request), tile_(tile), shape_(request.layer), group_(request.group()) {
@@ -71,7 +72,7 @@ class TileView {
     int num_rows() const { return tile_.num_rows; }
 
     // Put all of the result together.
-    void compute(const Workspace &work) const {
+    void compute(const Workspace<Kv> &work) const {
         const int last = last_span();
         for (int span = first_span(); span <= last; ++span) {
             compute_span(span, work, work.span);
@@ -81,19 +82,23 @@ class TileView {
     }
 
     // Records of one span, for the rows that see some of it.
-    void compute_span(int span, const Workspace &work, float *records) const {
+    void compute_span(int span, const Workspace<Kv> &work, float *records) const {
         const Rows rows = rows_that_see(span);
         const Seen keys = keys_of(span, rows);
         const int first_key = keys.begin / kBlockTokens * kBlockTokens;
         const int num_blocks = (keys.end - first_key + kBlockTokens - 1) / kBlockTokens;
-        const bf16 *pages[2 * kSpanBlocks + kChunkBlocks];
+        const Number *pages[2 * kSpanBlocks + kChunkBlocks];
         find_pages(first_key / kBlockTokens, num_blocks, pages);
-        gather_query(rows, work.query);
+        gather_query(rows, work.of_format);
         scores(rows.count(), pages, num_blocks, work);
-        for (int row = rows.begin; row < rows.end; ++row)
-            weights_from_scores(work.scores + (row - rows.begin) * kScoreStride, num_blocks * kBlockTokens, first_key,
-                                clipped(seen(row), span), request_.layer.softcap, record(records, row));
-        weigh_values(rows, pages + num_blocks, num_blocks, work.scores, records);
+        for (int row = rows.begin; row < rows.end; ++row) {
+            float *weights = work.scores + (row - rows.begin) * kScoreStride;
+            const Record into = record(records, row);
+            weights_from_scores(weights, num_blocks * kBlockTokens, first_key, clipped(seen(row), span),
+                                request_.layer.softcap, into);
+            Kv::take_weights(work.of_format, row - rows.begin, weights, pages, num_blocks, into, shape_.head_dim);
+        }
+        weigh_values(rows, pages + num_blocks, num_blocks, work, records);
     }
 
     // Add a span's records to those of the spans before it.
@@ -152,22 +157,21 @@ class TileView {
     }
 
     // The span's keys, then its values, in the order in which they are used, then something that may be fetched.
-    void find_pages(int first_block, int num_blocks, const bf16 **pages) const {
-        const bf16 **values = pages + num_blocks;
+    void find_pages(int first_block, int num_blocks, const Number **pages) const {
+        const Number **values = pages + num_blocks;
         for (int i = 0; i < num_blocks; ++i) {
-            pages[i] = request_.pages + shape_.keys(blocks_[first_block + i], tile_.kv_head);
-            values[i] = pages[i] + shape_.half_head();
+            const std::size_t at = shape_.keys_at(blocks_[first_block + i], tile_.kv_head);
+            pages[i] = reinterpret_cast<const Number *>(request_.pages + at);
+            values[i] = pages[i] + shape_.keys();
         }
         std::fill_n(values + num_blocks, kChunkBlocks, values[num_blocks - 1]);
     }
 
-    void gather_query(Rows rows, float *query) const {
-        const int head_dim = shape_.head_dim;
-        const F16 scale = splat(request_.layer.scale);
-        for (int row = rows.begin; row < rows.end; ++row, query += head_dim) {
+    void gather_query(Rows rows, const typename Kv::Work &work) const {
+        for (int row = rows.begin; row < rows.end; ++row) {
             const float *from = request_.query + token_of(row) * request_.query_stride +
-                                static_cast<std::size_t>(head_of(row)) * head_dim;
-            for (int d = 0; d < head_dim; d += kLanes) store(query + d, load(from + d) * scale);
+                                static_cast<std::size_t>(head_of(row)) * shape_.head_dim;
+            Kv::take_query(work, row - rows.begin, from, shape_.head_dim, request_.layer.scale);
         }
     }
 
@@ -176,45 +180,42 @@ class TileView {
         return std::clamp(kChunkBlocks * 64 / shape_.head_dim, 1, kChunkBlocks);
     }
 
-    void scores(int rows, const bf16 *const *keys, int num_blocks, const Workspace &work) const {
-        const int head_dim = shape_.head_dim;
+    void scores(int rows, const Number *const *keys, int num_blocks, const Workspace<Kv> &work) const {
         const int most = chunk_blocks(rows);
         for (int chunk = 0; chunk < num_blocks; chunk += most)
             each_row_tile(rows, [&](int row, auto r) {
                 constexpr int R = decltype(r)::value;
                 const int blocks = std::min(most, num_blocks - chunk);
-                each_vector_tile<vectors_for(R)>(blocks, [&](int i, auto s) {
-                    const bf16 *const *at = keys + chunk + i;
-                    score<R, decltype(s)::value>(work.query + row * head_dim, head_dim, at,
-                                                 row == 0 ? at + most : at,
-                                                 work.scores + row * kScoreStride + (chunk + i) * kBlockTokens,
-                                                 kScoreStride);
+                each_vector_tile<Kv::vectors_for(R)>(blocks, [&](int i, auto s) {
+                    const Number *const *at = keys + chunk + i;
+                    Kv::template score<R, decltype(s)::value>(
+                        work.of_format, row, shape_.head_dim, at, row == 0 ? at + most : at,
+                        work.scores + row * kScoreStride + (chunk + i) * kBlockTokens);
                 });
             });
     }
 
-    void weigh_values(Rows rows, const bf16 *const *values, int num_blocks, const float *weights,
+    void weigh_values(Rows rows, const Number *const *values, int num_blocks, const Workspace<Kv> &work,
                       float *records) const {
-        const std::size_t stride = Record::floats(shape_.head_dim);
-        for (int row = rows.begin; row < rows.end; ++row)
-            std::fill_n(record(records, row).values(), shape_.head_dim, 0.0f);
-        const int most = chunk_blocks(rows.count());
+        const int head_dim = shape_.head_dim, most = chunk_blocks(rows.count());
         for (int chunk = 0; chunk < num_blocks; chunk += most)
             each_row_tile(rows.count(), [&](int row, auto r) {
                 constexpr int R = decltype(r)::value;
                 const int blocks = std::min(most, num_blocks - chunk);
-                const bf16 *const *at = values + chunk;
-                each_vector_tile<vectors_for(R)>(shape_.head_dim / kLanes, [&](int i, auto s) {
-                    weigh<R, decltype(s)::value>(weights + row * kScoreStride + chunk * kBlockTokens, kScoreStride,
-                                                 at, row == 0 ? at + most : at, blocks, shape_.head_dim,
-                                                 i * kLanes, record(records, rows.begin + row).values(), stride);
+                const Number *const *at = values + chunk;
+                each_vector_tile<Kv::vectors_for(R)>(head_dim / kLanes, [&](int i, auto s) {
+                    Kv::template weigh<R, decltype(s)::value>(
+                        work.of_format, row, work.scores + row * kScoreStride, chunk, at, row == 0 ? at + most : at,
+                        blocks, head_dim, i * kLanes, record(records, rows.begin + row));
                 });
             });
+        for (int row = rows.begin; row < rows.end; ++row)
+            Kv::finish_values(work.of_format, row - rows.begin, record(records, row), head_dim);
     }
 
     const Request &request_;
     const Tile tile_;
-    const PageShape shape_;
+    const PageShape<Number> shape_;
     const int group_;
     int first_token_, first_position_;
     const std::int32_t *blocks_;

@@ -185,7 +185,7 @@ class Step {
         float *q = wide(t), *k = q + layer.num_heads * dim, *v = k + layer.num_kv_heads * dim;
         heads_in_place(layer, layer.q_norm, t, q, layer.num_heads);
         heads_in_place(layer, layer.k_norm, t, k, layer.num_kv_heads);
-        write_kv(layer, pages, batch_.slots[t], k, v);
+        write_kv(layer, batch_.kv_format, pages, batch_.slots[t], k, v);
     }
 
     void heads_in_place(const cortex_layer &layer, const float *norm, int t, float *heads, int count) {

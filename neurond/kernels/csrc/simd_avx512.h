@@ -44,6 +44,9 @@ struct I16 {
 };
 inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
+inline void store_whole(std::int16_t *p, F16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
 inline void store_whole(std::int8_t *p, F16 a) {
     _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }

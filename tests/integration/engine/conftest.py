@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from neurond.engine.device import CpuDevice, open_device
 from neurond.kernels.library import Kernels
+from neurond.kernels.variants import VARIANTS, NoKernels, load_kernels
 from neurond.models.loader import LoadedModel, load_model
 from tests.fakes.emulated_kernels import emulated_avx512
 from tests.fakes.prepared_models import prepare_model
@@ -29,6 +30,17 @@ def cpu() -> CpuDevice:
 def emulated_kernels(tmp_path_factory) -> Kernels:
     """The AVX-512 kernels over an emulation, or a skip."""
     return emulated_avx512(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="module", params=[*VARIANTS, "emulated avx512"])
+def kernels(request) -> Kernels:
+    """The kernels in every variant that runs here, and AVX-512 over an emulation."""
+    if request.param == "emulated avx512":
+        return request.getfixturevalue("emulated_kernels")
+    found = load_kernels(request.param)
+    if isinstance(found, NoKernels):
+        pytest.skip(found.reason)
+    return found
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,30 @@ def test_without_kernels_torch_serves_and_says_why(llama, monkeypatch, caplog):
         load(backend, llama[0], "int8", fallback_dtype=None)
 
 
+def test_int8_keys_and_values_give_room_for_nearly_twice_the_tokens(backend, llama):
+    plain = load(backend, llama[0], "bfloat16", max_sequences=64)
+    small = load(backend, llama[0], "bfloat16", max_sequences=64, kv_dtype="int8")
+    assert (plain.loaded.kv_dtype, small.loaded.kv_dtype) == ("bfloat16", "int8")
+    assert small.loaded.weights_id == f"{plain.loaded.weights_id}-kv-int8"
+    assert small.loaded.num_blocks > 1.7 * plain.loaded.num_blocks
+    assert small.loaded.kv_cache_bytes <= 1 << 20
+    assert len(generate(small)) == 6
+
+
+def test_int8_keys_and_values_are_refused_where_torch_serves(backend, llama, tmp_path, monkeypatch):
+    prepare_model(make_model(REFUSED["narrow"][0]()), tmp_path / "narrow")
+    told = "with keys and values in int8: .*; leave kv_dtype out of its profile"
+    with pytest.raises(ModelLoadFailed, match=told):
+        load(backend, tmp_path / "narrow", "bfloat16", kv_dtype="int8", fallback_dtype=None)
+    monkeypatch.setattr(cpu_backend, "load_kernels", lambda: NoKernels("it is not built"))
+    without = opened()
+    with pytest.raises(ModelLoadFailed, match=told):
+        load(without, llama[0], "bfloat16", kv_dtype="int8", fallback_dtype=None)
+    served = load(without, llama[0], "bfloat16", fallback_dtype="bfloat16")
+    assert served.loaded.kv_dtype == "bfloat16"
+    assert served.loaded.kv_cache_bytes <= 1 << 20
+
+
 def test_torch_has_room_for_as_many_tokens_as_the_kernels_would(backend, tmp_path):
     make, reason = REFUSED["narrow"]
     prepare_model(make_model(make()), tmp_path / "narrow")

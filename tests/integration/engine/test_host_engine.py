@@ -16,6 +16,7 @@ from neurond.engine.engine import Engine
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import Kernels
+from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
 from neurond.kernels.variants import NoKernels, load_kernels
@@ -48,17 +49,22 @@ def packed(kernels: Kernels, name: str, weight_format: WeightFormat) -> PackedMo
     return pack_to_memory(plan, "0123456789abcdef", weight_format, kernels, lambda _: None)
 
 
-@pytest.fixture(params=[("llama", "int8"), ("gemma3", "int4"), ("mistral", "bf16")], ids=str)
-def model(request: pytest.FixtureRequest, kernels: Kernels) -> PackedModel:
-    return packed(kernels, *request.param)
+# Weights, then keys and values.
+MADE_OF = [
+    ("llama", "int8", "bf16"),
+    ("gemma3", "int4", "bf16"),
+    ("mistral", "bf16", "bf16"),
+    ("gemma2", "bf16", "int8"),
+]
 
 
 class Engines:
     """Engines over one model, each with a pool of its own."""
 
-    def __init__(self, kernels: Kernels, model: PackedModel) -> None:
+    def __init__(self, kernels: Kernels, model: PackedModel, kv_format: KvFormat) -> None:
         self._kernels = kernels
         self._model = model
+        self._kv_format = kv_format
         self._pools = {threads: kernels.pool(threads) for threads in (1, 2)}
 
     def engine(
@@ -70,7 +76,7 @@ class Engines:
         max_draft_rows: int = 0,
     ) -> EngineUnderTest:
         sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": max(8, max_draft_rows)}
-        pages = self._kernels.kv_pages(self._model.struct, num_blocks)
+        pages = self._kernels.kv_pages(self._model.struct, num_blocks, self._kv_format)
         pool = self._pools[threads]
         runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
         config = SchedulerConfig(
@@ -88,9 +94,10 @@ class Engines:
             pool.close()
 
 
-@pytest.fixture
-def engines(kernels: Kernels, model: PackedModel) -> Iterator[Engines]:
-    made = Engines(kernels, model)
+@pytest.fixture(params=MADE_OF, ids=str)
+def engines(request: pytest.FixtureRequest, kernels: Kernels) -> Iterator[Engines]:
+    name, weight_format, kv_format = request.param
+    made = Engines(kernels, packed(kernels, name, weight_format), kv_format)
     yield made
     made.close()
 

@@ -19,7 +19,6 @@ from neurond.kernels import abi
 from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
 from neurond.kernels.packed_model import PackedModel, open_packed
-from neurond.kernels.variants import VARIANTS, NoKernels, load_kernels
 from neurond.models import partial_file
 from neurond.models.decoder_plan import DecoderPlan, PlanLinear
 from neurond.models.pack import pack_to_file, pack_to_memory
@@ -34,16 +33,6 @@ MATRICES = ("qkv", "o", "gate_up", "down")
 FORMATS = pytest.mark.parametrize("weight_format", LAYER_AND_HEAD)
 CLOSE = {"bf16": 0.03, "int8": 0.1, "int4": 0.1}
 """Error by logits, both root mean square: the kernels also round what weights are multiplied by."""
-
-
-@pytest.fixture(scope="module", params=[*VARIANTS, "emulated avx512"])
-def kernels(request) -> Kernels:
-    if request.param == "emulated avx512":
-        return request.getfixturevalue("emulated_kernels")
-    found = load_kernels(request.param)
-    if isinstance(found, NoKernels):
-        pytest.skip(found.reason)
-    return found
 
 
 @cache

@@ -23,7 +23,7 @@ from neurond.actor.torch_backend import TorchBackend
 from neurond.engine.device import CpuDevice, open_device
 from neurond.engine.engine import EngineRequest
 from neurond.engine.kv_cache import KvCache
-from neurond.engine.kv_shape import LayerShape
+from neurond.engine.kv_shape import LayerShape, kv_block_bytes
 from neurond.memory_plan import BLOCK_TOKENS, PAGED_BLOCK_TOKENS, plan_memory
 from neurond.models.model_serving import kv_sizes
 from neurond.models.serving import Serving, build_engine
@@ -34,14 +34,12 @@ from tests.fakes.prepared_models import prepare_model
 from tests.fakes.tiny_models import make_tiny_model
 from tests.fakes.tokenizers_made import byte_level, prepared
 
-SHAPES = [LayerShape(2, 16, 16)] * 3
 BLOCK_BYTES = 3 * 2 * (16 + 16) * 8 * 4
 
 
 def sizes(kv_cache_bytes, *, context_tokens=512, max_sequences=4):
     return kv_sizes(
-        SHAPES,
-        value_bytes=4,
+        BLOCK_BYTES,
         context_tokens=context_tokens,
         max_sequences=max_sequences,
         kv_cache_bytes=kv_cache_bytes,
@@ -95,8 +93,7 @@ def test_what_is_planned_is_what_the_cache_holds(block_tokens, profile):
     except (InvalidRequest, OutOfMemory):
         return
     found = kv_sizes(
-        [LayerShape(8, 64, 64)] * 16,
-        value_bytes=2,
+        kv_block_bytes([LayerShape(8, 64, 64)] * 16, plan.block_tokens, 2),
         context_tokens=plan.context_tokens,
         max_sequences=plan.max_sequences,
         kv_cache_bytes=plan.kv_cache_bytes,

@@ -52,11 +52,13 @@ async def test_the_kernels_serve_what_nobody_has_named(node: Node) -> None:
     assert device.kernels is not None
     assert device.kernels_unavailable_reason is None
     assert device.attention_backend == "cpu-kernels"
+    assert device.kv_dtypes == ["bfloat16", "int8"]
 
     model = await load(node, llama)
 
     assert (model.dtype, model.kernels) == ("bfloat16", device.kernels), "its files are float32"
     assert model.kernels_unavailable_reason is None
+    assert model.kv_dtype == "bfloat16"
     assert model.weights_id is not None
     assert model.weights_id.endswith(f"-bf16-{device.kernels}")
     assert await say(node, llama) == said
@@ -102,8 +104,9 @@ async def test_speculation_changes_no_token_and_is_counted(node: Node) -> None:
     sampling = SamplingParams(temperature=0.5, logit_bias={40: 30.0, 41: 30.0}, logprobs=2)
 
     async def answer(speculation: Speculation) -> list[Token]:
-        profile = ModelProfile(dtype="int8", speculation=speculation)
+        profile = ModelProfile(dtype="int8", kv_dtype="int8", speculation=speculation)
         await node.supervisor.load(LoadRequest(llama, profile=profile), ignore_progress)
+        assert node.supervisor.model(llama).kv_dtype == "int8"
         stream = node.submit(llama, PROMPT, max_tokens=40, sampling=sampling)
         return [item for item in await collect(stream) if isinstance(item, Token)]
 
@@ -122,7 +125,7 @@ async def test_float32_is_torchs_beside_the_kernels(node: Node) -> None:
     packed, torchs = await load(node, llama, "int4"), await load(node, qwen, "float32")
 
     assert packed.dtype == "int4"
-    assert (torchs.dtype, torchs.kernels) == ("float32", "torch")
+    assert (torchs.dtype, torchs.kv_dtype, torchs.kernels) == ("float32", "float32", "torch")
     assert torchs.kernels_unavailable_reason is None
     streams = [
         node.submit(model_id, PROMPT, max_tokens=6, sampling=GREEDY) for model_id in (llama, qwen)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import MIB, ModelProfile
+from neurond.kv_choice import kv_bytes_per_token
 from neurond.memory_plan import (
     ACTIVATION_BYTES,
     BLOCK_TOKENS,
@@ -15,7 +16,6 @@ from neurond.memory_plan import (
     PAGED_BLOCK_TOKENS,
     MemoryPlan,
     block_tokens_for,
-    kv_bytes_per_token,
     plan_memory,
     weights_bytes,
 )
@@ -104,6 +104,22 @@ def test_context_and_concurrency_decide_where_both_are_named() -> None:
     assert (chosen.context_tokens, chosen.max_sequences) == (4096, 4)
 
 
+def test_int8_keys_and_values_take_about_half() -> None:
+    profile = ModelProfile(kv_dtype="int8", context_tokens=4096, max_sequences=4)
+    chosen = plan_memory(
+        MODEL,
+        profile,
+        weights=WeightChoice("bfloat16", "float32"),
+        kv_dtype="int8",
+        device=DeviceName("cpu"),
+        kind="cpu",
+        free_bytes=30 * GIB,
+    )
+    assert (chosen.kv_dtype, chosen.fallback_dtype) == ("int8", None)
+    assert chosen.kv_cache_bytes == (4 * 4096 + BLOCK_TOKENS) * kv_bytes_per_token(MODEL, "int8")
+    assert chosen.kv_cache_bytes < 0.53 * plan(profile, 30 * GIB).kv_cache_bytes
+
+
 def test_a_named_cache_is_kept_and_bounds_the_context() -> None:
     chosen = plan(ModelProfile(kv_cache_mb=64), 30 * GIB)
 
@@ -186,8 +202,10 @@ def test_an_encoder_takes_its_weights_and_no_cache() -> None:
     assert (chosen.context_tokens, chosen.weights_bytes) == (100, 2 * GIB)
 
 
-@pytest.mark.parametrize("field", ["kv_cache_mb", "max_sequences"])
-def test_what_no_encoder_can_do_is_refused_by_name(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [("kv_cache_mb", 1), ("kv_dtype", "int8"), ("max_sequences", 1)]
+)
+def test_what_no_encoder_can_do_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        plan_encoder(ModelProfile(**{field: 1}), 64 * GIB)
+        plan_encoder(ModelProfile(**{field: value}), 64 * GIB)
     assert caught.value.param == f"profile.{field}"
