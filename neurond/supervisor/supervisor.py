@@ -28,10 +28,10 @@ from cortex_core.neuron_api import (
     UnloadRequest,
     UnloadResponse,
 )
+from neurond import protocol
 from neurond.devices import Devices
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.activation import ActivationRun
-from neurond.supervisor.device import ModelNotice
 from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.loaded_model import LoadedModel
 from neurond.supervisor.models import Models
@@ -275,7 +275,7 @@ class Supervisor:
     def device_died(self, device: DeviceName, error: CortexError, *, asked_for: bool) -> None:
         self._models.device_died(device, error, asked_for=asked_for)
 
-    def model_notice(self, notice: ModelNotice) -> None:
+    def model_notice(self, notice: protocol.ModelNotice) -> None:
         self._models.notice(notice)
 
     def request_ended(self, model_id: ModelId) -> None:
