@@ -14,11 +14,12 @@ from typing import Protocol
 
 from cortex_core.errors import CortexError, Timeout
 from cortex_core.lazy_timer import LazyTimer
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token, Vector
+from neurond.supervisor.jobs import ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
 STALLED_S = 300.0
+_OF_CHOICE = (Token, ChoiceFinished)
 
 
 class StreamControl(Protocol):
@@ -131,9 +132,8 @@ class TokenStream(AsyncIterator[StreamItem]):
 
     def deliver(self, item: StreamItem) -> None:
         """Take an item from the actor. Called by the actor's handle only."""
-        if isinstance(item, Token | ChoiceFinished) and item.index not in self._open:
-            return
-        if isinstance(item, Admitted | Vector) and not self._open:
+        wanted = item.index in self._open if isinstance(item, _OF_CHOICE) else bool(self._open)
+        if not wanted:
             return
         self._items.append(item)
         if isinstance(item, ChoiceFinished):
@@ -196,4 +196,4 @@ class TokenStream(AsyncIterator[StreamItem]):
 
 
 def _belongs(item: StreamItem, index: int) -> bool:
-    return isinstance(item, Token | ChoiceFinished) and item.index == index
+    return isinstance(item, _OF_CHOICE) and item.index == index

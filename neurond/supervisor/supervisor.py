@@ -114,6 +114,10 @@ class Supervisor:
         known = sorted({*prepared, *(model.model_id for model in self._models.all())})
         return [self._view(model_id, prepared.get(model_id)) for model_id in known]
 
+    def models_asked_for(self) -> list[NodeModel]:
+        """Return every model that was asked for since the start; reads no disk."""
+        return [self._view(model.model_id, model.prepared) for model in self._models.all()]
+
     def model(self, model_id: ModelId) -> NodeModel:
         """Return one model; reads no disk for one that was loaded.
 
