@@ -4,12 +4,11 @@ The step is the two calls into C++: forward pass and choice of tokens. Everythin
 actor does, its Python between them included, is overhead.
 """
 
-import contextlib
 import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -50,6 +49,7 @@ class StepCounter:
         with path.open("a+b") as file:
             file.truncate(_COUNTS.size)
             self._memory = mmap.mmap(file.fileno(), _COUNTS.size)
+        self._step_ns = self._tokens = 0
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -58,16 +58,11 @@ class StepCounter:
     def read(self) -> Counts:
         return Counts(*_COUNTS.unpack_from(self._memory))
 
-    def add(self, *, step_ns: int = 0, tokens: int = 0) -> None:
-        before = self.read()
-        _COUNTS.pack_into(self._memory, 0, before.step_ns + step_ns, before.tokens + tokens)
-
-    @contextlib.contextmanager
-    def step(self, tokens: int = 0) -> Iterator[None]:
-        """Count what the process takes inside, on all of its threads."""
-        began_ns = time.process_time_ns()
-        yield
-        self.add(step_ns=time.process_time_ns() - began_ns, tokens=tokens)
+    def add(self, began_ns: int, tokens: int = 0) -> None:
+        """Count tokens, and what all threads took since `time.process_time_ns` was `began_ns`."""
+        self._step_ns += time.process_time_ns() - began_ns
+        self._tokens += tokens
+        _COUNTS.pack_into(self._memory, 0, self._step_ns, self._tokens)
 
 
 class MeteredBackend(CpuBackend):
@@ -90,8 +85,9 @@ class _MeteredKernels(Kernels):
         return _MeteredSampler(super().sampler(pool, vocab_size), self._counter)
 
     def step(self, *args: Any, **options: Any) -> None:
-        with self._counter.step():
-            super().step(*args, **options)
+        began_ns = time.process_time_ns()
+        super().step(*args, **options)
+        self._counter.add(began_ns)
 
 
 class _MeteredSampler(SampleKernel):
@@ -100,8 +96,10 @@ class _MeteredSampler(SampleKernel):
         self._counter = counter
 
     def __call__(self, logits: int, rows: Any) -> Any:
-        with self._counter.step(len(rows.packed)):
-            return super().__call__(logits, rows)
+        began_ns = time.process_time_ns()
+        sampled = super().__call__(logits, rows)
+        self._counter.add(began_ns, len(rows.packed))
+        return sampled
 
 
 class PacedBackend:
@@ -156,5 +154,5 @@ class _PacedRunner:
 
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken]:
         time.sleep(self._step_s)
-        self._counter.add(tokens=len(batch.rows))
+        self._counter.add(time.process_time_ns(), len(batch.rows))
         return [self._token] * len(batch.rows)

@@ -65,7 +65,7 @@ def tokens_table(windows: Sequence[Window], alone: dict[int, float]) -> str:
                 f"{window.micros(WORKERS):,.0f}",
                 f"{window.micros(*set(ROLES) - {ACTOR, SUPERVISOR, WORKERS}):,.0f}",
                 f"{MICRO * window.above_ns / window.tokens:,.0f}",
-                f"{window.above_ns / window.step_ns:.1%}" if window.step_ns else "",
+                "" if base_ns is None else f"{window.above_ns / window.step_ns:.1%}",
             ]
         )
     return table(headers, rows)
