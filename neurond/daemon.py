@@ -152,7 +152,7 @@ def status_line(supervisor: Supervisor) -> str:
     """Return the node's state in one line for people."""
     if supervisor.draining:
         return "draining"
-    models = supervisor.models()
+    models = supervisor.models_asked_for()
     loading = next((model for model in models if model.loading is not None), None)
     if loading is not None and loading.loading is not None:
         share = loading.loading.progress

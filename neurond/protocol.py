@@ -2,9 +2,10 @@
 
 Two sockets join an actor to its supervisor, both made anew for each life of the actor. The
 control socket carries what must never queue behind work; the data socket carries work. Bulk goes
-by shared memory: prompt token ids through the prompt area (supervisor writes), tokens and vectors
-through the token ring (actor writes). Both segments are memfds that the supervisor owns and passes
-by descriptor, so a killed process leaves nothing behind.
+by shared memory: prompt token ids through the prompt area (supervisor writes), tokens, vectors and
+the notices about requests and models through the token ring (actor writes), which a bell announces.
+Both segments are memfds that the supervisor owns and passes by descriptor, as the bell's, so a
+killed process leaves nothing behind.
 
 Commands are imperative and go to the actor; notices are past tense and come back. Every command
 that starts work has exactly one terminal notice: `LoadModel` ends in `ModelLoaded` or
@@ -25,7 +26,7 @@ ACTOR_PROTOCOL_VERSION = 6
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
 DATA_HWM_MESSAGES = 4096
-"""Beyond it a request is refused, and an actor keeps what it has to tell."""
+"""Beyond it a request is refused."""
 
 
 class Command(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
@@ -190,7 +191,7 @@ class Pong(Notice, frozen=True):
     sequence: int
 
 
-# data socket, actor to supervisor
+# token ring, actor to supervisor
 
 
 class ModelLoading(Notice, frozen=True):
@@ -250,14 +251,8 @@ class Admitted(Notice, frozen=True):
     cached_tokens: int
 
 
-class TokensReady(Notice, frozen=True):
-    """One engine step is in the ring, up to `head` (a byte count that only grows)."""
-
-    head: int
-
-
 class RequestFailed(Notice, frozen=True):
-    """No record of this request follows in the ring."""
+    """No record of this request follows."""
 
     request_id: RequestId
     error: ErrorInfo
@@ -266,14 +261,5 @@ class RequestFailed(Notice, frozen=True):
 ControlCommand = Configure | Cancel | FinishStream | Pause | Resume | Ping | Shutdown
 DataCommand = LoadModel | UnloadModel | Generate | Embed
 ControlNotice = Hello | ActorReady | ActorFailed | Pong
-DataNotice = (
-    Hello
-    | ModelLoading
-    | ModelLoaded
-    | ModelLoadFailed
-    | ModelUnloaded
-    | KvUsage
-    | Admitted
-    | TokensReady
-    | RequestFailed
-)
+ModelNotice = ModelLoading | ModelLoaded | ModelLoadFailed | ModelUnloaded | KvUsage
+RingNotice = ModelNotice | Admitted | RequestFailed

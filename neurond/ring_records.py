@@ -1,18 +1,20 @@
 """Records of the token ring: what an actor writes for each token, vector and end of a choice.
 
-One record each, little endian, written by the actor and read by its supervisor at
-`TokensReady`. The ring itself (`cortex_core.ipc.ring`) carries them as opaque bytes.
+One record each, little endian, written by the actor and read by its supervisor when the bell
+rings. Notices stand between them, so that order is kept. The ring itself (`cortex_core.ipc.ring`)
+carries them as opaque bytes.
 
 | offset | size | field                                                                   |
 |--------|------|-------------------------------------------------------------------------|
-| 0      | 4    | stream, unsigned                                                        |
-| 4      | 1    | kind: 0 token, 1 finish, 2 vector                                       |
+| 0      | 4    | stream, unsigned; notice: 0                                             |
+| 4      | 1    | kind: 0 token, 1 finish, 2 vector, 3 notice                             |
 | 5      | 1    | token: number of top entries, 0 to 20; finish: index into `_REASONS`    |
 | 6      | 2    | token: 1 if a logprob is given; else 0                                  |
-| 8      | 4    | token id, unsigned; finish: 0; vector: number of its input, from 0      |
+| 8      | 4    | token id, unsigned; vector: number of its input, from 0; else 0         |
 | 12     | 4    | logprob, float32; 0 where not given                                     |
 | 16     | 8 n  | token: top entries: token id unsigned, logprob float32                  |
 | 16     | 4 n  | vector: its numbers, float32                                            |
+| 16     | n    | notice: a `protocol.RingNotice`, msgpack                                |
 """
 
 import struct
@@ -23,10 +25,13 @@ import msgspec
 
 from cortex_core.canonical import FinishReason
 from cortex_core.errors import ProtocolError
+from neurond.protocol import RingNotice
 
 _HEAD = struct.Struct("<IBBHIf")
 _TOP = struct.Struct("<If")
-_TOKEN, _FINISH, _VECTOR = 0, 1, 2
+_TOKEN, _FINISH, _VECTOR, _NOTICE = 0, 1, 2, 3
+_NOTICE_HEAD = _HEAD.pack(0, _NOTICE, 0, 0, 0, 0.0)
+_notices: msgspec.msgpack.Decoder[RingNotice] = msgspec.msgpack.Decoder(RingNotice)
 _NUMBER_BYTES = 4
 _REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 _REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
@@ -56,7 +61,7 @@ class VectorRecord(msgspec.Struct, frozen=True, gc=False):
     vector: bytes
 
 
-Record = TokenRecord | FinishRecord | VectorRecord
+Record = TokenRecord | FinishRecord | VectorRecord | RingNotice
 
 
 def encode_token(
@@ -78,6 +83,11 @@ def encode_vector(stream: int, index: int, vector: bytes) -> bytes:
     return _HEAD.pack(stream, _VECTOR, 0, 0, index, 0.0) + vector
 
 
+def encode_notice(notice: RingNotice) -> bytes:
+    """Return the record of a notice."""
+    return _NOTICE_HEAD + msgspec.msgpack.encode(notice)
+
+
 def decode_record(data: bytes | memoryview) -> Record:
     """Read one record.
 
@@ -87,11 +97,20 @@ def decode_record(data: bytes | memoryview) -> Record:
     if len(data) < _HEAD.size:
         raise ProtocolError(f"cannot read a token record: it has {len(data)} bytes")
     stream, kind, count, given, token_id, logprob = _HEAD.unpack_from(data)
+    if kind == _TOKEN and len(data) == _HEAD.size + count * _TOP.size:
+        top = tuple(_TOP.iter_unpack(data[_HEAD.size :])) if count else ()
+        return TokenRecord(stream, token_id, logprob if given else None, top)
     if kind == _FINISH and count < len(_REASONS):
         return FinishRecord(stream, _REASONS[count])
     if kind == _VECTOR and len(data) > _HEAD.size and len(data) % _NUMBER_BYTES == 0:
         return VectorRecord(stream, token_id, bytes(data[_HEAD.size :]))
-    if kind != _TOKEN or len(data) != _HEAD.size + count * _TOP.size:
-        raise ProtocolError(f"cannot read a token record: kind {kind} with {len(data)} bytes")
-    top = tuple(_TOP.iter_unpack(data[_HEAD.size :])) if count else ()
-    return TokenRecord(stream, token_id, logprob if given else None, top)
+    if kind == _NOTICE:
+        return _decode_notice(data[_HEAD.size :])
+    raise ProtocolError(f"cannot read a token record: kind {kind} with {len(data)} bytes")
+
+
+def _decode_notice(payload: bytes | memoryview) -> RingNotice:
+    try:
+        return _notices.decode(payload)
+    except msgspec.MsgspecError as ex:
+        raise ProtocolError(f"cannot read a notice of {len(payload)} bytes: {ex}") from ex

@@ -4,8 +4,11 @@ Needs no asyncio, whose import takes as long as half of the rest of such a proce
 """
 
 import logging
+import math
+import select
+import time
 from collections.abc import Iterable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 import zmq
@@ -55,6 +58,7 @@ class BlockingChannel(Generic[M]):
         self.socket = socket.socket if isinstance(socket, BoundSocket) else socket
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
+        self._unseen = False
 
     def send(self, message: msgspec.Struct) -> None:
         """Queue a message for the peer; never blocks.
@@ -63,6 +67,8 @@ class BlockingChannel(Generic[M]):
             Overloaded: the high-water mark is reached, or nobody has connected to a bound socket
                 yet; nothing was queued.
         """
+        # Sending may consume what the descriptor would have told of a message that came in.
+        self._unseen = True
         try:
             self.socket.send(self._encoder.encode(message), zmq.NOBLOCK)
         except zmq.Again as ex:
@@ -78,11 +84,18 @@ class BlockingChannel(Generic[M]):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
+                self._unseen = False
                 return messages
             try:
                 messages.append(decode_message(self._decoder, frames, 1))
             except ProtocolError as ex:
                 _log.error("message dropped", extra=kv(cause=ex.message))
+
+    def has_message(self, *, told: bool) -> bool:
+        """Whether a message is here. `told` is whether `fd` of the socket is readable."""
+        if told or self._unseen:
+            self._unseen = bool(cast("int", self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return self._unseen
 
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close the socket. Idempotent.
@@ -92,13 +105,35 @@ class BlockingChannel(Generic[M]):
         close_socket(self._owner, linger_s)
 
 
-def wait_readable(
-    channels: Iterable[BlockingChannel[Any]], timeout_s: float, fds: Iterable[int] = ()
-) -> bool:
-    """Wait until a channel has a message or a descriptor is readable; False after `timeout_s`."""
-    poller = zmq.Poller()
-    for channel in channels:
-        poller.register(channel.socket, zmq.POLLIN)
-    for fd in fds:
-        poller.register(fd, zmq.POLLIN)
-    return bool(poller.poll(max(0, round(timeout_s * 1000))))
+class Wakeups:
+    """What a thread's loop looks at and waits for: channels' messages, and other descriptors.
+
+    One call to the kernel asks for all of them, as it is made before every turn of the loop.
+    """
+
+    def __init__(self, channels: Iterable[BlockingChannel[Any]], fds: Iterable[int] = ()) -> None:
+        """Channels and descriptors stay their owners' to close, after the last call here."""
+        self._channels = {
+            cast("int", channel.socket.getsockopt(zmq.FD)): channel for channel in channels
+        }
+        self._poll = select.poll()
+        for fd in (*self._channels, *fds):
+            self._poll.register(fd, select.POLLIN)
+
+    def pending(self) -> bool:
+        """Return whether a channel has a message or a descriptor is readable; never blocks."""
+        told = {fd for fd, _ in self._poll.poll(0)}
+        if told and told - self._channels.keys():
+            return True
+        return any(channel.has_message(told=fd in told) for fd, channel in self._channels.items())
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return true once something is `pending`, false after `timeout_s`."""
+        until_s = time.monotonic() + timeout_s
+        while not self.pending():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            # It may be told of what is no message.
+            self._poll.poll(math.ceil(1000 * left_s))
+        return True

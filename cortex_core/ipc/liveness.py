@@ -5,7 +5,7 @@
 | 0 | u64 | seal: odd while the record is written |
 | 8 | u64 | step: engine steps so far |
 | 16 | u64 | phase |
-| 24 | f64 | when the phase was entered or last gave a sign of life, CLOCK_MONOTONIC |
+| 24 | f64 | when the phase was entered or last gone on with, CLOCK_MONOTONIC |
 | 32 | f64 | deadline of the phase in seconds, NaN for none |
 
 Writing is a handful of stores, so it is done for every step. CLOCK_MONOTONIC is one clock for all
@@ -13,6 +13,7 @@ processes of a host.
 """
 
 import math
+import struct
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -23,6 +24,8 @@ from cortex_core.ipc.fence import Fence
 from cortex_core.ipc.segment import Segment
 
 LIVENESS_SEGMENT_BYTES = 64
+_FIELDS = struct.Struct("<QQdd")
+"""What stands behind the seal."""
 _READ_ATTEMPTS = 64
 
 
@@ -60,30 +63,24 @@ class LivenessWriter:
     """The watched process. One thread of it; the segment is the caller's to close."""
 
     def __init__(self, segment: Segment, clock: Callable[[], float] = time.monotonic) -> None:
-        self._words = segment.words(0, 3)
-        self._times = segment.doubles(24, 2)
+        self._seal = segment.words(0, 1)
+        self._fields = segment.bytes_at(8, _FIELDS.size)
         self._clock = clock
         self._fence = Fence()
 
-    def enter(self, phase: Phase, deadline_s: float | None) -> None:
-        """Begin a phase that must end or `beat` within `deadline_s`; None is never hung."""
-        self._write(self._words[1], phase, math.nan if deadline_s is None else deadline_s)
+    def enter(self, phase: Phase, deadline_s: float | None, step: int = 0) -> None:
+        """Begin a phase behind so many steps, or go on with it: `deadline_s` runs anew.
 
-    def beat(self, step: int) -> None:
-        """Say that the phase makes progress: its deadline runs anew."""
-        self._write(step, Phase(self._words[2]), self._times[1])
-
-    def _write(self, step: int, phase: Phase, deadline_s: float) -> None:
+        After that time without another call the process counts as hung; None is never.
+        """
         # A predecessor that was killed while it wrote leaves an odd seal.
-        seal = self._words[0] | 1
-        self._words[0] = seal
+        seal = self._seal[0] | 1
+        self._seal[0] = seal
         self._fence()
-        self._words[1] = step
-        self._words[2] = phase
-        self._times[0] = self._clock()
-        self._times[1] = deadline_s
+        until_s = math.nan if deadline_s is None else deadline_s
+        _FIELDS.pack_into(self._fields, 0, step, phase, self._clock(), until_s)
         self._fence()
-        self._words[0] = seal + 1
+        self._seal[0] = seal + 1
 
 
 class LivenessReader:

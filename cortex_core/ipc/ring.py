@@ -51,17 +51,20 @@ class _RingView:
 
 
 class RingWriter(_RingView):
-    """The producer's end. One thread of one process; the segment is the caller's to close."""
+    """The producer's end. One thread of one process; the segment is the caller's to close.
+
+    Attributes:
+        max_record_bytes: the longest payload that is sure to fit into an empty ring anywhere.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment)
+        self.max_record_bytes = self._capacity // 16 * 8 - _LENGTH.size
 
     @property
     def head(self) -> int:
         """Bytes ever written: what the consumer may read up to."""
         return self._head[0]
-
-    @property
-    def max_record_bytes(self) -> int:
-        """The longest payload that is sure to fit into an empty ring at any position."""
-        return self._capacity // 16 * 8 - _LENGTH.size
 
     def try_write(self, record: bytes | bytearray | memoryview) -> bool:
         """Append a record and publish it; False, with nothing changed, when there is no room.

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+from cortex_core.lazy_timer import LazyTimer
 from cortexd.http1.answer import Answer
 from cortexd.http1.errors import BadAnswer, ConnectionLost
 from cortexd.http1.message import ResponseHead
@@ -28,6 +29,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[bool] | None = None
+        self._timer = LazyTimer(self._expire)
         self._answer = Answer()
         self._lost: str | None = None
         self._paused = False
@@ -140,16 +142,14 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self, timeout_s: float) -> bool:
         """Return True once something came, False after `timeout_s` of silence."""
-        waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiter = waiter
-        timer = self._loop.call_later(timeout_s, _expire, waiter)
+        self._waiter = self._loop.create_future()
+        self._timer.start(timeout_s)
         try:
-            return await waiter
+            return await self._waiter
         finally:
-            timer.cancel()
+            self._timer.stop()
             self._waiter = None
 
-
-def _expire(waiter: asyncio.Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(False)
+    def _expire(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(False)

@@ -46,6 +46,8 @@ class Launch:
     death: PassedFd
     prompt_area: PassedFd
     ring: PassedFd
+    bell: PassedFd
+    """Rings in the supervisor for what is new on the ring."""
     liveness: PassedFd
     control_path: str
     data_path: str

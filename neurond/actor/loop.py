@@ -2,8 +2,8 @@
 
 It runs in the actor's main thread and is the only user of the sockets, the ring and the engines.
 Each turn: control commands, data commands, what the loader and the format queue have, then one step
-of the next engine that has work, and one message for it. With no work it sleeps in a poll, so that
-a command is seen at once and an idle device costs nothing.
+of the next engine that has work, and one ring of the bell for it. With no work it sleeps in a poll,
+so that a command is seen at once and an idle device costs nothing.
 """
 
 import logging
@@ -23,7 +23,7 @@ from cortex_core.errors import (
     error_from_info,
 )
 from cortex_core.ids import ModelId, RequestId
-from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
+from cortex_core.ipc.blocking_channel import BlockingChannel, Wakeups
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
@@ -89,6 +89,8 @@ class ActorLoop:
         self._deadlines = deadlines
         self._loader = Loader(backend)
         self._formats = FormatQueue()
+        wakeup_fds = (self._loader.wakeup_fd, self._formats.wakeup_fd)
+        self._wakeups = Wakeups((control, data), wakeup_fds)
         self._served: dict[Place, Serving] = {}
         self._order: deque[Place] = deque()
         self._requests = RequestTable()
@@ -105,12 +107,13 @@ class ActorLoop:
             CortexError: the device cannot be used any more; the process must end.
         """
         while True:
-            self._take_control()
-            if self._stopping:
-                return
-            self._take_data()
-            self._take_loads()
-            self._take_formats()
+            if self._wakeups.pending():
+                self._take_control()
+                if self._stopping:
+                    return
+                self._take_data()
+                self._take_loads()
+                self._take_formats()
             self._tell_usage(time.monotonic())
             if not self._outbox.flush():
                 self._wait_for_room()
@@ -309,20 +312,22 @@ class ActorLoop:
         deadline_s = self._deadlines.idle_s
         if self._num_loading or self._formats.is_busy:
             # A library that loads may keep the interpreter to itself for a while.
-            self._liveness.enter(Phase.LOADING, max(deadline_s, self._deadlines.step_s))
+            self._enter(Phase.LOADING, max(deadline_s, self._deadlines.step_s))
         else:
-            self._liveness.enter(Phase.IDLE, deadline_s)
-        wakeups = [self._loader.wakeup_fd, self._formats.wakeup_fd]
-        wait_readable((self._control, self._data), min(1.0, deadline_s / 3), wakeups)
+            self._enter(Phase.IDLE, deadline_s)
+        self._wakeups.wait(min(1.0, deadline_s / 3))
+
+    def _enter(self, phase: Phase, deadline_s: float) -> None:
+        self._liveness.enter(phase, deadline_s, self._steps)
 
     def _wait_for_room(self) -> None:
         if self._blocked_at != self._steps:
             self._blocked_at = self._steps
-            self._liveness.enter(Phase.BLOCKED, self._deadlines.blocked_s)
-        wait_readable((self._control,), _BLOCKED_POLL_S)
+            self._enter(Phase.BLOCKED, self._deadlines.blocked_s)
+        self._wakeups.wait(_BLOCKED_POLL_S)
 
     def _step(self, serving: Serving) -> None:
-        self._liveness.enter(Phase.STEPPING, self._deadlines.step_s)
+        self._enter(Phase.STEPPING, self._deadlines.step_s)
         began_s = time.monotonic()
         try:
             output = self._compute(serving)
@@ -333,7 +338,6 @@ class ActorLoop:
         serving.engine.took(time.monotonic() - began_s)
         serving.failed_steps = 0
         self._steps += 1
-        self._liveness.beat(self._steps)
         self._tell(output)
 
     def _compute(self, serving: Serving) -> StepOutput:

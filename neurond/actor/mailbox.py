@@ -1,8 +1,9 @@
 """What a helper thread has for the loop, with a descriptor that wakes the loop."""
 
-import os
 import queue
 from typing import Generic, TypeVar
+
+from cortex_core.ipc.bell import Bell
 
 T = TypeVar("T")
 
@@ -16,18 +17,17 @@ class Mailbox(Generic[T]):
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[T] = queue.SimpleQueue()
-        self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._bell = Bell()
+        self.wakeup_fd = self._bell.fd
 
     def put(self, item: T) -> None:
         """Leave something for the loop."""
         self._items.put(item)
-        os.eventfd_write(self.wakeup_fd, 1)
+        self._bell.ring()
 
     def take(self) -> list[T]:
         """Return what was put since the last call, oldest first."""
-        try:
-            os.eventfd_read(self.wakeup_fd)
-        except BlockingIOError:
+        if not self._bell.answer():
             return []
         items = []
         while not self._items.empty():

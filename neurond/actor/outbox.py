@@ -1,62 +1,47 @@
-"""What an actor has to tell, in order and without loss: ring records and notices.
+"""What an actor has to tell, in order and without loss: records of the token ring.
 
-The supervisor moves records from the ring to per-request buffers at each `TokensReady` and never
-waits for a client in between: a request whose buffer is high is paused, nothing else. So a full
-ring means that the supervisor's loop itself is late. Then the records of the last step stay here,
-the actor does not step until there is room, and says so by its phase. What can pile up is bounded
-by one step and by the ends of requests that are cancelled meanwhile.
+Tokens and notices go the same way, so that they stay in order. The supervisor moves them from the
+ring to where they belong at each ring of the bell and never waits for a client in between: a
+request whose buffer is high is paused, nothing else. So a full ring means that the supervisor's
+loop itself is late. Then the records of the last step stay here, the actor does not step until
+there is room, and says so by its phase. What can pile up is bounded by one step and by the ends of
+requests that are cancelled meanwhile.
 """
 
 from collections import deque
 
-from cortex_core.errors import Overloaded
-from cortex_core.ipc.blocking_channel import BlockingChannel
+from cortex_core.ipc.bell import Bell
 from cortex_core.ipc.ring import RingWriter
-from neurond.protocol import DataCommand, Notice, TokensReady
+from neurond.protocol import RingNotice
+from neurond.ring_records import encode_notice
 
 
 class Outbox:
     """Owned by the actor's loop; nothing in it blocks."""
 
-    def __init__(self, data: BlockingChannel[DataCommand], ring: RingWriter) -> None:
-        self._data = data
+    def __init__(self, ring: RingWriter, bell: Bell) -> None:
         self._ring = ring
-        self._pending: deque[bytes | Notice] = deque()
-        self._told_head = ring.head
+        self._bell = bell
+        self._pending: deque[bytes] = deque()
 
-    def notice(self, notice: Notice) -> None:
+    def notice(self, notice: RingNotice) -> None:
         """Tell something behind everything that was put here before."""
-        self._pending.append(notice)
+        self._pending.append(encode_notice(notice))
 
     def record(self, record: bytes) -> None:
         """Put a record on the ring behind everything that was put here before."""
         self._pending.append(record)
 
     def flush(self) -> bool:
-        """Send as much as there is room for; True if nothing is left.
+        """Write as much as there is room for; True if nothing is left.
 
-        Records of one call are announced together: one message per engine step.
+        Records of one call are announced together: the bell rings once per engine step.
         """
-        try:
-            while self._pending:
-                if not self._send(self._pending[0]):
-                    self._announce()
-                    return False
-                self._pending.popleft()
-            self._announce()
-        except Overloaded:
-            return False
-        return True
-
-    def _send(self, item: bytes | Notice) -> bool:
-        if isinstance(item, bytes):
-            return self._ring.try_write(item)
-        self._announce()
-        self._data.send(item)
-        return True
-
-    def _announce(self) -> None:
-        head = self._ring.head
-        if head != self._told_head:
-            self._data.send(TokensReady(head))
-            self._told_head = head
+        if not self._pending:
+            return True
+        before = self._ring.head
+        while self._pending and self._ring.try_write(self._pending[0]):
+            self._pending.popleft()
+        if self._ring.head != before:
+            self._bell.ring()
+        return not self._pending

@@ -8,7 +8,8 @@ import msgspec
 import zmq
 
 from cortex_core.errors import CortexError, InternalError, Overloaded
-from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
+from cortex_core.ipc.bell import Bell
+from cortex_core.ipc.blocking_channel import BlockingChannel, Wakeups
 from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.ring import RingWriter
 from cortex_core.ipc.segment import Segment
@@ -98,13 +99,13 @@ def _serve(
             opened.kernels_unavailable_reason,
         )
     )
-    outbox = Outbox(data, ring)
+    outbox = Outbox(ring, Bell(launch.bell.fd))
     loop = ActorLoop(backend, control, data, outbox, prompt_area, liveness, launch.deadlines)
     loop.run()
 
 
 def _configuration(control: BlockingChannel[ControlCommand]) -> Configure:
-    wait_readable((control,), _CONFIGURE_TIMEOUT_S)
+    Wakeups((control,)).wait(_CONFIGURE_TIMEOUT_S)
     for command in control.try_recv():
         if isinstance(command, Configure):
             return command

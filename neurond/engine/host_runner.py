@@ -11,7 +11,7 @@ from neurond.engine.host_sampler import sample_on_host
 from neurond.engine.masks import masks_of
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import StepColumns
-from neurond.kernels.memory import Buffer, address_of
+from neurond.kernels.memory import Buffer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,7 @@ class HostRunner:
         vocab_size = model.decoder.vocab_size
         logits = Buffer(4 * max_rows * vocab_size)
         self._logits = logits.bytes.view(np.float32).reshape(max_rows, vocab_size)
+        self._logits_at = logits.address
         self._sampler = kernels.sampler(pool, vocab_size)
 
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
@@ -70,8 +71,8 @@ class HostRunner:
             self._pool, self._model.struct, columns, self._pages, self._scratch, self._logits
         )
         masks = masks_of(batch.rows)
-        logits = address_of(self._logits)
-        return masks.settle(sample_on_host(self._sampler, logits, batch.rows, masks.allowed))
+        sampled = sample_on_host(self._sampler, self._logits_at, batch.rows, masks.allowed)
+        return masks.settle(sampled)
 
 
 def _flat(tables: Sequence[array[int]], width: int) -> array[int]:

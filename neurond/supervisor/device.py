@@ -43,14 +43,6 @@ _SPAWN_FAILED_STATUS = 71
 
 _log = logging.getLogger(__name__)
 
-ModelNotice = (
-    protocol.ModelLoading
-    | protocol.ModelLoaded
-    | protocol.ModelLoadFailed
-    | protocol.ModelUnloaded
-    | protocol.KvUsage
-)
-
 
 class DeviceOwner(Protocol):
     """Who is told about a device; called on the loop, must not raise."""
@@ -61,7 +53,7 @@ class DeviceOwner(Protocol):
 
     def device_died(self, device: DeviceName, error: CortexError, *, asked_for: bool) -> None: ...
 
-    def model_notice(self, notice: ModelNotice) -> None: ...
+    def model_notice(self, notice: protocol.ModelNotice) -> None: ...
 
     def request_ended(self, model_id: ModelId) -> None: ...
 
@@ -284,6 +276,7 @@ class DeviceActor:
             on_end=self._owner.request_ended,
         )
         life.on_notice(self._on_notice)
+        life.on_bell(self._read_ring)
         life.on_exit(self._on_exit)
 
     def _kill(self, reason: str, *, dump_stacks: bool) -> None:
@@ -323,18 +316,11 @@ class DeviceActor:
     def _exited(self, returncode: int) -> None:
         self._apply(self._lifecycle.exited(returncode, time.monotonic()))
 
-    def _on_notice(self, notice: protocol.ControlNotice | protocol.DataNotice) -> None:
-        life, in_flight = self._life, self._in_flight
-        if life is None or in_flight is None:
+    def _on_notice(self, notice: protocol.ControlNotice) -> None:
+        if self._life is None:
             return
         now = time.monotonic()
         match notice:
-            case protocol.TokensReady(head):
-                self._read_ring(life, in_flight, head)
-            case protocol.Admitted():
-                in_flight.admitted(notice)
-            case protocol.RequestFailed():
-                in_flight.request_failed(notice)
             case protocol.Hello():
                 self._hellos += 1
                 # One on each socket: with both in, neither loses what is sent to it.
@@ -348,13 +334,19 @@ class DeviceActor:
             case protocol.Pong(sequence):
                 self._pings.answered(sequence)
             case _:
-                self._owner.model_notice(notice)
+                assert_never(notice)
 
-    def _read_ring(self, life: ActorLife, in_flight: InFlight, head: int) -> None:
+    def _read_ring(self) -> None:
+        life, in_flight = self._life, self._in_flight
+        if life is None or in_flight is None:
+            return
         try:
-            in_flight.records(life.ring.read_until(head))
+            notices = in_flight.records(life.ring.read_until(life.ring.published_head))
         except ProtocolError as ex:
             self.declare_hung(ex.message)
+            return
+        for notice in notices:
+            self._owner.model_notice(notice)
 
     def _backoff(self, failures: int) -> float:
         first_s, max_s = self._settings.backoff_first_s, self._settings.backoff_max_s

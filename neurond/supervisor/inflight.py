@@ -19,7 +19,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
 from cortex_core.logs import kv
 from neurond import protocol
-from neurond.ring_records import FinishRecord, VectorRecord, decode_record
+from neurond.ring_records import FinishRecord, TokenRecord, VectorRecord, decode_record
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, EngineJob, Token, Vector
 from neurond.supervisor.streams import TokenStream
 
@@ -149,29 +149,42 @@ class InFlight:
             self._free_prompt(request)
             request.stream.deliver(Admitted(notice.cached_tokens))
 
-    def records(self, records: Iterable[bytes]) -> None:
-        """Take records off the ring.
+    def records(self, records: Iterable[bytes]) -> list[protocol.ModelNotice]:
+        """Take records off the ring; return the notices among them that are about models.
 
         Raises:
             ProtocolError: one of them is no record; the actor is not to be trusted any more.
         """
+        notices: list[protocol.ModelNotice] = []
         if self._closed:
-            return
+            return notices
         for data in records:
             record = decode_record(data)
-            request = self._by_stream.get(record.stream)
-            if request is None:
-                _log.error("token record without a request", extra=kv(stream=record.stream))
-                continue
-            index = record.stream - request.first_stream
-            if isinstance(record, FinishRecord):
-                request.stream.deliver(ChoiceFinished(index, record.reason))
-                self._end_stream(request, record.stream)
-            elif isinstance(record, VectorRecord):
-                request.stream.deliver(Vector(record.index, record.vector))
-            else:
-                item = Token(index, record.token_id, record.logprob, record.top)
-                request.stream.deliver(item)
+            match record:
+                case TokenRecord() | FinishRecord() | VectorRecord():
+                    self._deliver(record)
+                case protocol.Admitted():
+                    self.admitted(record)
+                case protocol.RequestFailed():
+                    self.request_failed(record)
+                case _:
+                    notices.append(record)
+        return notices
+
+    def _deliver(self, record: TokenRecord | FinishRecord | VectorRecord) -> None:
+        request = self._by_stream.get(record.stream)
+        if request is None:
+            _log.error("token record without a request", extra=kv(stream=record.stream))
+            return
+        index = record.stream - request.first_stream
+        if isinstance(record, TokenRecord):
+            item = Token(index, record.token_id, record.logprob, record.top)
+            request.stream.deliver(item)
+        elif isinstance(record, VectorRecord):
+            request.stream.deliver(Vector(record.index, record.vector))
+        else:
+            request.stream.deliver(ChoiceFinished(index, record.reason))
+            self._end_stream(request, record.stream)
 
     def request_failed(self, notice: protocol.RequestFailed) -> None:
         """The engine gave a request up."""

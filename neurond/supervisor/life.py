@@ -1,9 +1,10 @@
-"""One life of an actor: its process, and the sockets and segments made for it alone.
+"""One life of an actor: its process, and the sockets, bell and segments made for it alone.
 
 Opened for each spawn and closed when the process has been reaped, by the device's handle, on the
 supervisor's loop. Nothing here decides anything.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -15,6 +16,7 @@ import zmq
 
 from cortex_core.errors import CortexError
 from cortex_core.ids import BootId, DeviceName, new_boot_id
+from cortex_core.ipc.bell import Bell
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.child import ChildProcess, DeathPipe, ExitStatus
 from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader
@@ -29,7 +31,7 @@ from neurond.protocol import (
     CONTROL_HWM_MESSAGES,
     DATA_HWM_MESSAGES,
     ControlNotice,
-    DataNotice,
+    Hello,
 )
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import ActorProcess
@@ -78,6 +80,7 @@ class ActorLife:
             ]
             self.prompt_area, ring, liveness = segments
             self.ring = RingReader(ring)
+            self._bell = stack.enter_context(contextlib.closing(Bell()))
             self.liveness = LivenessReader(liveness)
             control_path, data_path = socket_paths(settings.runtime_dir, device.id, self.boot_id)
             control = _bind(context, control_path, CONTROL_HWM_MESSAGES, stack)
@@ -86,7 +89,7 @@ class ActorLife:
                 control, msgspec.msgpack.Decoder(ControlNotice)
             )
             stack.callback(self._control.close)
-            self._data: Channel[DataNotice] = Channel(data, msgspec.msgpack.Decoder(DataNotice))
+            self._data: Channel[Hello] = Channel(data, msgspec.msgpack.Decoder(Hello))
             stack.callback(self._data.close)
             self._process = ActorProcess(
                 Launch(
@@ -96,6 +99,7 @@ class ActorLife:
                     death=PassedFd(death.read_fd),
                     prompt_area=PassedFd(self.prompt_area.fd),
                     ring=PassedFd(ring.fd),
+                    bell=PassedFd(self._bell.fd),
                     liveness=PassedFd(liveness.fd),
                     control_path=str(control.path),
                     data_path=str(data.path),
@@ -108,10 +112,21 @@ class ActorLife:
             self.child = ChildProcess(self._process)
             self._owned = stack.pop_all()
 
-    def on_notice(self, handler: Callable[[ControlNotice | DataNotice], None]) -> None:
-        """Call `handler` with everything the actor says, in order on each of its two sockets."""
+    def on_notice(self, handler: Callable[[ControlNotice], None]) -> None:
+        """Call `handler` with everything the actor says on its two sockets, in order on each."""
         self._control.on_message(handler)
         self._data.on_message(handler)
+
+    def on_bell(self, handler: Callable[[], None]) -> None:
+        """Call `handler` whenever there is more on the ring."""
+
+        def answer() -> None:
+            self._bell.answer()
+            handler()
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._bell.fd, answer)
+        self._owned.callback(loop.remove_reader, self._bell.fd)
 
     def on_exit(self, handler: Callable[[ExitStatus], None]) -> None:
         """Call `handler` when the process has been reaped."""

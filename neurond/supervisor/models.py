@@ -26,7 +26,6 @@ from neurond import protocol
 from neurond.lifecycle import model as decisions
 from neurond.memory_plan import MemoryPlan
 from neurond.sources.prepared import PreparedModel, read_manifest
-from neurond.supervisor.device import ModelNotice
 from neurond.supervisor.loaded_model import LoadedModel, Reservation
 from neurond.supervisor.ports import ModelLibrary, ProgressCallback
 from neurond.supervisor.settings import SupervisorSettings
@@ -155,7 +154,7 @@ class Models:
             model.deadline_s = None
             self._apply(model, model.lifecycle.actor_died(error.info(), asked_for=asked_for))
 
-    def notice(self, notice: ModelNotice) -> None:
+    def notice(self, notice: protocol.ModelNotice) -> None:
         """Take what an actor says of a model."""
         model = self._models.get(notice.model_id)
         if model is None:

@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from cortex_core.errors import CortexError, Timeout
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token, Vector
+from cortex_core.lazy_timer import LazyTimer
+from neurond.supervisor.jobs import ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
 STALLED_S = 300.0
+_OF_CHOICE = (Token, ChoiceFinished)
 
 
 class StreamControl(Protocol):
@@ -53,6 +55,7 @@ class TokenStream(AsyncIterator[StreamItem]):
         self._paused = False
         self._untouched_since: float | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: LazyTimer | None = None
 
     def __aiter__(self) -> "TokenStream":
         return self
@@ -129,9 +132,8 @@ class TokenStream(AsyncIterator[StreamItem]):
 
     def deliver(self, item: StreamItem) -> None:
         """Take an item from the actor. Called by the actor's handle only."""
-        if isinstance(item, Token | ChoiceFinished) and item.index not in self._open:
-            return
-        if isinstance(item, Admitted | Vector) and not self._open:
+        wanted = item.index in self._open if isinstance(item, _OF_CHOICE) else bool(self._open)
+        if not wanted:
             return
         self._items.append(item)
         if isinstance(item, ChoiceFinished):
@@ -181,16 +183,17 @@ class TokenStream(AsyncIterator[StreamItem]):
     async def _wait(self, timeout_s: float | None = None) -> None:
         """Wait until something has changed, or the time is over."""
         assert self._waiter is None, "a TokenStream has one reader"
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
+        self._waiter = asyncio.get_running_loop().create_future()
+        if self._timer is None:
+            self._timer = LazyTimer(self._wake)
+        if timeout_s is not None:
+            self._timer.start(timeout_s)
         try:
             await self._waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            self._timer.stop()
 
 
 def _belongs(item: StreamItem, index: int) -> bool:
-    return isinstance(item, Token | ChoiceFinished) and item.index == index
+    return isinstance(item, _OF_CHOICE) and item.index == index

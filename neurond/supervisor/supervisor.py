@@ -28,10 +28,10 @@ from cortex_core.neuron_api import (
     UnloadRequest,
     UnloadResponse,
 )
+from neurond import protocol
 from neurond.devices import Devices
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.activation import ActivationRun
-from neurond.supervisor.device import ModelNotice
 from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.loaded_model import LoadedModel
 from neurond.supervisor.models import Models
@@ -113,6 +113,10 @@ class Supervisor:
         prepared = {model.model_id: model for model in self._library.prepared()}
         known = sorted({*prepared, *(model.model_id for model in self._models.all())})
         return [self._view(model_id, prepared.get(model_id)) for model_id in known]
+
+    def models_asked_for(self) -> list[NodeModel]:
+        """Return every model that was asked for since the start; reads no disk."""
+        return [self._view(model.model_id, model.prepared) for model in self._models.all()]
 
     def model(self, model_id: ModelId) -> NodeModel:
         """Return one model; reads no disk for one that was loaded.
@@ -275,7 +279,7 @@ class Supervisor:
     def device_died(self, device: DeviceName, error: CortexError, *, asked_for: bool) -> None:
         self._models.device_died(device, error, asked_for=asked_for)
 
-    def model_notice(self, notice: ModelNotice) -> None:
+    def model_notice(self, notice: protocol.ModelNotice) -> None:
         self._models.notice(notice)
 
     def request_ended(self, model_id: ModelId) -> None:

@@ -35,14 +35,14 @@ from cortex_core.errors import (
     ModelLoadFailed,
     OutOfMemory,
 )
+from cortex_core.ipc.bell import Bell
 from cortex_core.neuron_api import EmbeddingSizes
-from neurond.actor import outbox
 from neurond.actor.backend import LoadProgressCallback, OpenedDevice, ServedModel
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.embedding import EmbedInput
 from neurond.engine.engine import Engine
-from neurond.protocol import Configure, LoadModel, ModelLoaded, TokensReady
+from neurond.protocol import Configure, LoadModel, ModelLoaded
 
 HANG, CRASH, BROKEN, NAN, EXHAUSTED, POISON = 900_001, 900_002, 900_003, 900_004, 900_005, 900_006
 UNTOLD_STEPS = 4
@@ -178,14 +178,20 @@ class DyingBackend(CountingBackend):
     """Its actor is killed when `UNTOLD_STEPS` are on the ring, before it tells of the last one."""
 
     def open(self, configure: Configure) -> OpenedDevice:
-        told = iter(range(UNTOLD_STEPS - 1))
+        steps = 0
+        execute, ring = CountingRunner.execute, Bell.ring
 
-        def tell(head: int) -> TokensReady:
-            if next(told, None) is None:
+        def counted(runner: CountingRunner, batch: ScheduledBatch) -> object:
+            nonlocal steps
+            steps += 1
+            return execute(runner, batch)
+
+        def deadly(bell: Bell) -> None:
+            if steps == UNTOLD_STEPS:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return TokensReady(head)
+            ring(bell)
 
-        outbox.TokensReady = tell
+        CountingRunner.execute, Bell.ring = counted, deadly
         return super().open(configure)
 
 

@@ -19,7 +19,7 @@ from cortex_core.errors import (
     Overloaded,
     ProtocolError,
 )
-from cortex_core.ipc.blocking_channel import BlockingChannel, wait_readable
+from cortex_core.ipc.blocking_channel import BlockingChannel, Wakeups
 from cortex_core.ipc.channel import Channel, RouterChannel
 from cortex_core.ipc.sockets import (
     BoundSocket,
@@ -196,15 +196,37 @@ def test_blocking_side_polls_and_drains(context, closing, path) -> None:
     client = closing(
         BlockingChannel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
     )
-    assert not wait_readable([server], 0.0)
+    wakeups = Wakeups([server])
+    assert not wakeups.wait(0.0)
     assert server.try_recv() == []
     for number in range(5):
         client.send(Note(number))
     got: list[Note] = []
     while len(got) < 5:
-        assert wait_readable([server], 5.0)
+        assert wakeups.wait(5.0)
         got += server.try_recv()
     assert [note.number for note in got] == list(range(5))
+
+
+def test_a_message_that_came_before_a_send_is_not_missed(context, closing, path) -> None:
+    server = closing(
+        BlockingChannel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    )
+    client = closing(
+        BlockingChannel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
+    )
+    wakeups, others = Wakeups([server]), Wakeups([client])
+    client.send(Note(0))
+    for number in range(50):
+        assert wakeups.wait(5.0)
+        # What says that this is here may be used up by what is sent now.
+        server.send(Note(number))
+        assert wakeups.wait(5.0)
+        assert server.try_recv() == [Note(number)]
+        assert not wakeups.pending()
+        assert others.wait(5.0)
+        assert client.try_recv() == [Note(number)]
+        client.send(Note(number + 1))
 
 
 def test_blocking_side_tells_of_a_full_queue(context, closing, path) -> None:
@@ -226,7 +248,7 @@ def test_blocking_side_drops_what_it_cannot_decode(context, closing, path, caplo
     got: list[Note] = []
     with caplog.at_level(logging.ERROR):
         while not got:
-            assert wait_readable([server], 5.0)
+            assert Wakeups([server]).wait(5.0)
             got += server.try_recv()
     assert got == [Note(1)]
     assert [record.getMessage() for record in caplog.records] == ["message dropped"]
@@ -268,7 +290,7 @@ def test_wait_ends_for_a_descriptor_too(context, closing, path) -> None:
     )
     reader, writer = os.pipe()
     os.write(writer, b"x")
-    assert wait_readable([server], 5.0, fds=[reader])
+    assert Wakeups([server], fds=[reader]).wait(5.0)
     os.close(reader)
     os.close(writer)
 

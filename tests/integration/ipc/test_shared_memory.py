@@ -47,7 +47,7 @@ writer.enter(Phase.STEPPING, 30.0)
 step = 0
 while True:
     step += 1
-    writer.beat(step)
+    writer.enter(Phase.STEPPING, 30.0, step)
 """
 
 

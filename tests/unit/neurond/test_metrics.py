@@ -1,5 +1,6 @@
 """What is counted, under which labels, in which form."""
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from cortex_core.ids import DeviceName, ModelId
@@ -33,6 +34,12 @@ def test_times_run_from_the_request_to_its_tokens() -> None:
     assert value(registry, "neuron_request_duration_seconds_sum") == 1.5
     assert value(registry, "neuron_time_to_first_token_seconds_sum") == 0.5
     assert value(registry, "neuron_inter_token_latency_seconds_count") == 2
+    assert value(registry, "neuron_inter_token_latency_seconds_sum") == pytest.approx(0.4)
+    buckets = {
+        le: value(registry, "neuron_inter_token_latency_seconds_bucket", le=le)
+        for le in ("0.075", "0.1", "0.25", "0.5", "+Inf")
+    }
+    assert buckets == {"0.075": 0, "0.1": 1, "0.25": 1, "0.5": 2, "+Inf": 2}
     assert value(registry, "neuron_requests_total", outcome="completed") == 1
     assert value(registry, "neuron_prompt_tokens_total") == 7
     assert value(registry, "neuron_cached_prompt_tokens_total") == 4

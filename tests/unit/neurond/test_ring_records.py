@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.canonical import FinishReason
-from cortex_core.errors import ProtocolError
+from cortex_core.errors import ErrorInfo, ProtocolError
+from cortex_core.ids import ModelId, RequestId
+from neurond.protocol import Admitted, ModelLoading, RequestFailed, RingNotice
 from neurond.ring_records import (
     FinishRecord,
     TokenRecord,
     VectorRecord,
     decode_record,
     encode_finish,
+    encode_notice,
     encode_token,
     encode_vector,
 )
@@ -31,6 +34,24 @@ def test_tokens_come_back_as_they_went(
     data = encode_token(stream, token_id, logprob, top)
 
     assert decode_record(data) == TokenRecord(stream, token_id, logprob, tuple(top))
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        Admitted(RequestId("r"), 4),
+        RequestFailed(RequestId("r"), ErrorInfo("internal_error", "broken")),
+        ModelLoading(ModelId("file:m"), 0.5),
+    ],
+)
+def test_notices_come_back_as_they_went(notice: RingNotice) -> None:
+    assert decode_record(encode_notice(notice)) == notice
+
+
+def test_a_notice_of_no_known_kind_is_refused() -> None:
+    data = encode_notice(Admitted(RequestId("r"), 4)).replace(b"Admitted", b"Omitted!")
+    with pytest.raises(ProtocolError, match="cannot read a notice"):
+        decode_record(data)
 
 
 @given(ids, st.sampled_from(get_args(FinishReason)))

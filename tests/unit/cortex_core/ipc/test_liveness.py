@@ -33,9 +33,9 @@ def test_phase_and_beats_are_read_as_written(segment: Segment) -> None:
     writer.enter(Phase.STEPPING, 30.0)
     assert reader.read() == (0, Phase.STEPPING, 10.0, 30.0)
     now[0] = 12.0
-    writer.beat(7)
+    writer.enter(Phase.STEPPING, 30.0, 7)
     assert reader.read() == (7, Phase.STEPPING, 12.0, 30.0)
-    writer.enter(Phase.IDLE, None)
+    writer.enter(Phase.IDLE, None, 7)
     assert reader.read() == (7, Phase.IDLE, 12.0, None)
 
 

@@ -1,0 +1,162 @@
+"""`python -m bench.overhead`: processor time for each token, process by process."""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.markdown import write_section
+from bench.overhead.meter import COUNTS_FILE, METERED, PACE_MS, PACED
+from bench.overhead.processes import CONTEXT_TOKENS, Processes, used
+from bench.overhead.report import Window, best, quiet_table, tokens_table
+from bench.serve.prompts import PromptMaker
+from bench.serve.running import RunningStreams
+from bench.serve.target import Target
+from tests.fakes.model_cache import SMOLLM2, cached_model
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+SECTION: Final = "overhead"
+PROMPT_TOKENS: Final = 32
+WARM_TOKENS: Final = 8
+WINDOW_TOKENS: Final = {1: 192, 16: 64}
+"""By streams, for each of them; `FEWEST_TOKENS` where there are more."""
+FEWEST_TOKENS: Final = 24
+QUIET_S: Final = 5.0
+START_TIMEOUT_S: Final = 120.0
+POLL_S: Final = 0.1
+FIRST_SEED: Final = 1
+DESCRIPTION: Final = """
+Processor time of a token at a node and through a gateway, process by process, against what the
+engine's step takes. SmolLM2 on the CPU kernels; of each kind of window the cheapest counts.
+"""
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory(prefix="cortex-overhead-") as folder:
+        alone = {} if options.pace_ms else step_alone(options, Path(folder) / "alone")
+        text = asyncio.run(measure(options, Path(folder), alone))
+    print(text)
+    if options.write:
+        write_section(PAGE, SECTION, text)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=DESCRIPTION)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--entries", nargs="+", default=["neuron", "gateway"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="int4", choices=["int4", "int8", "bfloat16"])
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--pace-ms", type=float, help="sleep so long in place of a step: overhead without noise"
+    )
+    parser.add_argument("--write", action="store_true", help="put the tables into the docs")
+    return parser.parse_args()
+
+
+def step_alone(options: argparse.Namespace, counts: Path) -> dict[int, float]:
+    """Return by streams the nanoseconds of a token's share of a step in a process of its own."""
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.overhead.alone", options.dtype),
+            *map(str, (options.threads, FEWEST_TOKENS, *options.streams)),
+        ],
+        env={**os.environ, COUNTS_FILE: str(counts)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    lines = [json.loads(line) for line in found.stdout.splitlines()]
+    return {line["streams"]: line["step_ns"] for line in lines}
+
+
+async def measure(options: argparse.Namespace, folder: Path, alone: dict[int, float]) -> str:
+    """Start everything, measure and return the tables."""
+    prompts = PromptMaker(cached_model(SMOLLM2) / "tokenizer.json", FIRST_SEED)
+    with _running(options, folder) as processes:
+        targets = {entry: _target(processes, entry) for entry in options.entries}
+        for target in targets.values():
+            await _answers(target, processes)
+        processes.identify()
+        before = processes.usage()
+        await asyncio.sleep(QUIET_S)
+        quiet = quiet_table(used(before, processes.usage()), QUIET_S)
+        windows: dict[tuple[str, int], list[Window]] = {}
+        for _ in range(options.rounds):
+            for streams in options.streams:
+                for entry, target in targets.items():
+                    window = await _window(processes, target, entry, prompts, streams)
+                    windows.setdefault((entry, streams), []).append(window)
+        found = [best(windows[entry, n]) for entry in targets for n in options.streams]
+    return f"{tokens_table(found, alone)}\n\n{quiet}"
+
+
+@contextmanager
+def _running(options: argparse.Namespace, folder: Path) -> Iterator[Processes]:
+    backend = METERED
+    if options.pace_ms:
+        backend = PACED
+        os.environ[PACE_MS] = str(options.pace_ms)
+    with Processes(
+        folder,
+        str(SMOLLM2),
+        backend,
+        dtype=options.dtype,
+        streams=max(options.streams),
+        threads=options.threads,
+    ) as processes:
+        yield processes
+
+
+def _target(processes: Processes, entry: str) -> Target:
+    return Target(
+        url=processes.urls[entry],
+        model=str(SMOLLM2),
+        api="completions",
+        pids=processes.pids,
+        extra={"ignore_eos": True},
+        timeout_s=START_TIMEOUT_S,
+        context_tokens=CONTEXT_TOKENS,
+    )
+
+
+async def _answers(target: Target, processes: Processes) -> None:
+    """Return once it does."""
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    while (await target.complete("The", 4)).error is not None:
+        if time.monotonic() > give_up_at:
+            sys.exit(f"cannot measure: {target.url} does not answer\n{processes.log()}")
+        await asyncio.sleep(POLL_S)
+
+
+async def _window(
+    processes: Processes, target: Target, entry: str, prompts: PromptMaker, streams: int
+) -> Window:
+    """Look at the processes while all streams decode."""
+    texts = [prompts.text(PROMPT_TOKENS) for _ in range(streams)]
+    async with RunningStreams(target, texts) as running:
+        await running.have(WARM_TOKENS)
+        began, usage, counts = time.perf_counter(), processes.usage(), processes.counts()
+        await running.have_more(WINDOW_TOKENS.get(streams, FEWEST_TOKENS))
+        ended, after, made = time.perf_counter(), processes.usage(), processes.counts()
+    return Window(
+        entry=entry,
+        streams=streams,
+        tokens=made.tokens - counts.tokens,
+        wall_s=ended - began,
+        step_ns=made.step_ns - counts.step_ns,
+        usage=used(usage, after),
+    )
+
+
+if __name__ == "__main__":
+    main()

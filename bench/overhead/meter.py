@@ -1,0 +1,158 @@
+"""Backends of an actor that say how much of its processor time is the step itself.
+
+The step is the two calls into C++: forward pass and choice of tokens. Everything else that the
+actor does, its Python between them included, is overhead.
+"""
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+from neurond.actor.backend import OpenedDevice, ServedModel
+from neurond.actor.cpu_backend import CpuBackend
+from neurond.actor.formats import ModelFormats
+from neurond.engine.batch import SampledToken, ScheduledBatch
+from neurond.engine.config import SchedulerConfig
+from neurond.engine.engine import Engine
+from neurond.kernels.library import Kernels, Pool
+from neurond.kernels.sampling import SampleKernel
+from neurond.protocol import Configure, LoadModel, ModelLoaded
+from neurond.sources.prepared import read_manifest
+
+COUNTS_FILE: Final = "CORTEX_BENCH_COUNTS"
+"""Environment: the file in which an actor counts."""
+PACE_MS: Final = "CORTEX_BENCH_PACE_MS"
+"""Environment: how long a step of `PacedBackend` takes."""
+METERED: Final = f"{__name__}:MeteredBackend"
+PACED: Final = f"{__name__}:PacedBackend"
+WORD: Final = 1000
+"""A token that is text to every tokenizer."""
+_COUNTS = struct.Struct("<QQ")
+
+
+class Counts(NamedTuple):
+    """Nanoseconds of processor time in steps, and tokens chosen, since the actor began."""
+
+    step_ns: int
+    tokens: int
+
+
+class StepCounter:
+    """Counts in a file that another process reads while it goes on. One writer."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, which is made if it is not there."""
+        with path.open("a+b") as file:
+            file.truncate(_COUNTS.size)
+            self._memory = mmap.mmap(file.fileno(), _COUNTS.size)
+        self._step_ns = self._tokens = 0
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        return cls(Path(os.environ[COUNTS_FILE]))
+
+    def read(self) -> Counts:
+        return Counts(*_COUNTS.unpack_from(self._memory))
+
+    def add(self, began_ns: int, tokens: int = 0) -> None:
+        """Count tokens, and what all threads took since `time.process_time_ns` was `began_ns`."""
+        self._step_ns += time.process_time_ns() - began_ns
+        self._tokens += tokens
+        _COUNTS.pack_into(self._memory, 0, self._step_ns, self._tokens)
+
+
+class MeteredBackend(CpuBackend):
+    """The CPU's own, with its kernels counted."""
+
+    def open(self, configure: Configure) -> OpenedDevice:
+        """See `Backend.open`."""
+        opened = super().open(configure)
+        if isinstance(self._kernels, Kernels):
+            self._kernels = _MeteredKernels(self._kernels, StepCounter.from_environment())
+        return opened
+
+
+class _MeteredKernels(Kernels):
+    def __init__(self, kernels: Kernels, counter: StepCounter) -> None:
+        self.__dict__ |= vars(kernels)
+        self._counter = counter
+
+    def sampler(self, pool: Pool, vocab_size: int) -> SampleKernel:
+        return _MeteredSampler(super().sampler(pool, vocab_size), self._counter)
+
+    def step(self, *args: Any, **options: Any) -> None:
+        began_ns = time.process_time_ns()
+        super().step(*args, **options)
+        self._counter.add(began_ns)
+
+
+class _MeteredSampler(SampleKernel):
+    def __init__(self, sampler: SampleKernel, counter: StepCounter) -> None:
+        self.__dict__ |= vars(sampler)
+        self._counter = counter
+
+    def __call__(self, logits: int, rows: Any) -> Any:
+        began_ns = time.process_time_ns()
+        sampled = super().__call__(logits, rows)
+        self._counter.add(began_ns, len(rows.packed))
+        return sampled
+
+
+class PacedBackend:
+    """No model: a step sleeps for a while and chooses the same word for every row.
+
+    All processor time is overhead then, and none of it the noise of real steps.
+    """
+
+    def open(self, _configure: Configure) -> OpenedDevice:
+        """See `Backend.open`."""
+        return OpenedDevice("paced", 1 << 34, 1 << 34)
+
+    def load(self, command: LoadModel, on_progress: Callable[[float], None]) -> ServedModel:
+        """See `Backend.load`."""
+        on_progress(1.0)
+        config = SchedulerConfig(
+            num_blocks=command.max_sequences * command.context_tokens // command.block_tokens,
+            context_tokens=command.context_tokens,
+            block_tokens=command.block_tokens,
+            max_sequences=command.max_sequences,
+        )
+        runner = _PacedRunner(StepCounter.from_environment(), float(os.environ[PACE_MS]) / 1000)
+        loaded = ModelLoaded(
+            model_id=command.model_id,
+            weights_id="paced",
+            weights_bytes=1,
+            kv_cache_bytes=1,
+            num_blocks=config.num_blocks,
+            context_tokens=config.context_tokens,
+            dtype=command.dtype,
+            kernels="none",
+        )
+        folder = Path(command.model_dir)
+        manifest = read_manifest(folder)
+        formats = ModelFormats(folder, manifest.vocab_size, manifest.eos_token_ids)
+        return ServedModel(loaded, lambda: Engine(runner, config), lambda: None, formats)
+
+    def describe(self, error: Exception) -> Any:
+        """See `Backend.describe`."""
+        raise error
+
+    def is_poisoned(self, _error: Exception) -> bool:
+        """See `Backend.is_poisoned`."""
+        return True
+
+
+class _PacedRunner:
+    def __init__(self, counter: StepCounter, step_s: float) -> None:
+        self._counter = counter
+        self._step_s = step_s
+        self._token = SampledToken(WORD)
+
+    def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken]:
+        time.sleep(self._step_s)
+        self._counter.add(time.process_time_ns(), len(batch.rows))
+        return [self._token] * len(batch.rows)

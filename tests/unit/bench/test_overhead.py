@@ -1,0 +1,78 @@
+"""What the overhead benchmark counts, and how it shows it."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.overhead.clocks import Spent
+from bench.overhead.meter import StepCounter
+from bench.overhead.processes import ACTOR, ROLES, SUPERVISOR, WORKERS, Usage, used
+from bench.overhead.report import Window, best, quiet_table, tokens_table
+
+
+def usage(**cpu_ns: int) -> Usage:
+    return {role: Spent(cpu_ns.get(role.replace(" ", "_"), 0), 10) for role in ROLES}
+
+
+def window(step_ns: int, taken: Usage, *, tokens: int = 100) -> Window:
+    return Window("gateway", 16, tokens, wall_s=2.0, step_ns=step_ns, usage=taken)
+
+
+def test_processor_time_of_a_process_is_that_of_all_its_threads() -> None:
+    before, own = Spent.of(os.getpid()), time.process_time_ns()
+    thread = threading.Thread(target=sum, args=(range(200_000),))
+    thread.start()
+    thread.join()
+    taken = Spent.of(os.getpid()) - before
+    assert taken.cpu_ns >= time.process_time_ns() - own - 1_000_000 > 0
+
+
+def test_a_wait_is_a_wake_up() -> None:
+    before = Spent.of(os.getpid())
+    assert not threading.Event().wait(0.001)
+    assert (Spent.of(os.getpid()) - before).sleeps >= 1
+
+
+def test_a_process_that_is_gone_is_told() -> None:
+    child = os.spawnlp(os.P_NOWAIT, "true", "true")
+    os.waitpid(child, 0)
+    with pytest.raises(OSError):
+        Spent.of(child)
+
+
+def test_steps_counted_in_one_place_are_seen_in_another(tmp_path: Path) -> None:
+    writer, reader = StepCounter(tmp_path / "counts"), StepCounter(tmp_path / "counts")
+    began_ns = time.process_time_ns()
+    sum(range(100_000))
+    writer.add(began_ns, 3)
+    writer.add(time.process_time_ns(), 2)
+    assert reader.read().tokens == 5
+    assert reader.read().step_ns > 0
+
+
+def test_what_is_not_the_step_is_shown_by_process() -> None:
+    taken = usage(actor=1_200_000, supervisor=300_000, HTTP_workers=500_000, fleet_actor=100_000)
+    lines = tokens_table([window(1_000_000, taken)], {16: 9_000.0}).splitlines()
+    assert lines[2] == "| gateway, 16 | 50 | 9 | 10 | 2 | 3 | 5 | 1 | 11 | 110.0% |"
+
+
+def test_a_paced_step_has_no_share() -> None:
+    lines = tokens_table([window(0, usage(supervisor=300_000))], {}).splitlines()
+    assert lines[2] == "| gateway, 16 | 50 |  | 0 | 0 | 3 | 0 | 0 | 3 |  |"
+
+
+def test_the_cheapest_window_for_each_token_counts() -> None:
+    dear = window(1, usage(actor=900), tokens=10)
+    cheap = window(1, usage(actor=1000), tokens=100)
+    assert best([dear, cheap]) is cheap
+
+
+def test_quiet_processes_are_shown_by_the_second() -> None:
+    before, after = usage(), usage(actor=4_000_000, supervisor=10_000_000)
+    lines = quiet_table(used(before, after), 2.0).splitlines()
+    assert lines[2] == f"| {ACTOR} | 0.0 | 2.00 |"
+    assert lines[3] == f"| {SUPERVISOR} | 0.0 | 5.00 |"
+    assert any(line.startswith(f"| {WORKERS} |") for line in lines)
