@@ -184,7 +184,8 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     kv_dtype: Dtype | None = None
     """What keys and values are kept in; None while it is not loaded, and where there are none."""
     kernels: str | None = None
-    """What computes it: a variant of the CPU kernels, or `torch`; None while it is not loaded."""
+    """What computes it: a variant of the CPU kernels, `torch`, or `script`, which does not compute;
+    None while it is not loaded."""
     kernels_unavailable_reason: str | None = None
     """Why torch computes it where the CPU kernels were to."""
     kv: KvUse | None = None

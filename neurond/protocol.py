@@ -212,7 +212,7 @@ class ModelLoaded(Notice, frozen=True):
     dtype: Dtype
     """What the weights are kept in."""
     kernels: str
-    """The variant of the CPU kernels that computes it, or `torch`."""
+    """The variant of the CPU kernels that computes it, `torch`, or `script`."""
     kernels_unavailable_reason: str | None = None
     """Why it is not the kernels that were to."""
     embedding: EmbeddingSizes | None = None

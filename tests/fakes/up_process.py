@@ -20,6 +20,7 @@ from tests.fakes.waiting import wait_until
 READY_TIMEOUT_S = 120.0
 END_TIMEOUT_S = 30.0
 STAYS = "Ctrl-C stops it."
+FIRST_QUESTION = "Is there anybody?"
 
 
 class UpProcess:
@@ -78,8 +79,9 @@ class UpProcess:
 @contextlib.contextmanager
 def scripted_up(root: Path, *rules: dict[str, Any], **settings: Any) -> Iterator["ScriptedUp"]:
     """A fleet of one node with one scripted model, which is ready; it leaves nothing behind."""
-    model = write_script(root / "script", *rules, **settings)
-    up = ScriptedUp(root / "state", "--model", model)
+    first = {"contains": [FIRST_QUESTION], "answer": "Yes."}
+    model = write_script(root / "script", first, *rules, **settings)
+    up = ScriptedUp(root / "state", "--model", model, "--ask", FIRST_QUESTION)
     up.model = model
     try:
         up.wait_up()
