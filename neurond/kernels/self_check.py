@@ -19,6 +19,8 @@ OUT_FEATURES: Final = 7 * abi.PANEL - 3
 IN_FEATURES: Final = 3 * abi.GROUP
 ROWS: Final = (*range(1, 9), 13)
 """Enough for every number of rows that a kernel takes at once."""
+OUTLIER: Final = 127.0 * 128.0
+"""Stands in a group of every other row, whose other inputs 8 bits do not tell apart from 0 then."""
 LARGEST: Final = {"bf16": (-127, 127), "int8": (-127, 127), "int4": (-8, 7)}
 """The weights' range, whose ends are in every group: then scales are 1."""
 
@@ -46,6 +48,7 @@ def _is_right(kernels: Kernels, pool: Pool, weight_format: str) -> bool:
     )
     kernels.pack_rows(linear, 0, weights)
     inputs = _whole_numbers(max(ROWS), -127, 127)
+    inputs[::2, :2] = -OUTLIER, OUTLIER
     expected = inputs @ weights.T + bias
     return all(
         np.array_equal(kernels.linear_apply(pool, linear, inputs[:rows]), expected[:rows])

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "linear_inputs.h"
 #include "linear_quantise.h"
 #include "pool.h"
 #ifdef CORTEX_AVX512
@@ -50,7 +51,8 @@ void finish(const Product &product, int panel, int row, F16 sums) {
     }
 }
 
-[[gnu::noinline]] void finish_tile(const Product &product, int panel, int panels, int row, int rows, const float *sums) {
+[[gnu::noinline]] void finish_tile(const Product &product, int panel, int panels, int row, int rows,
+                                   const float *sums) {
     for (int p = 0; p < panels; ++p)
         for (int r = 0; r < rows; ++r, sums += kLanes) finish(product, panel + p, row + r, load(sums));
 }
@@ -58,9 +60,10 @@ void finish(const Product &product, int panel, int row, F16 sums) {
 // A tile's sums [P][R][kLanes], in a function of its own: with what is done with them beside it, or with another tile,
 // the compiler keeps half of them in memory, and takes many times as long.
 template <class Group, int P, int R>
-[[gnu::noinline]] void sum_tile(const Group *w, int groups, const std::byte *x, std::size_t stride, float *to) {
+[[gnu::noinline]] void sum_tile(const Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
+                                float *to) {
     F16 sums[P][R];
-    tile(w, groups, x, stride, sums);
+    tile(w, panel_groups, groups, x, stride, sums);
     CORTEX_UNROLL
     for (int p = 0; p < P; ++p) {
         CORTEX_UNROLL
@@ -68,34 +71,59 @@ template <class Group, int P, int R>
     }
 }
 
-template <class Group, int P, int R>
+// Add the products of the second parts that any row of the tile has, one group after the other. Where a row has none,
+// 0 is added.
+template <class Format, int P, int R>
+void add_second_parts(const typename Format::Group *w, int groups, const std::byte *x, std::size_t stride,
+                      float *sums) {
+    using Group = typename Format::Group;
+    using Inputs = typename Format::Inputs;
+    const RowLayout<Inputs> row{static_cast<std::size_t>(groups)};
+    for (std::size_t word = 0; word < row.words(); ++word) {
+        std::uint64_t bits = 0;
+        for (int r = 0; r < R; ++r) bits |= reinterpret_cast<const std::uint64_t *>(x + r * stride + row.bits())[word];
+        for (; bits != 0; bits &= bits - 1) {
+            const std::size_t g = word * 64 + __builtin_ctzll(bits);
+            float more[P * R * kLanes];
+            sum_tile<Group, P, R>(w + g, groups, 1, x + row.second() + g * sizeof(Inputs), stride, more);
+            for (int i = 0; i < P * R * kLanes; ++i) sums[i] += more[i];
+        }
+    }
+}
+
+template <class Format, int P, int R>
 void multiply_tile(const Product &product, int panel, int row) {
     float sums[P * R * kLanes];
-    sum_tile<Group, P, R>(panel_of<Group>(product.w, panel), product.w.in_features / kGroup,
-                          product.prepared + static_cast<std::size_t>(row) * product.stride, product.stride, sums);
+    const auto *w = panel_of<typename Format::Group>(product.w, panel);
+    const int groups = product.w.in_features / kGroup;
+    const std::byte *x = product.prepared + static_cast<std::size_t>(row) * product.stride;
+    sum_tile<typename Format::Group, P, R>(w, groups, groups, x, product.stride, sums);
+    if constexpr (kInTwoParts<typename Format::Inputs>)
+        add_second_parts<Format, P, R>(w, groups, x, product.stride, sums);
     finish_tile(product, panel, P, row, R, sums);
 }
 
 // Rows [row, row + R) of panels [panel, end).
-template <class Group, int R>
+template <class Format, int R>
 void multiply_rows(const Product &product, int panel, int end, int row) {
-    constexpr int P = tile_panels<Group>(R);
-    for (; panel + P <= end; panel += P) multiply_tile<Group, P, R>(product, panel, row);
-    for (; panel < end; ++panel) multiply_tile<Group, 1, R>(product, panel, row);
+    constexpr int P = tile_panels<typename Format::Group>(R);
+    for (; panel + P <= end; panel += P) multiply_tile<Format, P, R>(product, panel, row);
+    for (; panel < end; ++panel) multiply_tile<Format, 1, R>(product, panel, row);
 }
 
 // Rows [row, last) of panels [panel, end), in as few tiles as can be, of sizes as equal as can be.
-template <class Group>
+template <class Format>
 void multiply_block(const Product &product, int panel, int end, int row, int last) {
-    for (int tiles = (last - row + kTileRows<Group> - 1) / kTileRows<Group>; tiles > 0; --tiles) {
+    constexpr int most = kTileRows<typename Format::Group>;
+    for (int tiles = (last - row + most - 1) / most; tiles > 0; --tiles) {
         const int rows = (last - row + tiles - 1) / tiles;
         switch (rows) {
-            case 1: multiply_rows<Group, 1>(product, panel, end, row); break;
-            case 2: multiply_rows<Group, 2>(product, panel, end, row); break;
-            case 3: multiply_rows<Group, 3>(product, panel, end, row); break;
-            case 4: multiply_rows<Group, 4>(product, panel, end, row); break;
-            case 5: multiply_rows<Group, 5>(product, panel, end, row); break;
-            default: multiply_rows<Group, kTileRows<Group>>(product, panel, end, row);
+            case 1: multiply_rows<Format, 1>(product, panel, end, row); break;
+            case 2: multiply_rows<Format, 2>(product, panel, end, row); break;
+            case 3: multiply_rows<Format, 3>(product, panel, end, row); break;
+            case 4: multiply_rows<Format, 4>(product, panel, end, row); break;
+            case 5: multiply_rows<Format, 5>(product, panel, end, row); break;
+            default: multiply_rows<Format, most>(product, panel, end, row);
         }
         row += rows;
     }
@@ -105,16 +133,15 @@ void multiply_block(const Product &product, int panel, int end, int row, int las
 
 std::size_t prepared_bytes(int format, int in_features) {
     return with_format(format, [&](auto as) {
-        const std::size_t bytes = in_features / kGroup * sizeof(typename decltype(as)::Inputs);
+        const RowLayout<typename decltype(as)::Inputs> row{static_cast<std::size_t>(in_features / kGroup)};
         // An odd number of cache lines, so that the rows of a tile do not compete for the same sets of a cache.
-        return ((bytes + 63) / 64 | 1) * 64;
+        return ((row.end() + 63) / 64 | 1) * 64;
     });
 }
 
 void prepare_row(int format, int in_features, const float *x, void *prepared) {
     with_format(format, [&](auto as) {
-        auto *inputs = static_cast<typename decltype(as)::Inputs *>(prepared);
-        for (int k = 0; k < in_features; k += kGroup) prepare_group(*inputs++, x + k);
+        prepare<typename decltype(as)::Inputs>(in_features, x, static_cast<std::byte *>(prepared));
     });
 }
 
@@ -126,7 +153,7 @@ void multiply(const cortex_linear &w, const void *prepared, int rows, int first_
     with_format(w.format, [&](auto as) {
         for (int row = 0; row < rows; row += block)
             for (int panel = first_panel; panel < end; panel += kBlockPanels)
-                multiply_block<typename decltype(as)::Group>(product, panel, std::min(end, panel + kBlockPanels), row,
+                multiply_block<decltype(as)>(product, panel, std::min(end, panel + kBlockPanels), row,
                                                              std::min(rows, row + block));
     });
 }

@@ -5,7 +5,8 @@
 // own row of x alone.
 //
 // int8: w = scale * q, a float16 scale for each group and output; int4: w = scale * q + minimum, q in [0, 15].
-// x is quantised row by row to int8 with one float32 scale for each group of 32. bf16: x is rounded to bf16.
+// x is quantised row by row with one float32 scale for each group of 32, to 15 bits, or to 8 with a second product for
+// groups that those are too few for (linear_inputs.h). bf16: x is rounded to bf16.
 #pragma once
 
 #include <cstddef>

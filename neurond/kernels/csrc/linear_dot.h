@@ -74,7 +74,7 @@ inline void dot(const Int4Group &w, const std::byte *x, std::size_t stride, I16 
 template <int R>
 inline void dot(const Int8Group &w, const std::byte *x, std::size_t stride, I16 (&sums)[R]) {
     for (int r = 0; r < R; ++r) {
-        const std::int8_t *q = inputs_at<Int8Inputs>(x, stride, r).q;
+        const std::int16_t *q = inputs_at<Int8Inputs>(x, stride, r).q;
         sums[r] = {};
         for (int k = 0; k < kGroup; ++k)
             for (int n = 0; n < kLanes; ++n) sums[r].v[n] += w.q[k * kLanes + n] * q[k];
@@ -84,7 +84,7 @@ inline void dot(const Int8Group &w, const std::byte *x, std::size_t stride, I16 
 template <int R>
 inline void dot(const Int4Group &w, const std::byte *x, std::size_t stride, I16 (&sums)[R]) {
     for (int r = 0; r < R; ++r) {
-        const std::int8_t *q = inputs_at<Int4Inputs>(x, stride, r).q;
+        const std::int16_t *q = inputs_at<Int4Inputs>(x, stride, r).q;
         sums[r] = {};
         for (int k = 0; k < kGroup; ++k)
             for (int n = 0; n < kLanes; ++n) {

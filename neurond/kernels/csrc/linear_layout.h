@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "abi.h"
 #include "simd.h"
@@ -77,18 +78,36 @@ struct QuantisedInputs {
 struct Int8Inputs : QuantisedInputs<std::int8_t> {
     std::int32_t offset_sum;  // minus kInt8Offset times the sum of q: takes the weights' offset out of a product
 };
-#elif defined(CORTEX_AVX2)
-using Int8Inputs = QuantisedInputs<std::int16_t>;  // products are made of int16 pairs
 #else
-using Int8Inputs = QuantisedInputs<std::int8_t>;
+using Int8Inputs = QuantisedInputs<std::int16_t>;  // products are made of pairs of them
 #endif
+#if defined(CORTEX_AVX512) || defined(CORTEX_AVX2)
 using Int4Inputs = QuantisedInputs<std::int8_t>;
+#else
+using Int4Inputs = QuantisedInputs<std::int16_t>;
+#endif
 
 // Row r's group at x, for rows `stride` bytes apart.
 template <class Inputs>
 inline const Inputs &inputs_at(const std::byte *x, std::size_t stride, int r) {
     return *reinterpret_cast<const Inputs *>(x + static_cast<std::size_t>(r) * stride);
 }
+
+// Whether inputs are bytes. Groups that a byte is too short for have a second part, see prepare_row.
+template <class Inputs>
+constexpr bool kInTwoParts = std::is_base_of_v<QuantisedInputs<std::int8_t>, Inputs>;
+
+// Where things lie in a prepared row, in bytes from its beginning: the groups; where they are in two parts, a bit for
+// each group that has a second one, and the second parts of all groups, zero where the bit is.
+template <class Inputs>
+struct RowLayout {
+    std::size_t groups;
+
+    std::size_t bits() const { return (groups * sizeof(Inputs) + 7) / 8 * 8; }
+    std::size_t words() const { return (groups + 63) / 64; }
+    std::size_t second() const { return bits() + words() * sizeof(std::uint64_t); }
+    std::size_t end() const { return (kInTwoParts<Inputs> ? second() : 0) + groups * sizeof(Inputs); }
+};
 
 struct Bf16Format {
     using Group = Bf16Group;

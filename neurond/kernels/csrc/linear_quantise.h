@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
 
 #include "linear_layout.h"
 
@@ -119,34 +118,5 @@ inline void unpack_group(const Int4Group &group, int n, float *w) {
         w[k] = scale * (group.q[at.byte] >> at.shift & 15) + minimum;
     }
 }
-
-// Round or quantise a group of 32 inputs.
-inline void prepare_group(Bf16Inputs &inputs, const float *x) {
-#ifdef CORTEX_AVX512
-    for (int k = 0; k < kGroup; ++k) inputs.x[k] = to_bf16(x[k]);
-#else
-    for (int k = 0; k < kGroup; ++k) inputs.x[k] = from_bf16(to_bf16(x[k]));
-#endif
-}
-
-template <class Int>
-inline void prepare_group(QuantisedInputs<Int> &inputs, const float *x) {
-    const F16 first = load(x), second = load(x + kLanes);
-    const float largest = max_lane(max(abs(first), abs(second)));
-    // Where all is NaN, so is the scale and what is made with it.
-    const F16 inverse = splat(largest == 0.0f ? 0.0f : 127.0f / largest);
-    const F16 q0 = round(first * inverse), q1 = round(second * inverse);
-    store_whole(inputs.q, q0);
-    store_whole(inputs.q + kLanes, q1);
-    inputs.scale = largest / 127.0f;
-    inputs.sum = inputs.scale * sum(q0 + q1);
-}
-
-#ifdef CORTEX_AVX512
-inline void prepare_group(Int8Inputs &inputs, const float *x) {
-    prepare_group<std::int8_t>(inputs, x);
-    inputs.offset_sum = -kInt8Offset * std::accumulate(inputs.q, inputs.q + kGroup, 0);
-}
-#endif
 
 }  // namespace cortex

@@ -23,10 +23,11 @@ constexpr int tile_panels<Bf16Group>(int rows) {
     return rows == 1 ? 4 : rows == 2 ? 2 : 1;
 }
 
-// sums[p][r] of panels of `groups` groups that follow each other from w on, and of R rows of prepared inputs that
-// are `stride` bytes apart.
+// sums[p][r] over `groups` groups of panels that begin at w, `panel_groups` groups apart, and of R rows of prepared
+// inputs that are `stride` bytes apart.
 template <int P, int R>
-inline void tile(const Bf16Group *w, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[P][R]) {
+inline void tile(const Bf16Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
+                 F16 (&sums)[P][R]) {
     CORTEX_UNROLL
     for (int p = 0; p < P; ++p) {
         CORTEX_UNROLL
@@ -41,7 +42,7 @@ inline void tile(const Bf16Group *w, int groups, const std::byte *x, std::size_t
         for (int k = 0; k < kGroup; k += 2) {
             CORTEX_UNROLL
             for (int p = 0; p < P; ++p) {
-                const bf16 *at = w[static_cast<std::ptrdiff_t>(p) * groups].w + k * kLanes;
+                const bf16 *at = w[static_cast<std::ptrdiff_t>(p) * panel_groups].w + k * kLanes;
                 add(p, load_even(at), k);
                 add(p, load_odd(at), k + 1);
             }
@@ -50,7 +51,7 @@ inline void tile(const Bf16Group *w, int groups, const std::byte *x, std::size_t
 }
 
 template <int R>
-inline void tile(const Int8Group *w, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[1][R]) {
+inline void tile(const Int8Group *w, int, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[1][R]) {
     CORTEX_UNROLL
     for (int r = 0; r < R; ++r) sums[0][r] = zero();
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Int8Inputs)) {
@@ -66,7 +67,7 @@ inline void tile(const Int8Group *w, int groups, const std::byte *x, std::size_t
 }
 
 template <int R>
-inline void tile(const Int4Group *w, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[1][R]) {
+inline void tile(const Int4Group *w, int, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[1][R]) {
     CORTEX_UNROLL
     for (int r = 0; r < R; ++r) sums[0][r] = zero();
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Int4Inputs)) {

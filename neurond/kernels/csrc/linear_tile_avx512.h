@@ -79,16 +79,16 @@ inline void clear(F16 (&sums)[P][R]) {
 
 // As in linear_tile.h.
 template <class Format, int P, int R>
-inline void tile_of_integers(const typename Format::Group *w, int groups, const std::byte *x, std::size_t stride,
-                             F16 (&sums)[P][R]) {
+inline void tile_of_integers(const typename Format::Group *w, int panel_groups, int groups, const std::byte *x,
+                             std::size_t stride, F16 (&sums)[P][R]) {
     using Inputs = typename Format::Inputs;
     clear(sums);
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Inputs)) {
         I16 dots[P][R];
-        dot<P, R, Inputs>(w, groups, x, stride, dots);
+        dot<P, R, Inputs>(w, panel_groups, x, stride, dots);
         CORTEX_UNROLL
         for (int p = 0; p < P; ++p) {
-            const auto &group = w[static_cast<std::ptrdiff_t>(p) * groups];
+            const auto &group = w[static_cast<std::ptrdiff_t>(p) * panel_groups];
             CORTEX_UNROLL
             for (int r = 0; r < R; ++r)
                 sums[p][r] = add_group(group, inputs_at<Inputs>(x, stride, r), dots[p][r], sums[p][r]);
@@ -97,25 +97,28 @@ inline void tile_of_integers(const typename Format::Group *w, int groups, const 
 }
 
 template <int P, int R>
-inline void tile(const Int8Group *w, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[P][R]) {
-    tile_of_integers<Int8Format>(w, groups, x, stride, sums);
+inline void tile(const Int8Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
+                 F16 (&sums)[P][R]) {
+    tile_of_integers<Int8Format>(w, panel_groups, groups, x, stride, sums);
 }
 
 template <int P, int R>
-inline void tile(const Int4Group *w, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[P][R]) {
-    tile_of_integers<Int4Format>(w, groups, x, stride, sums);
+inline void tile(const Int4Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
+                 F16 (&sums)[P][R]) {
+    tile_of_integers<Int4Format>(w, panel_groups, groups, x, stride, sums);
 }
 
 // The instruction takes numbers below 2^-126 for 0.
 template <int P, int R>
-inline void tile(const Bf16Group *w, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[P][R]) {
+inline void tile(const Bf16Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
+                 F16 (&sums)[P][R]) {
     clear(sums);
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Bf16Inputs)) {
         for (int k = 0; k < kGroup; k += 2) {
             __m512i weights[P];
             CORTEX_UNROLL
             for (int p = 0; p < P; ++p)
-                weights[p] = _mm512_loadu_si512(w[static_cast<std::ptrdiff_t>(p) * groups].w + k * kLanes);
+                weights[p] = _mm512_loadu_si512(w[static_cast<std::ptrdiff_t>(p) * panel_groups].w + k * kLanes);
             CORTEX_UNROLL
             for (int r = 0; r < R; ++r) {
                 const __m512i pair = broadcast_4_bytes(inputs_at<Bf16Inputs>(x, stride, r).x + k);
