@@ -28,7 +28,7 @@ from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.loader import load_model
 from neurond.models.pack import pack_to_memory
-from neurond.models.plan_check import plan_decoder
+from neurond.models.packed_loader import plan_packing
 from neurond.models.plan_reference import reference_logits
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 
@@ -77,7 +77,7 @@ def _rows(model_id: ModelId, kernels: Kernels, length: int, count: int) -> list[
     loaded = load_model(
         folder, manifest, "float32", open_device("cpu", threads, None), lambda _: None
     )
-    plan = plan_decoder(loaded.model)
+    plan = plan_packing(loaded)
     if not isinstance(plan, DecoderPlan):
         sys.exit(f"cannot compare weight formats of {model_id}: {plan.reason}")
     found = compare_formats(plan, manifest.weights_hash, kernels, threads, sequences)

@@ -32,8 +32,9 @@ LAYER_AND_HEAD: Final[dict[WeightFormat, tuple[WeightFormat, WeightFormat]]] = {
     "int8": ("int8", "int8"),
     "int4": ("int4", "int8"),
 }
-"""Formats of the matrices of layers and of the head, by the format that was asked for."""
-VERSION: Final = 2
+"""Formats of the matrices of layers and of the head, by the format that was asked for. Wide
+matrices of layers stay int8 in int4, see `decoder_plan.PlanLinear`."""
+VERSION: Final = 3
 """Raised when this module's description changes; a change in how kernels pack shows by itself."""
 ALIGNMENT: Final = 64
 _MAGIC: Final = b"ctxpack\n"

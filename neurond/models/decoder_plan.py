@@ -5,7 +5,7 @@ them, `plan_reference` computes them slowly, `pack` writes them down for the ker
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +27,8 @@ class PlanLinear:
 
     weights: tuple[torch.Tensor, ...]
     biases: tuple[torch.Tensor | None, ...]
+    is_wide: bool = False
+    """Stays int8 where others are packed as int4: its file has more bits."""
 
     @property
     def out_features(self) -> int:
@@ -95,6 +97,20 @@ class PlanLayer:
     """A key of `kernels.abi.ACTIVATIONS`."""
     scale: float
     softcap: float | None
+
+    def with_wide(self, is_wide: Callable[[torch.Tensor], bool]) -> "PlanLayer":
+        """Return the layer with those matrices marked that have a part that `is_wide`."""
+
+        def marked(linear: PlanLinear) -> PlanLinear:
+            return replace(linear, is_wide=any(map(is_wide, linear.weights)))
+
+        return replace(
+            self,
+            qkv=marked(self.qkv),
+            o=marked(self.o),
+            gate_up=marked(self.gate_up),
+            down=marked(self.down),
+        )
 
 
 @dataclass(frozen=True, slots=True)

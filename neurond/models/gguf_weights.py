@@ -22,6 +22,7 @@ from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorPr
 from cortex_core.errors import ModelLoadFailed
 from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.gguf import GgufHeader, TensorEntry, read_header, tensor_bytes
+from neurond.sources.layer_weights import StoredTensor
 
 PIECE_BLOCKS = 4096
 """Quantisation blocks that are dequantised at once: 128 thousand values stay in a core's cache."""
@@ -71,7 +72,8 @@ class GgufWeights:
         def lazy(name: str, found: list[_Source]) -> LazyTensor:
             size_bytes = sum(tensor_bytes(source.tensor) for source in found)
             read = partial(_read, self._data, processor, name, found)
-            return LazyTensor(read, size_bytes, progress)
+            is_wide = any(_is_wide(source.tensor) for source in found)
+            return LazyTensor(read, size_bytes, progress, is_wide)
 
         return {name: lazy(name, found) for name, found in sources.items()}
 
@@ -123,6 +125,10 @@ def dequantize(data: NDArray[np.uint8], tensor: TensorEntry) -> NDArray[np.float
         piece = slice(start, start + PIECE_BLOCKS)
         values[piece] = codec.dequantize_blocks(blocks[piece])
     return values.reshape(shape)
+
+
+def _is_wide(tensor: TensorEntry) -> bool:
+    return StoredTensor(tensor.name, tensor.shape, tensor_bytes(tensor)).is_wide
 
 
 def _read(

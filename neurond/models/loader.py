@@ -45,6 +45,8 @@ class LoadedModel:
     """Memory of parameters and buffers, tied ones once."""
     weights_id: str
     """Equal for equal weights in equal format; the kernel variant is added by `serving`."""
+    wide: frozenset[str] = frozenset()
+    """Matrices for which a GGUF has more bits than int4."""
 
     @property
     def vocab_size(self) -> int:
@@ -78,8 +80,10 @@ def load_model(
     register_attention()
     model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
     check_model(model)
+    wide: frozenset[str] = frozenset()
     if manifest.kind == "gguf":
-        _load_gguf(model, folder / manifest.weights[0].name, device.torch_device, on_progress)
+        path = folder / manifest.weights[0].name
+        wide = _load_gguf(model, path, device.torch_device, on_progress)
     else:
         load_safetensors(model, folder, manifest, device.torch_device, on_progress)
     model.eval().requires_grad_(requires_grad=False)
@@ -94,6 +98,7 @@ def load_model(
         manifest=manifest,
         weights_bytes=weights_bytes(model),
         weights_id=f"{manifest.weights_hash}-{dtype}",
+        wide=wide,
     )
 
 
@@ -159,12 +164,15 @@ def build_model(
 
 def _load_gguf(
     model: PreTrainedModel, path: Path, device: torch.device, on_progress: Callable[[float], None]
-) -> None:
+) -> frozenset[str]:
+    """Return the names of matrices for which the file has more bits than int4."""
     file = GgufWeights(path)
-    _fill(model, file.state_dict(model, on_progress), path, device)
+    weights = file.state_dict(model, on_progress)
+    _fill(model, weights, path, device)
     factors = file.rope_factors()
     if factors is not None:
         _scale_rope(model, factors, path)
+    return frozenset(name for name, tensor in weights.items() if tensor.is_wide)
 
 
 def load_safetensors(

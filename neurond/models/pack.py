@@ -204,17 +204,21 @@ class _Layout:
 
 
 def _place_layer(places: _Places, layer: PlanLayer, weight_format: WeightFormat) -> PackedLayer:
+    def place(linear: PlanLinear) -> PackedLinear:
+        wide = weight_format == "int4" and linear.is_wide
+        return places.linear(linear, "int8" if wide else weight_format)
+
     return PackedLayer(
         input_norm=places.floats(layer.input_norm),
-        qkv=places.linear(layer.qkv, weight_format),
+        qkv=place(layer.qkv),
         q_norm=places.optional(layer.q_norm),
         k_norm=places.optional(layer.k_norm),
         sinks=places.optional(layer.sinks),
-        o=places.linear(layer.o, weight_format),
+        o=place(layer.o),
         post_attention_norm=places.optional(layer.post_attention_norm),
         pre_ffn_norm=places.floats(layer.pre_ffn_norm),
-        gate_up=places.linear(layer.gate_up, weight_format),
-        down=places.linear(layer.down, weight_format),
+        gate_up=place(layer.gate_up),
+        down=place(layer.down),
         post_ffn_norm=places.optional(layer.post_ffn_norm),
         num_heads=layer.num_heads,
         num_kv_heads=layer.num_kv_heads,

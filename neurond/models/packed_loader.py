@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import WeightFormat, packed_path
 from neurond.kernels.packed_model import PackedModel
 from neurond.memory_plan import unpacked_bytes
-from neurond.models.decoder_plan import NoPlan
+from neurond.models.decoder_plan import DecoderPlan, NoPlan
 from neurond.models.loader import LoadedModel, load_model
 from neurond.models.pack import pack_to_file, pack_to_memory
 from neurond.models.plan_check import plan_decoder
@@ -57,7 +58,7 @@ def pack_loaded(
 
     May run in a thread of its own beside engines that step; one load at a time.
     """
-    plan = plan_decoder(loaded.model)
+    plan = plan_packing(loaded)
     if isinstance(plan, NoPlan):
         return plan
 
@@ -72,3 +73,13 @@ def pack_loaded(
         told = kv(model=loaded.manifest.model_id, cause=ex.message)
         log.warning("packed weights not kept", extra=told)
         return pack_to_memory(plan, weights_hash, weight_format, kernels, on_packed)
+
+
+def plan_packing(loaded: LoadedModel) -> DecoderPlan | NoPlan:
+    """Return a plan that is proven to be the model, with the matrices marked that int4 leaves."""
+    plan = plan_decoder(loaded.model)
+    if isinstance(plan, NoPlan) or not loaded.manifest.layers.int8_parameters:
+        return plan
+    wide = {id(loaded.model.get_parameter(name)) for name in loaded.wide}
+    layers = tuple(layer.with_wide(lambda weight: id(weight) in wide) for layer in plan.layers)
+    return replace(plan, layers=layers)

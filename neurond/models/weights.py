@@ -35,6 +35,8 @@ class LazyTensor:
     size_bytes: int
     """In the file."""
     progress: LoadProgress
+    is_wide: bool = False
+    """Whether it is known to be a matrix for which the file has more bits than int4."""
 
     def __getitem__(self, everything: EllipsisType) -> torch.Tensor:
         tensor = self.read()

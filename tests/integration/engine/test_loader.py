@@ -1,5 +1,7 @@
 """Loading: every format, every kind of damage, and what is refused."""
 
+from types import MappingProxyType
+
 import gguf
 import numpy as np
 import pytest
@@ -39,8 +41,11 @@ def prepared(tmp_path):
     return folder, prepare_model(make_tiny_model("llama"), folder)
 
 
-def write_gguf(path, model, quantisation="F32", extra=()):
-    """Write a tiny Llama as llama.cpp's converter would, with `extra` (name, values) tensors."""
+def write_gguf(path, model, quantisation="F32", extra=(), others=MappingProxyType({})):
+    """Write a tiny Llama as llama.cpp's converter would, with `extra` (name, values) tensors.
+
+    `others` has quantisations of some parameters by name.
+    """
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -61,7 +66,9 @@ def write_gguf(path, model, quantisation="F32", extra=()):
             heads = values.shape[0] // config.head_dim
             values = values.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2)
             values = values.reshape(tensor.shape)
-        kind = gguf.GGMLQuantizationType[quantisation if values.ndim > 1 else "F32"]
+        kind = gguf.GGMLQuantizationType[
+            others.get(name, quantisation) if values.ndim > 1 else "F32"
+        ]
         known = names.get_name(name, try_suffixes=(".weight",))
         writer.add_tensor(known, gguf.quantize(values, kind), raw_dtype=kind)
     for name, values in extra:
@@ -102,6 +109,18 @@ def test_safetensors_give_the_weights_that_were_saved(name, dtype, cpu, tmp_path
         assert torch.equal(found[key].to(value.dtype), value), key
     assert loaded.weights_id == f"{loaded.manifest.weights_hash}-{dtype}"
     assert len(loaded.layers) == 3
+
+
+def test_a_gguf_tells_which_of_its_matrices_are_wide(cpu, tmp_path):
+    model = make_tiny_model("llama")
+    source = tmp_path / "source"
+    source.mkdir()
+    wide = "model.layers.1.mlp.down_proj.weight"
+    write_gguf(source / "tiny.gguf", model, "Q4_1", others={wide: "Q5_0"})
+    manifest = prepare_gguf(source / "tiny.gguf", tmp_path / "model")
+    loaded = load(tmp_path / "model", manifest, cpu)
+    assert loaded.wide == {wide}
+    assert manifest.layers.int8_parameters == model.get_parameter(wide).numel()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -122,6 +122,25 @@ def test_weights_are_those_of_the_plan_to_half_a_step(tmp_path, kernels, plan):
     assert packed.context_tokens == 512
 
 
+def test_wide_matrices_stay_int8_among_int4(kernels, plan):
+    wide = {id(plan.layers[0].gate_up.weights[1]), id(plan.layers[1].o.weights[0])}
+    marked = replace(
+        plan, layers=tuple(layer.with_wide(lambda one: id(one) in wide) for layer in plan.layers)
+    )
+    first, second, third = (
+        [getattr(layer, name).weight_format for name in MATRICES]
+        for layer in pack_to_memory(marked, HASH, "int4", kernels, lambda _: None).decoder.layers[
+            :3
+        ]
+    )
+    assert first == ["int4", "int4", "int8", "int4"]
+    assert second == ["int4", "int8", "int4", "int4"]
+    assert third == ["int4"] * 4
+    for weight_format in ("int8", "bf16"):
+        packed = pack_to_memory(marked, HASH, weight_format, kernels, lambda _: None)
+        assert packed.decoder.layers[0].gate_up.weight_format == weight_format
+
+
 def test_opening_needs_neither_torch_nor_transformers(tmp_path, kernels, plan):
     path = pack(plan, tmp_path, kernels).path
     program = f"""

@@ -74,6 +74,14 @@ def test_packed_weights_are_layers_a_head_the_embedding_and_rotary_tables() -> N
         assert weights_bytes(MODEL, dtype, "cpu") == int(expected)
 
 
+def test_int4_leaves_some_matrices_as_int8() -> None:
+    layers = msgspec.structs.replace(MODEL.layers, wide_parameters=GIB // 4)
+    mixed = msgspec.structs.replace(MODEL, layers=layers)
+    more = weights_bytes(mixed, "int4", "cpu") - weights_bytes(MODEL, "int4", "cpu")
+    assert more == GIB // 4 * (8.5 - 5) / 8
+    assert weights_bytes(mixed, "int8", "cpu") == weights_bytes(MODEL, "int8", "cpu")
+
+
 def test_what_is_left_open_takes_a_share_of_what_is_free() -> None:
     chosen = plan(ModelProfile(), 18 * GIB + ACTIVATION_BYTES)
 
