@@ -14,10 +14,7 @@ KERNELS_ONLY: Final[frozenset[Dtype]] = frozenset({"int8", "int4"})
 """What torch does not serve."""
 INT4_BITS: Final = 5.5
 INT8_BITS: Final = 9.0
-"""Most bits per weight in the source that a format keeps: Q4 and Q5_0 files, Q8 files."""
-SMALL_PARAMETERS: Final = 500_000_000
-"""Models with fewer in their layers are kept in bfloat16: the kernels round what int8 and int4
-weights are multiplied by to 8 bits, which small models are not sure enough of their words for."""
+"""Most bits per weight in the source that a format keeps: Q4 files with some wider matrices, Q8."""
 
 
 class WeightChoice(msgspec.Struct, frozen=True):
@@ -74,9 +71,7 @@ def _of_encoder(model: PreparedModel, named: Dtype | None) -> WeightChoice:
 
 
 def _default(model: PreparedModel) -> Dtype:
-    bits = model.layers.bits_per_weight
-    if model.layers.parameters < SMALL_PARAMETERS:
-        return "bfloat16"
-    if bits <= INT4_BITS:
+    layers, bits = model.layers, model.layers.bits_per_weight
+    if bits <= INT4_BITS and layers.wide_parameters < layers.parameters:
         return "int4"
     return "int8" if bits <= INT8_BITS else "bfloat16"

@@ -8,7 +8,6 @@ from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import Dtype
 from neurond.sources.layer_weights import LayerWeights
 from neurond.weight_choice import (
-    SMALL_PARAMETERS,
     DeviceKind,
     WeightChoice,
     choose_weights,
@@ -23,10 +22,10 @@ def choose(
     *,
     kind: DeviceKind = "cpu",
     bits: float = 16,
-    parameters: int = SMALL_PARAMETERS,
+    wide: float = 0,
     has_kernels: bool = True,
 ) -> WeightChoice:
-    layers = LayerWeights(parameters, int(parameters * bits / 8))
+    layers = LayerWeights(1 << 20, int((1 << 20) * bits / 8), int((1 << 20) * wide))
     model = msgspec.structs.replace(MODEL, layers=layers)
     return choose_weights(
         model, named, device=DeviceName(f"{kind}-0"), kind=kind, has_kernels=has_kernels
@@ -49,10 +48,9 @@ def test_a_cpu_keeps_about_the_bits_that_the_files_have(bits: float, dtype: Dtyp
     assert choose(bits=bits) == WeightChoice(dtype, fallback_dtype="float32")
 
 
-def test_small_models_are_not_rounded() -> None:
-    for bits in (4.5, 8.5, 16):
-        chosen = choose(bits=bits, parameters=SMALL_PARAMETERS - 1)
-        assert chosen == WeightChoice("bfloat16", fallback_dtype="float32")
+def test_files_without_a_matrix_for_int4_are_kept_as_int8() -> None:
+    assert choose(bits=5.4, wide=0.9) == WeightChoice("int4", fallback_dtype="float32")
+    assert choose(bits=5.5, wide=1) == WeightChoice("int8", fallback_dtype="float32")
 
 
 def test_without_kernels_a_cpu_computes_in_float32() -> None:
