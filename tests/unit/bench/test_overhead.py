@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.overhead.clocks import Spent
-from bench.overhead.meter import StepCounter
+from bench.overhead.meter import TIMED, StepCounter
 from bench.overhead.processes import ACTOR, ROLES, SUPERVISOR, WORKERS, Usage, used
 from bench.overhead.report import Window, best, quiet_table, tokens_table
 
@@ -45,12 +45,22 @@ def test_a_process_that_is_gone_is_told() -> None:
 
 def test_steps_counted_in_one_place_are_seen_in_another(tmp_path: Path) -> None:
     writer, reader = StepCounter(tmp_path / "counts"), StepCounter(tmp_path / "counts")
-    began_ns = time.process_time_ns()
-    sum(range(100_000))
-    writer.add(began_ns, 3)
-    writer.add(time.process_time_ns(), 2)
-    assert reader.read().tokens == 5
+    for _ in range(TIMED):
+        began_ns = writer.begin()
+        sum(range(100_000))
+        writer.end(began_ns)
+        writer.end(writer.begin(), 3)
+    assert reader.read().tokens == 3 * TIMED
     assert reader.read().step_ns > 0
+
+
+def test_the_steps_that_are_not_timed_cost_no_clock(tmp_path: Path) -> None:
+    counter = StepCounter(tmp_path / "counts")
+    clocks = []
+    for _ in range(2 * TIMED):
+        clocks.append(counter.begin())
+        counter.end(clocks[-1], 1)
+    assert [clock is not None for clock in clocks] == 2 * ([True] + [False] * (TIMED - 1))
 
 
 def test_what_is_not_the_step_is_shown_by_process() -> None:
