@@ -71,7 +71,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedUp]:
 def run(command: list[str], home: Path) -> list[str]:
     done = subprocess.run(
         command,
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "LLM_USER_PATH": str(home)},
+        env={
+            "HOME": str(home),
+            "PATH": "/usr/bin:/bin",
+            "LLM_USER_PATH": str(home),
+            # Else LiteLLM fetches prices of models from the network when it is imported.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
