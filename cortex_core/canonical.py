@@ -104,6 +104,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
     reasoning_effort: str | None = None
     template_kwargs: JsonObject = {}
     """Extra variables for the template, for example `enable_thinking`."""
+    continue_final_message: bool = False
+    """The last turn is the assistant's and has text: the answer goes on where that text ends."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):

@@ -14,7 +14,7 @@ import msgspec
 
 from cortex_core import __version__
 from cortex_core.canonical import JsonObject
-from cortex_core.dialects.anthropic_messages import MessagesBody
+from cortex_core.dialects.anthropic_body import MessagesBody
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.model_lists import (
     MAX_LIMIT,

@@ -1,11 +1,12 @@
 """Parts of an Anthropic answer that streams and whole answers share."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from cortex_core.canonical import Finished, FinishReason, Usage
+import msgspec
 
-THINKING_SIGNATURE: Final = "cortex"
-"""Clients drop thinking without a signature from their history, and never look inside it."""
+from cortex_core.canonical import Finished, FinishReason, JsonObject, Usage
+from cortex_core.dialects.anthropic_thinking import SIGNATURE, seal
+from cortex_core.dialects.collector import CallRun, ReasoningRun, TextRun
 
 _STOP_REASONS: Final[dict[FinishReason, str]] = {
     "stop": "end_turn",
@@ -17,11 +18,33 @@ _STOP_REASONS: Final[dict[FinishReason, str]] = {
 }
 
 
-def stop_reason(finished: Finished) -> str:
-    """Return why the model stopped, in the dialect's words."""
-    if finished.reason == "stop" and finished.stop_sequence is not None:
-        return "stop_sequence"
-    return _STOP_REASONS[finished.reason]
+class AnswerForm(NamedTuple):
+    """What an answer has to know of its request; see `DecodedMessages`."""
+
+    max_tokens: int | None
+    thoughts_omitted: bool
+    manages_context: bool
+
+    def ending(self, finished: Finished, usage: Usage) -> JsonObject:
+        """Return how the answer ended, in the dialect's words."""
+        reason = _STOP_REASONS[finished.reason]
+        if finished.reason == "stop" and finished.stop_sequence is not None:
+            reason = "stop_sequence"
+        elif finished.reason == "length" and self._had_room(usage):
+            reason = "model_context_window_exceeded"
+        return {"stop_reason": reason, "stop_sequence": finished.stop_sequence}
+
+    def extras(self) -> JsonObject:
+        """Return members of the answer that only some requests call for."""
+        return {"context_management": {"applied_edits": []}} if self.manages_context else {}
+
+    def signature(self, thought: str) -> str:
+        """Return what a thinking block is signed with."""
+        return seal(thought) if self.thoughts_omitted else SIGNATURE
+
+    def _had_room(self, usage: Usage) -> bool:
+        # Nothing but the request's own limit and the context makes an answer too long.
+        return self.max_tokens is None or usage.completion_tokens < self.max_tokens
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -41,18 +64,43 @@ def message_json(
     message_id: str,
     model: str,
     *,
-    content: list[dict[str, Any]],
+    content: list[JsonObject],
     usage: Usage,
-    finished: Finished | None = None,
-) -> dict[str, Any]:
-    """Return a message; one that has not finished is the head of a stream."""
+    ending: JsonObject | None = None,
+) -> JsonObject:
+    """Return a message; one without an ending is the head of a stream."""
     return {
         "id": message_id,
         "type": "message",
         "role": "assistant",
         "model": model,
         "content": content,
-        "stop_reason": None if finished is None else stop_reason(finished),
-        "stop_sequence": None if finished is None else finished.stop_sequence,
+        **(ending or {"stop_reason": None, "stop_sequence": None}),
         "usage": usage_json(usage),
     }
+
+
+def content_json(run: TextRun | ReasoningRun | CallRun, form: AnswerForm) -> JsonObject:
+    """Return the content block of a run."""
+    match run:
+        case TextRun(text=text):
+            return {"type": "text", "text": text}
+        case ReasoningRun(text=text):
+            shown = "" if form.thoughts_omitted else text
+            return {"type": "thinking", "thinking": shown, "signature": form.signature(text)}
+        case CallRun(call_id=call_id, name=name, text=arguments):
+            return {
+                "type": "tool_use",
+                "id": call_id,
+                "name": name,
+                "input": _input_json(arguments),
+            }
+
+
+def _input_json(arguments: str) -> JsonObject:
+    try:
+        decoded: JsonObject = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        # Cut off by max_tokens. The dialect allows an object only: the text is kept inside one.
+        return {"arguments": arguments}
+    return decoded

@@ -6,6 +6,8 @@ from typing import Literal
 import msgspec
 
 from cortex_core.canonical import JsonObject, MediaPart, TextPart
+from cortex_core.dialects.anthropic_skipped import BrowserStateBlock, ServerBlock
+from cortex_core.dialects.anthropic_tools import ToolAdditionBlock, ToolRemovalBlock
 from cortex_core.dialects.media import media_from_base64, media_from_url
 from cortex_core.dialects.reading import refuse
 
@@ -57,7 +59,14 @@ class ToolReferenceBlock(msgspec.Struct, frozen=True, tag="tool_reference"):
     tool_name: str
 
 
-ResultBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
+ResultBlock = (
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ToolReferenceBlock
+    | BrowserStateBlock
+)
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True, tag="thinking"):
@@ -81,56 +90,10 @@ class MidConversationSystemBlock(msgspec.Struct, frozen=True, tag="mid_conv_syst
     content: str | list[TextBlock]
 
 
-class SkippedBlock(msgspec.Struct, frozen=True):
-    """History of what only Anthropic's own servers do or can read; left out here."""
+class CompactionBlock(msgspec.Struct, frozen=True, tag="compaction"):
+    """What a server summed up earlier turns to; without content it says nothing."""
 
-
-class RedactedThinkingBlock(SkippedBlock, frozen=True, tag="redacted_thinking"):
-    pass
-
-
-class ServerToolUseBlock(SkippedBlock, frozen=True, tag="server_tool_use"):
-    pass
-
-
-class WebSearchResultBlock(SkippedBlock, frozen=True, tag="web_search_tool_result"):
-    pass
-
-
-class WebFetchResultBlock(SkippedBlock, frozen=True, tag="web_fetch_tool_result"):
-    pass
-
-
-class CodeResultBlock(SkippedBlock, frozen=True, tag="code_execution_tool_result"):
-    pass
-
-
-class BashResultBlock(SkippedBlock, frozen=True, tag="bash_code_execution_tool_result"):
-    pass
-
-
-class EditorResultBlock(SkippedBlock, frozen=True, tag="text_editor_code_execution_tool_result"):
-    pass
-
-
-class ToolSearchResultBlock(SkippedBlock, frozen=True, tag="tool_search_tool_result"):
-    pass
-
-
-class AdvisorResultBlock(SkippedBlock, frozen=True, tag="advisor_tool_result"):
-    pass
-
-
-class ContainerUploadBlock(SkippedBlock, frozen=True, tag="container_upload"):
-    pass
-
-
-class McpToolUseBlock(SkippedBlock, frozen=True, tag="mcp_tool_use"):
-    pass
-
-
-class McpToolResultBlock(SkippedBlock, frozen=True, tag="mcp_tool_result"):
-    pass
+    content: str | None = None
 
 
 Block = (
@@ -142,18 +105,10 @@ Block = (
     | ToolUseBlock
     | ToolResultBlock
     | MidConversationSystemBlock
-    | RedactedThinkingBlock
-    | ServerToolUseBlock
-    | WebSearchResultBlock
-    | WebFetchResultBlock
-    | CodeResultBlock
-    | BashResultBlock
-    | EditorResultBlock
-    | ToolSearchResultBlock
-    | AdvisorResultBlock
-    | ContainerUploadBlock
-    | McpToolUseBlock
-    | McpToolResultBlock
+    | CompactionBlock
+    | ToolAdditionBlock
+    | ToolRemovalBlock
+    | ServerBlock
 )
 
 
@@ -218,6 +173,8 @@ def block_parts(block: ResultBlock, *, place: str) -> Iterator[Content]:
             yield from text_parts(content)
         case ToolReferenceBlock(tool_name=tool_name):
             yield TextPart(tool_name)
+        case BrowserStateBlock():
+            pass
 
 
 def _document(block: DocumentBlock, place: str) -> Iterator[Content]:

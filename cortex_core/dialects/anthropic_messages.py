@@ -1,31 +1,23 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`: Anthropic's dialect."""
 
-from typing import Any
-
 import msgspec
 
-from cortex_core.canonical import (
-    ChatPrompt,
-    Event,
-    GenerateRequest,
-    JsonObject,
-    ResponseFormat,
-    SamplingParams,
-)
+from cortex_core.canonical import ChatPrompt, Event, GenerateRequest, SamplingParams
 from cortex_core.dialects import anthropic_errors
-from cortex_core.dialects.anthropic_answers import THINKING_SIGNATURE, message_json
-from cortex_core.dialects.anthropic_content import TextBlock
-from cortex_core.dialects.anthropic_stream import MessageStream
-from cortex_core.dialects.anthropic_tools import (
-    WireTool,
-    WireToolChoice,
-    parallel_from,
-    tool_choice_from,
-    tools_from,
+from cortex_core.dialects.anthropic_answers import AnswerForm, content_json, message_json
+from cortex_core.dialects.anthropic_body import (
+    MessagesBody,
+    check_served,
+    format_from,
+    is_given,
+    left_out,
 )
-from cortex_core.dialects.anthropic_turns import WireMessage, turns_from
+from cortex_core.dialects.anthropic_stream import MessageStream
+from cortex_core.dialects.anthropic_thinking import template_kwargs
+from cortex_core.dialects.anthropic_tools import OfferedTools, parallel_from
+from cortex_core.dialects.anthropic_turns import turns_from
 from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
-from cortex_core.dialects.collector import CallRun, Collector, ReasoningRun, TextRun
+from cortex_core.dialects.collector import Collector
 from cortex_core.dialects.fields import (
     as_texts,
     checked_model,
@@ -39,48 +31,20 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_sampling
 
 
-class Metadata(msgspec.Struct, frozen=True):
-    user_id: str | None = None
-
-
-class Thinking(msgspec.Struct, frozen=True):
-    type: str
-
-
-class OutputFormat(msgspec.Struct, frozen=True):
-    type: str
-    schema: JsonObject | None = None
-
-
-class OutputConfig(msgspec.Struct, frozen=True):
-    effort: str | None = None
-    format: OutputFormat | None = None
-
-
-class MessagesBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body, by its wire names; fields that are not here are ignored."""
-
-    model: str
-    messages: list[WireMessage]
-    max_tokens: int | None = None
-    stream: bool | None = None
-    system: str | list[TextBlock] | None = None
-    stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    tools: list[WireTool] | None = None
-    tool_choice: WireToolChoice | None = None
-    thinking: Thinking | None = None
-    output_config: OutputConfig | None = None
-    metadata: Metadata | None = None
-
-
 class DecodedCount(msgspec.Struct, frozen=True):
     """A question for the number of a prompt's tokens; `model` is the client's own word."""
 
     model: str
     prompt: ChatPrompt
+
+
+class DecodedMessages(Decoded, frozen=True, kw_only=True, omit_defaults=True):
+    """A request of this dialect, with what only its answers have."""
+
+    thoughts_omitted: bool = False
+    """Thinking blocks have no text; their signature holds it."""
+    manages_context: bool = False
+    """The request names edits of its context; the answer says which were made."""
 
 
 _decoder = msgspec.json.Decoder(MessagesBody)
@@ -91,24 +55,31 @@ class AnthropicMessages:
 
     name = "anthropic_messages"
 
-    def decode_request(self, body: bytes, *, request_id: RequestId) -> Decoded:
+    def decode_request(self, body: bytes, *, request_id: RequestId) -> DecodedMessages:
         """Return the canonical request for a client's body."""
         wire = read_json(_decoder, body)
+        check_served(wire)
         prompt, ignored = _prompt(wire)
+        response_format = format_from(wire)
+        if response_format is not None and prompt.continue_final_message:
+            why = "an answer in this format begins anew; end with a turn of the user"
+            raise refuse("messages", why)
         request = GenerateRequest(
             request_id=request_id,
             model=ModelId(checked_model(wire.model)),
             prompt=prompt,
             sampling=_sampling(wire),
-            response_format=_response_format(wire),
+            response_format=response_format,
             principal=principal_of(wire.metadata.user_id if wire.metadata else None),
         )
-        return Decoded(
+        return DecodedMessages(
             request=request,
             model=wire.model,
             stream=bool(wire.stream),
             include_usage=True,
             ignored=ignored,
+            thoughts_omitted=wire.thinking is not None and wire.thinking.omitted,
+            manages_context=is_given(wire.context_management),
         )
 
     def decode_count_tokens(self, body: bytes) -> DecodedCount:
@@ -118,6 +89,7 @@ class AnthropicMessages:
             InvalidRequest: as `decode_request` does.
         """
         wire = read_json(_decoder, body)
+        check_served(wire)
         return DecodedCount(checked_model(wire.model), _prompt(wire)[0])
 
     def encode_count_tokens(self, prompt_tokens: int) -> bytes:
@@ -143,8 +115,9 @@ class MessageEncoder:
 
     def __init__(self, decoded: Decoded) -> None:
         self._decoded = decoded
+        self._form = _form(decoded)
         self._id = f"msg_{decoded.request.request_id}"
-        self._stream = MessageStream(decoded, message_id=self._id)
+        self._stream = MessageStream(decoded, self._form, message_id=self._id)
         self._collector = Collector(choices=1)
 
     def event(self, event: Event) -> bytes:
@@ -162,35 +135,11 @@ class MessageEncoder:
         message = message_json(
             self._id,
             self._decoded.model,
-            content=[_block_json(run) for run in choice.runs],
+            content=[content_json(run, self._form) for run in choice.runs],
             usage=answer.usage,
-            finished=choice.finished,
+            ending=self._form.ending(choice.finished, answer.usage),
         )
-        return msgspec.json.encode(message)
-
-
-def _block_json(run: TextRun | ReasoningRun | CallRun) -> dict[str, Any]:
-    match run:
-        case TextRun(text=text):
-            return {"type": "text", "text": text}
-        case ReasoningRun(text=text):
-            return {"type": "thinking", "thinking": text, "signature": THINKING_SIGNATURE}
-        case CallRun(call_id=call_id, name=name, text=arguments):
-            return {
-                "type": "tool_use",
-                "id": call_id,
-                "name": name,
-                "input": _input_json(arguments),
-            }
-
-
-def _input_json(arguments: str) -> JsonObject:
-    try:
-        decoded: JsonObject = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        # Cut off by max_tokens. The dialect allows an object only: the text is kept inside one.
-        return {"arguments": arguments}
-    return decoded
+        return msgspec.json.encode(message | self._form.extras())
 
 
 def _sampling(wire: MessagesBody) -> SamplingParams:
@@ -206,30 +155,28 @@ def _sampling(wire: MessagesBody) -> SamplingParams:
 
 
 def _prompt(wire: MessagesBody) -> tuple[ChatPrompt, tuple[str, ...]]:
+    """Return the prompt, and the JSON paths of what was left out of the request."""
     turns = turns_from(wire.system, wire.messages)
-    tools, ignored = tools_from(wire.tools)
+    offered = OfferedTools()
+    for index, tool in enumerate(wire.tools or ()):
+        offered.declare(tool, f"tools[{index}]")
+    for place, change in turns.tool_changes.items():
+        offered.change(change, place)
+    effort = wire.output_config.effort if wire.output_config else None
     prompt = ChatPrompt(
         messages=tuple(turns.messages),
-        tools=tools,
-        tool_choice=tool_choice_from(wire.tool_choice, tools),
+        tools=offered.tools,
+        tool_choice=offered.choice(wire.tool_choice),
         parallel_tool_calls=parallel_from(wire.tool_choice),
-        reasoning_effort=wire.output_config.effort if wire.output_config else None,
-        template_kwargs=_template_kwargs(wire.thinking),
+        reasoning_effort=turns.effort or effort,
+        template_kwargs=template_kwargs(wire.thinking, turns.messages),
+        continue_final_message=turns.goes_on,
     )
-    return prompt, (*turns.ignored, *ignored)
+    return prompt, (*turns.ignored, *offered.ignored, *left_out(wire))
 
 
-def _template_kwargs(thinking: Thinking | None) -> JsonObject:
-    # `enable_thinking` is what the templates of open models with a choice ask for.
-    return {} if thinking is None else {"enable_thinking": thinking.type != "disabled"}
-
-
-def _response_format(wire: MessagesBody) -> ResponseFormat | None:
-    wanted = wire.output_config.format if wire.output_config else None
-    if wanted is None:
-        return None
-    if wanted.type != "json_schema":
-        raise refuse("output_config.format.type", f"expected json_schema, got {wanted.type!r}")
-    if wanted.schema is None:
-        raise refuse("output_config.format.schema", "this field is required")
-    return ResponseFormat(kind="json_schema", schema=wanted.schema)
+def _form(decoded: Decoded) -> AnswerForm:
+    max_tokens = decoded.request.sampling.max_tokens
+    if not isinstance(decoded, DecodedMessages):
+        return AnswerForm(max_tokens, thoughts_omitted=False, manages_context=False)
+    return AnswerForm(max_tokens, decoded.thoughts_omitted, decoded.manages_context)

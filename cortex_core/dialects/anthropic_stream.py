@@ -16,14 +16,10 @@ from cortex_core.canonical import (
     ToolCallStarted,
     Usage,
 )
-from cortex_core.dialects.anthropic_answers import (
-    THINKING_SIGNATURE,
-    message_json,
-    stop_reason,
-    usage_json,
-)
+from cortex_core.dialects.anthropic_answers import AnswerForm, message_json, usage_json
 from cortex_core.dialects.anthropic_errors import error_frame
 from cortex_core.dialects.base import Decoded
+from cortex_core.dialects.collector import Pieces
 from cortex_core.dialects.keepalive import keepalive_comment
 from cortex_core.dialects.sse import json_bytes, json_text, named_frame
 from cortex_core.errors import ProtocolError
@@ -38,9 +34,11 @@ Place = str | int
 class MessageStream:
     """One streamed response. Blocks follow each other and never overlap."""
 
-    def __init__(self, decoded: Decoded, *, message_id: str) -> None:
+    def __init__(self, decoded: Decoded, form: AnswerForm, *, message_id: str) -> None:
         self._decoded = decoded
+        self._form = form
         self._message_id = message_id
+        self._withheld = Pieces()
         self._started = False
         self._finished: Finished | None = None
         self._open: Place | None = None
@@ -53,8 +51,7 @@ class MessageStream:
             case TextDelta():
                 return self._text(event, "text", {"type": "text", "text": ""}, b"text")
             case ReasoningDelta():
-                block = {"type": "thinking", "thinking": "", "signature": ""}
-                return self._text(event, "thinking", block, b"thinking")
+                return self._thought(event)
             case ToolCallStarted():
                 return self._tool_call(event)
             case ToolCallDelta():
@@ -90,6 +87,16 @@ class MessageStream:
             self._delta_head = self._delta_head_of(key + b"_delta", key)
         return opened + self._delta_head + json_text(event.text) + b"}}\n\n"
 
+    def _thought(self, event: ReasoningDelta) -> bytes:
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        if not self._form.thoughts_omitted:
+            return self._text(event, "thinking", block, b"thinking")
+        self._withheld.add(event.text)
+        if not event.text or self._open == "thinking":
+            return b""
+        self._check(event.index)
+        return self._close() + self._start_block("thinking", block)
+
     def _tool_call(self, event: ToolCallStarted) -> bytes:
         self._check(event.index)
         block = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
@@ -120,7 +127,9 @@ class MessageStream:
         index = self._next_index
         signed = b""
         if self._open == "thinking":
-            delta = {"type": "signature_delta", "signature": THINKING_SIGNATURE}
+            signature = self._form.signature(self._withheld.text)
+            self._withheld = Pieces()
+            delta = {"type": "signature_delta", "signature": signature}
             signed = _frame("content_block_delta", index=index, delta=delta)
         self._open = None
         self._next_index += 1
@@ -129,16 +138,13 @@ class MessageStream:
     def _complete(self, usage: Usage) -> bytes:
         if self._finished is None:
             raise ProtocolError("cannot encode the end of a message that did not finish")
-        delta = {
-            "stop_reason": stop_reason(self._finished),
-            "stop_sequence": self._finished.stop_sequence,
-        }
-        return _frame("message_delta", delta=delta, usage=usage_json(usage)) + _STOP
+        delta = self._form.ending(self._finished, usage)
+        extras = self._form.extras()
+        return _frame("message_delta", delta=delta, usage=usage_json(usage), **extras) + _STOP
 
     def _keepalive(self, event: Ping | Loading) -> bytes:
-        if not self._started:
-            # Nothing but a comment may come before message_start.
-            return keepalive_comment(event)
+        # Before message_start too: every client that was tried passes over a ping, and some wait
+        # for events where a comment is none.
         return _PING if isinstance(event, Ping) else keepalive_comment(event) + _PING
 
     def _check(self, index: int) -> None:

@@ -16,8 +16,8 @@ from cortex_core.canonical import (
 )
 from cortex_core.dialects.anthropic_content import (
     Block,
+    CompactionBlock,
     MidConversationSystemBlock,
-    SkippedBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -27,6 +27,9 @@ from cortex_core.dialects.anthropic_content import (
     result_parts,
     text_parts,
 )
+from cortex_core.dialects.anthropic_skipped import SkippedBlock
+from cortex_core.dialects.anthropic_thinking import sealed_thought
+from cortex_core.dialects.anthropic_tools import ToolAdditionBlock, ToolChange, ToolRemovalBlock
 from cortex_core.dialects.fields import check_num_parts
 from cortex_core.dialects.reading import refuse
 
@@ -48,17 +51,43 @@ and changes from request to request. Keys and values of a token depend on every 
 with this line in front no prompt would ever have a beginning that is in a prefix cache."""
 
 
+class TurnConfig(msgspec.Struct, frozen=True):
+    effort: str | None = None
+
+
 class WireMessage(msgspec.Struct, frozen=True):
     role: WireRole
     content: str | list[Block] | None = None
+    clear_at: Literal["next_user_message", "never"] | None = None
+    """Of a system message: until when the model is shown it."""
+    output_config: TurnConfig | None = None
+    """Of a system message: what holds instead until the next user message."""
 
 
 class Turns:
-    """The conversation, and the JSON paths of blocks that were left out of it."""
+    """The conversation, with what its messages say about the rest of the request.
+
+    Attributes:
+        ignored: JSON paths of blocks that were left out.
+        tool_changes: blocks that change the tools, by their JSON paths.
+        effort: what the last turn wants instead of the request's own.
+    """
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.ignored: list[str] = []
+        self.tool_changes: dict[str, ToolChange] = {}
+        self.effort: str | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the last turn is the assistant's and its text is to be continued."""
+        if not self.messages or self.messages[-1].role != "assistant":
+            return False
+        parts = self.messages[-1].content
+        last = parts[-1]
+        calls = any(isinstance(part, ToolCallPart) for part in parts)
+        return isinstance(last, TextPart) and bool(last.text) and not calls
 
     def add_system(self, system: str | list[TextBlock] | None) -> None:
         """Add the text that stands before the conversation, without `BILLING_LINE`."""
@@ -78,6 +107,8 @@ class Turns:
         role = _ROLES[wire.role]
         if wire.content is None or isinstance(wire.content, str):
             text = wire.content or ""
+            if role == "system" and not text:
+                return
             self.messages.append(Message(role=role, content=(TextPart(text),)))
             return
         run: list[Part] = []
@@ -116,7 +147,16 @@ class Turns:
                     raise refuse(place, "tool_use blocks stand only in assistant messages")
                 yield ToolCallPart(call_id, name, msgspec.json.encode(arguments or {}).decode())
             case ThinkingBlock(thinking=text, signature=signature):
-                yield ReasoningPart(text, signature or None)
+                thought = text or sealed_thought(signature)
+                if thought:
+                    yield ReasoningPart(thought, signature or None)
+                else:
+                    self.ignored.append(place)
+            case CompactionBlock(content=text):
+                if text:
+                    yield TextPart(text)
+            case ToolAdditionBlock() | ToolRemovalBlock():
+                self.tool_changes[place] = block
             case SkippedBlock():
                 self.ignored.append(place)
             case ToolResultBlock() | MidConversationSystemBlock():
@@ -137,6 +177,13 @@ def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]
     check_num_parts(num_before + sum(num_blocks(each.content) for each in messages))
     turns = Turns()
     turns.add_system(system)
+    users = [index for index, message in enumerate(messages) if message.role == "user"]
+    last_user = users[-1] if users else -1
     for index, message in enumerate(messages):
+        over = index < last_user
+        if over and message.clear_at == "next_user_message":
+            continue
+        if not over and message.output_config is not None:
+            turns.effort = message.output_config.effort or turns.effort
         turns.add(message, f"messages[{index}]")
     return turns

@@ -40,7 +40,8 @@ class Decoded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     include_usage: bool = False
     """A stream has to carry usage where its dialect makes that a choice."""
     ignored: tuple[str, ...] = ()
-    """JSON paths of what was understood, cannot be done here and was left out; logged at debug."""
+    """JSON paths of what was understood, cannot be done here and was left out; the answer's headers
+    name them (`cortex_core.dialects.left_out`)."""
     further_prompts: tuple[Prompt, ...] = ()
     """Prompts beside the request's own, in a dialect that takes several at a time."""
     echo: bool = False

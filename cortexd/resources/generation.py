@@ -9,6 +9,7 @@ from falcon.asgi import Request, Response
 
 from cortex_core.canonical import Event, Failed, GenerateRequest
 from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Decoded, Dialect, ResponseEncoder
+from cortex_core.dialects.left_out import left_out_headers
 from cortex_core.errors import CortexError, error_from_info
 from cortex_core.ids import RequestId
 from cortex_core.joined_events import joined
@@ -37,6 +38,7 @@ class GenerationResource:
         except CortexError as error:
             self._gateway.refused(error)
             raise
+        resp.set_headers(left_out_headers(decoded))
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
         events = self._events(requests)

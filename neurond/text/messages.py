@@ -1,5 +1,7 @@
 """Canonical messages to the dictionaries that chat templates read. Pure."""
 
+from typing import Final
+
 import msgspec
 
 from cortex_core.canonical import (
@@ -16,6 +18,10 @@ from cortex_core.canonical import (
 from cortex_core.errors import WrongModality
 
 TemplateMessage = JsonObject
+
+END_MARK: Final = "\ue000end of the last turn\ue000"
+"""Put behind the text of a turn that is to be continued: what a template writes after it is cut
+off. The frame is a character for private use, so that no text has it by chance."""
 
 
 def template_messages(prompt: ChatPrompt) -> list[TemplateMessage]:
@@ -67,6 +73,12 @@ def without_leading_system(messages: list[TemplateMessage]) -> list[TemplateMess
     system, user = messages[0], messages[1]
     joined = {**user, "content": f"{system['content']}\n\n{user['content']}"}
     return [joined, *messages[2:]]
+
+
+def with_end_marked(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with `END_MARK` behind its last text."""
+    last = messages[-1]
+    return [*messages[:-1], {**last, "content": f"{last['content']}{END_MARK}"}]
 
 
 def _mergeable(first: TemplateMessage, second: TemplateMessage) -> bool:

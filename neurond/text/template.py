@@ -15,10 +15,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from cortex_core.canonical import ChatPrompt
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from neurond.text.messages import (
+    END_MARK,
     TemplateMessage,
     accommodated,
     template_messages,
     template_tools,
+    with_end_marked,
     without_leading_system,
 )
 
@@ -76,24 +78,31 @@ class ChatTemplate:
             ) from ex
 
     def render(self, prompt: ChatPrompt) -> str:
-        """Return the prompt's text, up to where the assistant's answer begins.
+        """Return the prompt's text, up to where the assistant's answer begins or goes on.
 
         A template that refuses the order of roles is asked again with the conversation in a form
         that every template takes; see `neurond.text.messages.accommodated`.
 
         Raises:
             WrongModality: the conversation has more than text.
-            InvalidRequest: the template refuses the conversation.
+            InvalidRequest: the template refuses the conversation, or the last turn of one that is
+                to be continued is not the assistant's or not shown by the template.
             InternalError: the template fails; the message has the line.
         """
         messages = template_messages(prompt)
+        if prompt.continue_final_message:
+            if not messages or messages[-1]["role"] != "assistant":
+                raise self._cannot_continue("it is not the assistant's")
+            messages = with_end_marked(messages)
         refusal: _Refused | None = None
         accommodating = accommodated(messages)
         for form in (messages, accommodating, without_leading_system(accommodating)):
             try:
-                return self._render(prompt, form)
+                rendered = self._render(prompt, form)
             except _Refused as ex:
                 refusal = refusal or ex
+                continue
+            return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
         raise InvalidRequest(
             f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
             param="messages",
@@ -110,7 +119,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages,
                 tools=template_tools(prompt),
-                add_generation_prompt=True,
+                add_generation_prompt=not prompt.continue_final_message,
                 **variables,
             )
         except (_Refused, CortexError):
@@ -120,6 +129,15 @@ class ChatTemplate:
                 f"cannot render the conversation: the chat template of {self._model} fails in "
                 f"line {_line(ex)}: {type(ex).__name__}: {ex}"
             ) from ex
+
+    def _up_to_mark(self, rendered: str) -> str:
+        text, mark, _ = rendered.rpartition(END_MARK)
+        if not mark:
+            raise self._cannot_continue(f"the chat template of {self._model} does not show it")
+        return text
+
+    def _cannot_continue(self, why: str) -> InvalidRequest:
+        return InvalidRequest(f"cannot continue the last turn: {why}", param="messages")
 
 
 def check_template(source: str, *, model: str) -> None:

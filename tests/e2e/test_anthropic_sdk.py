@@ -85,6 +85,17 @@ def test_a_stop_sequence_is_named(fleet: FleetProcess) -> None:
     assert text_of(message) == text_of(ask(fleet)).partition(" of France")[0]
 
 
+def test_a_last_turn_of_the_assistant_goes_on_where_it_ends(fleet: FleetProcess) -> None:
+    turns = [*FRANCE, {"role": "assistant", "content": "The capital of France is"}]
+    message = ask(fleet, turns)
+    assert text_of(message).startswith(" Paris")
+    counted = fleet.anthropic.messages.count_tokens(model=SMOLLM2, messages=turns)
+    usage = message.usage
+    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    whole = fleet.anthropic.messages.count_tokens(model=SMOLLM2, messages=FRANCE)
+    assert counted.input_tokens == whole.input_tokens + 5
+
+
 def test_a_large_max_tokens_is_clamped(fleet: FleetProcess) -> None:
     question = [{"role": "user", "content": "Go on counting. " + "1 2 3 " * (CONTEXT // 6 - 8)}]
     with fleet.anthropic.messages.stream(
@@ -92,7 +103,7 @@ def test_a_large_max_tokens_is_clamped(fleet: FleetProcess) -> None:
     ) as stream:
         message = stream.get_final_message()
     usage = message.usage
-    assert message.stop_reason == "max_tokens"
+    assert message.stop_reason == "model_context_window_exceeded"
     spent = usage.input_tokens + (usage.cache_read_input_tokens or 0) + usage.output_tokens
     assert spent == CONTEXT
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import anthropic
 import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.beta import BetaMessage, BetaRawMessageStreamEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter
 
 from cortex_core.canonical import (
     Completed,
@@ -16,12 +19,14 @@ from cortex_core.canonical import (
     Loading,
     Ping,
     ReasoningDelta,
+    ReasoningPart,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
     Usage,
 )
 from cortex_core.dialects.anthropic_messages import AnthropicMessages
+from cortex_core.dialects.base import Decoded
 from cortex_core.errors import DeviceFailed, ErrorInfo, ProtocolError
 from tests.unit.cortex_core.dialects.event_streams import (
     MODEL,
@@ -42,6 +47,7 @@ from tests.unit.cortex_core.dialects.sdk_clients import (
 )
 
 ANTHROPIC = AnthropicMessages()
+MAX_TOKENS = 50_000
 STOP = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -61,6 +67,8 @@ def check_message(message: Any, said: Said, usage: Usage) -> None:
     ] == [(call.id, call.name, json.loads(call.arguments)) for call in said.calls]
     assert message.stop_sequence == said.stop_sequence
     expected = "stop_sequence" if said.stop_sequence is not None else STOP[said.reason]
+    if said.reason == "length" and usage.completion_tokens < MAX_TOKENS:
+        expected = "model_context_window_exceeded"
     assert message.stop_reason == expected
     assert message.usage.input_tokens == usage.prompt_tokens - usage.cached_tokens
     assert message.usage.cache_read_input_tokens == usage.cached_tokens
@@ -71,10 +79,31 @@ def joined(content: Any, kind: str, key: str) -> str:
     return "".join(getattr(block, key) for block in content if block.type == kind)
 
 
+def asked(**fields: Any) -> Decoded:
+    return decode(ANTHROPIC, max_tokens=MAX_TOKENS, **fields)
+
+
+def read_strictly(model: Any, data: Any) -> Any:
+    """What pydantic makes of `data`; members that the SDK does not know fail the test."""
+    read = TypeAdapter(model).validate_python(data)
+    assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == data
+    assert unknown_members(read) == []
+    return read
+
+
+def unknown_members(read: Any) -> list[str]:
+    if isinstance(read, list):
+        return [name for each in read for name in unknown_members(each)]
+    if not isinstance(read, BaseModel):
+        return []
+    inner = [name for value in vars(read).values() for name in unknown_members(value)]
+    return [*(read.model_extra or {}), *inner]
+
+
 @settings(max_examples=40)
 @given(stream=streams(max_choices=1), chunk_bytes=st.integers(1, 400))
 def test_the_sdk_accumulates_a_stream_to_what_was_said(stream: Stream, chunk_bytes: int) -> None:
-    body = streamed(ANTHROPIC, decode(ANTHROPIC, stream=True), stream.events)
+    body = streamed(ANTHROPIC, asked(stream=True), stream.events)
     client = anthropic_client(recorder(body, stream=True, chunk_bytes=chunk_bytes))
     with client.messages.stream(model=MODEL, messages=MESSAGES, max_tokens=9) as events:
         message = events.get_final_message()
@@ -86,10 +115,51 @@ def test_the_sdk_accumulates_a_stream_to_what_was_said(stream: Stream, chunk_byt
 @settings(max_examples=40)
 @given(stream=streams(max_choices=1))
 def test_the_sdk_reads_a_whole_answer_as_what_was_said(stream: Stream) -> None:
-    body = whole(ANTHROPIC, decode(ANTHROPIC), stream.events)
+    body = whole(ANTHROPIC, asked(), stream.events)
     client = anthropic_client(recorder(body))
     message = client.messages.create(model=MODEL, messages=MESSAGES, max_tokens=9)
     check_message(message, stream.said[0], stream.usage)
+
+
+EDITS = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+
+
+@settings(max_examples=40)
+@given(stream=streams(max_choices=1), edits=st.booleans(), omitted=st.booleans())
+def test_every_event_and_answer_is_one_that_the_sdk_knows(
+    stream: Stream, edits: bool, omitted: bool
+) -> None:
+    decoded = asked(
+        context_management=EDITS if edits else None,
+        thinking={"type": "adaptive", "display": "omitted" if omitted else None},
+    )
+    event_type: Any = BetaRawMessageStreamEvent if edits else RawMessageStreamEvent
+    for name, data in frames(streamed(ANTHROPIC, decoded, stream.events)):
+        if name != "ping":
+            read_strictly(event_type, data)
+    message = json.loads(whole(ANTHROPIC, decoded, stream.events))
+    read = read_strictly(BetaMessage if edits else Message, message)
+    if edits:
+        assert read.context_management.applied_edits == []
+
+
+@settings(max_examples=40)
+@given(stream=streams(max_choices=1))
+def test_a_thought_that_is_not_shown_comes_back_with_its_signature(stream: Stream) -> None:
+    decoded = asked(thinking={"type": "enabled", "budget_tokens": 1024, "display": "omitted"})
+    body = streamed(ANTHROPIC, decoded, stream.events)
+    assert b"thinking_delta" not in body
+    client = anthropic_client(recorder(body, stream=True))
+    with client.messages.stream(model=MODEL, messages=MESSAGES, max_tokens=9) as events:
+        message = events.get_final_message()
+    assert json.loads(whole(ANTHROPIC, decoded, stream.events))["content"] == [
+        block.model_dump(exclude_unset=True) for block in message.content
+    ]
+    turns = [*MESSAGES, message.to_param(), *MESSAGES]
+    again = decode(ANTHROPIC, messages=json.loads(json.dumps(turns, default=BaseModel.model_dump)))
+    parts = [part for turn in again.request.prompt.messages for part in turn.content]
+    thoughts = [part.text for part in parts if isinstance(part, ReasoningPart)]
+    assert "".join(thoughts) == stream.said[0].joined("reasoning")
 
 
 @settings(max_examples=40)
@@ -169,13 +239,32 @@ def test_a_failure_without_a_stream_is_raised_as_it_was() -> None:
         whole(ANTHROPIC, decode(ANTHROPIC), [started(), TextDelta(0, "a"), Failed(error)])
 
 
-def test_waiting_is_a_comment_before_the_start_and_a_ping_after_it() -> None:
+def test_waiting_is_a_ping_before_the_start_and_after_it() -> None:
     waits: list[Event] = [Ping(), Loading("queued")]
-    before = b": ping\n\n: loading stage=queued\n\n"
     ping = b'event: ping\ndata: {"type":"ping"}\n\n'
-    body = streamed(ANTHROPIC, decode(ANTHROPIC, stream=True), [*waits, started(), *waits])
-    assert body.startswith(before + b"event: message_start\n")
-    assert body.endswith(ping + b": loading stage=queued\n\n" + ping)
+    said = ping + b": loading stage=queued\n\n" + ping
+    body = streamed(ANTHROPIC, asked(stream=True), [*waits, started(), *waits])
+    assert body.startswith(said + b"event: message_start\n")
+    assert body.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("completion_tokens", "reason"),
+    [(MAX_TOKENS, "max_tokens"), (MAX_TOKENS - 1, "model_context_window_exceeded")],
+)
+def test_a_full_context_is_told_from_the_requests_own_limit(
+    completion_tokens: int, reason: str
+) -> None:
+    events: list[Event] = [
+        started(),
+        TextDelta(0, "a"),
+        Finished(0, "length"),
+        Completed(Usage(3, completion_tokens)),
+    ]
+    assert json.loads(whole(ANTHROPIC, asked(), events))["stop_reason"] == reason
+    data = frames(streamed(ANTHROPIC, asked(), events))[-2][1]
+    assert isinstance(data, dict)
+    assert data["delta"]["stop_reason"] == reason
 
 
 @pytest.mark.parametrize(
@@ -217,7 +306,7 @@ def test_the_input_of_a_whole_call_is_always_an_object(arguments: str, expected:
         Finished(0, "length"),
         Completed(Usage(3, 2)),
     ]
-    message = json.loads(whole(ANTHROPIC, decode(ANTHROPIC), events))
+    message = json.loads(whole(ANTHROPIC, decode(ANTHROPIC, max_tokens=2), events))
     assert message["content"][0]["input"] == expected
     assert message["stop_reason"] == "max_tokens"
 

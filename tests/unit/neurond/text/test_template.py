@@ -62,6 +62,29 @@ def test_parts_of_a_turn_are_lines_and_developer_is_system() -> None:
     )
 
 
+TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}<end>{% endfor %}"
+
+
+@pytest.mark.parametrize("said", ["The answer is (", "A b ", " \n", "[assistant]", "<end>x"])
+@pytest.mark.parametrize(
+    "source", [TURNS + "{% if add_generation_prompt %}[new]{% endif %}", STRICT]
+)
+def test_a_turn_that_is_continued_ends_where_its_text_does(source: str, said: str) -> None:
+    turns = [say("user", "hi"), say("assistant", said)]
+    rendered = render(source, *turns, continue_final_message=True)
+    shown = said.lstrip() if source is not STRICT else said
+    assert rendered.partition("[assistant]")[2] == shown
+
+
+def test_only_the_assistants_turn_is_continued_and_only_if_it_is_shown() -> None:
+    with pytest.raises(InvalidRequest, match="it is not the assistant's"):
+        render(TURNS, say("user", "hi"), continue_final_message=True)
+    hides = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(InvalidRequest, match="chat template of m does not show it") as caught:
+        render(hides, say("user", "hi"), say("assistant", "a"), continue_final_message=True)
+    assert caught.value.param == "messages"
+
+
 def test_whitespace_around_blocks_is_trimmed_as_in_transformers() -> None:
     source = "{% if true %}\nx\n    {% endif %}\ny"
     assert render(source, say("user", "hi")) == "x\ny"
