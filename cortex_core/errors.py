@@ -123,6 +123,12 @@ class NotFound(CortexError):
     status = 404
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """The response that a request goes on from is not stored, or no longer."""
+
+    code = "previous_response_not_found"
+
+
 class MethodNotAllowed(InvalidRequest):
     """The route exists, but not with this HTTP method."""
 

@@ -10,6 +10,7 @@ from cortex_core.dialects.base import Dialect
 from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
+from cortex_core.dialects.openai_responses import OpenAIResponses
 from cortexd.drain import Drain
 from cortexd.embedding import EmbeddingGateway
 from cortexd.gateway import Gateway
@@ -20,7 +21,14 @@ from cortexd.resources.fleet_view import FleetView
 from cortexd.resources.generation import GenerationResource
 from cortexd.resources.models import ModelResource, ModelsResource
 from cortexd.resources.openapi import OpenApiResource
+from cortexd.resources.responses import ResponsesResource
 from cortexd.resources.service import HealthResource, RootResource
+from cortexd.resources.stored_responses import (
+    CancelResource,
+    InputItemsResource,
+    StoredResponseResource,
+)
+from cortexd.responses.store import ResponseStore
 from cortexd.token_count import Counting
 
 FalconApp = App[Request, Response]
@@ -33,6 +41,7 @@ class AppParts(msgspec.Struct, frozen=True):
     embedding: EmbeddingGateway
     fleet: FleetView
     nodes: Counting
+    responses: ResponseStore
     drain: Drain
     clock: Callable[[], float]
     started_at: int
@@ -47,12 +56,17 @@ def create_app(parts: AppParts) -> FalconApp:
     def generation(dialect: Dialect) -> GenerationResource:
         return GenerationResource(dialect, parts.gateway, parts.clock)
 
+    responses = ResponsesResource(OpenAIResponses(), parts.gateway, parts.responses, parts.clock)
     routes: dict[str, object] = {
         "/": RootResource(),
         "/health": HealthResource(parts.fleet, parts.drain),
         "/v1/chat/completions": generation(OpenAIChat()),
         "/v1/completions": generation(OpenAICompletions()),
         "/v1/embeddings": EmbeddingsResource(OpenAIEmbeddings(), parts.embedding),
+        "/v1/responses": responses,
+        "/v1/responses/{response_id}": StoredResponseResource(parts.responses),
+        "/v1/responses/{response_id}/cancel": CancelResource(parts.responses),
+        "/v1/responses/{response_id}/input_items": InputItemsResource(parts.responses),
         "/v1/messages": generation(anthropic),
         "/v1/messages/count_tokens": CountTokensResource(anthropic, parts.fleet, parts.nodes),
         "/v1/models": ModelsResource(parts.fleet, parts.started_at),

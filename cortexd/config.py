@@ -42,8 +42,20 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After SIGTERM, how long running streams may take to finish before they are ended."""
     runtime_dir: str | None = None
     """Folder for sockets. None: $RUNTIME_DIRECTORY, else a folder of this user's own."""
+    state_dir: str | None = None
+    """Folder for what outlasts the gateway. None: $STATE_DIRECTORY, else a folder of this user's
+    own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """From which level on lines go to stderr."""
+
+
+class ResponsesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[responses]`: what is kept of `/v1/responses`, unless a request says `store: false`."""
+
+    ttl_s: Seconds = 2_592_000.0
+    """How long a response is kept after it, or one that goes on from it, was made."""
+    max_mb: Annotated[int, Meta(ge=0)] = 1024
+    """All that is kept, in MiB; what was longest unused goes first. 0 keeps nothing."""
 
 
 class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +116,7 @@ class CortexConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models_config: str | None = None
     """Path of `models.toml`, relative to this file. None: only what the nodes have on disk."""
     gateway: GatewayConfig = GatewayConfig()
+    responses: ResponsesConfig = ResponsesConfig()
     fleet: FleetConfig = FleetConfig()
     admission: AdmissionConfig = AdmissionConfig()
     eviction: EvictionConfig = EvictionConfig()

@@ -1,4 +1,4 @@
-"""Finds and reads the gateway's two configuration files, and the folder for its sockets."""
+"""Finds and reads the gateway's two configuration files, and the folders it uses."""
 
 import os
 from collections.abc import Mapping
@@ -57,3 +57,16 @@ def runtime_dir(config: CortexConfig, environment: Mapping[str, str] = os.enviro
     if session := environment.get("XDG_RUNTIME_DIR"):
         return Path(session) / "cortex"
     return Path(f"/tmp/cortex-{os.getuid()}")  # noqa: S108 - made with mode 0700 and checked
+
+
+def state_dir(config: CortexConfig, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder for what outlasts the gateway; it may not exist yet.
+
+    The first of: the configuration's, systemd's, this user's own.
+    """
+    if config.gateway.state_dir is not None:
+        return Path(config.gateway.state_dir)
+    if systemd := environment.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":")[0])
+    own = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME", "/")) / ".local/state"
+    return Path(own) / "cortex" / "gateway"

@@ -15,10 +15,11 @@ from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import set_up_logging
 from cortexd.child_env import CONFIG_STATUS, ChildEnvironment, in_flight_rows
-from cortexd.config import GatewayConfig
-from cortexd.config_files import read_cortex_config
+from cortexd.config import CortexConfig
+from cortexd.config_files import read_cortex_config, state_dir
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 from cortexd.http_worker import DRAIN_MARGIN_S
+from cortexd.responses.store import StoreSettings
 from cortexd.worker_app import WorkerApp
 
 KEEPALIVE_S = 75
@@ -26,6 +27,7 @@ WORKER_TIMEOUT_S = 60
 """A worker whose loop stands still for so long is killed and replaced."""
 MAX_DEFAULT_WORKERS = 4
 BACKLOG = 2048
+MIB = 1024 * 1024
 
 
 class WorkerRows:
@@ -51,9 +53,10 @@ class WorkerRows:
 class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn with our worker, on the listening socket that the parent opened."""
 
-    def __init__(self, environment: ChildEnvironment, config: GatewayConfig) -> None:
+    def __init__(self, environment: ChildEnvironment, config: CortexConfig) -> None:
         self._environment = environment
-        self._config = config
+        self._config = config.gateway
+        self._store = store_settings(config)
         self._rows = WorkerRows(environment)
         super().__init__()
 
@@ -88,7 +91,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
 
     def load(self) -> WorkerApp:
         """Called by gunicorn, in each worker."""
-        return WorkerApp(self._environment)
+        return WorkerApp(self._environment, self._store)
 
     def _pre_fork(self, _arbiter: Any, worker: Any) -> None:
         worker.in_flight_row = self._rows.take()
@@ -107,6 +110,12 @@ def default_workers() -> int:
     return min(len(os.sched_getaffinity(0)), MAX_DEFAULT_WORKERS)
 
 
+def store_settings(config: CortexConfig) -> StoreSettings:
+    """Return where workers keep responses, and how many."""
+    responses = config.responses
+    return StoreSettings(state_dir(config), responses.ttl_s, responses.max_mb * MIB)
+
+
 def _memory_dir() -> str | None:
     """Return a folder without a disk under it for workers' heartbeats, if there is one."""
     shared = Path("/dev/shm")  # noqa: S108 - gunicorn unlinks its file there as it makes it
@@ -123,7 +132,7 @@ def main() -> None:
         print(f"cortex: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
         raise SystemExit(CONFIG_STATUS) from None
     set_up_logging(config.gateway.log_level)
-    HttpServer(environment, config.gateway).run()
+    HttpServer(environment, config).run()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ from cortex_core.dialects.openai_completion_answers import CompletionAnswer
 from cortex_core.dialects.openai_completions import CompletionBody
 from cortex_core.dialects.openai_embeddings import EmbeddingsBody
 from cortex_core.dialects.openai_errors import ErrorEnvelope
+from cortex_core.dialects.openai_responses_body import ResponsesBody
 from cortexd.resources.service import Greeting, Health
+from cortexd.resources.stored_responses import MAX_LIMIT as MAX_ITEMS
 
 OPENAPI_VERSION: Final = "3.1.0"
 REF_TEMPLATE: Final = "#/components/schemas/{name}"
@@ -104,6 +106,11 @@ _PAGE: Final = (
     _parameter("query", "after_id", type="string"),
     _parameter("query", "before_id", type="string"),
 )
+_ITEMS: Final = (
+    _parameter("query", "limit", type="integer", minimum=1, maximum=MAX_ITEMS),
+    _parameter("query", "order", type="string", enum=["asc", "desc"]),
+    _parameter("query", "after", type="string"),
+)
 _ANY_ERROR: Final = (ErrorEnvelope, AnthropicErrorEnvelope)
 _ANTHROPIC: Final = (AnthropicErrorEnvelope,)
 _OPERATIONS: Final = {
@@ -115,6 +122,11 @@ _OPERATIONS: Final = {
     "post /v1/chat/completions": Operation((ChatAnswer,), ChatBody, streams=True),
     "post /v1/completions": Operation((CompletionAnswer,), CompletionBody, streams=True),
     "post /v1/embeddings": Operation((EmbeddingsAnswer,), EmbeddingsBody),
+    "post /v1/responses": Operation((JsonObject,), ResponsesBody, streams=True),
+    "get /v1/responses/{response_id}": Operation(),
+    "delete /v1/responses/{response_id}": Operation(),
+    "post /v1/responses/{response_id}/cancel": Operation((JsonObject,), JsonObject),
+    "get /v1/responses/{response_id}/input_items": Operation(parameters=_ITEMS),
     "post /v1/messages": Operation((JsonObject,), MessagesBody, _ANTHROPIC, streams=True),
     "post /v1/messages/count_tokens": Operation((TokenCount,), MessagesBody, _ANTHROPIC),
     "get /v1/models": Operation(

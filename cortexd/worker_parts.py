@@ -23,6 +23,7 @@ from cortexd.fleet.protocol import ToWorker
 from cortexd.gateway import Gateway
 from cortexd.metrics import GatewayMetrics
 from cortexd.neuron_client import NeuronClient
+from cortexd.responses.store import ResponseStore, StoreSettings
 
 FLEET_HWM_MESSAGES = 4096
 """Messages that may wait for the fleet actor while it is away; more are refused."""
@@ -31,7 +32,9 @@ FLEET_HWM_MESSAGES = 4096
 class WorkerParts:
     """Owns this worker's mappings, its channel to the fleet actor and its connections to nodes."""
 
-    def __init__(self, environment: ChildEnvironment, row: int, drain: Drain) -> None:
+    def __init__(
+        self, environment: ChildEnvironment, row: int, drain: Drain, store: StoreSettings
+    ) -> None:
         """Put everything together; the event loop runs already.
 
         `row` is this worker's row of the in-flight table.
@@ -60,6 +63,7 @@ class WorkerParts:
         )
         self._channel.on_message(self._fleet.on_message)
         self._nodes = NeuronClient()
+        self._responses = ResponseStore(store, clock=time.time)
         metrics = GatewayMetrics(CollectorRegistry())
         gateway = Gateway(
             fleet=self._fleet,
@@ -81,6 +85,7 @@ class WorkerParts:
                 embedding=embedding,
                 fleet=self._fleet,
                 nodes=self._nodes,
+                responses=self._responses,
                 drain=drain,
                 clock=time.monotonic,
                 started_at=environment.started_at,
@@ -89,6 +94,7 @@ class WorkerParts:
 
     def close(self) -> None:
         """Let everything go. Unsent messages to the fleet actor are dropped."""
+        self._responses.close()
         self._nodes.close()
         self._channel.close()
         self._context.term()

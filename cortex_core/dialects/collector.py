@@ -1,6 +1,7 @@
 """A whole answer, gathered from its events, for clients that do not want a stream."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from cortex_core.canonical import (
     Completed,
@@ -36,7 +37,11 @@ class Pieces:
 
 
 class TextRun(Pieces):
-    """Visible text without interruption."""
+    """Visible text without interruption, and its tokens where they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logprobs: list[TokenLogprob] = []
 
 
 class ReasoningRun(Pieces):
@@ -52,13 +57,16 @@ class CallRun(Pieces):
         self.name = name
 
 
+TextOrThoughts = TypeVar("TextOrThoughts", TextRun, ReasoningRun)
+Run = TextRun | ReasoningRun | CallRun
+
+
 class Choice:
     """One choice, as runs in the order in which the model produced them."""
 
     def __init__(self) -> None:
-        self.runs: list[TextRun | ReasoningRun | CallRun] = []
+        self.runs: list[Run] = []
         self.calls: list[CallRun] = []
-        self.logprobs: list[TokenLogprob] = []
         self._finished: Finished | None = None
 
     @property
@@ -79,9 +87,16 @@ class Choice:
     def reasoning(self) -> str:
         return _joined(run for run in self.runs if isinstance(run, ReasoningRun))
 
-    def add_text(self, text: str) -> None:
-        if text:
-            self._last(TextRun).add(text)
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        texts = (run for run in self.runs if isinstance(run, TextRun))
+        return [each for run in texts for each in run.logprobs]
+
+    def add_text(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
+        if text or logprobs:
+            run = self._last(TextRun)
+            run.add(text)
+            run.logprobs.extend(logprobs)
 
     def add_reasoning(self, text: str) -> None:
         if text:
@@ -99,10 +114,12 @@ class Choice:
             raise ProtocolError(f"cannot collect call {event.call_index}: it was not started")
         self.calls[event.call_index].add(event.arguments)
 
-    def _last(self, kind: type[TextRun] | type[ReasoningRun]) -> Pieces:
-        if not self.runs or not isinstance(self.runs[-1], kind):
-            self.runs.append(kind())
-        return self.runs[-1]
+    def _last(self, kind: type[TextOrThoughts]) -> TextOrThoughts:
+        last = self.runs[-1] if self.runs else None
+        if not isinstance(last, kind):
+            last = kind()
+            self.runs.append(last)
+        return last
 
 
 def _joined(runs: Iterable[Pieces]) -> str:
@@ -155,8 +172,7 @@ class Collector:
         choice = self._choices[event.index]
         match event:
             case TextDelta(text=text, logprobs=logprobs):
-                choice.add_text(text)
-                choice.logprobs.extend(logprobs)
+                choice.add_text(text, logprobs)
             case ReasoningDelta(text=text):
                 choice.add_reasoning(text)
             case ToolCallStarted():
@@ -165,6 +181,10 @@ class Collector:
                 choice.add_arguments(event)
             case Finished():
                 choice.finish(event)
+
+    def choice(self, index: int) -> Choice:
+        """Return what has come of a choice so far."""
+        return self._choices[index]
 
     def answer(self) -> Answer:
         """Return what was gathered.

@@ -26,14 +26,14 @@ def checked_model(model: str) -> str:
     return model
 
 
-def check_num_parts(num_parts: int) -> None:
+def check_num_parts(num_parts: int, *, place: str = "messages") -> None:
     """Raise `InvalidRequest` unless a conversation of so many parts can be rendered.
 
     Asked before the parts are made: the event loop stands still meanwhile.
     """
     if num_parts > MAX_PARTS:
         why = f"expected at most {MAX_PARTS} messages and parts in them, got {num_parts}"
-        raise refuse("messages", why)
+        raise refuse(place, why)
 
 
 def max_tokens_from(value: int | None) -> int | None:

@@ -115,17 +115,26 @@ def sampling_from(
 
 
 def response_format_from(wire: SharedOptions) -> ResponseFormat | None:
-    """Return the form the answer is held to; `text` is no form.
+    """Return the form the answer is held to, as chat and completions ask for it.
 
     Raises:
         InvalidRequest: `json_schema` comes without a schema.
     """
-    match wire.response_format:
+    return format_from(wire.response_format, schema_place="response_format.json_schema.schema")
+
+
+def format_from(wire: WireFormat | None, *, schema_place: str) -> ResponseFormat | None:
+    """Return the form that `wire` asks for; `text` is no form.
+
+    Raises:
+        InvalidRequest: naming `schema_place`, where `json_schema` comes without a schema.
+    """
+    match wire:
         case JsonObjectFormat():
             return ResponseFormat(kind="json_object")
         case JsonSchemaResponse(json_schema=wanted):
             if wanted.schema is None:
-                raise refuse("response_format.json_schema.schema", "this field is required")
+                raise refuse(schema_place, "this field is required")
             strict = wanted.strict is not False
             return ResponseFormat(kind="json_schema", schema=wanted.schema, strict=strict)
         case RegexFormat(regex=regex):

@@ -39,10 +39,23 @@ def read_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise refuse(None, "the JSON is nested too deeply") from None
 
 
-def _wrong_type(text: str) -> InvalidRequest:
+def read_value(value: object, kind: type[T], *, place: str) -> T:
+    """Return what JSON at path `place` says, as one of the types that stand there.
+
+    Raises:
+        InvalidRequest: it is of another type, naming the field under `place`.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error), place) from None
+
+
+def _wrong_type(text: str, root: str = "") -> InvalidRequest:
     found = _PLACE.search(text)
     what = text if found is None else text[: found.start()]
     path = "" if found is None else (found["parent"] or found["place"]).removeprefix("$")
+    path = root + path
     if missing := _MISSING.match(what):
         path, what = f"{path}.{missing['field']}", "this field is required"
     elif found is not None and found["parent"]:

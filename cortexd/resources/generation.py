@@ -42,10 +42,7 @@ class GenerationResource:
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
         events = self._events(requests)
-        if decoded.stream:
-            await self._stream(resp, events, encoder)
-        else:
-            await self._whole(resp, events, encoder)
+        await answer(resp, events, encoder, stream=decoded.stream, clock=self._clock)
 
     def _events(self, requests: list[GenerateRequest]) -> AsyncGenerator[Event, None]:
         streams = [self._gateway.generate(request) for request in requests]
@@ -56,32 +53,58 @@ class GenerationResource:
     ) -> tuple[Decoded, list[GenerateRequest]]:
         body = await read_body(req)
         decoded = self._dialect.decode_request(body, request_id=request_id)
-        if decoded.ignored:
-            left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
-            log.debug("parts of the request left out", extra=left_out)
+        log_ignored(decoded)
         return decoded, [self._gateway.prepare(request) for request in decoded.requests()]
 
-    async def _stream(
-        self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder
-    ) -> None:
-        try:
-            first = await first_of(events, self._clock)
-            if isinstance(first, Failed):
-                raise error_from_info(first.error)
-        except BaseException:
-            await events.aclose()
-            raise
-        resp.content_type = SSE_TYPE
-        resp.set_header("cache-control", "no-cache")
-        # Reverse proxies such as nginx would otherwise collect the stream.
-        resp.set_header("x-accel-buffering", "no")
-        resp.stream = SseBody(first, events, encoder, self._clock)
 
-    async def _whole(
-        self, resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder
-    ) -> None:
-        async with aclosing(events):
-            async for event in events:
-                encoder.feed(event)
-        resp.content_type = JSON_TYPE
-        resp.data = encoder.body()
+def log_ignored(decoded: Decoded) -> None:
+    """Log what was left out of a request, if anything was."""
+    if decoded.ignored:
+        request_id = decoded.request.request_id
+        left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
+        log.debug("parts of the request left out", extra=left_out)
+
+
+async def answer(
+    resp: Response,
+    events: AsyncGenerator[Event, None],
+    encoder: ResponseEncoder,
+    *,
+    stream: bool,
+    clock: Callable[[], float],
+) -> None:
+    """Answer with what `encoder` makes of `events`, which are closed however that ends."""
+    if stream:
+        await _streamed(resp, events, encoder, clock)
+    else:
+        await _whole(resp, events, encoder)
+
+
+async def _streamed(
+    resp: Response,
+    events: AsyncGenerator[Event, None],
+    encoder: ResponseEncoder,
+    clock: Callable[[], float],
+) -> None:
+    try:
+        first = await first_of(events, clock)
+        if isinstance(first, Failed):
+            raise error_from_info(first.error)
+    except BaseException:
+        await events.aclose()
+        raise
+    resp.content_type = SSE_TYPE
+    resp.set_header("cache-control", "no-cache")
+    # Reverse proxies such as nginx would otherwise collect the stream.
+    resp.set_header("x-accel-buffering", "no")
+    resp.stream = SseBody(first, events, encoder, clock)
+
+
+async def _whole(
+    resp: Response, events: AsyncGenerator[Event, None], encoder: ResponseEncoder
+) -> None:
+    async with aclosing(events):
+        async for event in events:
+            encoder.feed(event)
+    resp.content_type = JSON_TYPE
+    resp.data = encoder.body()

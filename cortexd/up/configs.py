@@ -31,6 +31,7 @@ def cortex_toml(folders: UpFolders, ports: UpPorts) -> str:
 listen = "{HOST}:{ports.gateway}"
 metrics_listen = "{HOST}:{ports.metrics}"
 runtime_dir = {_quoted(str(folders.gateway_run))}
+state_dir = {_quoted(str(folders.gateway_state))}
 workers = 1
 default_scheme = "{DEFAULT_SCHEME}"
 drain_timeout_s = {DRAIN_TIMEOUT_S}

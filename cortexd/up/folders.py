@@ -42,6 +42,10 @@ class UpFolders(msgspec.Struct, frozen=True):
         return self.state / "neuron"
 
     @property
+    def gateway_state(self) -> Path:
+        return self.state / "gateway"
+
+    @property
     def gateway_run(self) -> Path:
         return self.run / "cortex"
 

@@ -64,7 +64,9 @@ class HttpProcess:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self._death = DeathPipe()
         config = folder / "cortex.toml"
-        config.write_text(f"[gateway]\nworkers = 1\ndrain_timeout_s = {drain_timeout_s}\n")
+        config.write_text(
+            f'[gateway]\nworkers = 1\ndrain_timeout_s = {drain_timeout_s}\nstate_dir = "{folder}"\n'
+        )
         metrics = folder / "metrics"
         metrics.mkdir()
         self.environment = ChildEnvironment(

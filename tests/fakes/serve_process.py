@@ -26,6 +26,7 @@ class ServeProcess:
         drain_timeout_s: float = 2.0,
         port: int | None = None,
         environment: dict[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         ports = free_ports(2)
         self.port = ports[0] if port is None else port
@@ -40,8 +41,10 @@ class ServeProcess:
         )
         self.config.write_text(
             'models_config = "models.toml"\n'
-            f'[gateway]\nlisten = "127.0.0.1:{self.port}"\nworkers = 1\ndefault_scheme = "fake"\n'
+            f'[gateway]\nlisten = "127.0.0.1:{self.port}"\nworkers = {workers}\n'
+            'default_scheme = "fake"\n'
             f'metrics_listen = "127.0.0.1:{self.metrics_port}"\nruntime_dir = "{self.run_dir}"\n'
+            f'state_dir = "{folder / "state"}"\n'
             f"drain_timeout_s = {drain_timeout_s}\n[fleet]\npoll_interval_s = 0.2\n{nodes}"
         )
         (folder / "models.toml").write_text(

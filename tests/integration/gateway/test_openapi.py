@@ -32,6 +32,7 @@ POSTS = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/responses",
     "/v1/messages",
     "/v1/messages/count_tokens",
 ]

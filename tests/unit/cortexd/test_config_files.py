@@ -7,7 +7,7 @@ import pytest
 
 from cortex_core.errors import ConfigError
 from cortexd.config import CortexConfig, GatewayConfig
-from cortexd.config_files import read_configuration, runtime_dir
+from cortexd.config_files import read_configuration, runtime_dir, state_dir
 
 
 def test_models_file_lies_beside_the_one_that_names_it(tmp_path: Path) -> None:
@@ -43,3 +43,14 @@ def test_runtime_folder_is_the_first_that_somebody_named() -> None:
     session = {"XDG_RUNTIME_DIR": "/run/user/1"}
     assert runtime_dir(CortexConfig(), session) == Path("/run/user/1/cortex")
     assert runtime_dir(CortexConfig(), {}) == Path(f"/tmp/cortex-{os.getuid()}")
+
+
+def test_state_folder_is_the_first_that_somebody_named() -> None:
+    named = CortexConfig(gateway=GatewayConfig(state_dir="/named"))
+    systemd = {"STATE_DIRECTORY": "/var/lib/cortex", "XDG_STATE_HOME": "/s", "HOME": "/home/a"}
+    assert state_dir(named, systemd) == Path("/named")
+    assert state_dir(CortexConfig(), systemd) == Path("/var/lib/cortex")
+    session = {"XDG_STATE_HOME": "/s", "HOME": "/home/a"}
+    assert state_dir(CortexConfig(), session) == Path("/s/cortex/gateway")
+    home = {"HOME": "/home/a"}
+    assert state_dir(CortexConfig(), home) == Path("/home/a/.local/state/cortex/gateway")

@@ -24,6 +24,7 @@ def app() -> FalconApp:
             embedding=nothing,
             fleet=nothing,
             nodes=nothing,
+            responses=nothing,
             drain=Drain(),
             clock=lambda: 0.0,
             started_at=0,

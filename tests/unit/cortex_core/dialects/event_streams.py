@@ -36,8 +36,9 @@ class Call:
 
 @dataclass
 class Said:
-    """What one choice says, as its events' concatenation should read."""
+    """What one choice says, as its events' concatenation should read; `order` has calls too."""
 
+    order: list[tuple[str, str]] = field(default_factory=list)
     runs: list[tuple[str, str]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     reason: str = "stop"
@@ -86,9 +87,11 @@ def choices(draw: st.DrawFn, index: int, *, calls: bool) -> tuple[list[Event], S
     events: list[Event] = []
     for kind in draw(st.lists(st.sampled_from(kinds), max_size=5)):
         if kind == "call":
+            said.order.append(("call", ""))
             events += draw(_call(index, said))
             continue
         text = draw(st.text(max_size=12))
+        said.order.append((kind, text))
         said.runs.append((kind, text))
         delta = TextDelta if kind == "text" else ReasoningDelta
         events += [delta(index, piece) for piece in draw(pieces(text))]

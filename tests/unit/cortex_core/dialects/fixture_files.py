@@ -8,10 +8,21 @@ from cortex_core.dialects.anthropic_messages import AnthropicMessages
 from cortex_core.dialects.base import Dialect
 from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
+from cortex_core.dialects.openai_responses import DecodedResponse, OpenAIResponses
+from cortex_core.ids import RequestId
+
+
+class Responses(OpenAIResponses):
+    """Both steps of reading in one, where nothing is stored."""
+
+    def decode_request(self, body: bytes, *, request_id: RequestId) -> DecodedResponse:
+        return self.decode(self.read(body), request_id=request_id)
+
 
 FOLDER = Path(__file__).parent / "fixtures"
 DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect for dialect in (OpenAIChat(), OpenAICompletions(), AnthropicMessages())
+    dialect.name: dialect
+    for dialect in (OpenAIChat(), OpenAICompletions(), Responses(), AnthropicMessages())
 }
 
 

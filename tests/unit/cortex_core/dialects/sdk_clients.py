@@ -70,6 +70,8 @@ def decode(dialect: Dialect, **fields: Any) -> Decoded:
     if dialect.name == "openai_completions":
         del body["messages"]
         body.setdefault("prompt", "hi")
+    if dialect.name == "openai_responses":
+        body.setdefault("input", body.pop("messages"))
     return dialect.decode_request(json.dumps(body).encode(), request_id=REQUEST_ID)
 
 

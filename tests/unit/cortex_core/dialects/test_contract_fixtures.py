@@ -61,10 +61,10 @@ def test_bad_input_is_refused_naming_its_place(name: str, case: dict[str, Any]) 
 
 
 def _with(name: str, fields: dict[str, Any]) -> bytes:
-    prompt = (
-        {"prompt": "hi"}
-        if name == "openai_completions"
-        else {"messages": [{"role": "user", "content": "hi"}]}
-    )
+    prompts: dict[str, Any] = {
+        "openai_completions": {"prompt": "hi"},
+        "openai_responses": {"input": "hi"},
+    }
+    prompt = prompts.get(name, {"messages": [{"role": "user", "content": "hi"}]})
     base = {"model": "small"} | prompt if fields else {}
     return json.dumps(base | fields).encode()

@@ -25,7 +25,9 @@ def decode(dialect: str, **body: Any) -> Any:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_name_that_no_model_has_is_refused_and_not_repeated(dialect: str) -> None:
-    body = {"prompt": "a"} if dialect == "openai_completions" else {"messages": [EMPTY]}
+    body = {"prompt": "a", "messages": [EMPTY], "input": "a"}
+    if dialect == "openai_responses":
+        del body["prompt"]
     assert decode(dialect, model="m" * MAX_MODEL_CHARS, **body)
     with pytest.raises(InvalidRequest, match="at most 256 characters, got 257") as caught:
         decode(dialect, model="m" * (MAX_MODEL_CHARS + 1), **body)
@@ -39,6 +41,15 @@ def test_messages_may_be_so_many(dialect: str) -> None:
     with pytest.raises(InvalidRequest, match="at most 16384 messages") as caught:
         decode(dialect, messages=[EMPTY] * (MAX_PARTS + 1))
     assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize("item", [EMPTY, EMPTY | {"content": [{"type": "input_text", "text": ""}]}])
+def test_items_may_be_so_many(item: dict[str, Any]) -> None:
+    items = [item] * MAX_PARTS
+    assert len(decode("openai_responses", input=items).request.prompt.messages) == MAX_PARTS
+    with pytest.raises(InvalidRequest, match="at most 16384 messages") as caught:
+        decode("openai_responses", input=[*items, item])
+    assert caught.value.param == "input"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def test_gateway_reads_what_is_written() -> None:
     assert config.gateway.listen == "127.0.0.1:1"
     assert config.gateway.metrics_listen == "127.0.0.1:2"
     assert config.gateway.runtime_dir == "/state/run/cortex"
+    assert config.gateway.state_dir == "/state/gateway"
     assert config.neurons[0].endpoint == "http://127.0.0.1:3"
 
 

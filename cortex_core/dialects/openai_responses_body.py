@@ -1,0 +1,153 @@
+"""The body of `POST /v1/responses`, and what its members ask for beside a conversation."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from cortex_core.canonical import JsonObject, ResponseFormat
+from cortex_core.dialects.openai_options import (
+    GrammarFormat,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    JsonSchemaResponse,
+    RegexFormat,
+    SharedOptions,
+    TextFormat,
+    format_from,
+)
+from cortex_core.dialects.openai_responses_items import references_in
+from cortex_core.dialects.openai_responses_tools import (
+    ToolsAsked,
+    WireTool,
+    WireToolChoice,
+    choice_json,
+    tool_json,
+)
+from cortex_core.dialects.reading import refuse
+
+WITH_LOGPROBS: Final = "message.output_text.logprobs"
+
+
+class JsonSchemaText(JsonSchemaFormat, frozen=True, tag="json_schema"):
+    """Chat has these members one level deeper."""
+
+    name: str = "answer"
+    description: str | None = None
+
+
+class WireText(msgspec.Struct, frozen=True):
+    format: TextFormat | JsonObjectFormat | JsonSchemaText | RegexFormat | GrammarFormat | None = (
+        None
+    )
+    verbosity: str | None = None
+
+
+class WireReasoning(msgspec.Struct, frozen=True):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class ResponsesBody(SharedOptions, frozen=True, kw_only=True):
+    """The body, by its wire names; fields that are not here are ignored."""
+
+    input: str | list[JsonObject] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    store: bool | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    top_logprobs: int | None = None
+    include: list[str] | None = None
+    tools: list[WireTool] | None = None
+    tool_choice: WireToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: WireReasoning | None = None
+    text: WireText | None = None
+    truncation: str | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    background: bool | None = None
+    conversation: str | JsonObject | None = None
+    prompt: JsonObject | None = None
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Ids of stored items that the input names."""
+        return references_in(self.input)
+
+
+def refuse_what_is_not_served(wire: ResponsesBody) -> None:
+    """Raise `InvalidRequest` where a request asks for what an answer could not do without."""
+    if wire.background:
+        raise refuse("background", "not served here; ask for a stream, and stay connected")
+    if wire.conversation is not None:
+        raise refuse("conversation", "none are kept here; go on with previous_response_id")
+    if wire.prompt is not None:
+        raise refuse("prompt", "no prompts are stored here; send instructions and input")
+    if wire.input is None and wire.previous_response_id is None:
+        raise refuse("input", "this field is required")
+
+
+def form_of(wire: ResponsesBody) -> ResponseFormat | None:
+    """Return the form that the answer is held to.
+
+    Raises:
+        InvalidRequest: `json_schema` comes without a schema.
+    """
+    wanted = wire.text.format if wire.text else None
+    asked = JsonSchemaResponse(wanted) if isinstance(wanted, JsonSchemaText) else wanted
+    return format_from(asked, schema_place="text.format.schema")
+
+
+def max_tokens_of(wire: ResponsesBody) -> tuple[str, int | None]:
+    """Return the limit and the client's word for it; chat's is taken where it stands alone."""
+    if wire.max_output_tokens is None and wire.max_tokens is not None:
+        return "max_tokens", wire.max_tokens
+    return "max_output_tokens", wire.max_output_tokens
+
+
+def logprobs_of(wire: ResponsesBody) -> int | None:
+    """Return the canonical count of log probabilities."""
+    if wire.top_logprobs or WITH_LOGPROBS in (wire.include or ()):
+        return wire.top_logprobs or 0
+    return None
+
+
+def summary_of(wire: ResponsesBody) -> str | None:
+    """Return which summary of thoughts is asked for, None for the thoughts themselves."""
+    return (wire.reasoning.summary or wire.reasoning.generate_summary) if wire.reasoning else None
+
+
+def repeated(wire: ResponsesBody, asked: ToolsAsked, warnings: Sequence[str]) -> JsonObject:
+    """Return what a response repeats; `warnings` is a member of our own, where there are any."""
+    text = wire.text or WireText()
+    members: dict[str, Any] = {
+        "model": wire.model,
+        "background": False,
+        "instructions": wire.instructions,
+        "max_output_tokens": wire.max_output_tokens,
+        "max_tool_calls": wire.max_tool_calls,
+        "metadata": wire.metadata or {},
+        "parallel_tool_calls": wire.parallel_tool_calls is not False,
+        "previous_response_id": wire.previous_response_id,
+        "prompt_cache_key": wire.prompt_cache_key,
+        "reasoning": {
+            "effort": wire.reasoning.effort if wire.reasoning else None,
+            "summary": summary_of(wire),
+        },
+        "safety_identifier": wire.safety_identifier,
+        "service_tier": "default",
+        "store": wire.store is not False,
+        "temperature": wire.temperature,
+        "text": {"format": text.format or TextFormat(), "verbosity": text.verbosity},
+        "tool_choice": choice_json(asked.choice),
+        "tools": [tool_json(tool) for tool in asked.tools],
+        "top_logprobs": wire.top_logprobs or 0,
+        "top_p": wire.top_p,
+        "truncation": "disabled",
+        "user": wire.user,
+    }
+    return members | ({"warnings": list(warnings)} if warnings else {})

@@ -1,0 +1,89 @@
+"""`POST /v1/responses`: answers that are kept, and that go on from what was kept."""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from cortex_core.canonical import Completed, Event
+from cortex_core.dialects.openai_responses import (
+    DecodedResponse,
+    OpenAIResponses,
+    ResponseEncoder,
+)
+from cortex_core.errors import CortexError
+from cortex_core.ids import RequestId
+from cortexd.gateway import Gateway
+from cortexd.resources.generation import answer, log_ignored
+from cortexd.resources.request_body import read_body
+from cortexd.resources.request_ids import request_id_of
+from cortexd.responses.database import StoredResponse
+from cortexd.responses.store import ResponseStore
+
+
+class ResponsesResource:
+    """As `GenerationResource`, with the store at both ends."""
+
+    def __init__(
+        self,
+        dialect: OpenAIResponses,
+        gateway: Gateway,
+        store: ResponseStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self._dialect = dialect
+        self._gateway = gateway
+        self._store = store
+        self._clock = clock
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Answer a request. A client that leaves cancels this task, and keeps nothing."""
+        request_id = request_id_of(req)
+        try:
+            decoded = await self._read(req, request_id)
+        except CortexError as error:
+            self._gateway.refused(error)
+            raise
+        encoder = self._dialect.encoder(decoded, created=int(time.time()))
+        resp.set_headers(self._dialect.response_headers(request_id))
+        events = self._gateway.generate(decoded.request)
+        if decoded.store:
+            events = self._kept(events, decoded, encoder)
+        await answer(resp, events, encoder, stream=decoded.stream, clock=self._clock)
+
+    async def _read(self, req: Request, request_id: RequestId) -> DecodedResponse:
+        wire = self._dialect.read(await read_body(req))
+        previous_id = wire.previous_response_id
+        decoded = self._dialect.decode(
+            wire,
+            request_id=request_id,
+            earlier=await self._store.conversation(previous_id) if previous_id else (),
+            stored=await self._store.items(wire.references),
+        )
+        log_ignored(decoded)
+        return msgspec.structs.replace(decoded, request=self._gateway.prepare(decoded.request))
+
+    async def _kept(
+        self,
+        events: AsyncGenerator[Event, None],
+        decoded: DecodedResponse,
+        encoder: ResponseEncoder,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield `events`, and keep the response before its client hears that it is complete.
+
+        So the client can go on from it at once, whichever worker it comes to.
+        """
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Completed):
+                    await self._store.put(
+                        StoredResponse(
+                            id=encoder.response_id,
+                            previous_id=decoded.previous_response_id,
+                            input=msgspec.json.encode(decoded.items),
+                            response=encoder.settled(event),
+                        )
+                    )
+                yield event

@@ -1,0 +1,1 @@
+"""Responses that are kept for clients: what of them, for how long, and where."""
