@@ -43,6 +43,7 @@ LITELLM = """
 import sys
 import litellm
 
+litellm.suppress_debug_info = True  # goes to stdout
 url, model = sys.argv[1:]
 messages = [{"role": "user", "content": "Hello?"}]
 for kind, base in (("openai", url + "/v1"), ("anthropic", url)):
