@@ -12,21 +12,21 @@ from tests.fakes.up_process import ScriptedUp, scripted_up
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
 TASK = "Correct the typo in notes.txt."
-WRONG, RIGHT = "Teh quick fox.\n", "The quick fox.\n"
-DONE = "The typo in notes.txt is corrected."
+WRONG, RIGHT = "A quick fox.\n", "The quick fox.\n"
+DONE = "The first word of notes.txt is changed."
 CONTEXT = 200_000
 """Its whole prompt in a tokenizer of bytes."""
 
 
 def rules(file: Path) -> list[dict[str, Any]]:
-    edit = call("Edit", file_path=str(file), old_string="Teh", new_string="The")
+    edit = call("Edit", file_path=str(file), old_string="A", new_string="The")
     return [
         {
             "turn": 1,
             "contains": [TASK],
             "answer": f"I read it.\n{call('Read', file_path=str(file))}",
         },
-        {"turn": 2, "latest_contains": ["Teh quick fox."], "answer": edit},
+        {"turn": 2, "latest_contains": ["A quick fox."], "answer": edit},
         {"turn": 3, "latest_contains": ["has been updated"], "answer": DONE},
     ]
 

@@ -12,8 +12,8 @@ from tests.fakes.up_process import ScriptedUp, scripted_up
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
 TASK = "Correct the typo in notes.txt."
-WRONG, RIGHT = "Teh quick fox.\n", "The quick fox.\n"
-DONE = "The typo in notes.txt is corrected."
+WRONG, RIGHT = "A quick fox.\n", "The quick fox.\n"
+DONE = "The first word of notes.txt is changed."
 CONTEXT = 200_000
 """Its whole prompt in a tokenizer of bytes."""
 RULES: list[dict[str, Any]] = [
@@ -24,8 +24,8 @@ RULES: list[dict[str, Any]] = [
     },
     {
         "turn": 2,
-        "latest_contains": ["Teh quick fox."],
-        "answer": call("exec_command", cmd="sed -i s/Teh/The/ notes.txt && cat notes.txt"),
+        "latest_contains": ["A quick fox."],
+        "answer": call("exec_command", cmd="sed -i s/A/The/ notes.txt && cat notes.txt"),
     },
     {"turn": 3, "latest_contains": ["The quick fox."], "answer": DONE},
 ]
