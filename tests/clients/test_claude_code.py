@@ -11,7 +11,7 @@ from tests.fakes.up_process import ScriptedUp, scripted_up
 
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
-TASK = "Correct the typo in notes.txt."
+TASK = "Change the first word of notes.txt to The."
 WRONG, RIGHT = "A quick fox.\n", "The quick fox.\n"
 DONE = "The first word of notes.txt is changed."
 CONTEXT = 200_000
