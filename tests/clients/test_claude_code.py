@@ -11,22 +11,22 @@ from tests.fakes.up_process import ScriptedUp, scripted_up
 
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
-TASK = "Change the first word of notes.txt to The."
-WRONG, RIGHT = "A quick fox.\n", "The quick fox.\n"
-DONE = "The first word of notes.txt is changed."
+TASK = "Correct the sum in notes.txt."
+WRONG, RIGHT = "Two and two are five.\n", "Two and two are four.\n"
+DONE = "The sum in notes.txt is corrected."
 CONTEXT = 200_000
 """Its whole prompt in a tokenizer of bytes."""
 
 
 def rules(file: Path) -> list[dict[str, Any]]:
-    edit = call("Edit", file_path=str(file), old_string="A", new_string="The")
+    edit = call("Edit", file_path=str(file), old_string="five", new_string="four")
     return [
         {
             "turn": 1,
             "contains": [TASK],
             "answer": f"I read it.\n{call('Read', file_path=str(file))}",
         },
-        {"turn": 2, "latest_contains": ["A quick fox."], "answer": edit},
+        {"turn": 2, "latest_contains": ["Two and two are five."], "answer": edit},
         {"turn": 3, "latest_contains": ["has been updated"], "answer": DONE},
     ]
 

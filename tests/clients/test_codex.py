@@ -11,9 +11,9 @@ from tests.fakes.up_process import ScriptedUp, scripted_up
 
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
-TASK = "Change the first word of notes.txt to The."
-WRONG, RIGHT = "A quick fox.\n", "The quick fox.\n"
-DONE = "The first word of notes.txt is changed."
+TASK = "Correct the sum in notes.txt."
+WRONG, RIGHT = "Two and two are five.\n", "Two and two are four.\n"
+DONE = "The sum in notes.txt is corrected."
 CONTEXT = 200_000
 """Its whole prompt in a tokenizer of bytes."""
 RULES: list[dict[str, Any]] = [
@@ -24,10 +24,10 @@ RULES: list[dict[str, Any]] = [
     },
     {
         "turn": 2,
-        "latest_contains": ["A quick fox."],
-        "answer": call("exec_command", cmd="sed -i s/A/The/ notes.txt && cat notes.txt"),
+        "latest_contains": ["Two and two are five."],
+        "answer": call("exec_command", cmd="sed -i s/five/four/ notes.txt && cat notes.txt"),
     },
-    {"turn": 3, "latest_contains": ["The quick fox."], "answer": DONE},
+    {"turn": 3, "latest_contains": ["Two and two are four."], "answer": DONE},
 ]
 
 
