@@ -29,6 +29,30 @@ KvDtype = Literal["bfloat16", "int8"]
 Speculation = Literal["off", "ngram"]
 """Whether a step may choose several tokens of a sequence; which tokens is not touched by it."""
 
+ToolParserName = Literal[
+    "none",
+    "hermes",
+    "qwen3_coder",
+    "seed",
+    "llama",
+    "pythonic",
+    "mistral",
+    "harmony",
+    "deepseek_v3",
+    "deepseek_v31",
+    "kimi",
+    "glm",
+    "gemma4",
+    "functiongemma",
+    "phi",
+    "granite",
+    "json",
+]
+"""How a model writes tool calls; `none` leaves them in the text."""
+
+ReasoningParserName = Literal["none", "think", "mistral", "harmony", "seed", "gemma4", "granite"]
+"""How a model marks what it thinks; `none` leaves it in the text."""
+
 ModelState = Literal[
     "unloaded", "fetching", "loading", "ready", "asleep", "draining", "unloading", "failed"
 ]
@@ -194,6 +218,10 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     """None while nothing was drafted."""
     embedding: EmbeddingSizes | None = None
     """None while it is not loaded, and where it gives no vectors as it is served."""
+    tool_parser: ToolParserName | None = None
+    """What reads tool calls out of its answers; None until its text was opened."""
+    reasoning_parser: ReasoningParserName | None = None
+    """What tells its thoughts from its answers; None as above."""
 
 
 class ModelsResponse(msgspec.Struct, frozen=True):
@@ -222,6 +250,10 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     """None is `off`."""
     chat_template: str | None = None
     """Jinja text that replaces the model's own template."""
+    tool_parser: ToolParserName | None = None
+    """None is the one that the template tells."""
+    reasoning_parser: ReasoningParserName | None = None
+    """None is the one that the template tells."""
 
 
 class LoadRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,7 +14,16 @@ from msgspec import Meta
 from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
-from cortex_core.neuron_api import Count, Dtype, KvDtype, ModelLimit, ModelProfile, Speculation
+from cortex_core.neuron_api import (
+    Count,
+    Dtype,
+    KvDtype,
+    ModelLimit,
+    ModelProfile,
+    ReasoningParserName,
+    Speculation,
+    ToolParserName,
+)
 from cortexd.http1.message import parse_endpoint
 
 DEFAULT_RESIDENCY = 100
@@ -174,6 +183,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether steps may choose several tokens of a sequence. None leaves it to the node."""
     chat_template: str | None = None
     """Jinja text, or the path of a file with it, relative to `models.toml`."""
+    tool_parser: ToolParserName | None = None
+    """How the model writes tool calls. None leaves it to the node, which goes by the template."""
+    reasoning_parser: ReasoningParserName | None = None
+    """How it marks what it thinks. None as above."""
 
     @property
     def residency(self) -> int:
@@ -192,6 +205,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             kv_dtype=self.kv_dtype,
             speculation=self.speculation,
             chat_template=self.chat_template,
+            tool_parser=self.tool_parser,
+            reasoning_parser=self.reasoning_parser,
         )
 
 

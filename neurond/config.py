@@ -11,7 +11,16 @@ from cortex_core.config.reader import read_config
 from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
-from cortex_core.neuron_api import Count, Dtype, KvDtype, LoadRequest, ModelProfile, Speculation
+from cortex_core.neuron_api import (
+    Count,
+    Dtype,
+    KvDtype,
+    LoadRequest,
+    ModelProfile,
+    ReasoningParserName,
+    Speculation,
+    ToolParserName,
+)
 from neurond.sources.fetch_messages import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
@@ -40,6 +49,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     speculation: Speculation | None = None
     chat_template: str | None = None
     """Jinja text, or the path of a file with it."""
+    tool_parser: ToolParserName | None = None
+    reasoning_parser: ReasoningParserName | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,6 +129,8 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 kv_dtype=model.kv_dtype,
                 speculation=model.speculation,
                 chat_template=model.chat_template,
+                tool_parser=model.tool_parser,
+                reasoning_parser=model.reasoning_parser,
             )
             for model in self.models
         }

@@ -25,6 +25,7 @@ from cortex_core.errors import (
     ContextLengthExceeded,
     CortexError,
     InternalError,
+    InvalidRequest,
 )
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
@@ -32,10 +33,13 @@ from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.streams import TokenStream
+from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan
 from neurond.text.format_checker import FormatChecker
 from neurond.text.formats import encoded_format
 from neurond.text.model_text import ModelText, is_small, param_of
 from neurond.text.output import RequestOutput
+from neurond.text.parsed_choice import is_silent
+from neurond.text.parsing.families import Parsers
 from neurond.text.pool import TextPool
 from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
@@ -63,6 +67,8 @@ class _Prepared(NamedTuple):
     output: RequestOutput
     replayed: list[Event]
     weights_id: str | None
+    speaks_at_once: bool
+    """Each token has its text; none waits until a call is whole."""
 
 
 class Generation:
@@ -100,6 +106,11 @@ class Generation:
     def open_ahead(self, model_id: ModelId) -> None:
         """See `ModelTexts.open_ahead`."""
         self._texts.open_ahead(model_id)
+
+    def parsers_of(self, model_id: ModelId) -> Parsers | None:
+        """Return what takes a model's answers apart; None while its text is not open."""
+        text = self._texts.opened(model_id)
+        return text.answers.parsers if text is not None and text.answers is not None else None
 
     async def start(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Return the request's events, the first of which is already known.
@@ -152,9 +163,6 @@ class Generation:
         model = self._engine.require_ready(request.model)
         require_ability(request.model, model.capabilities, "completions")
         text = await self._texts.get(request.model)
-        response_format = encoded_format(request.response_format)
-        if response_format is not None:
-            await self._formats.check(response_format)
         check_sampled_ids(request.sampling, text.prepared.vocab_size)
         going_on = request.continue_from
         if going_on is None:
@@ -168,19 +176,33 @@ class Generation:
             raise ContextLengthExceeded(
                 prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
             )
+        plan = answer_plan(request, text.answers, ids)
+        response_format = await self._checked_format(plan)
         output = RequestOutput(
             text.tokenizer.pieces,
             request.sampling,
             text.prepared.eos_token_ids,
             n=request.n,
             first_seq=going_on.next_seq if going_on else 0,
+            parsing=plan.parsing,
         )
         room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
         replayed = replay_output(output, replay, room, going_on)
         job = None
         if not output.all_finished:
             job = self._job(request, text, ids, replay, room, response_format)
-        return _Prepared(ids, job, output, replayed, model.weights_id)
+        return _Prepared(
+            ids, job, output, replayed, model.weights_id, speaks_at_once=plan.parsing is None
+        )
+
+    async def _checked_format(self, plan: AnswerPlan) -> bytes | None:
+        try:
+            trial = encoded_format(plan.trial)
+            if trial is not None:
+                await self._formats.check(trial)
+            return encoded_format(plan.response_format)
+        except InvalidRequest as ex:
+            raise (about_tools(ex) if plan.holds_calls else ex) from ex
 
     async def _token_ids(self, text: ModelText, prompt: Prompt) -> list[int]:
         if is_small(prompt):
@@ -215,7 +237,7 @@ class Generation:
     async def _generate(
         self, request: GenerateRequest, prepared: _Prepared, meter: RequestMeter
     ) -> AsyncGenerator[list[Event], None]:
-        answer = _Answer(request, prepared, meter)
+        answer = _Answer(request, prepared, meter, self._ping_interval_s)
         if prepared.job is None:
             yield answer.admitted(0)
         else:
@@ -234,7 +256,15 @@ class Generation:
 class _Answer:
     """Turns what the engine says of one request into events."""
 
-    def __init__(self, request: GenerateRequest, prepared: _Prepared, meter: RequestMeter) -> None:
+    def __init__(
+        self,
+        request: GenerateRequest,
+        prepared: _Prepared,
+        meter: RequestMeter,
+        ping_interval_s: float,
+    ) -> None:
+        self._ping_interval_s = ping_interval_s
+        self._spoke_s = time.monotonic()
         self._request = request
         self._prepared = prepared
         self._output = prepared.output
@@ -252,6 +282,16 @@ class _Answer:
                     events += self.admitted(cached_tokens)
                 case ChoiceFinished(index, reason):
                     events += self._output.finish(index, reason)
+        return events if self._prepared.speaks_at_once else self._with_ping(events)
+
+    def _with_ping(self, events: list[Event]) -> list[Event]:
+        """Add a `Ping` where a call is being written, of which nothing is told before its end."""
+        now_s = time.monotonic()
+        if not all(is_silent(event) for event in events):
+            self._spoke_s = now_s
+        elif now_s - self._spoke_s >= self._ping_interval_s:
+            self._spoke_s = now_s
+            events.append(Ping())
         return events
 
     def _token(self, token: Token, stream: TokenStream) -> list[Event]:
@@ -289,7 +329,8 @@ class _Answer:
         tokens = self._output.completion_tokens
         self._meter.completed(tokens)
         prompt_tokens = len(self._prepared.prompt_token_ids)
-        return Completed(Usage(prompt_tokens, tokens, self._cached_tokens))
+        thoughts = self._output.reasoning_tokens
+        return Completed(Usage(prompt_tokens, tokens, self._cached_tokens, thoughts))
 
 
 async def _one_by_one(

@@ -34,6 +34,15 @@ _WEIGHT_BYTES: dict[Dtype, float] = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.
 _HEAD_DTYPES: dict[Dtype, Dtype] = {"bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
 """Of packed weights, by what the layers are in; a head that is tied to the embedding is a copy."""
 
+_OF_DECODERS = (
+    "kv_cache_mb",
+    "kv_dtype",
+    "max_sequences",
+    "chat_template",
+    "tool_parser",
+    "reasoning_parser",
+)
+
 
 class MemoryPlan(msgspec.Struct, frozen=True):
     """What to ask the actor for."""
@@ -154,7 +163,7 @@ def _plan_encoder(
     free_bytes: int,
 ) -> MemoryPlan:
     """Plan weights and activations: an encoder keeps no keys and values."""
-    for field in ("kv_cache_mb", "kv_dtype", "max_sequences", "chat_template"):
+    for field in _OF_DECODERS:
         if getattr(profile, field) is not None:
             raise InvalidRequest(
                 f"cannot load {model.model_id}: it is an encoder, which has no use for {field}; "

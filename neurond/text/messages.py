@@ -1,5 +1,6 @@
 """Canonical messages to the dictionaries that chat templates read. Pure."""
 
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -18,6 +19,8 @@ from cortex_core.canonical import (
 from cortex_core.errors import WrongModality
 
 TemplateMessage = JsonObject
+SHORT_ID_CHARS: Final = 9
+"""Mistral's templates take ids of so many letters and digits, and refuse others."""
 
 END_MARK: Final = "\ue000end of the last turn\ue000"
 """Put behind the text of a turn that is to be continued: what a template writes after it is cut
@@ -39,11 +42,47 @@ def template_messages(prompt: ChatPrompt) -> list[TemplateMessage]:
     ]
 
 
+def reasoning_variables(prompt: ChatPrompt) -> JsonObject:
+    """Return what templates read to tell whether, and how hard, the model is to think.
+
+    Families have different names for the same switch; who names an effort wants thoughts, but for
+    `none`.
+    """
+    effort = prompt.reasoning_effort
+    thinks = prompt.template_kwargs.get("enable_thinking")
+    if thinks is None and effort is not None:
+        thinks = effort != "none"
+    variables: JsonObject = {}
+    if effort is not None:
+        variables["reasoning_effort"] = effort
+    if thinks is not None:
+        variables |= {"enable_thinking": thinks, "thinking": thinks}
+    return variables
+
+
 def template_tools(prompt: ChatPrompt) -> list[JsonObject] | None:
     """Return the tools, or None where the model is to know of none."""
     if not prompt.tools or prompt.tool_choice.mode == "none":
         return None
     return [_tool(tool) for tool in prompt.tools]
+
+
+def with_short_ids(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with ids of calls as Mistral's templates demand them."""
+    return [_with_short_ids(message) for message in messages]
+
+
+def _with_short_ids(message: TemplateMessage) -> TemplateMessage:
+    if "tool_call_id" in message:
+        return {**message, "tool_call_id": _short_id(message["tool_call_id"])}
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return {**message, "tool_calls": [{**call, "id": _short_id(call["id"])} for call in calls]}
+
+
+def _short_id(id_: str) -> str:
+    return blake2b(id_.encode(), digest_size=SHORT_ID_CHARS).hexdigest()[:SHORT_ID_CHARS]
 
 
 def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
@@ -97,9 +136,12 @@ def _render(message: Message, path: str) -> list[TemplateMessage]:
         "content": "\n".join(texts),
     }
     reasoning = [part.text for part in message.content if isinstance(part, ReasoningPart)]
+    calls = [part for part in message.content if isinstance(part, ToolCallPart)]
     if reasoning:
         rendered["reasoning_content"] = "\n".join(reasoning)
-    calls = [part for part in message.content if isinstance(part, ToolCallPart)]
+        if not (texts and calls):
+            # gpt-oss's name for it, whose template refuses it beside text and calls.
+            rendered["thinking"] = rendered["reasoning_content"]
     if calls:
         rendered["tool_calls"] = [_tool_call(part) for part in calls]
     if message.name is not None:

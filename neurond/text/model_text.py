@@ -13,7 +13,10 @@ from cortex_core.canonical import (
     TokensPrompt,
 )
 from cortex_core.errors import InvalidRequest
+from cortex_core.neuron_api import ReasoningParserName, ToolParserName
 from neurond.sources.prepared import CHAT_TEMPLATE, PreparedModel
+from neurond.text.parsing.answer_format import AnswerFormat
+from neurond.text.parsing.families import recognised
 from neurond.text.template import ChatTemplate
 from neurond.text.tokenizer import ModelTokenizer
 from neurond.text.vocabulary import check_token_ids
@@ -29,13 +32,19 @@ class ModelText:
     Attributes:
         prepared: the model's manifest.
         tokenizer: also has the way back to text.
+        answers: how it writes thoughts and calls; None where it has no template.
     """
 
     def __init__(
-        self, prepared: PreparedModel, tokenizer: ModelTokenizer, template: ChatTemplate | None
+        self,
+        prepared: PreparedModel,
+        tokenizer: ModelTokenizer,
+        template: ChatTemplate | None,
+        answers: AnswerFormat | None = None,
     ) -> None:
         self.prepared = prepared
         self.tokenizer = tokenizer
+        self.answers = answers
         self._template = template
 
     @classmethod
@@ -45,6 +54,9 @@ class ModelText:
         prepared: PreparedModel,
         template: str | None,
         tokenizer: ModelTokenizer | None = None,
+        *,
+        tool_parser: ToolParserName | None = None,
+        reasoning_parser: ReasoningParserName | None = None,
     ) -> "ModelText":
         """Read a prepared folder.
 
@@ -53,6 +65,8 @@ class ModelText:
             prepared: its manifest.
             template: Jinja text that replaces the model's own.
             tokenizer: the model's, where it has been read before.
+            tool_parser: None is the one that the template tells.
+            reasoning_parser: None is the one that the template tells.
 
         Raises:
             ModelLoadFailed: the tokenizer cannot be read.
@@ -65,7 +79,16 @@ class ModelText:
             return cls(prepared, tokenizer, None)
         special = {"bos_token": prepared.bos_token or "", "eos_token": prepared.eos_token or ""}
         compiled = ChatTemplate(source, model=prepared.model_id, special_tokens=special)
-        return cls(prepared, tokenizer, compiled)
+        if not prepared.generates:
+            return cls(prepared, tokenizer, compiled)
+        parsers = recognised(
+            source,
+            tokenizer.pieces.added_tokens,
+            knows_tools=compiled.knows_tools,
+            tools=tool_parser,
+            reasoning=reasoning_parser,
+        )
+        return cls(prepared, tokenizer, compiled, AnswerFormat(parsers, tokenizer.pieces))
 
     def token_ids(self, prompt: Prompt) -> list[int]:
         """Return a prompt's token ids.
@@ -123,7 +146,9 @@ class ModelText:
                         param="messages",
                     )
                 _check_parts(prompt)
-                return self.tokenizer.encode_rendered(self._template.render(prompt))
+                parses = self.answers is not None and self.answers.parsers.tools != "none"
+                rendered = self._template.render(prompt, describes_tools=parses)
+                return self.tokenizer.encode_rendered(rendered)
 
 
 def is_small(prompt: Prompt) -> bool:

@@ -18,6 +18,7 @@ from cortex_core.canonical import (
 )
 from neurond.supervisor.jobs import Token
 from neurond.text.detokenizer import Detokenizer
+from neurond.text.parsed_choice import Delta, ParsedChoice, Parsing, logprobs_of
 from neurond.text.pieces import TokenPieces
 from neurond.text.stops import StopMatcher
 
@@ -31,6 +32,7 @@ class RequestOutput:
         eos_token_ids: ids that end the model's answer.
         n: number of choices.
         first_seq: events with a lower number are made but not returned; they were sent earlier.
+        parsing: None where the text is the answer, as it is.
     """
 
     def __init__(
@@ -41,19 +43,28 @@ class RequestOutput:
         *,
         n: int = 1,
         first_seq: int = 0,
+        parsing: Parsing | None = None,
     ) -> None:
         ends = set(sampling.stop_token_ids)
         if not sampling.ignore_eos:
             ends.update(eos_token_ids)
         self._numbers = _Numbers(first_seq)
-        self._choices = [
-            _Choice(index, pieces, sampling.stop, ends, self._numbers) for index in range(n)
+        self._choices: list[_Choice | ParsedChoice] = [
+            _Choice(index, pieces, sampling.stop, ends, self._numbers)
+            if parsing is None
+            else ParsedChoice(index, parsing, sampling.stop, ends, self._numbers.take)
+            for index in range(n)
         ]
 
     @property
     def completion_tokens(self) -> int:
         """Tokens consumed over all choices; what came after a choice's end is not among them."""
         return sum(choice.num_tokens for choice in self._choices)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Those of them that are thoughts."""
+        return sum(choice.num_reasoning_tokens for choice in self._choices)
 
     @property
     def next_seq(self) -> int:
@@ -98,11 +109,13 @@ class _Numbers:
         self.next += 1
         return number
 
-    def wanted(self, events: list[TextDelta | Finished]) -> list[Event]:
+    def wanted(self, events: Sequence[Delta]) -> list[Event]:
         return [event for event in events if event.seq >= self._first_wanted]
 
 
 class _Choice:
+    num_reasoning_tokens = 0
+
     def __init__(
         self,
         index: int,
@@ -134,10 +147,10 @@ class _Choice:
             return []
         text, stop = self._stops.push(self._detokenizer.push(token.token_id))
         if stop is None:
-            return [self._delta(text, token_ids, self._logprobs(token))]
+            return [self._delta(text, token_ids, logprobs_of(token, self._pieces))]
         events: list[TextDelta | Finished] = []
         if text:
-            events.append(self._delta(text, token_ids, self._logprobs(token)))
+            events.append(self._delta(text, token_ids, logprobs_of(token, self._pieces)))
             token_ids = ()
         return [*events, self._finished("stop", token_ids, stop)]
 
@@ -162,10 +175,3 @@ class _Choice:
     ) -> Finished:
         self.finished = True
         return Finished(self.index, reason, stop, self._numbers.take(), token_ids)
-
-    def _logprobs(self, token: Token) -> tuple[TokenLogprob, ...]:
-        if token.logprob is None:
-            return ()
-        top = tuple(TokenLogprob(id_, self._pieces.content(id_), value) for id_, value in token.top)
-        text = self._pieces.content(token.token_id)
-        return (TokenLogprob(token.token_id, text, token.logprob, top),)

@@ -6,7 +6,7 @@ UTF-8; taking it apart so makes streaming exact, one token at a time, without de
 twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -25,8 +25,8 @@ class TokenPieces:
     Special tokens have no bytes; `content` has their text all the same.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Read the decoder.
+    def __init__(self, tokenizer: Tokenizer, *, shown: Collection[int] = ()) -> None:
+        """Read the decoder; the special tokens `shown` have bytes all the same.
 
         Raises:
             ModelLoadFailed: the decoder is of a kind that does not work token by token.
@@ -34,7 +34,7 @@ class TokenPieces:
         self._tokenizer = tokenizer
         self._special = {
             id_ for id_, added in tokenizer.get_added_tokens_decoder().items() if added.special
-        }
+        }.difference(shown)
         self._to_bytes = _byte_mapping(tokenizer)
         self._known: dict[int, bytes] = {}
 
@@ -45,6 +45,26 @@ class TokenPieces:
             known = b"" if token_id in self._special else self._bytes(token_id)
             self._known[token_id] = known
         return known
+
+    @property
+    def added_tokens(self) -> Collection[str]:
+        """The texts of the tokens that stand beside the vocabulary, special or not."""
+        return {added.content for added in self._tokenizer.get_added_tokens_decoder().values()}
+
+    def added_ids(self, texts: Collection[str]) -> dict[str, int]:
+        """Return those of `texts` that are tokens beside the vocabulary, with their ids."""
+        contents = {
+            added.content: id_ for id_, added in self._tokenizer.get_added_tokens_decoder().items()
+        }
+        return {text: contents[text] for text in texts if text in contents}
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token has no bytes."""
+        return token_id in self._special
+
+    def showing(self, token_ids: Collection[int]) -> "TokenPieces":
+        """Return pieces in which these special tokens have bytes."""
+        return TokenPieces(self._tokenizer, shown=token_ids) if token_ids else self
 
     def content(self, token_id: int) -> str:
         """Return a token on its own as text, special ones as they are written."""

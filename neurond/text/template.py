@@ -1,31 +1,37 @@
 """Chat templates: sandboxed jinja2, with the environment that transformers gives them."""
 
 import json
+import re
 import traceback
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from cortex_core.canonical import ChatPrompt
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
+from neurond.text.described_tools import with_described_tools
 from neurond.text.messages import (
     END_MARK,
     TemplateMessage,
     accommodated,
+    reasoning_variables,
     template_messages,
     template_tools,
     with_end_marked,
+    with_short_ids,
     without_leading_system,
 )
 
 JINJA_FILE: Final = "<template>"
 """How jinja names the code it makes from a template that came as text."""
+SHORT_IDS: Final = re.compile(r"length\s*!=\s*9")
+"""What a template has that refuses other ids of calls."""
 RESERVED: Final = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
@@ -68,17 +74,22 @@ class ChatTemplate:
     ) -> None:
         self._model = model
         self._special_tokens = special_tokens
+        self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
         try:
             self._template = environment.from_string(source)
+            self.knows_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateSyntaxError as ex:
             raise InvalidRequest(
                 f"cannot use the chat template of {model}: line {ex.lineno}: {ex.message}",
                 param="chat_template",
             ) from ex
 
-    def render(self, prompt: ChatPrompt) -> str:
+    def render(self, prompt: ChatPrompt, *, describes_tools: bool = True) -> str:
         """Return the prompt's text, up to where the assistant's answer begins or goes on.
+
+        Where the template knows no tools, they are described in the system message, unless not
+        `describes_tools`; earlier calls and their results are text then.
 
         A template that refuses the order of roles is asked again with the conversation in a form
         that every template takes; see `neurond.text.messages.accommodated`.
@@ -90,6 +101,10 @@ class ChatTemplate:
             InternalError: the template fails; the message has the line.
         """
         messages = template_messages(prompt)
+        if self._wants_short_ids:
+            messages = with_short_ids(messages)
+        if not self.knows_tools and describes_tools:
+            messages = with_described_tools(messages, prompt)
         if prompt.continue_final_message:
             if not messages or messages[-1]["role"] != "assistant":
                 raise self._cannot_continue("it is not the assistant's")
@@ -110,8 +125,7 @@ class ChatTemplate:
 
     def _render(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
         variables: dict[str, Any] = {"documents": None, **self._special_tokens}
-        if prompt.reasoning_effort is not None:
-            variables["reasoning_effort"] = prompt.reasoning_effort
+        variables |= reasoning_variables(prompt)
         variables |= {
             name: value for name, value in prompt.template_kwargs.items() if name not in RESERVED
         }

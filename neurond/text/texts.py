@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import ModelId
-from cortex_core.neuron_api import ModelProfile
+from cortex_core.neuron_api import ModelProfile, ReasoningParserName, ToolParserName
 from neurond.sources.prepared import PreparedModel
 from neurond.text.model_text import ModelText
 from neurond.text.pool import TextPool
@@ -29,6 +29,8 @@ class _Key(NamedTuple):
     model_id: ModelId
     weights_hash: str
     template: str | None
+    tool_parser: ToolParserName | None
+    reasoning_parser: ReasoningParserName | None
 
 
 class ModelTexts:
@@ -82,10 +84,21 @@ class ModelTexts:
         if prepared is not None and self._key(prepared) not in self._open:
             self._begin(self._key(prepared), prepared)
 
+    def opened(self, model_id: ModelId) -> ModelText | None:
+        """Return a model's text if it is open."""
+        prepared = self._shelf.find(model_id)
+        return None if prepared is None else self._open.get(self._key(prepared))
+
     def _key(self, prepared: PreparedModel, template: str | None = None) -> _Key:
         model_id = prepared.model_id
-        holds = template or self._profile_of(model_id).chat_template
-        return _Key(model_id, prepared.weights_hash, holds)
+        profile = self._profile_of(model_id)
+        return _Key(
+            model_id,
+            prepared.weights_hash,
+            template or profile.chat_template,
+            profile.tool_parser,
+            profile.reasoning_parser,
+        )
 
     def _begin(self, key: _Key, prepared: PreparedModel) -> "asyncio.Task[ModelText]":
         task = self._opening.get(key)
@@ -100,7 +113,14 @@ class ModelTexts:
         others = (text for other, text in self._open.items() if other[:2] == key[:2])
         tokenizer = next((text.tokenizer for text in others), None)
         return await self._pool.run(
-            lambda: ModelText.read(folder, prepared, key.template, tokenizer)
+            lambda: ModelText.read(
+                folder,
+                prepared,
+                key.template,
+                tokenizer,
+                tool_parser=key.tool_parser,
+                reasoning_parser=key.reasoning_parser,
+            )
         )
 
     def _opened(self, key: _Key, task: "asyncio.Task[ModelText]") -> None:

@@ -1,5 +1,6 @@
 """The real model behind the real daemon: text, continuation, counting, leaving."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import jsonschema
 import pytest
 
-from cortex_core.canonical import Completed, Finished, Ping, Started, TextDelta
+from cortex_core.canonical import (
+    Completed,
+    Finished,
+    Ping,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from tests.fakes.model_cache import SMOLLM2, cache_dir, real_model
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import events_of
@@ -124,3 +134,84 @@ def test_a_client_that_leaves_stops_the_engine(client: httpx.Client) -> None:
         assert in_flight() == 1
     wait_until(lambda: in_flight() == 0)
     assert in_flight() == 0
+
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "unit": {"enum": ["celsius", "fahrenheit"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["city", "unit", "days"],
+    "additionalProperties": False,
+}
+SAY = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "say", "parameters": SAY}},
+]
+
+
+def chat(client: httpx.Client, **changes: object) -> httpx.Response:
+    body = {
+        "model": SMOLLM2,
+        "messages": [{"role": "user", "content": "How is the weather in Paris?"}],
+        "tools": TOOLS,
+        "temperature": 0,
+        "max_tokens": 120,
+    }
+    return client.post("/v1/chat/completions", json=body | changes)
+
+
+def test_a_call_that_is_asked_for_by_name_keeps_to_its_schema(client: httpx.Client) -> None:
+    choice = {"type": "function", "function": {"name": "get_weather"}}
+    answer = chat(client, tool_choice=choice)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()["choices"][0]
+    assert told["finish_reason"] == "tool_calls"
+    (call,) = told["message"]["tool_calls"]
+    assert call["function"]["name"] == "get_weather"
+    jsonschema.validate(json.loads(call["function"]["arguments"]), WEATHER)
+    assert not told["message"]["content"]
+
+
+def test_a_required_call_comes_alone_where_calls_are_not_to_be_parallel(
+    client: httpx.Client,
+) -> None:
+    answer = chat(client, tool_choice="required", parallel_tool_calls=False)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()["choices"][0]
+    assert told["finish_reason"] in ("tool_calls", "length")
+    if told["finish_reason"] == "tool_calls":
+        assert len(told["message"]["tool_calls"]) == 1
+
+
+def test_a_call_that_is_continued_elsewhere_is_the_same(client: httpx.Client) -> None:
+    prompt = PROMPT | {
+        "tools": [{"name": "get_weather", "parameters": WEATHER}],
+        "tool_choice": {"mode": "named", "name": "get_weather"},
+    }
+    asked = {"prompt": prompt, "sampling": {"temperature": 0, "max_tokens": 120}}
+    whole = generate(client, want_prompt_token_ids=True, **asked)
+    started = next(event for event in whole if isinstance(event, Started))
+    deltas = [event for event in whole if hasattr(event, "seq")]
+    (call,) = (n for n, event in enumerate(deltas) if isinstance(event, ToolCallStarted))
+    assert isinstance(deltas[call + 1], ToolCallDelta)
+    for place in (5, call + 1, len(deltas) - 1):
+        seen = deltas[:place]
+        going_on = {
+            "prompt_token_ids": started.prompt_token_ids,
+            "output_token_ids": [id_ for event in seen for id_ in event.token_ids],
+            "next_seq": place,
+        }
+        rest = generate(client, continue_from=going_on, **asked)
+        assert [event for event in rest if hasattr(event, "seq")] == deltas[place:]
+
+
+def test_tools_that_no_answer_can_keep_to_are_refused_by_name(client: httpx.Client) -> None:
+    parameters = {"type": "object", "properties": {"x": {"enum": []}}, "required": ["x"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    answer = chat(client, tools=tools, tool_choice="required")
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == "tools"

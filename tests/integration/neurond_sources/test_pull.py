@@ -216,7 +216,7 @@ def test_smollm2_is_prepared_as_llama_cpp_and_transformers_have_it() -> None:
     assert prepared.layers.parameters == 134_515_008 - 49_152 * 576 - 61 * 576
     assert prepared.layers.bits_per_weight == 5.0
     assert prepared.eos_token_ids == (2,)
-    assert prepared.capabilities == ("completions", "chat")
+    assert prepared.capabilities == ("completions", "chat", "tools")
     assert not prepared.adds_bos
     text = ModelText.read(folder, prepared, None)
     ids = text.token_ids(ChatPrompt((Message("user", (TextPart("Hi"),)),)))

@@ -138,7 +138,7 @@ def test_tools_and_calls_come_as_templates_expect_them() -> None:
     ],
 )
 def test_a_tools_error_begins_with_that_word(told: str, rendered: str) -> None:
-    source = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    source = "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools or '' }}"
     result = ToolResultPart("c1", (TextPart(told),) if told else (), is_error=True)
     assert render(source, Message("tool", (result,))) == rendered
 
@@ -146,6 +146,7 @@ def test_a_tools_error_begins_with_that_word(told: str, rendered: str) -> None:
 def test_arguments_that_are_no_json_reach_the_template_as_text() -> None:
     calling = Message("assistant", (ToolCallPart("c1", "f", "{oops"),))
     source = "{% for m in messages %}{{ m.tool_calls[0].function.arguments }}{% endfor %}"
+    source += "{{ tools or '' }}"
     assert render(source, calling) == "{oops"
 
 
@@ -214,3 +215,46 @@ def test_media_are_refused_with_their_place(message: Message, param: str) -> Non
     with pytest.raises(WrongModality) as caught:
         render(ROLES, message)
     assert caught.value.param == f"messages{param}"
+
+
+def test_ids_of_calls_are_shortened_for_templates_that_refuse_others() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+        "{% if c.id | length != 9 %}{{ raise_exception('9!') }}{% endif %}{{ c.id }};{% endfor %}"
+        "{{ m.tool_call_id }}{% endfor %}{{ tools or '' }}"
+    )
+    calling = Message("assistant", (ToolCallPart("toolu_01A09q90qw90lq917835lq9", "f", "{}"),))
+    result = Message("tool", (ToolResultPart("toolu_01A09q90qw90lq917835lq9", (TextPart("x"),)),))
+    call, _, answered = render(source, calling, result).partition(";")
+    assert call == answered
+    assert call.isalnum()
+
+
+@pytest.mark.parametrize(
+    ("effort", "kwargs", "expected"),
+    [
+        (None, {}, "--"),
+        ("high", {}, "TrueTrue"),
+        ("none", {}, "FalseFalse"),
+        ("high", {"enable_thinking": False}, "FalseFalse"),
+        (None, {"enable_thinking": True}, "TrueTrue"),
+    ],
+)
+def test_families_switches_of_thinking_follow_the_request(
+    effort: str | None, kwargs: dict[str, bool], expected: str
+) -> None:
+    template = ChatTemplate(
+        "{{ enable_thinking | default('-') }}{{ thinking | default('-') }}",
+        model="m",
+        special_tokens={},
+    )
+    prompt = ChatPrompt((say("user", "?"),), reasoning_effort=effort, template_kwargs=kwargs)
+    assert template.render(prompt) == expected
+
+
+def test_earlier_thoughts_are_there_under_each_familys_name() -> None:
+    source = "{% for m in messages %}{{ m.thinking }}|{{ m.reasoning_content }}{% endfor %}"
+    assert render(source, Message("assistant", (ReasoningPart("hm"), TextPart("x")))) == "hm|hm"
+    call = ToolCallPart("c", "f", "{}")
+    both = Message("assistant", (ReasoningPart("hm"), TextPart("x"), call))
+    assert render(f"{source}{{{{ tools or '' }}}}", both) == "|hm"

@@ -1,0 +1,182 @@
+"""One choice whose text is taken apart: tokens to deltas of answer, thoughts and calls. Pure.
+
+Each token leads to at least one event, the first of which has its id, so that a stream can be
+continued from any event on. A call is announced when it is whole: what a model began to write and
+what turned out to be no call comes as text.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from cortex_core.canonical import (
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from cortex_core.ids import RequestId
+from neurond.supervisor.jobs import Token
+from neurond.text.detokenizer import Detokenizer
+from neurond.text.parsing.parser import AnswerParser
+from neurond.text.parsing.segments import Call, Reasoning, Segment, Text
+from neurond.text.pieces import TokenPieces
+from neurond.text.stops import StopMatcher
+
+Delta = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished
+CALL_ID_BYTES = 12
+
+
+class Parsing(NamedTuple):
+    """How the choices of a request are taken apart."""
+
+    request_id: RequestId
+    pieces: TokenPieces
+    """With the markers of the model's format as text."""
+    parsers: Sequence[AnswerParser]
+    """Fresh, one for each choice."""
+    parallel_calls: bool
+    """Otherwise a choice ends with its first call."""
+
+
+class ParsedChoice:
+    """Takes the tokens of a choice.
+
+    Args:
+        index: of the choice.
+        parsing: of the request.
+        stops: texts that end the answer where they stand in what is visible of it.
+        ends: ids that end it.
+        take_number: gives each event its number.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        parsing: Parsing,
+        stops: Sequence[str],
+        ends: Collection[int],
+        take_number: Callable[[], int],
+    ) -> None:
+        self.index = index
+        self.num_tokens = 0
+        self.num_reasoning_tokens = 0
+        self.finished = False
+        self._parsing = parsing
+        self._parser = parsing.parsers[index]
+        self._detokenizer = Detokenizer(parsing.pieces)
+        self._stops = StopMatcher(stops)
+        self._ends = ends
+        self._take_number = take_number
+        self._num_calls = 0
+        self._unsent: tuple[int, ...] = ()
+        """An end token that was fed; it goes out with `Finished`."""
+
+    def ends_at(self, token_id: int) -> bool:
+        return token_id in self._ends
+
+    def feed(self, token: Token) -> list[Delta]:
+        self.num_tokens += 1
+        token_ids = (*self._unsent, token.token_id)
+        self._unsent = ()
+        if self.ends_at(token.token_id):
+            self._unsent = token_ids
+            return []
+        was_prose = self._parser.in_prose
+        segments = self._parser.push(self._detokenizer.push(token.token_id))
+        events = self._events(segments) or [self._silent()]
+        is_prose = was_prose and self._parser.in_prose
+        first = self._carrying(events[0], token_ids, token if is_prose else None)
+        return [first, *events[1:]]
+
+    def finish(self, reason: FinishReason) -> list[Delta]:
+        segments = self._parser.push(self._detokenizer.flush()) + self._parser.flush()
+        events = self._events(segments)
+        if self.finished:
+            return [*events[:-1], msgspec.structs.replace(events[-1], token_ids=self._unsent)]
+        self._flush_stops(events)
+        if reason == "stop" and self._num_calls:
+            reason = "tool_calls"
+        return [*events, self._finished(reason, self._unsent)]
+
+    def _events(self, segments: list[Segment]) -> list[Delta]:
+        """Return the events of segments, up to the one that ends the choice if one does."""
+        events: list[Delta] = []
+        for segment in segments:
+            match segment:
+                case Text(text):
+                    text, stop = self._stops.push(text)
+                    if text:
+                        events.append(TextDelta(self.index, text, self._take_number()))
+                    if stop is not None:
+                        return [*events, self._finished("stop", (), stop)]
+                case Reasoning(text):
+                    self._flush_stops(events)
+                    events.append(ReasoningDelta(self.index, text, self._take_number()))
+                case Call():
+                    self._flush_stops(events)
+                    events += self._call(segment)
+                    if not self._parsing.parallel_calls:
+                        return [*events, self._finished("tool_calls", ())]
+        return events
+
+    def _call(self, call: Call) -> list[Delta]:
+        number = self._num_calls
+        self._num_calls += 1
+        id_ = call_id(self._parsing.request_id, self.index, number)
+        return [
+            ToolCallStarted(self.index, number, id_, call.name, self._take_number()),
+            ToolCallDelta(self.index, number, call.arguments, self._take_number()),
+        ]
+
+    def _flush_stops(self, events: list[Delta]) -> None:
+        held = self._stops.flush()
+        if held:
+            events.append(TextDelta(self.index, held, self._take_number()))
+
+    def _silent(self) -> Delta:
+        if self._parser.thinks:
+            return ReasoningDelta(self.index, "", self._take_number())
+        return TextDelta(self.index, "", self._take_number())
+
+    def _carrying(self, event: Delta, token_ids: tuple[int, ...], prose: Token | None) -> Delta:
+        """Return the event with its tokens; `prose` is the last of them where it is visible."""
+        if isinstance(event, ReasoningDelta):
+            self.num_reasoning_tokens += len(token_ids)
+        if isinstance(event, TextDelta) and prose is not None:
+            logprobs = logprobs_of(prose, self._parsing.pieces)
+            return msgspec.structs.replace(event, token_ids=token_ids, logprobs=logprobs)
+        return msgspec.structs.replace(event, token_ids=token_ids)
+
+    def _finished(
+        self, reason: FinishReason, token_ids: tuple[int, ...], stop: str | None = None
+    ) -> Finished:
+        self.finished = True
+        return Finished(self.index, reason, stop, self._take_number(), token_ids)
+
+
+def is_silent(event: Event) -> bool:
+    """Whether a client is told nothing by an event."""
+    return isinstance(event, TextDelta | ReasoningDelta) and not (
+        event.text or (isinstance(event, TextDelta) and event.logprobs)
+    )
+
+
+def call_id(request_id: RequestId, index: int, number: int) -> str:
+    """Return a call's id: unique, and the same again when a stream is continued elsewhere."""
+    name = f"{request_id}/{index}/{number}".encode()
+    return f"call_{blake2b(name, digest_size=CALL_ID_BYTES).hexdigest()}"
+
+
+def logprobs_of(token: Token, pieces: TokenPieces) -> tuple[TokenLogprob, ...]:
+    """Return what a token's event says of its probability; empty where that was not asked for."""
+    if token.logprob is None:
+        return ()
+    top = tuple(TokenLogprob(id_, pieces.content(id_), value) for id_, value in token.top)
+    return (TokenLogprob(token.token_id, pieces.content(token.token_id), token.logprob, top),)

@@ -1,0 +1,146 @@
+"""One model's format of answers: parsers of them, and grammars that hold them to calls. Pure.
+
+Decided once, when the model's text is opened.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cortex_core.canonical import ChatPrompt, Tool
+from cortex_core.errors import InvalidRequest
+from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
+from neurond.text.parsing.harmony import HARMONY_MARKERS, HarmonyParser
+from neurond.text.parsing.held import HeldAnswer, harmony_grammar, marked_grammar
+from neurond.text.parsing.lark import Lark
+from neurond.text.parsing.parser import AnswerParser, MarkedParser
+from neurond.text.parsing.segments import Tools
+from neurond.text.pieces import TokenPieces
+
+TAIL_TOKENS: Final = 16
+"""Of a prompt, in which its template may have opened the model's thoughts."""
+
+
+class HeldCalls(NamedTuple):
+    """Grammars in Lark's notation: for the model's vocabulary, and to be tried out without it."""
+
+    grammar: str
+    trial: str
+
+
+class AnswerFormat:
+    """How one model writes thoughts and calls. Immutable; used from any thread.
+
+    Args:
+        parsers: the ones that are used.
+        pieces: the model's.
+    """
+
+    def __init__(self, parsers: Parsers, pieces: TokenPieces) -> None:
+        self.parsers = parsers
+        self._is_harmony = "harmony" in parsers
+        self._calls = CALL_FORMATS.get(parsers.tools)
+        self._reasoning = REASONING_MARKS.get(parsers.reasoning)
+        added = pieces.added_ids(self._markers())
+        special = {text: id_ for text, id_ in added.items() if pieces.is_special(id_)}
+        self._hidden = frozenset(special)
+        self._atoms = {
+            text: id_ for text, id_ in added.items() if text in special or _looks_special(text)
+        }
+        self.pieces = pieces.showing(special.values())
+        """With the special tokens that are markers of the format as text."""
+
+    def parser(self, prompt: ChatPrompt, *, thinks: bool, keep_blanks: bool) -> AnswerParser | None:
+        """Return a parser for one choice; None where there is nothing to tell apart.
+
+        Args:
+            prompt: of the request.
+            thinks: the prompt ends in thoughts; see `opens_thoughts`.
+            keep_blanks: see `AnswerParser`.
+        """
+        tools = tools_of(prompt)
+        if self._is_harmony:
+            return HarmonyParser(
+                HARMONY_MARKERS,
+                wants_calls=bool(tools) and self.parsers.tools != "none",
+                wants_reasoning=self.parsers.reasoning != "none",
+                keep_blanks=keep_blanks,
+            )
+        calls = self._calls if tools else None
+        if calls is None and self._reasoning is None:
+            return None
+        return MarkedParser(
+            self._reasoning,
+            calls,
+            Tools(tools),
+            self._hidden,
+            thinks=thinks,
+            keep_blanks=keep_blanks,
+        )
+
+    def opens_thoughts(self, prompt_token_ids: Sequence[int]) -> bool:
+        """Whether a prompt ends where the model's thoughts have begun."""
+        if self._reasoning is None:
+            return False
+        opens = f"{self._reasoning.opens}{self._reasoning.label}".rstrip()
+        return self._tail(prompt_token_ids).endswith(opens)
+
+    def held_calls(self, prompt: ChatPrompt, prompt_token_ids: Sequence[int]) -> HeldCalls | None:
+        """Return what holds an answer to calls; None where it is free.
+
+        Raises:
+            InvalidRequest: a call is required of a model whose calls are not parsed.
+        """
+        tools = prompt.tools
+        mode = prompt.tool_choice.mode
+        if not tools or mode == "none" or (mode == "auto" and not any(t.strict for t in tools)):
+            return None
+        if self.parsers.tools == "none":
+            if mode == "auto":
+                return None
+            raise InvalidRequest(
+                'cannot require a call: the model\'s profile has tool_parser = "none"',
+                param="tool_choice",
+            )
+        if mode == "named":
+            tools = tuple(tool for tool in tools if tool.name == prompt.tool_choice.name)
+        wanted = HeldAnswer(
+            tools=tools,
+            several=prompt.parallel_tool_calls and mode != "named",
+            required=mode != "auto",
+        )
+        trial: dict[str, int | None] = dict.fromkeys(self._atoms)
+        return HeldCalls(
+            self._grammar(wanted, Lark(self._atoms), prompt_token_ids),
+            self._grammar(wanted, Lark(trial), prompt_token_ids),
+        )
+
+    def _grammar(self, wanted: HeldAnswer, lark: Lark, prompt_token_ids: Sequence[int]) -> str:
+        if self._calls is None:
+            return harmony_grammar(wanted, lark)
+        reasoning = self._reasoning
+        if reasoning is not None and self._tail(prompt_token_ids).endswith(reasoning.closes):
+            reasoning = None
+        thinks = self.opens_thoughts(prompt_token_ids)
+        return marked_grammar(wanted, lark, self._calls, reasoning, thinks=thinks)
+
+    def _tail(self, prompt_token_ids: Sequence[int]) -> str:
+        tail = b"".join(self.pieces.piece(id_) for id_ in prompt_token_ids[-TAIL_TOKENS:])
+        return tail.decode("utf-8", "replace").rstrip()
+
+    def _markers(self) -> frozenset[str]:
+        if self._is_harmony:
+            return HARMONY_MARKERS
+        markers = self._calls.markers if self._calls is not None else frozenset()
+        if self._reasoning is None:
+            return markers
+        return markers | {self._reasoning.opens, self._reasoning.closes, *self._reasoning.drops}
+
+
+def _looks_special(text: str) -> bool:
+    """Whether llguidance takes an added token for special, so that its text does not match it."""
+    return text.startswith("<") and text.endswith(">")
+
+
+def tools_of(prompt: ChatPrompt) -> tuple[Tool, ...]:
+    """Return the tools that the model may call."""
+    return () if prompt.tool_choice.mode == "none" else prompt.tools

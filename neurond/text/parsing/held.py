@@ -1,0 +1,69 @@
+"""Grammars for whole answers that are held to calls. Pure."""
+
+from typing import Final, NamedTuple
+
+from cortex_core.canonical import Tool
+from neurond.text.parsing.harmony import CHANNEL, CONSTRAIN, END, MESSAGE, START
+from neurond.text.parsing.lark import ANYTHING, Lark
+from neurond.text.parsing.parser import CallFormat, ReasoningMarks
+
+_BLANKS: Final = r"/[ \n]{0,2}/"
+_NO_CALL: Final = r"/([^\s\[{](.|\n)*)?/"
+
+
+class HeldAnswer(NamedTuple):
+    """`several` calls may follow each other; where none is `required` there may be prose."""
+
+    tools: tuple[Tool, ...]
+    several: bool
+    required: bool
+
+
+def marked_grammar(
+    wanted: HeldAnswer,
+    lark: Lark,
+    calls: CallFormat,
+    reasoning: ReasoningMarks | None,
+    *,
+    thinks: bool,
+) -> str:
+    """Return the grammar of an answer of the common shape.
+
+    Args:
+        wanted: the calls.
+        lark: an empty grammar.
+        calls: how they are written.
+        reasoning: None where the model does not think, or has done so.
+        thinks: the prompt ends in thoughts.
+    """
+    thoughts = ""
+    if reasoning is not None and thinks:
+        thoughts = f"{lark.up_to(reasoning.closes)} {lark.rule(_BLANKS)}"
+    elif reasoning is not None:
+        opens = lark.text(f"{reasoning.opens}{reasoning.label}")
+        thoughts = f"({opens} {lark.up_to(reasoning.closes)} {lark.rule(_BLANKS)})?"
+    written = calls.written(lark, wanted.tools, several=wanted.several)
+    if wanted.required:
+        one = f"{lark.text(written.opens)} {written.rest}" if written.opens else written.rest
+        if written.between is not None:
+            one = lark.list_of(lark.rule(one), several=wanted.several, between=written.between)
+        return lark.grammar(f"{thoughts} {one}")
+    if not written.opens:
+        return lark.grammar(f"{thoughts} ({lark.rule(_NO_CALL)} | {written.rest})")
+    one = lark.rule(f"{lark.up_to(written.opens)} {written.rest}")
+    return lark.grammar(f"{thoughts} {one}* {lark.rule(ANYTHING)}")
+
+
+def harmony_grammar(wanted: HeldAnswer, lark: Lark) -> str:
+    """Return the grammar of an answer on harmony's channels, behind `<|start|>assistant`."""
+    between = f"{lark.up_to(END)} {lark.text(START + 'assistant')}"
+    thoughts = lark.rule(f"{lark.text(CHANNEL + 'analysis' + MESSAGE)} {between}")
+    calls: list[str] = []
+    for tool in wanted.tools:
+        header = f"{CHANNEL}commentary to=functions.{tool.name} {CONSTRAIN}json{MESSAGE}"
+        calls.append(f"{lark.text(header)} {lark.arguments(tool)}")
+    if wanted.required:
+        return lark.grammar(f"{thoughts}? {lark.any_of(calls)}")
+    preamble = lark.rule(f"{lark.text(CHANNEL + 'commentary' + MESSAGE)} {between}")
+    final = f"{lark.text(CHANNEL + 'final' + MESSAGE)} {lark.rule(ANYTHING)}"
+    return lark.grammar(f"({thoughts} | {preamble})* {lark.any_of([*calls, final])}")

@@ -1,0 +1,259 @@
+"""The formats whose calls are JSON behind a marker. Pure.
+
+Sources: the chat templates of Hermes 2 Pro, Qwen 2.5 and 3, Granite, Phi 4 mini and SmolLM; Llama's
+prompt formats (llama.com/docs/model-cards-and-prompt-formats); mistral-common's tokenizers v1 to
+v13; the chat templates of DeepSeek V3, V3.1, R1 and Kimi K2.
+"""
+# ruff: noqa: RUF001 - DeepSeek's markers have bars of full width
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cortex_core.canonical import Tool
+from neurond.text.parsing.json_text import arguments_of, calls_in, looks_like_call
+from neurond.text.parsing.lark import Lark, Written
+from neurond.text.parsing.parser import FoundCall
+from neurond.text.parsing.python_text import python_calls
+from neurond.text.parsing.reader import Reader, Steps
+from neurond.text.parsing.segments import Call, Malformed, Tools
+
+_BETWEEN: Final = " \t\r\n;,"
+_NUMBERED: Final = re.compile(r"^(?:functions\.)?(.*?)(?::\d+)?$", re.DOTALL)
+
+
+class JsonFormat(NamedTuple):
+    """Objects, or an array of them, between two markers or without any.
+
+    A call that has no marker, or one of `loose`, must name a tool that there is, or it is text.
+    """
+
+    opens: tuple[str, ...]
+    closes: tuple[str, ...] = ()
+    loose: frozenset[str] = frozenset()
+    bare: str = ""
+    each: tuple[str, str] = ("", "")
+    """What a model that is held to the format writes around each call."""
+    all: tuple[str, str] = ("", "")
+    """What it writes around all of them."""
+    between: str = ", "
+    key: str = "arguments"
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return self.opens
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return frozenset((*self.opens, *self.closes))
+
+    def read(
+        self, opener: str | None, reader: Reader, tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """See `CallFormat.read`."""
+        is_loose = opener is None or opener in self.loose
+        known = tools if is_loose else None
+        while True:
+            if is_loose and (yield from _is_python(reader)):
+                yield from python_calls(reader, tools, found)
+            else:
+                if is_loose:
+                    yield from reader.skip_blank()
+                    yield from looks_like_call(reader)
+                for call in calls_in((yield from reader.json()), known):
+                    found(call)
+            following = yield from reader.skip_blank(_BETWEEN)
+            if not following or not (following in "{[" or (is_loose and _begins_name(following))):
+                break
+        if self.closes:
+            yield from reader.try_take(*self.closes)
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
+        """See `CallFormat.written`."""
+        one = lark.any_of([lark.named_object(tool, self.key) for tool in tools])
+        begins, ends = self.each
+        if begins:
+            return Written(begins, f"{one} {lark.text(ends)}", self.between)
+        begins, ends = self.all
+        calls = lark.list_of(one, several=several, between=self.between)
+        return Written(begins, f"{calls} {lark.text(ends)}")
+
+
+class MistralFormat(NamedTuple):
+    """An array behind one marker, or from tokenizer v11 on a name and its object behind each."""
+
+    bare: str = ""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return ("[TOOL_CALLS]",)
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return frozenset({"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"})
+
+    def read(
+        self, _opener: str | None, reader: Reader, _tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """See `CallFormat.read`."""
+        if (yield from reader.skip_blank()) in ("[", "{"):
+            for call in calls_in((yield from reader.json()), None):
+                found(call)
+            return
+        name = yield from reader.word("-.")
+        while (marker := (yield from reader.try_take("[CALL_ID]", "[ARGS]"))) is not None:
+            if marker == "[CALL_ID]":
+                yield from reader.word("-")
+        found(_named(name, (yield from reader.json())))
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
+        """See `CallFormat.written`."""
+        if lark.is_special("[ARGS]"):
+            heads = [f"{lark.text(tool.name + '[ARGS]')} {lark.arguments(tool)}" for tool in tools]
+            return Written("[TOOL_CALLS]", lark.any_of(heads), "")
+        one = lark.any_of([lark.named_object(tool) for tool in tools])
+        calls = lark.list_of(one, several=several)
+        return Written("[TOOL_CALLS]", f'" [" {calls} "]"')
+
+
+class SectionFormat(NamedTuple):
+    """A section of calls, each with its name before and its object behind a separator."""
+
+    begins: str
+    call_begins: str
+    separator: str
+    call_ends: str
+    ends: str
+    before: tuple[str, str] = ("", "")
+    """What stands before and behind a name before the object."""
+    behind: str = ""
+    """What stands behind the object."""
+    call_gap: str = ""
+    """What stands between two calls."""
+    bare: str = ""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return (self.begins, self.call_begins)
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return frozenset({self.begins, self.call_begins, self.separator, self.call_ends, self.ends})
+
+    def read(
+        self, opener: str | None, reader: Reader, _tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """See `CallFormat.read`."""
+        if opener == self.begins:
+            yield from reader.skip_blank()
+            yield from reader.expect(self.call_begins)
+        while True:
+            name = (yield from reader.until(self.separator)).strip()
+            if name == "function" and (yield from reader.skip_blank()) != "{":
+                # DeepSeek V3 and R1: the kind stands first, the object in a block of code.
+                name = (yield from reader.until("\n")).strip()
+                yield from reader.skip_blank()
+                yield from reader.expect("```json")
+            found(_named(_bare_name(name), (yield from reader.json())))
+            yield from reader.skip_blank(" \t\r\n`")
+            yield from reader.try_take(self.call_ends)
+            yield from reader.skip_blank()
+            if (yield from reader.try_take(self.call_begins, self.ends)) != self.call_begins:
+                return
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
+        """See `CallFormat.written`."""
+        before, after = self.before
+        ends = lark.text(self.behind + self.call_ends)
+        calls = [
+            f"{lark.text(self.call_begins + before + tool.name + after)} "
+            f"{lark.arguments(tool)} {ends}"
+            for tool in tools
+        ]
+        several_of = lark.list_of(lark.any_of(calls), several=several, between=self.call_gap)
+        return Written(self.begins, f"{several_of} {lark.text(self.ends)}")
+
+
+def _named(name: str, arguments: str) -> Call:
+    if not name:
+        raise Malformed("a call without a name")
+    return Call(name, arguments_of(arguments))
+
+
+def _bare_name(name: str) -> str:
+    """Return Kimi's `functions.name:0` as `name`."""
+    found = _NUMBERED.match(name)
+    return found.group(1) if found is not None else name
+
+
+def _is_python(reader: Reader) -> Steps[bool]:
+    """Whether `name(…)` or a list of such stands here rather than JSON; takes nothing."""
+    place = reader.place()
+    character = yield from reader.skip_blank()
+    if character == "[":
+        reader.take(1)
+        character = yield from reader.skip_blank()
+    reader.back(place)
+    return _begins_name(character)
+
+
+def _begins_name(character: str) -> bool:
+    return character.isalpha() or character == "_"
+
+
+HERMES: Final = JsonFormat(
+    ("<tool_call>",),
+    ("</tool_call>",),
+    each=("<tool_call>\n", "\n</tool_call>"),
+    between="\n",
+)
+GENERIC: Final = HERMES._replace(
+    opens=("<tool_call>", "```json", "```tool_call", "```tool_code"),
+    closes=("</tool_call>", "```"),
+    loose=frozenset({"```json", "```tool_call", "```tool_code"}),
+    bare="{[",
+)
+LLAMA: Final = JsonFormat(
+    ("<|python_tag|>", "<|python_start|>"),
+    ("<|python_end|>", "<|eom_id|>"),
+    loose=frozenset({"<|python_tag|>", "<|python_start|>"}),
+    bare="{[",
+    between="; ",
+    key="parameters",
+)
+PHI: Final = JsonFormat(
+    ("<|tool_call|>", "functools"),
+    ("<|/tool_call|>",),
+    all=("<|tool_call|>[", "]<|/tool_call|>"),
+)
+GRANITE: Final = JsonFormat(
+    ("<|tool_call|>", "<tool_call>", "<function_call>"),
+    ("</tool_call>",),
+    all=("<|tool_call|>[", "]"),
+)
+MISTRAL: Final = MistralFormat()
+DEEPSEEK_V31: Final = SectionFormat(
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁calls▁end｜>",
+    before=("", "<｜tool▁sep｜>"),
+)
+DEEPSEEK_V3: Final = DEEPSEEK_V31._replace(
+    before=("function<｜tool▁sep｜>", "\n```json\n"), behind="\n```", call_gap="\n"
+)
+KIMI: Final = SectionFormat(
+    "<|tool_calls_section_begin|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+    "<|tool_calls_section_end|>",
+    before=("functions.", ":0<|tool_call_argument_begin|>"),
+)

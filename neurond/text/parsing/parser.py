@@ -1,0 +1,280 @@
+"""The text of one answer to its segments. Pure.
+
+The common shape of an answer: thoughts between two markers, at its beginning or between calls;
+prose; calls, each behind a marker or, where a format has none, at the beginning. What looks like a
+call and is none is prose. Blanks between prose and a marker, and behind one, are no prose.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from cortex_core.canonical import Tool
+from neurond.text.parsing.lark import Lark, Written
+from neurond.text.parsing.reader import Markers, Reader, Steps
+from neurond.text.parsing.segments import Call, Malformed, Reasoning, Segment, Text, Tools
+
+FoundCall = Callable[[Call], None]
+"""Told of each call as soon as it is whole."""
+
+
+class ReasoningMarks(NamedTuple):
+    """What stands around thoughts."""
+
+    opens: str
+    closes: str
+    label: str = ""
+    """Stands behind `opens` and is no thought."""
+    drops: tuple[str, ...] = ()
+    """Stand around the answer proper and are no part of it."""
+
+
+class CallFormat(Protocol):
+    """How a family of models writes calls."""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """What calls begin with."""
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """All that may be a special token, openers included."""
+
+    @property
+    def bare(self) -> str:
+        """Characters that a call without an opener can begin with."""
+
+    def read(
+        self, opener: str | None, reader: Reader, tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """Read calls behind `opener`, or bare ones from their first character on.
+
+        Raises:
+            Malformed: what follows the last call that was found is none.
+        """
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
+        """Return how calls of `tools` are written, as a grammar."""
+
+
+class AnswerParser(ABC):
+    """Takes text as it comes; gives segments. The same segments, joined, however it was cut.
+
+    Args:
+        hidden: special tokens among the markers; they are never part of a text.
+        keep_blanks: give out blanks at once, also where a marker may follow.
+    """
+
+    def __init__(self, hidden: Collection[str], *, keep_blanks: bool) -> None:
+        self._reader = Reader()
+        self._hidden = hidden
+        self._keep_blanks = keep_blanks
+        self._segments: list[Segment] = []
+        self._blank = ""
+        self._behind_marker = False
+        self._thinks = False
+        self._run = self._answer()
+        next(self._run, None)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model is thinking where the text ends."""
+        return self._thinks
+
+    @property
+    def in_prose(self) -> bool:
+        """Whether the text ends in the visible answer rather than in thoughts or in a call."""
+        return not self._thinks and not self._reader.is_marked
+
+    def push(self, text: str) -> list[Segment]:
+        """Take more text; returns what is certain now."""
+        self._reader.feed(text)
+        next(self._run, None)
+        return self._taken()
+
+    def flush(self) -> list[Segment]:
+        """Return what was withheld: the answer ends here."""
+        self._reader.end()
+        for _ in self._run:
+            pass
+        return self._taken()
+
+    @abstractmethod
+    def _answer(self) -> Steps[None]:
+        """Read the whole answer."""
+
+    def _taken(self) -> list[Segment]:
+        segments, self._segments = self._segments, []
+        return segments if len(segments) < 2 else joined(segments)
+
+    def _say(self, text: str) -> None:
+        """Give out text of the kind that it is now; blanks at its end wait for what follows."""
+        text = self._blank + text
+        if self._behind_marker:
+            text = text.lstrip()
+        said = text if self._keep_blanks and not self._thinks else text.rstrip()
+        self._blank = text[len(said) :]
+        if said:
+            self._segments.append(Reasoning(said) if self._thinks else Text(said))
+            self._behind_marker = False
+
+    def _turn(self, *, thinks: bool) -> None:
+        """A marker was passed, behind which the model thinks or speaks."""
+        self._blank = ""
+        self._behind_marker = True
+        self._thinks = thinks
+
+    def _found(self, call: Call) -> None:
+        self._turn(thinks=False)
+        self._segments.append(call)
+        self._reader.mark()
+
+    def _give_back(self) -> None:
+        """What was read since the mark is text after all."""
+        text = self._reader.unmark()
+        for hidden in self._hidden:
+            text = text.replace(hidden, "")
+        self._say(text)
+
+    def _prose(self, markers: Markers) -> Steps[str | None]:
+        """Give out text up to a marker and set the reader's mark before that; None at the end."""
+        reader = self._reader
+        while True:
+            before, marker = markers.split(reader.rest, ended=reader.ended)
+            self._say(reader.take(len(before)))
+            if marker is not None:
+                reader.mark()
+                return reader.take(len(marker))
+            if reader.ended:
+                self._say_rest()
+                return None
+            yield
+
+    def _say_rest(self) -> None:
+        blank, self._blank = self._blank, ""
+        if blank and not self._behind_marker:
+            self._segments.append(Reasoning(blank) if self._thinks else Text(blank))
+
+
+def joined(segments: list[Segment]) -> list[Segment]:
+    """Return segments with those of one kind that follow each other as one, but for calls."""
+    result: list[Segment] = []
+    for segment in segments:
+        last = result[-1] if result else None
+        if isinstance(segment, Text) and isinstance(last, Text):
+            result[-1] = Text(last.text + segment.text)
+        elif isinstance(segment, Reasoning) and isinstance(last, Reasoning):
+            result[-1] = Reasoning(last.text + segment.text)
+        else:
+            result.append(segment)
+    return result
+
+
+class MarkedParser(AnswerParser):
+    """Parses the common shape.
+
+    Args:
+        reasoning: None where the model does not think, or nobody wants to know.
+        calls: None where there are no tools.
+        tools: those of the request.
+        hidden: see `AnswerParser`.
+        thinks: the prompt ends where the model's thoughts have begun.
+        keep_blanks: see `AnswerParser`.
+    """
+
+    def __init__(
+        self,
+        reasoning: ReasoningMarks | None,
+        calls: CallFormat | None,
+        tools: Tools,
+        hidden: Collection[str],
+        *,
+        thinks: bool = False,
+        keep_blanks: bool = False,
+    ) -> None:
+        self._reasoning = reasoning
+        self._calls = calls
+        self._tools = tools
+        self._begins_thinking = thinks
+        openers = frozenset(calls.openers if calls is not None else ())
+        self._openers = openers
+        self._in_prose = Markers(openers | frozenset(hidden) | self._dropped())
+        if reasoning is not None:
+            # An opener that is no text cannot be a thought: the model forgot the end of those.
+            self._in_thoughts = Markers({reasoning.closes, *hidden})
+        super().__init__(hidden, keep_blanks=keep_blanks)
+
+    def _dropped(self) -> frozenset[str]:
+        return frozenset(self._reasoning.drops if self._reasoning is not None else ())
+
+    def _answer(self) -> Steps[None]:
+        marker: str | None = None
+        if self._begins_thinking:
+            marker = yield from self._think()
+        while True:
+            if marker is None:
+                marker = yield from self._beginning()
+            if marker is None:
+                marker = yield from self._prose(self._in_prose)
+            if marker is None:
+                return
+            marker = yield from self._behind(marker)
+
+    def _beginning(self) -> Steps[str | None]:
+        """Where nothing was said yet, or not since the last call: thoughts or a bare call.
+
+        Returns the marker of thoughts; of a bare call, having read it, an empty one.
+        """
+        reader = self._reader
+        blank: list[str] = []
+        while (character := (yield from reader.peek())) and character.isspace():
+            blank.append(reader.take(1))
+        self._say("".join(blank))
+        if self._reasoning is not None:
+            reader.mark()
+            if (yield from reader.try_take(self._reasoning.opens)):
+                return self._reasoning.opens
+            reader.unmark()
+        if self._calls is not None and character and character in self._calls.bare:
+            reader.mark()
+            return ""
+        return None
+
+    def _behind(self, marker: str) -> Steps[str | None]:
+        """Read what follows a marker; returns the next one where it has passed that too."""
+        if self._reasoning is not None and marker == self._reasoning.opens:
+            self._reader.unmark()
+            return (yield from self._think())
+        if self._calls is not None and (marker in self._openers or not marker):
+            return (yield from self._read_calls(self._calls, marker or None))
+        self._reader.unmark()
+        if marker not in self._dropped():
+            return (yield from self._prose(self._in_prose))
+        self._turn(thinks=False)
+        return None
+
+    def _read_calls(self, calls: CallFormat, opener: str | None) -> Steps[str | None]:
+        try:
+            yield from calls.read(opener, self._reader, self._tools, self._found)
+        except Malformed:
+            self._give_back()
+            return (yield from self._prose(self._in_prose))
+        self._reader.unmark()
+        return None
+
+    def _think(self) -> Steps[str | None]:
+        """Read thoughts up to their end; returns the marker of a call that ends them."""
+        assert self._reasoning is not None, "it thinks, so it has markers"
+        self._turn(thinks=True)
+        if self._reasoning.label:
+            yield from self._reader.try_take(self._reasoning.label)
+        while (marker := (yield from self._prose(self._in_thoughts))) is not None:
+            if marker == self._reasoning.closes or marker in self._openers:
+                self._turn(thinks=False)
+                if marker in self._openers:
+                    return marker
+                break
+            self._reader.unmark()
+        if marker is not None:
+            self._reader.unmark()
+        return None

@@ -1,0 +1,222 @@
+"""Reading text that comes in pieces as if it were there whole. Pure.
+
+A parser is a generator. Where it needs more text than there is, its reader yields; the text has
+grown when it is resumed. What a method takes and returns depends on the text alone, never on how it
+was cut into pieces.
+"""
+
+import re
+from collections.abc import Collection, Generator
+from typing import Final, NamedTuple, TypeVar
+
+from neurond.text.parsing.segments import MAX_DEPTH, Malformed
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+_BLANK: Final = " \t\r\n"
+_OUTSIDE: Final = re.compile(r"[^\s\w.+:,-]")
+"""What changes the state of JSON outside of strings, or cannot stand there."""
+_INSIDE: Final = re.compile(r'["\\]')
+
+
+class Split(NamedTuple):
+    """`before` is certain to be no part of a marker."""
+
+    before: str
+    marker: str | None
+
+
+class Markers:
+    """Texts that are looked for. None may contain another one: the first that is whole is meant."""
+
+    def __init__(self, texts: Collection[str]) -> None:
+        self.texts = frozenset(texts)
+        self._pattern = re.compile("|".join(re.escape(text) for text in self.texts) or r"(?!)")
+        self._begins = {text[:end] for text in self.texts for end in range(1, len(text))}
+        self._longest = max((len(text) for text in self.texts), default=0)
+
+    def split(self, text: str, *, ended: bool) -> Split:
+        """Return what stands before the first marker, or before what may become one."""
+        found = self._pattern.search(text)
+        if found is not None:
+            return Split(text[: found.start()], found.group())
+        if not ended:
+            for start in range(max(0, len(text) - self._longest + 1), len(text)):
+                if text[start:] in self._begins:
+                    return Split(text[:start], None)
+        return Split(text, None)
+
+
+class Reader:
+    """The text of one answer. From a `mark` on it is kept, so that it can be had again."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._at = 0
+        self._mark: int | None = None
+        self.ended = False
+
+    def feed(self, text: str) -> None:
+        """Take in more text."""
+        keep = self._at if self._mark is None else self._mark
+        self._text = self._text[keep:] + text
+        self._at -= keep
+        if self._mark is not None:
+            self._mark = 0
+
+    def end(self) -> None:
+        """Nothing follows."""
+        self.ended = True
+
+    @property
+    def rest(self) -> str:
+        """What has come and was not taken."""
+        return self._text[self._at :]
+
+    @property
+    def is_marked(self) -> bool:
+        return self._mark is not None
+
+    def mark(self) -> None:
+        self._mark = self._at
+
+    def unmark(self) -> str:
+        """Return the text since the mark, and forget the mark."""
+        assert self._mark is not None, "there is no mark"
+        text = self._text[self._mark : self._at]
+        self._mark = None
+        return text
+
+    def place(self) -> int:
+        """Return where the reader is, for `back`, as long as the mark stays."""
+        assert self._mark is not None, "what is read may have to be given back"
+        return self._at - self._mark
+
+    def back(self, place: int) -> None:
+        """Go back to a place."""
+        assert self._mark is not None, "the place is counted from the mark"
+        self._at = self._mark + place
+
+    def take(self, length: int) -> str:
+        """Take so many characters, which have come."""
+        text = self._text[self._at : self._at + length]
+        self._at += length
+        return text
+
+    def more(self) -> Steps[None]:
+        """Wait for more text.
+
+        Raises:
+            Malformed: there is none.
+        """
+        if self.ended:
+            raise Malformed("the text ends")
+        yield
+
+    def peek(self) -> Steps[str]:
+        """Return the next character without taking it; empty at the end of the text."""
+        while self._at >= len(self._text):
+            if self.ended:
+                return ""
+            yield
+        return self._text[self._at]
+
+    def skip_blank(self, characters: str = _BLANK) -> Steps[str]:
+        """Take blanks; returns the character behind them without taking it, empty at the end."""
+        while (character := (yield from self.peek())) and character in characters:
+            self._at += 1
+        return character
+
+    def try_take(self, *options: str) -> Steps[str | None]:
+        """Take the one of `options` that stands here, if one does; none may begin with another."""
+        while True:
+            rest = self._text[self._at : self._at + max(map(len, options))]
+            for option in options:
+                if rest.startswith(option):
+                    self._at += len(option)
+                    return option
+            if self.ended or not any(option.startswith(rest) for option in options):
+                return None
+            yield
+
+    def expect(self, *options: str) -> Steps[str]:
+        """Take one of `options`.
+
+        Raises:
+            Malformed: none stands here.
+        """
+        taken = yield from self.try_take(*options)
+        if taken is None:
+            raise Malformed(f"expected {' or '.join(options)}")
+        return taken
+
+    def until(self, *ends: str) -> Steps[str]:
+        """Take the text before the first of `ends`, and that end too; returns the former.
+
+        Raises:
+            Malformed: the text ends first.
+        """
+        markers = Markers(ends)
+        pieces: list[str] = []
+        while True:
+            before, marker = markers.split(self.rest, ended=self.ended)
+            pieces.append(self.take(len(before)))
+            if marker is not None:
+                self.take(len(marker))
+                return "".join(pieces)
+            yield from self.more()
+
+    def word(self, others: str = "") -> Steps[str]:
+        """Take letters, digits, underscores and `others` as long as they go on."""
+        taken: list[str] = []
+        while (character := (yield from self.peek())) and (
+            character.isalnum() or character == "_" or character in others
+        ):
+            taken.append(character)
+            self._at += 1
+        return "".join(taken)
+
+    def json(self) -> Steps[str]:
+        """Take an object or array of JSON, as far as brackets and strings tell.
+
+        Raises:
+            Malformed: there is none.
+        """
+        if (yield from self.skip_blank()) not in ("{", "["):
+            raise Malformed("expected JSON")
+        start = self.place()
+        closing: list[str] = []
+        while True:
+            character = yield from self._find(_OUTSIDE)
+            self._at += 1
+            if character == '"':
+                yield from self._json_string()
+            elif character in "{[":
+                closing.append("}" if character == "{" else "]")
+                if len(closing) > MAX_DEPTH:
+                    raise Malformed("it nests too deeply")
+            elif character != closing.pop():
+                raise Malformed("this is no JSON")
+            elif not closing:
+                end = self._at
+                self.back(start)
+                return self.take(end - self._at)
+
+    def _json_string(self) -> Steps[None]:
+        while True:
+            character = yield from self._find(_INSIDE)
+            self._at += 1
+            if character == '"':
+                return
+            if not (yield from self.peek()):
+                raise Malformed("the text ends")
+            self._at += 1
+
+    def _find(self, pattern: re.Pattern[str]) -> Steps[str]:
+        while True:
+            found = pattern.search(self._text, self._at)
+            if found is not None:
+                self._at = found.start()
+                return found.group()
+            self._at = len(self._text)
+            yield from self.more()

@@ -1,0 +1,105 @@
+"""What the text of an answer is made of. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from cortex_core.canonical import JsonObject, Tool
+
+MAX_DEPTH: Final = 64
+"""Of what a call's arguments may nest; the recursion over it is ours."""
+
+
+class Text(NamedTuple):
+    """More of the visible answer; never empty."""
+
+    text: str
+
+
+class Reasoning(NamedTuple):
+    """More of what the model thinks; never empty."""
+
+    text: str
+
+
+class Call(NamedTuple):
+    """A whole call. `arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+Segment = Text | Reasoning | Call
+
+
+class Malformed(Exception):
+    """The text is not what its format would have it be. No error of the request: it is text."""
+
+
+class Tools:
+    """The tools of one request, by name."""
+
+    def __init__(self, tools: tuple[Tool, ...]) -> None:
+        self._properties = {tool.name: _properties(tool.parameters) for tool in tools}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._properties
+
+    def __bool__(self) -> bool:
+        return bool(self._properties)
+
+    def schema(self, name: str, argument: str) -> JsonObject:
+        """Return the schema of an argument; empty where there is none."""
+        schema = self._properties.get(name, {}).get(argument)
+        return schema if isinstance(schema, dict) else {}
+
+
+def _properties(parameters: JsonObject | None) -> Mapping[str, Any]:
+    properties = (parameters or {}).get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def is_text_schema(schema: JsonObject) -> bool:
+    """Whether the schema takes strings and, but for null, nothing else."""
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    return "string" in kinds and all(kind in ("string", "null") for kind in kinds)
+
+
+def value_of(text: str, schema: JsonObject) -> Any:
+    """Return what a value stands for that was written without quotes around strings.
+
+    Raises:
+        Malformed: it nests too deeply.
+    """
+    if is_text_schema(schema):
+        return text
+    try:
+        value = msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        words = {"True": True, "False": False, "None": None}
+        return words.get(text, text)
+    except RecursionError:
+        raise Malformed("it nests too deeply") from None
+    return value
+
+
+def call_of(name: str, arguments: Mapping[str, Any]) -> Call:
+    """Return a call whose arguments have been read.
+
+    Raises:
+        Malformed: it has no name, or the arguments are not what JSON can say.
+    """
+    if not name:
+        raise Malformed("a call without a name")
+    try:
+        return Call(name, msgspec.json.encode(arguments).decode())
+    except (
+        msgspec.EncodeError,
+        UnicodeEncodeError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+    ) as ex:
+        raise Malformed(str(ex)) from ex

@@ -1,0 +1,222 @@
+"""The formats whose calls name each argument in tags, or as Gemma does. Pure.
+
+Sources: the chat templates of Qwen 3 Coder and GLM 4.5 to 4.7, FunctionGemma and Gemma 4.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from cortex_core.canonical import Tool
+from neurond.text.parsing.json_text import calls_in
+from neurond.text.parsing.lark import Argument, Lark, Written, arguments_of, sequence
+from neurond.text.parsing.parser import FoundCall
+from neurond.text.parsing.python_text import Notation, read_object
+from neurond.text.parsing.reader import Reader, Steps
+from neurond.text.parsing.segments import Malformed, Tools, call_of, is_text_schema, value_of
+
+
+class QwenTagsFormat(NamedTuple):
+    """`<function=name><parameter=key>` with values as they are, between `<tool_call>` and its end.
+
+    Models that were trained on Hermes' JSON too fall back to it.
+    """
+
+    outer: str = "tool_call"
+    bare: str = ""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return (f"<{self.outer}>", "<function=")
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return frozenset({f"<{self.outer}>", f"</{self.outer}>"})
+
+    def read(
+        self, opener: str | None, reader: Reader, tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """See `CallFormat.read`."""
+        if opener != "<function=" and (yield from reader.skip_blank()) in ("{", "["):
+            for call in calls_in((yield from reader.json()), None):
+                found(call)
+        else:
+            if opener != "<function=":
+                yield from reader.expect("<function=")
+            yield from _qwen_function(reader, tools, found)
+        yield from reader.skip_blank()
+        yield from reader.try_take(f"</{self.outer}>")
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
+        """See `CallFormat.written`."""
+        calls = lark.any_of([_qwen_call(lark, tool) for tool in tools])
+        ends = lark.text(f"\n</{self.outer}>")
+        return Written(f"<{self.outer}>\n", f"{calls} {ends}", "\n")
+
+
+def _qwen_call(lark: Lark, tool: Tool) -> str:
+    arguments = arguments_of(tool)
+    if arguments is None:
+        return lark.named_object(tool)
+    parts: list[tuple[str, bool]] = []
+    for argument in arguments:
+        head, tail = lark.text(f"<parameter={argument.key}>\n"), "\n</parameter>\n"
+        value = (
+            lark.up_to(tail)
+            if argument.is_free_text
+            else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text(tail)}"
+        )
+        parts.append((f"{head} {value}", argument.required))
+    body = sequence(lark, parts, "")
+    begins = lark.text(f"<function={tool.name}>\n")
+    return f"{begins} {body} {lark.text('</function>')}"
+
+
+def plain_value(lark: Lark, argument: Argument, *, strict: bool) -> str:
+    """Return an expression of a value that has no quotes around it where it is a string."""
+    choices = argument.schema.get("enum", [argument.schema.get("const")])
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return lark.any_of([lark.text(choice) for choice in choices])
+    if is_text_schema(argument.schema):
+        return lark.rule(r"/[^\n<]+/")
+    return lark.json(argument.schema, strict=strict)
+
+
+def _qwen_function(reader: Reader, tools: Tools, found: FoundCall) -> Steps[None]:
+    name = (yield from reader.until(">")).strip()
+    arguments: dict[str, Any] = {}
+    while True:
+        yield from reader.skip_blank()
+        if (yield from reader.expect("<parameter=", "</function>")) == "</function>":
+            found(call_of(name, arguments))
+            return
+        key = (yield from reader.until(">")).strip()
+        value = yield from reader.until("</parameter>")
+        # The line ends around a value belong to the format, what else is blank to the value.
+        value = value.removeprefix("\n").removesuffix("\n")
+        arguments[key] = value_of(value, tools.schema(name, key))
+
+
+class GlmFormat(NamedTuple):
+    """A name, then `<arg_key>` and `<arg_value>` in turn, between `<tool_call>` and its end."""
+
+    bare: str = ""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return ("<tool_call>",)
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return frozenset(
+            {
+                "<tool_call>",
+                "</tool_call>",
+                "<arg_key>",
+                "</arg_key>",
+                "<arg_value>",
+                "</arg_value>",
+            }
+        )
+
+    def read(
+        self, _opener: str | None, reader: Reader, tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """See `CallFormat.read`."""
+        yield from reader.skip_blank()
+        name = yield from reader.word("-.")
+        arguments: dict[str, Any] = {}
+        while True:
+            yield from reader.skip_blank()
+            if (yield from reader.expect("<arg_key>", "</tool_call>")) == "</tool_call>":
+                found(call_of(name, arguments))
+                return
+            key = (yield from reader.until("</arg_key>")).strip()
+            yield from reader.skip_blank()
+            yield from reader.expect("<arg_value>")
+            value = yield from reader.until("</arg_value>")
+            arguments[key] = value_of(value, tools.schema(name, key))
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
+        """See `CallFormat.written`."""
+        calls = lark.any_of([_glm_call(lark, tool) for tool in tools])
+        return Written("<tool_call>", f"{calls} {lark.text('</tool_call>')}", "\n")
+
+
+def _glm_call(lark: Lark, tool: Tool) -> str:
+    parts: list[tuple[str, bool]] = []
+    for argument in arguments_of(tool) or ():
+        head = lark.text(f"<arg_key>{argument.key}</arg_key>\n<arg_value>")
+        value = (
+            lark.up_to("</arg_value>")
+            if argument.is_free_text
+            else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text('</arg_value>')}"
+        )
+        parts.append((f'{head} {value} "\\n"', argument.required))
+    begins = lark.text(f"{tool.name}\n")
+    return f"{begins} {sequence(lark, parts, '')}"
+
+
+class GemmaFormat(NamedTuple):
+    """`call:name{key:value}`, strings between quotes that are tokens of their own."""
+
+    opens: str
+    closes: str
+    quote: str
+    bare: str = ""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return (self.opens,)
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return frozenset({self.opens, self.closes, self.quote})
+
+    def read(
+        self, _opener: str | None, reader: Reader, _tools: Tools, found: FoundCall
+    ) -> Steps[None]:
+        """See `CallFormat.read`."""
+        notation = Notation((self.quote,), bare_keys=True)
+        while True:
+            yield from reader.skip_blank()
+            yield from reader.expect("call:")
+            name = (yield from reader.word("-.")).strip()
+            if not name:
+                raise Malformed("a call without a name")
+            found(call_of(name, (yield from read_object(reader, notation))))
+            if (yield from reader.skip_blank()) != "c":
+                break
+        yield from reader.try_take(self.closes)
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
+        """See `CallFormat.written`."""
+        calls = lark.any_of([self._call(lark, tool) for tool in tools])
+        return Written(self.opens, f"{calls} {lark.text(self.closes)}", "")
+
+    def _call(self, lark: Lark, tool: Tool) -> str:
+        arguments = arguments_of(tool)
+        head = lark.text(f"call:{tool.name}")
+        if arguments is None:
+            return f"{head} {lark.arguments(tool)}"
+        parts: list[tuple[str, bool]] = []
+        for argument in arguments:
+            value = (
+                f"{lark.text(self.quote)} {lark.up_to(self.quote)}"
+                if argument.is_free_text
+                else lark.json(argument.schema, strict=tool.strict)
+            )
+            parts.append((f"{lark.text(argument.key + ':')} {value}", argument.required))
+        return f'{head} "{{" {sequence(lark, parts, ",")} "}}"'
+
+
+QWEN_TAGS: Final = QwenTagsFormat()
+SEED: Final = QwenTagsFormat("seed:tool_call")
+GLM: Final = GlmFormat()
+FUNCTION_GEMMA: Final = GemmaFormat("<start_function_call>", "<end_function_call>", "<escape>")
+GEMMA_4: Final = GemmaFormat("<|tool_call>", "<tool_call|>", '<|"|>')

@@ -1,0 +1,255 @@
+"""Answers held to calls: what the grammar of each family lets through, its parser reads."""
+# ruff: noqa: RUF001 - DeepSeek's markers have bars of full width
+
+import json
+import random
+from pathlib import Path
+
+import jsonschema
+import pytest
+from tokenizers import AddedToken, Tokenizer
+
+from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool, ToolChoice
+from cortex_core.errors import InvalidRequest
+from cortex_core.neuron_api import ReasoningParserName, ToolParserName
+from neurond.engine.grammar import check_format
+from neurond.text.parsing.answer_format import AnswerFormat, HeldCalls
+from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
+from neurond.text.parsing.harmony import HARMONY_MARKERS
+from neurond.text.parsing.segments import Call, Segment, Text
+from tests.fakes.grammar_walks import Speller
+from tests.fakes.tokenizers_made import byte_level
+
+SEARCH = Tool(
+    "search",
+    None,
+    {
+        "type": "object",
+        "properties": {
+            "where": {"type": "string", "enum": ["web", "files"]},
+            "most": {"type": "integer", "minimum": 1, "maximum": 9},
+            "deep": {"type": "boolean"},
+            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "maxItems": 2},
+        },
+        "required": ["where", "most"],
+        "$defs": {"tag": {"type": "string", "enum": ["a", "b"]}},
+    },
+)
+SAY = Tool(
+    "say", None, {"type": "object", "properties": {"it": {"type": "string"}}, "required": ["it"]}
+)
+NOTHING = Tool("nothing", None, None)
+TOOLS = (SEARCH, NOTHING)
+SCHEMAS = {tool.name: tool.parameters or {"type": "object"} for tool in (*TOOLS, SAY)}
+ALL = [*CALL_FORMATS, "harmony"]
+CLOSING = (b'"', b"}", b"]", b")", b"<", b"</arg_value>", b'<|"|>', b"<escape>")
+BEGINS = {b"{", b" ", b"\n", b"\t", b"\r", b"\n\n"}
+TAG_END = "\n</parameter>\n"
+
+
+def tokenizer(*, special: bool) -> Tokenizer:
+    """A token for each byte, and all markers of all families, as special tokens or as others."""
+    made = byte_level()
+    texts = {marker for each in CALL_FORMATS.values() for marker in each.markers} - {"functools"}
+    texts |= HARMONY_MARKERS
+    texts |= {text for marks in REASONING_MARKS.values() for text in (marks.opens, marks.closes)}
+    texts -= {text for text in texts if text.startswith(("Here", "```"))}
+    tokens = [AddedToken(text, special=special, normalized=False) for text in sorted(texts)]
+    made.add_special_tokens(tokens) if special else made.add_tokens(tokens)
+    return made
+
+
+class Family:
+    """One family's format over a small vocabulary."""
+
+    def __init__(self, made: Tokenizer, folder: Path) -> None:
+        self.speller = Speller(made, folder)
+        self.tokenizer = made
+
+    def answers(
+        self, tools: ToolParserName, reasoning: ReasoningParserName = "none"
+    ) -> AnswerFormat:
+        return AnswerFormat(Parsers(tools, reasoning), self.speller.pieces)
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def walk(
+        self, answers: AnswerFormat, held: HeldCalls, seed: int, *, spells: str = ""
+    ) -> list[int] | None:
+        """Return the tokens of a random answer that hurries to its end.
+
+        `spells` is what it says at last, where chance would not find to it.
+        """
+        grammar = self.speller.compile(ResponseFormat("grammar", text=held.grammar))
+        chance = random.Random(seed)
+        tokens: list[int] = []
+        begun: list[int] = []
+        for number in range(600):
+            allowed = sorted(self.speller.allowed(grammar))
+            if self.speller.end in allowed and number > 20:
+                return tokens
+            if number == 60:
+                begun = self.ids(spells)
+            closing = [token for token in allowed if answers.pieces.piece(token) in CLOSING]
+            hurried = closing and chance.random() < 0.7
+            taken = begun.pop(0) if begun else chance.choice(closing if hurried else allowed)
+            tokens.append(taken)
+            if taken == self.speller.end:
+                return tokens[:-1]
+            if grammar.advance(taken):
+                return tokens
+        return None
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["special", "plain"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return Family(tokenizer(special=request.param), tmp_path_factory.mktemp("family"))
+
+
+def special_texts(family: Family) -> set[str]:
+    decoder = family.tokenizer.get_added_tokens_decoder()
+    return {added.content for added in decoder.values() if added.special}
+
+
+def prompt(mode: str, *tools: Tool, name: str | None = None, parallel: bool = True) -> ChatPrompt:
+    return ChatPrompt(
+        (),
+        tools=tools,
+        tool_choice=ToolChoice(mode, name),  # type: ignore[arg-type]
+        parallel_tool_calls=parallel,
+    )
+
+
+def parse(
+    answers: AnswerFormat, asked: ChatPrompt, tokens: list[int], *, thinks: bool = False
+) -> list[Segment]:
+    made = answers.parser(asked, thinks=thinks, keep_blanks=False)
+    assert made is not None
+    text = b"".join(answers.pieces.piece(token) for token in tokens).decode("utf-8", "replace")
+    return made.push(text) + made.flush()
+
+
+def check_calls(segments: list[Segment]) -> list[str]:
+    calls = [segment for segment in segments if isinstance(segment, Call)]
+    for call in calls:
+        jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+    return [call.name for call in calls]
+
+
+@pytest.mark.parametrize("tools", ALL)
+def test_a_required_call_is_one_of_the_tools(family: Family, tools: ToolParserName) -> None:
+    answers, asked = family.answers(tools), prompt("required", *TOOLS)
+    held = answers.held_calls(asked, [])
+    assert held is not None
+    names: set[str] = set()
+    for seed in range(6):
+        tokens = family.walk(answers, held, seed)
+        if tokens is None:
+            continue
+        segments = parse(answers, asked, tokens)
+        assert not [each for each in segments if isinstance(each, Text)], segments
+        assert segments
+        names |= set(check_calls(segments))
+    assert names
+
+
+@pytest.mark.parametrize("tools", ALL)
+def test_a_named_call_takes_any_text_in_its_arguments(
+    family: Family, tools: ToolParserName
+) -> None:
+    answers, asked = family.answers(tools), prompt("named", SAY, NOTHING, name="say")
+    held = answers.held_calls(asked, [])
+    assert held is not None
+    spells = TAG_END if tools in ("qwen3_coder", "seed") else ""
+    found = [
+        check_calls(parse(answers, asked, tokens))
+        for seed in range(4)
+        if (tokens := family.walk(answers, held, seed, spells=spells)) is not None
+    ]
+    assert found
+    assert all(names == ["say"] for names in found)
+
+
+@pytest.mark.parametrize("tools", ALL)
+def test_a_grammar_can_be_tried_out_without_the_models_tokens(
+    family: Family, tools: ToolParserName
+) -> None:
+    for mode in ("required", "auto"):
+        asked = prompt(mode, Tool("say", None, SAY.parameters, strict=True), SEARCH)
+        held = family.answers(tools, "think").held_calls(asked, family.ids("<think>"))
+        assert held is not None
+        trial = json.dumps({"kind": "grammar", "text": held.trial}).encode()
+        check_format(trial)
+
+
+@pytest.mark.parametrize("tools", ["hermes", "mistral", "deepseek_v31", "harmony", "llama"])
+def test_strict_tools_hold_calls_and_let_prose_be(family: Family, tools: ToolParserName) -> None:
+    strict = Tool("say", None, SAY.parameters, strict=True)
+    answers, asked = family.answers(tools), prompt("auto", strict)
+    held = answers.held_calls(asked, [])
+    assert held is not None
+    call = {
+        "hermes": '<tool_call>\n{"name": "say", "arguments": ',
+        "mistral": "[TOOL_CALLS]say[ARGS]"
+        if "[ARGS]" in special_texts(family)
+        else '[TOOL_CALLS] [{"name": "say", "arguments": ',
+        "deepseek_v31": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>say<｜tool▁sep｜>",
+        "harmony": "<|channel|>commentary to=functions.say <|constrain|>json<|message|>",
+        "llama": '{"name": "say", "parameters": ',
+    }[tools]
+    prose = "<|channel|>final<|message|>" if tools == "harmony" else "Well. "
+    grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
+    for token in family.ids(f"{prose}Hi <b>"):
+        assert token in family.speller.allowed(grammar)
+        grammar.advance(token)
+    assert family.speller.end in family.speller.allowed(grammar)
+    before = "" if tools in ("harmony", "llama") else prose
+    grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
+    for token in family.ids(f"{before}{call}"):
+        assert token in family.speller.allowed(grammar)
+        grammar.advance(token)
+    allowed = family.speller.allowed(grammar)
+    assert family.speller.end not in allowed
+    assert {family.speller.pieces.piece(token) for token in allowed} <= {
+        b"{",
+        b" ",
+        b"\n",
+        b"\t",
+        b"\r",
+        b"\n\n",
+    }
+
+
+def test_thoughts_that_the_prompt_has_begun_come_before_the_call(family: Family) -> None:
+    answers, asked = family.answers("hermes", "think"), prompt("named", NOTHING, name="nothing")
+    ids = family.ids("Hi.<think>\n")
+    held = answers.held_calls(asked, ids)
+    assert held is not None
+    assert answers.opens_thoughts(ids)
+    said = family.ids(
+        'Hm.\n</think>\n\n<tool_call>\n{"name": "nothing", "arguments": {}}\n</tool_call>'
+    )
+    grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
+    for token in said:
+        assert token in family.speller.allowed(grammar)
+        grammar.advance(token)
+    assert grammar.is_complete
+    assert check_calls(parse(answers, asked, said, thinks=True)) == ["nothing"]
+
+
+def test_calls_are_not_required_of_a_model_whose_calls_are_not_read(family: Family) -> None:
+    answers = family.answers("none")
+    with pytest.raises(InvalidRequest, match="tool_parser"):
+        answers.held_calls(prompt("required", SAY), [])
+    assert answers.held_calls(prompt("auto", SAY), []) is None
+    assert answers.held_calls(prompt("none", SAY), []) is None
+
+
+def test_nothing_is_held_and_nothing_parsed_where_nothing_is_to_be_told_apart(
+    family: Family,
+) -> None:
+    answers = family.answers("hermes")
+    assert answers.held_calls(prompt("auto", SAY), []) is None
+    assert answers.parser(prompt("none", SAY), thinks=False, keep_blanks=False) is None
+    assert answers.parser(prompt("auto"), thinks=False, keep_blanks=False) is None

@@ -1,0 +1,183 @@
+"""Tokens to events through a parser: calls, thoughts, stop strings, continuing what was cut."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_core.canonical import (
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    SamplingParams,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from cortex_core.ids import RequestId
+from neurond.supervisor.jobs import Token
+from neurond.text.output import RequestOutput
+from neurond.text.parsed_choice import Parsing
+from neurond.text.parsing.json_formats import HERMES
+from neurond.text.parsing.parser import MarkedParser, ReasoningMarks
+from neurond.text.parsing.segments import Tools
+from neurond.text.pieces import TokenPieces
+from neurond.text.replay import replay_output
+from tests.fakes.tokenizers_made import EOS, byte_level
+from tests.fakes.transcripts import TOOLS
+
+TOKENIZER = byte_level()
+PIECES = TokenPieces(TOKENIZER)
+END = TOKENIZER.token_to_id(EOS) or 0
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+PIECES_OF_ANSWERS = st.lists(
+    st.sampled_from(
+        ["<think>", "</think>", "Hm. ", CALL, CALL[:40], "stop", "st", "\n", "é😀", "<tool_", "{"]
+    ),
+    max_size=6,
+)
+
+
+def ids_of(text: str) -> list[int]:
+    return TOKENIZER.encode(text, add_special_tokens=False).ids
+
+
+def output(
+    *stops: str, first_seq: int = 0, n: int = 1, parallel: bool = True, thinks: bool = False
+) -> RequestOutput:
+    parsers = [
+        MarkedParser(ReasoningMarks("<think>", "</think>"), HERMES, Tools(TOOLS), (), thinks=thinks)
+        for _ in range(n)
+    ]
+    parsing = Parsing(RequestId("r"), PIECES, parsers, parallel)
+    sampling = SamplingParams(stop=stops)
+    return RequestOutput(PIECES, sampling, [END], n=n, first_seq=first_seq, parsing=parsing)
+
+
+def feed(out: RequestOutput, ids: list[int], index: int = 0) -> list[Event]:
+    events: list[Event] = []
+    for id_ in ids:
+        if not out.is_finished(index):
+            events += out.feed(Token(index, id_, -0.5))
+        if out.ends_at(id_):
+            events += out.finish(index, "stop")
+    return events
+
+
+def run(text: str, *stops: str, reason: FinishReason = "stop", **options: bool) -> list[Event]:
+    out = output(*stops, **options)
+    events = feed(out, ids_of(text))
+    return events + out.finish(0, reason)
+
+
+def tokens_of(events: list[Event]) -> list[int]:
+    return [id_ for event in events for id_ in getattr(event, "token_ids", ())]
+
+
+def said(events: list[Event], kind: type[TextDelta] | type[ReasoningDelta]) -> str:
+    return "".join(event.text for event in events if isinstance(event, kind))
+
+
+def end_of(events: list[Event]) -> Finished:
+    end = events[-1]
+    assert isinstance(end, Finished)
+    return end
+
+
+def test_calls_are_numbered_and_have_ids_of_their_own() -> None:
+    events = run(f"Both:\n{CALL}\n{CALL}")
+    starts = [event for event in events if isinstance(event, ToolCallStarted)]
+    assert [(start.call_index, start.name) for start in starts] == [
+        (0, "get_weather"),
+        (1, "get_weather"),
+    ]
+    assert len({start.id for start in starts}) == 2
+    arguments = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
+    assert [json.loads(each) for each in arguments] == [{"city": "Paris"}] * 2
+    assert said(events, TextDelta) == "Both:"
+    assert end_of(events).reason == "tool_calls"
+
+
+def test_an_answer_without_calls_ends_as_ever() -> None:
+    assert end_of(run("Hello")).reason == "stop"
+    assert end_of(run(f"{CALL}", reason="length")).reason == "length"
+
+
+def test_a_choice_of_one_call_ends_with_it() -> None:
+    out = output(parallel=False)
+    events = feed(out, ids_of(f"{CALL}{CALL}"))
+    assert out.is_finished(0)
+    assert end_of(events).reason == "tool_calls"
+    assert sum(isinstance(event, ToolCallStarted) for event in events) == 1
+    assert out.completion_tokens == len(tokens_of(events)) < len(ids_of(f"{CALL}{CALL}"))
+
+
+def test_thoughts_are_counted() -> None:
+    out = output(thinks=True)
+    events = feed(out, [*ids_of("Hm.</think>Yes"), END])
+    assert said(events, ReasoningDelta) == "Hm."
+    assert said(events, TextDelta) == "Yes"
+    thoughts = [event for event in events if isinstance(event, ReasoningDelta)]
+    assert out.reasoning_tokens == sum(len(event.token_ids) for event in thoughts) > 0
+
+
+def test_stop_strings_are_looked_for_in_what_is_visible() -> None:
+    events = run(f"<think>stop</think>{CALL}now stop here", "stop", "city")
+    assert end_of(events).stop_sequence == "stop"
+    assert end_of(events).reason == "stop"
+    assert said(events, ReasoningDelta) == "stop"
+    assert said(events, TextDelta) == "now "
+
+
+def test_logprobs_go_with_what_is_visible() -> None:
+    events = run(f"<think>Hm</think>Hi{CALL}")
+    texts = [event for event in events if isinstance(event, TextDelta)]
+    told = "".join(logprob.text for event in texts for logprob in event.logprobs)
+    assert told.startswith("Hi")
+    assert "Paris" not in told
+    assert "Hm" not in told
+
+
+def test_choices_are_taken_apart_each_for_itself() -> None:
+    out = output(n=2)
+    events = feed(out, ids_of("Hi"), 1) + feed(out, ids_of(CALL), 0)
+    events += out.finish(1, "stop") + out.finish(0, "stop")
+    ends = {end.index: end.reason for end in events if isinstance(end, Finished)}
+    assert ends == {0: "tool_calls", 1: "stop"}
+
+
+@given(PIECES_OF_ANSWERS, st.booleans(), st.booleans())
+def test_events_carry_every_consumed_token_once_and_are_numbered(
+    pieces: list[str], parallel: bool, thinks: bool
+) -> None:
+    ids = ids_of("".join(pieces))
+    events = run("".join(pieces), "stop", parallel=parallel, thinks=thinks)
+    carried = tokens_of(events)
+    assert carried == ids[: len(carried)]
+    assert [event.seq for event in events] == list(range(len(events)))  # type: ignore[union-attr]
+    assert sum(isinstance(event, Finished) for event in events) == 1
+
+
+@given(PIECES_OF_ANSWERS, st.booleans(), st.integers(0, 400), st.booleans())
+def test_a_stream_cut_anywhere_and_continued_is_the_uncut_stream(
+    pieces: list[str], parallel: bool, place: int, ended: bool
+) -> None:
+    ids = ids_of("".join(pieces)) + ([END] if ended else [])
+    first = output("stop", parallel=parallel)
+    uncut = feed(first, ids)
+    uncut += first.finish(0, "length")
+    seen = uncut[: place % len(uncut)]
+    replayed = tokens_of(seen)
+    resumed = output("stop", parallel=parallel, first_seq=len(seen))
+    rest = replay_output(resumed, tuple(replayed), 1, None)
+    rest += feed(resumed, ids[len(replayed) :])
+    rest += resumed.finish(0, "length")
+    without = [_without_logprobs(event) for event in uncut]
+    assert [_without_logprobs(event) for event in seen + rest] == without
+
+
+def _without_logprobs(event: Event) -> Event:
+    if isinstance(event, TextDelta):
+        return TextDelta(event.index, event.text, event.seq, event.token_ids)
+    return event
