@@ -1,5 +1,6 @@
 """The official SDKs against `cortex up` with a scripted model: what clients do with what comes."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from anthropic.types import Message, ToolUseBlock
 from openai.types.chat import ChatCompletion
 
 from cortex_core.neuron_api import ModelsResponse, NodeModel
@@ -128,3 +130,79 @@ def test_the_next_turn_finds_the_last_one_in_the_cache(up: ScriptedUp, chat: ope
     before = first.usage.prompt_tokens + first.usage.completion_tokens
     assert cached >= before - 16
     assert cached >= 0.95 * second.usage.prompt_tokens
+
+
+def results(calls: list[Any]) -> list[Any]:
+    """Answer OpenAI's calls as an agent would."""
+    degrees = {"Köln": "18 degrees", "Paris": "21 degrees"}
+    return [
+        {
+            "role": "tool",
+            "tool_call_id": one.id,
+            "content": degrees[json.loads(one.function.arguments)["city"]],
+        }
+        for one in calls
+    ]
+
+
+def test_openai_tools_go_round(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    first = whole(chat, up, messages=ASK, tools=OPENAI_TOOLS)
+    (choice,) = first.choices
+    calls = choice.message.tool_calls or []
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == LOOK
+    assert [one.function.name for one in calls] == ["get_weather"] * 2
+    assert [json.loads(one.function.arguments) for one in calls] == [KOELN, PARIS]
+    assert len({one.id for one in calls}) == 2
+    turns = [*ASK, choice.message.model_dump(exclude_none=True), *results(calls)]
+    second = whole(chat, up, messages=turns, tools=OPENAI_TOOLS)
+    assert second.choices[0].message.content == SAID
+    assert second.choices[0].finish_reason == "stop"
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    assert first.usage is not None
+    cached = second.usage.prompt_tokens_details.cached_tokens or 0
+    assert cached >= first.usage.prompt_tokens, "its calls are rendered as it wrote them"
+
+
+def test_openai_tools_are_streamed(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    with chat.chat.completions.stream(model=up.model, messages=ASK, tools=OPENAI_TOOLS) as stream:
+        kinds = {event.type for event in stream}
+        (choice,) = stream.get_final_completion().choices
+    assert "tool_calls.function.arguments.delta" in kinds
+    assert choice.message.content == LOOK
+    assert choice.finish_reason == "tool_calls"
+    calls = choice.message.tool_calls or []
+    assert [json.loads(one.function.arguments) for one in calls] == [KOELN, PARIS]
+
+
+def answers(message: Message) -> list[Any]:
+    """Answer Anthropic's calls as an agent would."""
+    degrees = {"Köln": "18 degrees", "Paris": "21 degrees"}
+    return [
+        {"type": "tool_result", "tool_use_id": block.id, "content": degrees[block.input["city"]]}
+        for block in message.content
+        if isinstance(block, ToolUseBlock)
+    ]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_anthropic_tools_go_round(
+    up: ScriptedUp, claude: anthropic.Anthropic, streamed: bool
+) -> None:
+    def ask(turns: list[Any]) -> Message:
+        asked: dict[str, Any] = {"model": up.model, "max_tokens": 1000, "tools": ANTHROPIC_TOOLS}
+        if not streamed:
+            return claude.messages.create(messages=turns, **asked)
+        with claude.messages.stream(messages=turns, **asked) as stream:
+            return stream.get_final_message()
+
+    first = ask(ASK)
+    assert first.stop_reason == "tool_use"
+    assert [block.type for block in first.content] == ["text", "tool_use", "tool_use"]
+    assert [b.input for b in first.content if isinstance(b, ToolUseBlock)] == [KOELN, PARIS]
+    said: Any = {"role": "assistant", "content": first.content}
+    second = ask([*ASK, said, {"role": "user", "content": answers(first)}])
+    assert second.stop_reason == "end_turn"
+    assert [block.text for block in second.content if block.type == "text"] == [SAID]
+    assert (second.usage.cache_read_input_tokens or 0) >= first.usage.input_tokens
