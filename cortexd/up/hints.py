@@ -26,12 +26,11 @@ anthropic
   python -c "from anthropic import Anthropic; c = Anthropic(base_url='{url}', api_key='none'); \
 print(c.messages.create(model='{model}', max_tokens={TOKENS}, \
 messages=[dict(role='user', content='Hello')]).content[0].text)"
-Claude Code (its own prompt has 18,000 tokens: {SECOND_MODEL} can take it)
+Claude Code and codex (their own prompts have thousands of tokens: {SECOND_MODEL} can take them)
   ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=none claude --model {SECOND_MODEL}
-codex (needs /v1/responses, which this version does not serve)
   codex -c model_provider=cortex -c model_providers.cortex.name=cortex \
 -c model_providers.cortex.base_url={url}/v1 -c model_providers.cortex.wire_api=responses \
--m {model}
+-m {SECOND_MODEL}
 """
 
 
