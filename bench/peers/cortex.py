@@ -17,7 +17,13 @@ from tests.fakes.ports import free_ports
 
 CHECKOUT: Final = Path(__file__).parents[2]
 MEASURED: Final = ("cortex_core", "cortexd", "neurond", "setup.py")
-DTYPES: Final = {"int4": "int4", "int8": "int8", "bf16": "bfloat16"}
+FORMATS: Final = {
+    "int4": ("int4", "bfloat16"),
+    "int4-kv8": ("int4", "int8"),
+    "int8": ("int8", "bfloat16"),
+    "bf16": ("bfloat16", "bfloat16"),
+}
+"""What the weights are in, and keys and values."""
 KV_CACHE_MB: Final = 4096
 UP: Final = "Ctrl-C stops it."
 LOAD_TIMEOUT_S: Final = 600.0
@@ -27,7 +33,7 @@ class Cortex:
     """A node on all cores; its first question is answered before anything is measured."""
 
     name = "cortex"
-    formats = tuple(DTYPES)
+    formats = tuple(FORMATS)
     entries = ("node", "gateway")
 
     def __init__(self, cache: Cache, threads: int) -> None:
@@ -62,10 +68,12 @@ class Cortex:
 
     def _settings(self, model: str, weight_format: str, shape: Shape) -> dict[str, str]:
         """Return what tells a node how to run the model."""
+        dtype, kv_dtype = FORMATS[weight_format]
         profile = ", ".join(
             (
                 f'id = "{model}"',
-                f'dtype = "{DTYPES[weight_format]}"',
+                f'dtype = "{dtype}"',
+                f'kv_dtype = "{kv_dtype}"',
                 f"context_tokens = {shape.context_tokens}",
                 f"max_sequences = {shape.streams}",
                 f"kv_cache_mb = {KV_CACHE_MB}",
