@@ -62,10 +62,11 @@ def report(records: Sequence[Record], circumstances: str) -> str:
     servers = _by_server(records)
     parts = [circumstances]
     for title, columns in TABLES.items():
-        rows = [[name, *(cell(found, c) for c in columns)] for name, found in servers.items()]
-        shown = [row for row in rows if any(row[1:])]
-        if shown:
-            parts.append(f"**{title}**\n\n{table(['server', *(c.title for c in columns)], shown)}")
+        shown = [c for c in columns if any(cell(found, c) for found in servers.values())]
+        rows = [[name, *(cell(found, c) for c in shown)] for name, found in servers.items()]
+        if measured := [row for row in rows if any(row[1:])]:
+            heads = ["server", *(c.title for c in shown)]
+            parts.append(f"**{title}**\n\n{table(heads, measured)}")
     if gaps := _gaps(records):
         parts.append("\n".join(gaps))
     return "\n\n".join(parts)

@@ -58,6 +58,7 @@ def test_each_server_is_a_row_with_all_that_was_measured_of_it() -> None:
     assert any(line.startswith("| cortex int8 node | 20 |") for line in lines)
     assert any(line.startswith("| cortex int8 node | 3.00 | 0.50 |") for line in lines)
     assert not any(line.startswith("| cortex int8 gateway | 3.00") for line in lines)
+    assert "| server | W1, tokens/s |" in lines  # and no column of what nobody was asked
 
 
 def test_what_cannot_be_had_is_a_line_that_says_why() -> None:
