@@ -6,7 +6,7 @@ import msgspec
 
 from cortex_core.canonical import JsonObject, Tool, ToolChoice
 from cortex_core.dialects.fields import named_choice
-from cortex_core.dialects.openai_tools import tool_choice_from
+from cortex_core.dialects.openai_tools import only_named, tool_choice_from
 from cortex_core.dialects.reading import refuse
 
 
@@ -75,12 +75,12 @@ def _tool(wire: WireTool, place: int) -> Tool:
 
 def _allowed(choice: WireChoice, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
     """Return the tools among which the model may choose; what is not allowed is not offered."""
-    names: set[str | None] = set()
-    for number, tool in enumerate(choice.tools or ()):
-        if tool.type in (None, "function"):
-            named_choice(tool.name or "", tools, place=f"tool_choice.tools[{number}].name")
-            names.add(tool.name)
-    return tuple(tool for tool in tools if tool.name in names)
+    allowed = (
+        (f"tool_choice.tools[{number}].name", tool.name or "")
+        for number, tool in enumerate(choice.tools or ())
+        if tool.type in (None, "function")
+    )
+    return only_named(allowed, tools)
 
 
 def _asks_for_left_out(wanted: WireToolChoice | None, tools: tuple[Tool, ...]) -> bool:

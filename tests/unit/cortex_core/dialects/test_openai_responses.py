@@ -26,6 +26,12 @@ from cortex_core.canonical import (
 )
 from cortex_core.dialects.openai_responses import DecodedResponse
 from cortex_core.dialects.openai_responses_items import response_of_item
+from cortex_core.dialects.openai_responses_tools import (
+    NamedTool,
+    WireChoice,
+    WireTool,
+    tools_asked,
+)
 from cortex_core.errors import InvalidRequest
 from tests.unit.cortex_core.dialects.event_streams import REQUEST_ID, arguments_texts, names
 from tests.unit.cortex_core.dialects.fixture_files import Responses
@@ -214,6 +220,29 @@ def test_tools_and_the_choice_among_them(
     sent = [function("f"), function("g", strict=True), {"type": "custom", "name": "patch"}]
     made = prompt(input="hi", tools=sent, tool_choice=choice)
     assert (made.tools, made.tool_choice) == (tools, mode)
+
+
+class CountedName(str):
+    """A name that counts how often it is compared."""
+
+    __slots__ = ()
+    num_compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.num_compared += 1
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def test_allowed_tools_are_found_without_a_scan_for_each() -> None:
+    names = [CountedName(f"f{number}") for number in range(200)]
+    choice = WireChoice("allowed_tools", tools=[NamedTool(name=name) for name in names])
+    made = tools_asked([WireTool(name=name) for name in names], choice)
+    assert CountedName.num_compared <= 10 * len(names)
+    assert [tool.name for tool in made.tools] == names
 
 
 def test_a_required_tool_that_is_not_served_leaves_the_choice_to_the_model() -> None:
