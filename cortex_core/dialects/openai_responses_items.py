@@ -60,12 +60,19 @@ def references_in(items: str | Sequence[JsonObject] | None) -> tuple[str, ...]:
     """Return the ids of stored items that a client names in place of the items.
 
     Raises:
-        InvalidRequest: an item has no readable type, or a reference no id.
+        InvalidRequest: an item has no readable type, a reference no id, or one that was named
+            before: a short request would have a stored item of any length again and again.
     """
-    if items is None or isinstance(items, str):
-        return ()
-    found = (_reference(item, f"input[{place}]") for place, item in enumerate(items))
-    return tuple(item_id for item_id in found if item_id is not None)
+    found: dict[str, None] = {}
+    for number, item in enumerate(() if items is None or isinstance(items, str) else items):
+        item_id = _reference(item, f"input[{number}]")
+        if item_id is None:
+            continue
+        if item_id in found:
+            why = f"item {item_id[:MAX_SHOWN_CHARS]!r} is named twice"
+            raise refuse(f"input[{number}].id", f"{why}; a reference may stand once")
+        found[item_id] = None
+    return tuple(found)
 
 
 def _reference(item: JsonObject, place: str) -> str | None:

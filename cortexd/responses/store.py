@@ -11,10 +11,15 @@ import msgspec
 
 from cortex_core.canonical import JsonObject
 from cortex_core.dialects.openai_responses_items import response_of_item
-from cortex_core.errors import InternalError, NotFound, PreviousResponseNotFound
+from cortex_core.errors import (
+    InternalError,
+    NotFound,
+    PreviousResponseNotFound,
+    RequestTooLarge,
+)
 from cortex_core.logs import kv
 from cortex_core.sampling_limits import MAX_SHOWN_CHARS
-from cortexd.responses.database import ResponseDatabase, StoredResponse
+from cortexd.responses.database import MAX_CONVERSATION_BYTES, ResponseDatabase, StoredResponse
 from cortexd.responses.retention import Retention
 
 log = logging.getLogger(__name__)
@@ -103,6 +108,8 @@ class ResponseStore:
 
         Raises:
             InternalError: the file cannot be read.
+            RequestTooLarge: they stand in responses that together have more than
+                `MAX_CONVERSATION_BYTES`.
         """
         if not item_ids:
             return {}
@@ -149,9 +156,17 @@ class ResponseStore:
     def _items(self, item_ids: Sequence[str]) -> dict[str, JsonObject]:
         found: dict[str, JsonObject] = {}
         wanted = set(item_ids)
+        size_bytes = 0
         for response_id in {response_of_item(item_id) for item_id in item_ids}:
             row = self._open().get(response_id, self._clock()) if response_id else None
             if row is not None:
+                size_bytes += row.size_bytes
+                if size_bytes > MAX_CONVERSATION_BYTES:
+                    raise RequestTooLarge(
+                        "cannot read the referenced items: they stand in responses of more than "
+                        f"{MAX_CONVERSATION_BYTES} bytes",
+                        param="input",
+                    )
                 kept = (*_input(row), *_output(row))
                 found |= {item["id"]: item for item in kept if item["id"] in wanted}
         return found

@@ -338,13 +338,22 @@ def test_what_a_response_repeats_is_what_the_sdk_expects() -> None:
 
 def test_references_are_replaced_by_what_is_stored() -> None:
     item = {"id": "msg_1", "role": "user", "content": "stored"}
-    sent = [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_1"}]
+    sent = [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_2"}]
     wire = RESPONSES.read(json.dumps({"model": "m", "input": sent}).encode())
-    assert wire.references == ("msg_1", "msg_1")
-    made = prompt(stored={"msg_1": item}, input=sent)
+    assert wire.references == ("msg_1", "msg_2")
+    made = prompt(stored={"msg_1": item, "msg_2": item}, input=sent)
     assert made.messages == (said("user", "stored"),) * 2
     with pytest.raises(InvalidRequest, match="no item 'msg_1' is stored here"):
         decode(input=sent)
+
+
+def test_a_reference_may_stand_once() -> None:
+    sent = [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": ""}]
+    body = {"model": "m", "input": [*sent, {"id": "msg_1"}]}
+    wire = RESPONSES.read(json.dumps(body).encode())
+    with pytest.raises(InvalidRequest, match="item 'msg_1' is named twice") as caught:
+        assert wire.references
+    assert caught.value.param == "input[2].id"
 
 
 @pytest.mark.parametrize("item_id", ["msg_1", "", "resp_0", f"msg_{REQUEST_ID}_", "x" * 99])

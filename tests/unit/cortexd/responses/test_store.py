@@ -9,7 +9,13 @@ import msgspec
 import pytest
 
 from cortex_core.canonical import JsonObject
-from cortex_core.errors import InternalError, NotFound, PreviousResponseNotFound
+from cortex_core.errors import (
+    InternalError,
+    NotFound,
+    PreviousResponseNotFound,
+    RequestTooLarge,
+)
+from cortexd.responses import store as responses_store
 from cortexd.responses.database import StoredResponse
 from cortexd.responses.store import DATABASE_FILE, ResponseStore, StoreSettings
 
@@ -91,6 +97,18 @@ async def test_items_are_found_by_their_ids(store: ResponseStore) -> None:
     ids = [item["id"] for item in wanted]
     others = ["msg_1", message(1, "9")["id"], message(5, "0")["id"]]
     assert await store.items([*ids, *others]) == {item["id"]: item for item in wanted}
+
+
+async def test_items_of_responses_that_are_too_large_together_are_refused(
+    store: ResponseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [message(number, "0")["id"] for number in (1, 2)]
+    for number in (1, 2):
+        await store.put(row(number, size=1000))
+    monkeypatch.setattr(responses_store, "MAX_CONVERSATION_BYTES", row(1, size=1000).size_bytes)
+    assert len(await store.items([*ids[:1], message(1, "i0")["id"]])) == 2
+    with pytest.raises(RequestTooLarge, match="cannot read the referenced items"):
+        await store.items(ids)
 
 
 async def test_what_is_too_large_is_not_kept(store: ResponseStore) -> None:
