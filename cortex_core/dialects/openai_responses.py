@@ -126,7 +126,7 @@ class OpenAIResponses:
             ignored=(*turns.ignored, *asked.ignored),
             asked=repeated(wire, asked, warnings),
             items=kept_items(items, request_id) if store else (),
-            previous_response_id=wire.previous_response_id,
+            previous_response_id=wire.previous_response_id or None,
             store=store,
             summarised=summary_of(wire) is not None,
         )

@@ -87,7 +87,7 @@ def refuse_what_is_not_served(wire: ResponsesBody) -> None:
         raise refuse("conversation", "none are kept here; go on with previous_response_id")
     if wire.prompt is not None:
         raise refuse("prompt", "no prompts are stored here; send instructions and input")
-    if wire.input is None and wire.previous_response_id is None:
+    if wire.input is None and not wire.previous_response_id:
         raise refuse("input", "this field is required")
 
 
@@ -132,7 +132,7 @@ def repeated(wire: ResponsesBody, asked: ToolsAsked, warnings: Sequence[str]) ->
         "max_tool_calls": wire.max_tool_calls,
         "metadata": wire.metadata or {},
         "parallel_tool_calls": wire.parallel_tool_calls is not False,
-        "previous_response_id": wire.previous_response_id,
+        "previous_response_id": wire.previous_response_id or None,
         "prompt_cache_key": wire.prompt_cache_key,
         "reasoning": {
             "effort": wire.reasoning.effort if wire.reasoning else None,

@@ -155,7 +155,8 @@ class ResponseDatabase:
                         f"{MAX_CONVERSATION_BYTES} bytes"
                     )
                 rows.append(row)
-                next_id = row.previous_id
+                # Rows of earlier versions may have an empty text for none.
+                next_id = row.previous_id or None
         return rows[::-1]
 
     def _row(self, response_id: str, unused_since: float) -> StoredResponse | None:

@@ -336,6 +336,12 @@ def test_what_a_response_repeats_is_what_the_sdk_expects() -> None:
     assert not response.parallel_tool_calls
 
 
+def test_an_empty_text_is_no_response_to_go_on_from() -> None:
+    decoded = decode(input="hi", previous_response_id="")
+    assert decoded.previous_response_id is None
+    assert decoded.asked["previous_response_id"] is None
+
+
 def test_references_are_replaced_by_what_is_stored() -> None:
     item = {"id": "msg_1", "role": "user", "content": "stored"}
     sent = [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_2"}]

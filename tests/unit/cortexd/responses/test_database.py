@@ -149,6 +149,14 @@ def test_a_conversation_that_is_too_long_is_refused(
     store.close()
 
 
+def test_an_empty_text_in_a_row_is_the_beginning_of_its_conversation(tmp_path: Path) -> None:
+    store = ResponseDatabase(tmp_path / "responses.db", RETENTION)
+    store.put(row("a", ""), 1.0)
+    assert store.conversation("a", 1.0) == [row("a", "")]
+    assert store.conversation("", 1.0) is None
+    store.close()
+
+
 def test_many_workers_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "responses.db"
     roomy = Retention(ttl_s=TTL_S, max_bytes=1 << 20)
