@@ -87,6 +87,10 @@ def refuse_what_is_not_served(wire: ResponsesBody) -> None:
         raise refuse("conversation", "none are kept here; go on with previous_response_id")
     if wire.prompt is not None:
         raise refuse("prompt", "no prompts are stored here; send instructions and input")
+    if wire.n is not None and wire.n != 1:
+        raise refuse("n", f"a response is one answer, got {wire.n}; ask several times")
+    if wire.response_format is not None:
+        raise refuse("response_format", "chat's word for it; use text.format")
     if wire.input is None and not wire.previous_response_id:
         raise refuse("input", "this field is required")
 
