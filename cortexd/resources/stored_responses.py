@@ -69,7 +69,8 @@ class InputItemsResource:
 
 def _limit(req: Request) -> int:
     text = req.get_param("limit") or str(DEFAULT_LIMIT)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+    short = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT))
+    if not short or not 1 <= int(text) <= MAX_LIMIT:
         raise refuse("limit", f"expected 1 to {MAX_LIMIT}, got {text[:40]!r}")
     return int(text)
 
