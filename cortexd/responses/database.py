@@ -6,6 +6,7 @@ response; SQLite lets one of them write at a time, and readers see whole transac
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from cortexd.responses.retention import Held, Retention
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for another worker's."""
+"""How long a write, or the opening of the file, waits for another worker's."""
+_BUSY_PAUSE_S: Final = 0.01
 MAX_CONVERSATION_BYTES: Final = 64 * 1024 * 1024
 """Of responses that go on from one another; twice what one request may have."""
 
@@ -72,14 +74,32 @@ class ResponseDatabase:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             try:
+                self._write_ahead()
                 self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
 
+    def _write_ahead(self) -> None:
+        """Turn WAL on, in turn with other workers, which SQLite does not wait for here.
+
+        It would upgrade a lock, and gives up at once where another connection does so too.
+        """
+        give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                return
+
     def _prepare(self) -> None:
-        self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        # Zeros in the place of what is deleted.
+        self._connection.execute("PRAGMA secure_delete = ON")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, SCHEMA_VERSION):
             raise InternalError(
@@ -167,7 +187,7 @@ class ResponseDatabase:
         return None if found is None else StoredResponse(*found)
 
     def delete(self, response_id: str, now: float) -> bool:
-        """Forget a response; say whether it was there.
+        """Forget a response, its bytes in the file with it; say whether it was there.
 
         Raises:
             InternalError: the file cannot be written.
@@ -177,7 +197,12 @@ class ResponseDatabase:
                 "DELETE FROM responses WHERE id = ? AND used_at > ?",
                 (response_id, self._retention.unused_since(now)),
             )
-        return gone.rowcount > 0
+        if gone.rowcount == 0:
+            return False
+        with self._told():
+            # The log has older pages; unless a worker reads just now, they go at once.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -4,6 +4,8 @@ import sqlite3
 import stat
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,62 @@ def test_an_empty_text_in_a_row_is_the_beginning_of_its_conversation(tmp_path: P
     assert store.conversation("a", 1.0) == [row("a", "")]
     assert store.conversation("", 1.0) is None
     store.close()
+
+
+def test_what_is_deleted_is_in_none_of_the_files(tmp_path: Path) -> None:
+    roomy = Retention(ttl_s=TTL_S, max_bytes=1 << 20)
+    store = ResponseDatabase(tmp_path / "responses.db", roomy)
+    store.put(StoredResponse("a", None, b"[]", b"secret " * 5000), 1.0)
+    store.put(row("b"), 1.0)
+    assert any(b"secret" in file.read_bytes() for file in tmp_path.iterdir())
+    assert store.delete("a", 1.0)
+    assert not any(b"secret" in file.read_bytes() for file in tmp_path.iterdir())
+    assert store.get("b", 1.0) == row("b")
+    store.close()
+
+
+class Clock:
+    """Time that passes where somebody sleeps, and `wake` says what else happens then."""
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.now = 0.0
+        self._wake = wake
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._wake()
+
+
+@contextmanager
+def being_made(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another worker that has begun to write the first of a new file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+def test_the_first_opening_waits_for_another_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with being_made(tmp_path / "responses.db") as other:
+        monkeypatch.setattr(database, "time", Clock(lambda: other.execute("ROLLBACK")))
+        ResponseDatabase(tmp_path / "responses.db", RETENTION).close()
+
+
+def test_the_first_opening_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(lambda: None)
+    monkeypatch.setattr(database, "time", clock)
+    with (
+        being_made(tmp_path / "responses.db"),
+        pytest.raises(InternalError, match="database is locked"),
+    ):
+        ResponseDatabase(tmp_path / "responses.db", RETENTION)
+    assert clock.now == pytest.approx(database.BUSY_TIMEOUT_S, abs=0.1)
 
 
 def test_many_workers_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
