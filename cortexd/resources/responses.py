@@ -1,13 +1,15 @@
 """`POST /v1/responses`: answers that are kept, and that go on from what was kept."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from typing import Any, Final
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from cortex_core.canonical import Completed, Event
+from cortex_core.canonical import Completed, Event, Ping
 from cortex_core.dialects.openai_responses import (
     DecodedResponse,
     OpenAIResponses,
@@ -21,6 +23,9 @@ from cortexd.resources.request_body import read_body
 from cortexd.resources.request_ids import request_id_of
 from cortexd.responses.database import StoredResponse
 from cortexd.responses.store import ResponseStore
+
+PING_S: Final = 0.5
+"""Silence while a response is being kept; half of what clients are promised."""
 
 
 class ResponsesResource:
@@ -73,17 +78,33 @@ class ResponsesResource:
     ) -> AsyncGenerator[Event, None]:
         """Yield `events`, and keep the response before its client hears that it is complete.
 
-        So the client can go on from it at once, whichever worker it comes to.
+        So the client can go on from it at once, whichever worker it comes to. Meanwhile it hears
+        signs of life, and the replica is free for others.
         """
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Completed):
-                    await self._store.put(
-                        StoredResponse(
-                            id=encoder.response_id,
-                            previous_id=decoded.previous_response_id,
-                            input=msgspec.json.encode(decoded.items),
-                            response=encoder.settled(event),
-                        )
+                    await events.aclose()
+                    row = StoredResponse(
+                        id=encoder.response_id,
+                        previous_id=decoded.previous_response_id,
+                        input=msgspec.json.encode(decoded.items),
+                        response=encoder.settled(event),
                     )
+                    async with aclosing(_pings_until(self._store.put(row))) as pings:
+                        async for ping in pings:
+                            yield ping
                 yield event
+
+
+async def _pings_until(work: Coroutine[Any, Any, None]) -> AsyncGenerator[Ping, None]:
+    """Yield a sign of life in every `PING_S` until `work` is done; closing this cancels it."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait((task,), timeout=PING_S)
+            if not task.done():
+                yield Ping()
+        task.result()
+    finally:
+        task.cancel()

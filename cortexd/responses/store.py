@@ -19,12 +19,20 @@ from cortex_core.errors import (
 )
 from cortex_core.logs import kv
 from cortex_core.sampling_limits import MAX_SHOWN_CHARS
-from cortexd.responses.database import MAX_CONVERSATION_BYTES, ResponseDatabase, StoredResponse
+from cortexd.responses.database import (
+    BUSY_TIMEOUT_S,
+    MAX_CONVERSATION_BYTES,
+    ResponseDatabase,
+    StoredResponse,
+)
 from cortexd.responses.retention import Retention
 
 log = logging.getLogger(__name__)
 
 DATABASE_FILE: Final = "responses.db"
+PUT_TIMEOUT_S: Final = BUSY_TIMEOUT_S + 2.5
+"""How long a client waits for its last event while its response is kept: for another worker's
+write, and for what this one's thread has yet to do."""
 
 T = TypeVar("T")
 
@@ -53,13 +61,20 @@ class ResponseStore:
         self._database: ResponseDatabase | None = None
 
     async def put(self, row: StoredResponse) -> None:
-        """Keep a response. That it cannot be kept is logged: its client has the answer."""
+        """Keep a response, within `PUT_TIMEOUT_S`.
+
+        That it cannot be kept is logged: its client has the answer.
+        """
         if not self._retention.keeps(row.size_bytes):
             told = kv(response=row.id, size_bytes=row.size_bytes)
             log.debug("response not kept: too large", extra=told)
             return
         try:
-            await self._in_thread(lambda: self._open().put(row, self._clock()))
+            async with asyncio.timeout(PUT_TIMEOUT_S):
+                await self._in_thread(lambda: self._open().put(row, self._clock()))
+        except TimeoutError:
+            told = kv(response=row.id, cause=f"not written in {PUT_TIMEOUT_S:g} s")
+            log.error("response not kept", extra=told)
         except InternalError as error:
             log.exception("response not kept", extra=kv(response=row.id, cause=error.message))
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,11 @@ REQUEST = "0123456789abcdef0123456"
 class Clock:
     now = 1000.0
 
+    def __init__(self) -> None:
+        self.wait: Callable[[], object] = lambda: None
+
     def __call__(self) -> float:
+        self.wait()
         return self.now
 
 
@@ -115,6 +120,25 @@ async def test_what_is_too_large_is_not_kept(store: ResponseStore) -> None:
     await store.put(row(1, size=10_000))
     with pytest.raises(NotFound):
         await store.get(response_id(1))
+
+
+async def test_what_cannot_be_kept_in_time_is_not_waited_for(
+    store: ResponseStore,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.ERROR)
+    monkeypatch.setattr(responses_store, "PUT_TIMEOUT_S", 0.01)
+    written = threading.Event()
+    clock.wait = written.wait
+    try:
+        await store.put(row(1))
+        (record,) = caplog.records
+        assert record.message == "response not kept"
+        assert "not written in 0.01 s" in repr(vars(record))
+    finally:
+        written.set()
 
 
 async def test_a_deleted_response_breaks_what_went_on_from_it(store: ResponseStore) -> None:
