@@ -16,16 +16,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from cortex_core.canonical import ChatPrompt
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from neurond.text.described_tools import with_described_tools
+from neurond.text.message_forms import forms
 from neurond.text.messages import (
     END_MARK,
     TemplateMessage,
-    accommodated,
     reasoning_variables,
     template_messages,
     template_tools,
     with_end_marked,
     with_short_ids,
-    without_leading_system,
 )
 
 JINJA_FILE: Final = "<template>"
@@ -91,8 +90,8 @@ class ChatTemplate:
         Where the template knows no tools, they are described in the system message, unless not
         `describes_tools`; earlier calls and their results are text then.
 
-        A template that refuses the order of roles is asked again with the conversation in a form
-        that every template takes; see `neurond.text.messages.accommodated`.
+        A template that refuses the conversation is asked again with other forms of it; see
+        `neurond.text.message_forms`.
 
         Raises:
             WrongModality: the conversation has more than text.
@@ -109,15 +108,16 @@ class ChatTemplate:
             if not messages or messages[-1]["role"] != "assistant":
                 raise self._cannot_continue("it is not the assistant's")
             messages = with_end_marked(messages)
+        rendered = self._first_taken(prompt, messages)
+        return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
+
+    def _first_taken(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
         refusal: _Refused | None = None
-        accommodating = accommodated(messages)
-        for form in (messages, accommodating, without_leading_system(accommodating)):
+        for form in forms(messages):
             try:
-                rendered = self._render(prompt, form)
+                return self._render(prompt, form)
             except _Refused as ex:
                 refusal = refusal or ex
-                continue
-            return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
         raise InvalidRequest(
             f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
             param="messages",
