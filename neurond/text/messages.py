@@ -85,6 +85,30 @@ def _short_id(id_: str) -> str:
     return blake2b(id_.encode(), digest_size=SHORT_ID_CHARS).hexdigest()[:SHORT_ID_CHARS]
 
 
+def with_object_arguments(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with no arguments in place of those that are no object."""
+    return [_with_object_arguments(message) for message in messages]
+
+
+def _with_object_arguments(message: TemplateMessage) -> TemplateMessage:
+    calls = message.get("tool_calls")
+    if not calls or all(isinstance(_arguments(call), dict) for call in calls):
+        return message
+    return {
+        **message,
+        "tool_calls": [
+            call
+            if isinstance(_arguments(call), dict)
+            else {**call, "function": {**call["function"], "arguments": {}}}
+            for call in calls
+        ],
+    }
+
+
+def _arguments(call: JsonObject) -> object:
+    return call["function"]["arguments"]
+
+
 def with_end_marked(messages: list[TemplateMessage]) -> list[TemplateMessage]:
     """Return the conversation with `END_MARK` behind its last text."""
     last = messages[-1]

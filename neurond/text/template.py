@@ -24,6 +24,7 @@ from neurond.text.messages import (
     template_messages,
     template_tools,
     with_end_marked,
+    with_object_arguments,
     with_short_ids,
 )
 
@@ -75,6 +76,7 @@ class ChatTemplate:
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
+        self._functions = frozenset(environment.globals)
         try:
             self._template = environment.from_string(source)
             self.knows_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
@@ -91,14 +93,17 @@ class ChatTemplate:
         `describes_tools`; earlier calls and their results are text then.
 
         A template that refuses the conversation is asked again with other forms of it; see
-        `neurond.text.message_forms`.
+        `neurond.text.message_forms`. One that fails is asked again without arguments of calls that
+        are no object, which some cannot write.
 
         Raises:
             WrongModality: the conversation has more than text.
             InvalidRequest: the template refuses the conversation, or the last turn of one that is
-                to be continued is not the assistant's or not shown by the template.
+                to be continued is not the assistant's or not shown by the template, or a variable
+                has the name of a function.
             InternalError: the template fails; the message has the line.
         """
+        self._check_variables(prompt)
         messages = template_messages(prompt)
         if self._wants_short_ids:
             messages = with_short_ids(messages)
@@ -108,7 +113,13 @@ class ChatTemplate:
             if not messages or messages[-1]["role"] != "assistant":
                 raise self._cannot_continue("it is not the assistant's")
             messages = with_end_marked(messages)
-        rendered = self._first_taken(prompt, messages)
+        try:
+            rendered = self._first_taken(prompt, messages)
+        except InternalError:
+            writable = with_object_arguments(messages)
+            if writable == messages:
+                raise
+            rendered = self._first_taken(prompt, writable)
         return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
 
     def _first_taken(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
@@ -143,6 +154,15 @@ class ChatTemplate:
                 f"cannot render the conversation: the chat template of {self._model} fails in "
                 f"line {_line(ex)}: {type(ex).__name__}: {ex}"
             ) from ex
+
+    def _check_variables(self, prompt: ChatPrompt) -> None:
+        for name in prompt.template_kwargs:
+            if name in self._functions:
+                raise InvalidRequest(
+                    f"cannot render the conversation: chat_template_kwargs.{name} would replace a "
+                    "function of templates; leave it out",
+                    param=f"chat_template_kwargs.{name}",
+                )
 
     def _up_to_mark(self, rendered: str) -> str:
         text, mark, _ = rendered.rpartition(END_MARK)

@@ -51,14 +51,20 @@ ONE_CALL = (
     "{% endfor %}{{ tools or '' }}"
 )
 """As Llama's templates take calls."""
+ITEMS = (
+    "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}({{ c.function.name }}"
+    "{% for k, v in c.function.arguments | items %} {{ k }}={{ v }}{% endfor %}){% endfor %}"
+    "{% endfor %}{{ tools or '' }}"
+)
+"""As Qwen3-Coder's and GLM's templates write arguments."""
 
 
 def say(role: str, *texts: str) -> Message:
     return Message(role, tuple(TextPart(text) for text in texts))
 
 
-def call(*ids: str, text: str = "") -> Message:
-    parts = tuple(ToolCallPart(id_, f"f{id_}", "{}") for id_ in ids)
+def call(*ids: str, text: str = "", arguments: str = "{}") -> Message:
+    parts = tuple(ToolCallPart(id_, f"f{id_}", arguments) for id_ in ids)
     return Message("assistant", ((TextPart(text),) if text else ()) + parts)
 
 
@@ -223,6 +229,24 @@ def test_calls_of_one_turn_become_turns_of_their_own_where_they_must() -> None:
 def test_forms_of_refused_conversations_are_tried_once_each() -> None:
     messages = template_messages(ChatPrompt((say("user", "a"), say("assistant", "b"))))
     assert list(forms(messages)) == [messages]
+
+
+@pytest.mark.parametrize("written", ["[1]", '{"a": "tru', '"x"', "3"])
+def test_arguments_that_a_template_cannot_write_are_left_out(written: str) -> None:
+    shown = render(ITEMS, call("1", arguments='{"a": 2}'), call("2", arguments=written))
+    assert shown == "(f1 a=2)(f2)"
+
+
+def test_a_failure_that_is_not_of_the_arguments_stays_one() -> None:
+    with pytest.raises(InternalError, match="UndefinedError"):
+        render(ITEMS + "{{ missing.key }}", call("1", arguments="[1]"))
+
+
+@pytest.mark.parametrize("name", ["range", "raise_exception", "strftime_now", "namespace"])
+def test_a_variable_cannot_replace_a_function(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"chat_template_kwargs.{name}") as caught:
+        render(ROLES, say("user", "a"), template_kwargs={name: 1})
+    assert caught.value.param == f"chat_template_kwargs.{name}"
 
 
 def test_a_refusal_is_the_clients_error_in_the_templates_words() -> None:
