@@ -90,6 +90,14 @@ TRANSCRIPTS = [
         thinks=True,
     ),
     Transcript(
+        "r1-opens-its-thoughts-again",
+        "hermes",
+        "think",
+        "\n<think>\nLet me see.\n</think>\n\nIt is sunny.",
+        [Reasoning("Let me see."), Text("It is sunny.")],
+        thinks=True,
+    ),
+    Transcript(
         "qwen3-thinks-nothing", "hermes", "think", "<think>\n\n</think>\n\nHi.", [Text("Hi.")]
     ),
     Transcript(
