@@ -224,6 +224,20 @@ TRANSCRIPTS = [
         [PARIS_COMPACT],
     ),
     Transcript(
+        "llama-pythonic-then-prose",
+        "llama",
+        "none",
+        "[get_weather(city='Paris')]\nThe result is fine.",
+        [PARIS_COMPACT, Text("The result is fine.")],
+    ),
+    Transcript(
+        "pythonic-then-prose",
+        "pythonic",
+        "none",
+        '[get_weather(city="Paris"), now()]\nThe result is fine.',
+        [PARIS_COMPACT, Call("now", "{}"), Text("The result is fine.")],
+    ),
+    Transcript(
         "llama4-pythonic",
         "pythonic",
         "none",
@@ -351,6 +365,20 @@ TRANSCRIPTS = [
         "none",
         'Let me look.\n```tool_code\nprint(get_weather(city="Paris"))\n```',
         [Text("Let me look."), PARIS_COMPACT],
+    ),
+    Transcript(
+        "gemma3-print-then-prose",
+        "json",
+        "none",
+        'print(get_weather(city="Paris"))\nThe result is fine.',
+        [Text('print(get_weather(city="Paris"))\nThe result is fine.')],
+    ),
+    Transcript(
+        "gemma3-tool-code-then-prose",
+        "json",
+        "none",
+        '```tool_code\nprint(get_weather(city="Paris"))\nThe result is fine.\n```',
+        [PARIS_COMPACT, Text("The result is fine.\n```")],
     ),
     Transcript("gemma3-json", "json", "none", f"```json\n{_PARIS}\n```", [PARIS]),
     Transcript(
