@@ -58,6 +58,7 @@ def _hermes(body: str) -> str:
 
 _PARIS = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
 _ROME = '{"name": "get_weather", "arguments": {"city": "Rome", "days": 3}}'
+_LINE = "\n"
 _CODE = 'if a < b:\n    print("</tool_call> is text")\n'
 _DS_BEGIN, _DS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 _DS_CALL, _DS_CALL_END, _DS_SEP = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
@@ -141,6 +142,42 @@ TRANSCRIPTS = [
         [Call("write_file", '{"path": "a", "content": "b\\nc"}')],
     ),
     Transcript("hermes-without-end", "hermes", "none", f"<tool_call>\n{_PARIS}", [PARIS]),
+    Transcript("qwen2.5-coder-bare", "hermes", "none", f"{_PARIS}\n</tool_call>", [PARIS]),
+    Transcript(
+        "qwen2.5-coder-bare-parallel", "hermes", "none", f"{_PARIS}\n{_ROME}", [PARIS, ROME_3]
+    ),
+    Transcript("qwen2.5-coder-block", "hermes", "none", f"```json\n{_PARIS}\n```", [PARIS]),
+    Transcript(
+        "qwen2.5-coder-block-in-tag",
+        "hermes",
+        "none",
+        f"I look.\n{_hermes(f'```json{_LINE}{_PARIS}{_LINE}```')}\nNow we wait.",
+        [Text("I look."), PARIS, Text("Now we wait.")],
+    ),
+    Transcript(
+        "hermes-other-json", "hermes", "none", '{"answer": 42}\n', [Text('{"answer": 42}\n')]
+    ),
+    Transcript(
+        "hermes-bare-other-name",
+        "hermes",
+        "none",
+        '{"name": "Bob", "arguments": {}}',
+        [Text('{"name": "Bob", "arguments": {}}')],
+    ),
+    Transcript(
+        "hermes-brackets-too-many",
+        "hermes",
+        "none",
+        f"{_hermes(_PARIS + '}')}\n{_hermes(_ROME + ' }]')}\nThere.",
+        [PARIS, ROME_3, Text("There.")],
+    ),
+    Transcript(
+        "hermes-bracket-without-end",
+        "hermes",
+        "none",
+        f"<tool_call>\n{_PARIS}\n}} there",
+        [PARIS, Text("} there")],
+    ),
     Transcript(
         "hermes-malformed",
         "hermes",
