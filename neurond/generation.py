@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
     Completed,
+    ContinueFrom,
     CountTokensRequest,
     Event,
     GenerateRequest,
@@ -33,7 +34,7 @@ from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.streams import TokenStream
-from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan
+from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
 from neurond.text.format_checker import FormatChecker
 from neurond.text.formats import encoded_format
 from neurond.text.model_text import ModelText, is_small, param_of
@@ -49,6 +50,8 @@ PING_INTERVAL_S: Final = 0.5
 """No stream of events is silent for longer, so that no client waits a second for bytes: clients
 give up and try again while the first try still runs."""
 SEED_BITS: Final = 63
+SMALL_REPLAY_TOKENS: Final = 64
+"""So many are fed again within about a millisecond."""
 
 
 class Engine(Protocol):
@@ -77,7 +80,7 @@ class Generation:
     Args:
         engine: takes token ids, gives tokens.
         texts: the models' tokenizers and templates.
-        pool: for prompts that take longer than a millisecond to tokenise.
+        pool: for text work that takes longer than a millisecond.
         formats: tries out what answers are to be held to.
         metrics: counts requests and measures their times.
         ping_interval_s: longest silence of a stream.
@@ -176,7 +179,7 @@ class Generation:
             raise ContextLengthExceeded(
                 prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
             )
-        plan = answer_plan(request, text.answers, ids)
+        plan = await self._planned(request, text, ids)
         response_format = await self._checked_format(plan)
         output = RequestOutput(
             text.tokenizer.pieces,
@@ -187,13 +190,31 @@ class Generation:
             parsing=plan.parsing,
         )
         room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
-        replayed = replay_output(output, replay, room, going_on)
+        replayed = await self._replayed(output, replay, room, going_on)
         job = None
         if not output.all_finished:
             job = self._job(request, text, ids, replay, room, response_format)
         return _Prepared(
             ids, job, output, replayed, model.weights_id, speaks_at_once=plan.parsing is None
         )
+
+    async def _planned(
+        self, request: GenerateRequest, text: ModelText, ids: list[int]
+    ) -> AnswerPlan:
+        if not may_hold_calls(request.prompt):
+            return answer_plan(request, text.answers, ids)
+        return await self._pool.run(lambda: answer_plan(request, text.answers, ids))
+
+    async def _replayed(
+        self,
+        output: RequestOutput,
+        replay: tuple[int, ...],
+        room: int,
+        going_on: ContinueFrom | None,
+    ) -> list[Event]:
+        if len(replay) <= SMALL_REPLAY_TOKENS:
+            return replay_output(output, replay, room, going_on)
+        return await self._pool.run(lambda: replay_output(output, replay, room, going_on))
 
     async def _checked_format(self, plan: AnswerPlan) -> bytes | None:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cortex_core.canonical import ChatPrompt, GenerateRequest, ResponseFormat
+from cortex_core.canonical import ChatPrompt, GenerateRequest, Prompt, ResponseFormat
 from cortex_core.errors import InvalidRequest
 from neurond.text.parsed_choice import Parsing
 from neurond.text.parsing.answer_format import AnswerFormat
@@ -51,6 +51,14 @@ def answer_plan(
         parsing,
         holds_calls=True,
     )
+
+
+def may_hold_calls(prompt: Prompt) -> bool:
+    """Whether the plan may take a grammar, which takes milliseconds to make of many tools."""
+    if not isinstance(prompt, ChatPrompt) or not prompt.tools:
+        return False
+    required = prompt.tool_choice.mode in ("required", "named")
+    return required or any(tool.strict for tool in prompt.tools)
 
 
 def about_tools(error: InvalidRequest) -> InvalidRequest:

@@ -11,6 +11,7 @@ import contextlib
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import OrderedDict
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -42,6 +43,7 @@ class FormatChecker:
         self._pending = 0
         self._turn = asyncio.Lock()
         self._known: OrderedDict[bytes, None] = OrderedDict()
+        """Digests: a format can have 256 KB."""
         self._ready: asyncio.Task[Process] | None = None
 
     async def check(self, response_format: bytes) -> None:
@@ -51,8 +53,9 @@ class FormatChecker:
             InvalidRequest: it is wrong, not supported, or takes too much of anything.
             Overloaded: there was no time for it.
         """
-        if response_format in self._known:
-            self._known.move_to_end(response_format)
+        key = blake2b(response_format).digest()
+        if key in self._known:
+            self._known.move_to_end(key)
             return
         if self._pending >= self._max_pending:
             raise _overloaded(f"{self._pending} others are waiting")
@@ -62,7 +65,7 @@ class FormatChecker:
                 await _check_in(await self._take_process(), response_format)
         finally:
             self._pending -= 1
-        self._known[response_format] = None
+        self._known[key] = None
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 

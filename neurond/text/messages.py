@@ -85,44 +85,34 @@ def _short_id(id_: str) -> str:
     return blake2b(id_.encode(), digest_size=SHORT_ID_CHARS).hexdigest()[:SHORT_ID_CHARS]
 
 
-def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
-    """Return the conversation for a template that refused it as it is.
-
-    Some templates take a system message in the first place only, and turns of user and assistant
-    in strict alternation. Later system messages become user turns, where they stand, so that the
-    front of the prompt stays the same; adjacent turns of one role become one.
-    """
-    result: list[TemplateMessage] = []
-    for message in messages:
-        role = message["role"]
-        if role == "system" and result:
-            message = {**message, "role": "user"}
-        if result and _mergeable(result[-1], message):
-            joined = f"{result[-1]['content']}\n\n{message['content']}"
-            result[-1] = {**result[-1], "content": joined}
-        else:
-            result.append(message)
-    return result
+def with_object_arguments(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with no arguments in place of those that are no object."""
+    return [_with_object_arguments(message) for message in messages]
 
 
-def without_leading_system(messages: list[TemplateMessage]) -> list[TemplateMessage]:
-    """Return the conversation with a leading system message put in front of the first user turn."""
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return messages
-    system, user = messages[0], messages[1]
-    joined = {**user, "content": f"{system['content']}\n\n{user['content']}"}
-    return [joined, *messages[2:]]
+def _with_object_arguments(message: TemplateMessage) -> TemplateMessage:
+    calls = message.get("tool_calls")
+    if not calls or all(isinstance(_arguments(call), dict) for call in calls):
+        return message
+    return {
+        **message,
+        "tool_calls": [
+            call
+            if isinstance(_arguments(call), dict)
+            else {**call, "function": {**call["function"], "arguments": {}}}
+            for call in calls
+        ],
+    }
+
+
+def _arguments(call: JsonObject) -> object:
+    return call["function"]["arguments"]
 
 
 def with_end_marked(messages: list[TemplateMessage]) -> list[TemplateMessage]:
     """Return the conversation with `END_MARK` behind its last text."""
     last = messages[-1]
     return [*messages[:-1], {**last, "content": f"{last['content']}{END_MARK}"}]
-
-
-def _mergeable(first: TemplateMessage, second: TemplateMessage) -> bool:
-    plain = {"role", "content"}
-    return first["role"] == second["role"] and set(first) <= plain and set(second) <= plain
 
 
 def _render(message: Message, path: str) -> list[TemplateMessage]:

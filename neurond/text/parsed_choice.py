@@ -24,7 +24,7 @@ from cortex_core.canonical import (
 from cortex_core.ids import RequestId
 from neurond.supervisor.jobs import Token
 from neurond.text.detokenizer import Detokenizer
-from neurond.text.parsing.parser import AnswerParser
+from neurond.text.parsing.parser import AnswerParser, joined
 from neurond.text.parsing.segments import Call, Reasoning, Segment, Text
 from neurond.text.pieces import TokenPieces
 from neurond.text.stops import StopMatcher
@@ -97,7 +97,7 @@ class ParsedChoice:
 
     def finish(self, reason: FinishReason) -> list[Delta]:
         segments = self._parser.push(self._detokenizer.flush()) + self._parser.flush()
-        events = self._events(segments)
+        events = self._events(joined(segments))
         if self.finished:
             return [*events[:-1], msgspec.structs.replace(events[-1], token_ids=self._unsent)]
         self._flush_stops(events)
@@ -137,7 +137,11 @@ class ParsedChoice:
 
     def _flush_stops(self, events: list[Delta]) -> None:
         held = self._stops.flush()
-        if held:
+        last = events[-1] if events else None
+        if held and isinstance(last, TextDelta):
+            # One event: what a choice's end sets free has a number, but no token of its own.
+            events[-1] = msgspec.structs.replace(last, text=last.text + held)
+        elif held:
             events.append(TextDelta(self.index, held, self._take_number()))
 
     def _silent(self) -> Delta:

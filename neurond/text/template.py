@@ -16,16 +16,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from cortex_core.canonical import ChatPrompt
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from neurond.text.described_tools import with_described_tools
+from neurond.text.message_forms import forms
 from neurond.text.messages import (
     END_MARK,
     TemplateMessage,
-    accommodated,
     reasoning_variables,
     template_messages,
     template_tools,
     with_end_marked,
+    with_object_arguments,
     with_short_ids,
-    without_leading_system,
 )
 
 JINJA_FILE: Final = "<template>"
@@ -76,6 +76,7 @@ class ChatTemplate:
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
+        self._functions = frozenset(environment.globals)
         try:
             self._template = environment.from_string(source)
             self.knows_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
@@ -91,15 +92,18 @@ class ChatTemplate:
         Where the template knows no tools, they are described in the system message, unless not
         `describes_tools`; earlier calls and their results are text then.
 
-        A template that refuses the order of roles is asked again with the conversation in a form
-        that every template takes; see `neurond.text.messages.accommodated`.
+        A template that refuses the conversation is asked again with other forms of it; see
+        `neurond.text.message_forms`. One that fails is asked again without arguments of calls that
+        are no object, which some cannot write.
 
         Raises:
             WrongModality: the conversation has more than text.
             InvalidRequest: the template refuses the conversation, or the last turn of one that is
-                to be continued is not the assistant's or not shown by the template.
+                to be continued is not the assistant's or not shown by the template, or a variable
+                has the name of a function.
             InternalError: the template fails; the message has the line.
         """
+        self._check_variables(prompt)
         messages = template_messages(prompt)
         if self._wants_short_ids:
             messages = with_short_ids(messages)
@@ -109,15 +113,22 @@ class ChatTemplate:
             if not messages or messages[-1]["role"] != "assistant":
                 raise self._cannot_continue("it is not the assistant's")
             messages = with_end_marked(messages)
+        try:
+            rendered = self._first_taken(prompt, messages)
+        except InternalError:
+            writable = with_object_arguments(messages)
+            if writable == messages:
+                raise
+            rendered = self._first_taken(prompt, writable)
+        return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
+
+    def _first_taken(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
         refusal: _Refused | None = None
-        accommodating = accommodated(messages)
-        for form in (messages, accommodating, without_leading_system(accommodating)):
+        for form in forms(messages):
             try:
-                rendered = self._render(prompt, form)
+                return self._render(prompt, form)
             except _Refused as ex:
                 refusal = refusal or ex
-                continue
-            return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
         raise InvalidRequest(
             f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
             param="messages",
@@ -143,6 +154,15 @@ class ChatTemplate:
                 f"cannot render the conversation: the chat template of {self._model} fails in "
                 f"line {_line(ex)}: {type(ex).__name__}: {ex}"
             ) from ex
+
+    def _check_variables(self, prompt: ChatPrompt) -> None:
+        for name in prompt.template_kwargs:
+            if name in self._functions:
+                raise InvalidRequest(
+                    f"cannot render the conversation: chat_template_kwargs.{name} would replace a "
+                    "function of templates; leave it out",
+                    param=f"chat_template_kwargs.{name}",
+                )
 
     def _up_to_mark(self, rendered: str) -> str:
         text, mark, _ = rendered.rpartition(END_MARK)

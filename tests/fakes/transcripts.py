@@ -58,6 +58,7 @@ def _hermes(body: str) -> str:
 
 _PARIS = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
 _ROME = '{"name": "get_weather", "arguments": {"city": "Rome", "days": 3}}'
+_LINE = "\n"
 _CODE = 'if a < b:\n    print("</tool_call> is text")\n'
 _DS_BEGIN, _DS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 _DS_CALL, _DS_CALL_END, _DS_SEP = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
@@ -86,6 +87,14 @@ TRANSCRIPTS = [
         "hermes",
         "think",
         "Let me see.\n</think>\n\nIt is sunny.",
+        [Reasoning("Let me see."), Text("It is sunny.")],
+        thinks=True,
+    ),
+    Transcript(
+        "r1-opens-its-thoughts-again",
+        "hermes",
+        "think",
+        "\n<think>\nLet me see.\n</think>\n\nIt is sunny.",
         [Reasoning("Let me see."), Text("It is sunny.")],
         thinks=True,
     ),
@@ -133,6 +142,42 @@ TRANSCRIPTS = [
         [Call("write_file", '{"path": "a", "content": "b\\nc"}')],
     ),
     Transcript("hermes-without-end", "hermes", "none", f"<tool_call>\n{_PARIS}", [PARIS]),
+    Transcript("qwen2.5-coder-bare", "hermes", "none", f"{_PARIS}\n</tool_call>", [PARIS]),
+    Transcript(
+        "qwen2.5-coder-bare-parallel", "hermes", "none", f"{_PARIS}\n{_ROME}", [PARIS, ROME_3]
+    ),
+    Transcript("qwen2.5-coder-block", "hermes", "none", f"```json\n{_PARIS}\n```", [PARIS]),
+    Transcript(
+        "qwen2.5-coder-block-in-tag",
+        "hermes",
+        "none",
+        f"I look.\n{_hermes(f'```json{_LINE}{_PARIS}{_LINE}```')}\nNow we wait.",
+        [Text("I look."), PARIS, Text("Now we wait.")],
+    ),
+    Transcript(
+        "hermes-other-json", "hermes", "none", '{"answer": 42}\n', [Text('{"answer": 42}\n')]
+    ),
+    Transcript(
+        "hermes-bare-other-name",
+        "hermes",
+        "none",
+        '{"name": "Bob", "arguments": {}}',
+        [Text('{"name": "Bob", "arguments": {}}')],
+    ),
+    Transcript(
+        "hermes-brackets-too-many",
+        "hermes",
+        "none",
+        f"{_hermes(_PARIS + '}')}\n{_hermes(_ROME + ' }]')}\nThere.",
+        [PARIS, ROME_3, Text("There.")],
+    ),
+    Transcript(
+        "hermes-bracket-without-end",
+        "hermes",
+        "none",
+        f"<tool_call>\n{_PARIS}\n}} there",
+        [PARIS, Text("} there")],
+    ),
     Transcript(
         "hermes-malformed",
         "hermes",
@@ -214,6 +259,20 @@ TRANSCRIPTS = [
         "none",
         "[get_weather(city='Paris')]",
         [PARIS_COMPACT],
+    ),
+    Transcript(
+        "llama-pythonic-then-prose",
+        "llama",
+        "none",
+        "[get_weather(city='Paris')]\nThe result is fine.",
+        [PARIS_COMPACT, Text("The result is fine.")],
+    ),
+    Transcript(
+        "pythonic-then-prose",
+        "pythonic",
+        "none",
+        '[get_weather(city="Paris"), now()]\nThe result is fine.',
+        [PARIS_COMPACT, Call("now", "{}"), Text("The result is fine.")],
     ),
     Transcript(
         "llama4-pythonic",
@@ -343,6 +402,20 @@ TRANSCRIPTS = [
         "none",
         'Let me look.\n```tool_code\nprint(get_weather(city="Paris"))\n```',
         [Text("Let me look."), PARIS_COMPACT],
+    ),
+    Transcript(
+        "gemma3-print-then-prose",
+        "json",
+        "none",
+        'print(get_weather(city="Paris"))\nThe result is fine.',
+        [Text('print(get_weather(city="Paris"))\nThe result is fine.')],
+    ),
+    Transcript(
+        "gemma3-tool-code-then-prose",
+        "json",
+        "none",
+        '```tool_code\nprint(get_weather(city="Paris"))\nThe result is fine.\n```',
+        [PARIS_COMPACT, Text("The result is fine.\n```")],
     ),
     Transcript("gemma3-json", "json", "none", f"```json\n{_PARIS}\n```", [PARIS]),
     Transcript(

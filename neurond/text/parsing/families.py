@@ -1,13 +1,14 @@
 """Which format a model writes in: by what its profile says, else by its template. Pure."""
 # ruff: noqa: RUF001 - DeepSeek's markers have bars of full width
 
-from collections.abc import Collection
-from typing import Final, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from cortex_core.neuron_api import ReasoningParserName, ToolParserName
 from neurond.text.parsing import json_formats, python_format, tagged_formats
 from neurond.text.parsing.parser import CallFormat, ReasoningMarks
 
+Name = TypeVar("Name", ToolParserName, ReasoningParserName)
 CALL_FORMATS: Final[dict[ToolParserName, CallFormat]] = {
     "hermes": json_formats.HERMES,
     "qwen3_coder": tagged_formats.QWEN_TAGS,
@@ -54,7 +55,8 @@ _CALLS_BY_SIGN: Final[tuple[tuple[str, ToolParserName], ...]] = (
     ("<|python_tag|>", "llama"),
     ('Respond in the format {"name": function name', "llama"),
 )
-"""What a template has that knows how its model writes calls, the surest sign first."""
+"""What a template has that knows how its model writes calls, the surest sign first. Signs in the
+tokenizer are looked for where the template has none."""
 _REASONING_BY_SIGN: Final[tuple[tuple[str, ReasoningParserName], ...]] = (
     ("<|constrain|>", "harmony"),
     ("<|channel|>", "harmony"),
@@ -102,8 +104,7 @@ def _tools(template: str, added_tokens: Collection[str], *, knows_tools: bool) -
         return "harmony"
     if not knows_tools:
         return "json"
-    signs = (name for sign, name in _CALLS_BY_SIGN if sign in template or sign in added_tokens)
-    name: ToolParserName = next(signs, "json")
+    name: ToolParserName = _by_sign(_CALLS_BY_SIGN, template, added_tokens) or "json"
     if name == "deepseek_v31" and "```json" in template:
         return "deepseek_v3"
     is_granite = name == "phi" and "<|start_of_role|>" in template
@@ -111,7 +112,17 @@ def _tools(template: str, added_tokens: Collection[str], *, knows_tools: bool) -
 
 
 def _reasoning(template: str, added_tokens: Collection[str]) -> ReasoningParserName:
-    for sign, name in _REASONING_BY_SIGN:
-        if sign in template or sign in added_tokens:
-            return name
-    return "none"
+    return _by_sign(_REASONING_BY_SIGN, template, added_tokens) or "none"
+
+
+def _by_sign(
+    signs: Sequence[tuple[str, Name]], template: str, added_tokens: Collection[str]
+) -> Name | None:
+    """Return what the surest sign stands for. A tokenizer has tokens that its model never writes,
+    so they are asked where the template tells nothing.
+    """
+    for place in (template, added_tokens):
+        for sign, name in signs:
+            if sign in place:
+                return name
+    return None

@@ -19,6 +19,8 @@ from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.segments import Call, Malformed, Tools
 
 _BETWEEN: Final = " \t\r\n;,"
+_TOO_MANY: Final = " \t\r\n}]"
+_FENCE: Final = "```"
 _NUMBERED: Final = re.compile(r"^(?:functions\.)?(.*?)(?::\d+)?$", re.DOTALL)
 
 
@@ -55,6 +57,7 @@ class JsonFormat(NamedTuple):
         """See `CallFormat.read`."""
         is_loose = opener is None or opener in self.loose
         known = tools if is_loose else None
+        fenced = not is_loose and (yield from _takes_fence(reader))
         while True:
             if is_loose and (yield from _is_python(reader)):
                 yield from python_calls(reader, tools, found)
@@ -67,8 +70,23 @@ class JsonFormat(NamedTuple):
             following = yield from reader.skip_blank(_BETWEEN)
             if not following or not (following in "{[" or (is_loose and _begins_name(following))):
                 break
-        if self.closes:
-            yield from reader.try_take(*self.closes)
+        if opener is None:
+            yield from self._take_closer(reader)
+        else:
+            yield from self._end(reader, fenced=fenced)
+
+    def _end(self, reader: Reader, *, fenced: bool) -> Steps[None]:
+        """Take what closes calls, and brackets too many before it."""
+        place = reader.place()
+        yield from reader.skip_blank(_TOO_MANY)
+        if fenced and (yield from reader.try_take(_FENCE)) is not None:
+            yield from reader.skip_blank()
+            place = reader.place()
+        if (yield from self._take_closer(reader)) is None:
+            reader.back(place)
+
+    def _take_closer(self, reader: Reader) -> Steps[str | None]:
+        return (yield from reader.try_take(*self.closes)) if self.closes else None
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
         """See `CallFormat.written`."""
@@ -203,21 +221,30 @@ def _is_python(reader: Reader) -> Steps[bool]:
     return _begins_name(character)
 
 
+def _takes_fence(reader: Reader) -> Steps[bool]:
+    """Take the begin of a block of code, with the word behind it, if one stands here."""
+    yield from reader.skip_blank()
+    if (yield from reader.try_take(_FENCE)) is None:
+        return False
+    yield from reader.word()
+    return True
+
+
 def _begins_name(character: str) -> bool:
     return character.isalpha() or character == "_"
 
 
 HERMES: Final = JsonFormat(
-    ("<tool_call>",),
-    ("</tool_call>",),
+    ("<tool_call>", "```json"),
+    ("</tool_call>", "```"),
+    loose=frozenset({"```json"}),
+    bare="{[",
     each=("<tool_call>\n", "\n</tool_call>"),
     between="\n",
 )
 GENERIC: Final = HERMES._replace(
     opens=("<tool_call>", "```json", "```tool_call", "```tool_code"),
-    closes=("</tool_call>", "```"),
     loose=frozenset({"```json", "```tool_call", "```tool_code"}),
-    bare="{[",
 )
 LLAMA: Final = JsonFormat(
     ("<|python_tag|>", "<|python_start|>"),

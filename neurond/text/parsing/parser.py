@@ -210,7 +210,7 @@ class MarkedParser(AnswerParser):
     def _answer(self) -> Steps[None]:
         marker: str | None = None
         if self._begins_thinking:
-            marker = yield from self._think()
+            marker = yield from self._think(opened=True)
         while True:
             if marker is None:
                 marker = yield from self._beginning()
@@ -262,10 +262,16 @@ class MarkedParser(AnswerParser):
         self._reader.unmark()
         return None
 
-    def _think(self) -> Steps[str | None]:
-        """Read thoughts up to their end; returns the marker of a call that ends them."""
+    def _think(self, *, opened: bool = False) -> Steps[str | None]:
+        """Read thoughts up to their end; returns the marker of a call that ends them.
+
+        Where the prompt has `opened` them, the model may do so again.
+        """
         assert self._reasoning is not None, "it thinks, so it has markers"
         self._turn(thinks=True)
+        if opened:
+            yield from self._reader.skip_blank()
+            yield from self._reader.try_take(self._reasoning.opens)
         if self._reasoning.label:
             yield from self._reader.try_take(self._reasoning.label)
         while (marker := (yield from self._prose(self._in_thoughts))) is not None:

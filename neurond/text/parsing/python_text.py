@@ -48,6 +48,7 @@ def python_calls(reader: Reader, tools: Tools, found: FoundCall) -> Steps[None]:
             return
         yield from reader.skip_blank()
         if (yield from reader.expect(",", "]")) == "]":
+            reader.mark()  # what follows may be no call, and is given back without this
             return
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -70,6 +71,13 @@ async def test_a_format_takes_a_process_the_first_time_only(checker: FormatCheck
     (ready,) = children()
     await checker.check(GOOD)
     assert children() == [ready]
+
+
+async def test_a_format_is_not_kept_whole(checker: FormatChecker) -> None:
+    wanted = format_of(regex="[0-9]+")
+    before = sys.getrefcount(wanted)
+    await checker.check(wanted)
+    assert sys.getrefcount(wanted) == before
 
 
 async def test_a_process_that_went_away_before_it_was_needed_is_replaced(

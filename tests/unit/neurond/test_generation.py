@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import nullcontext
 
 import msgspec
 import pytest
@@ -26,6 +27,8 @@ from cortex_core.canonical import (
     TextPart,
     TextPrompt,
     TokensPrompt,
+    Tool,
+    ToolChoice,
     Usage,
 )
 from cortex_core.errors import (
@@ -256,6 +259,24 @@ async def test_only_what_is_small_is_tokenised_on_the_loop() -> None:
     assert await rig.generation.count_tokens(MODEL, CountTokensRequest(TextPrompt("q"))) == 1
     with pytest.raises(RuntimeError, match="after shutdown"):
         await rig.generation.count_tokens(MODEL, CountTokensRequest(TextPrompt("q" * 10_000)))
+
+
+@pytest.mark.parametrize(
+    ("replayed", "choice", "on_loop"),
+    [(64, "auto", True), (65, "auto", False), (1, "required", False)],
+)
+async def test_long_replays_and_grammars_of_tools_are_not_made_on_the_loop(
+    replayed: int, choice: str, on_loop: bool
+) -> None:
+    rig = Rig(says("x"))
+    prompt = ChatPrompt((), tools=(Tool("f"),), tool_choice=ToolChoice(choice))
+    asked = GenerateRequest(
+        RequestId("r"), MODEL, prompt, continue_from=ContinueFrom((1,), (2,) * replayed, 0)
+    )
+    assert isinstance((await rig.run(asked))[-1], Completed)
+    rig.pool.close()
+    with nullcontext() if on_loop else pytest.raises(RuntimeError, match="after shutdown"):
+        await rig.run(asked)
 
 
 async def test_a_stop_string_ends_the_choice_in_the_engine_too() -> None:

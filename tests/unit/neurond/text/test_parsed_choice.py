@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.canonical import (
+    ContinueFrom,
     Event,
     Finished,
     FinishReason,
@@ -147,6 +148,18 @@ def test_choices_are_taken_apart_each_for_itself() -> None:
     assert ends == {0: "tool_calls", 1: "stop"}
 
 
+def test_the_end_sets_one_text_free_which_can_be_continued_from() -> None:
+    ids = ids_of('<tool_call>\n{"name": st')
+    ended = output("stop")
+    fed = feed(ended, ids)
+    text, end = ended.finish(0, "length")
+    assert isinstance(text, TextDelta)
+    assert text.text == '<tool_call>\n{"name": st'
+    going_on = ContinueFrom((1,), tuple(ids), len(fed) + 1)
+    resumed = output("stop", first_seq=going_on.next_seq)
+    assert replay_output(resumed, going_on.output_token_ids, 0, going_on) == [end]
+
+
 @given(PIECES_OF_ANSWERS, st.booleans(), st.booleans())
 def test_events_carry_every_consumed_token_once_and_are_numbered(
     pieces: list[str], parallel: bool, thinks: bool
@@ -170,7 +183,8 @@ def test_a_stream_cut_anywhere_and_continued_is_the_uncut_stream(
     seen = uncut[: place % len(uncut)]
     replayed = tokens_of(seen)
     resumed = output("stop", parallel=parallel, first_seq=len(seen))
-    rest = replay_output(resumed, tuple(replayed), 1, None)
+    going_on = ContinueFrom((1,), tuple(replayed), len(seen))
+    rest = replay_output(resumed, going_on.output_token_ids, 1, going_on)
     rest += feed(resumed, ids[len(replayed) :])
     rest += resumed.finish(0, "length")
     without = [_without_logprobs(event) for event in uncut]

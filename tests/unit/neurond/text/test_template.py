@@ -16,6 +16,8 @@ from cortex_core.canonical import (
     ToolResultPart,
 )
 from cortex_core.errors import InternalError, InvalidRequest, WrongModality
+from neurond.text.message_forms import forms
+from neurond.text.messages import template_messages
 from neurond.text.template import ChatTemplate, check_template
 
 ROLES = (
@@ -33,10 +35,41 @@ NO_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
     "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 )
+ALTERNATING_OUTSIDE_TOOLS = (
+    "{% set ns = namespace(i=0) %}{% for m in messages %}"
+    "{% if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls) %}"
+    "{% if (m.role == 'user') != (ns.i % 2 == 0) %}{{ raise_exception('must alternate') }}"
+    "{% endif %}{% set ns.i = ns.i + 1 %}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}({{ c.id }}){% endfor %}"
+    "{% endfor %}{{ tools or '' }}"
+)
+"""As Mistral's templates count turns."""
+ONE_CALL = (
+    "{% for m in messages %}{% if m.tool_calls and m.tool_calls | length != 1 %}"
+    "{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}({{ c.id }}){% endfor %}"
+    "{% endfor %}{{ tools or '' }}"
+)
+"""As Llama's templates take calls."""
+ITEMS = (
+    "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}({{ c.function.name }}"
+    "{% for k, v in c.function.arguments | items %} {{ k }}={{ v }}{% endfor %}){% endfor %}"
+    "{% endfor %}{{ tools or '' }}"
+)
+"""As Qwen3-Coder's and GLM's templates write arguments."""
 
 
 def say(role: str, *texts: str) -> Message:
     return Message(role, tuple(TextPart(text) for text in texts))
+
+
+def call(*ids: str, text: str = "", arguments: str = "{}") -> Message:
+    parts = tuple(ToolCallPart(id_, f"f{id_}", arguments) for id_ in ids)
+    return Message("assistant", ((TextPart(text),) if text else ()) + parts)
+
+
+def tell(id_: str, text: str) -> Message:
+    return Message("tool", (ToolResultPart(id_, (TextPart(text),)),))
 
 
 def template(source: str) -> ChatTemplate:
@@ -165,6 +198,55 @@ def test_a_later_system_message_becomes_a_user_turn_where_it_must() -> None:
 
 def test_a_template_without_system_gets_it_in_the_first_user_turn() -> None:
     assert render(NO_SYSTEM, say("system", "s"), say("user", "a")) == "[user]s\n\na"
+
+
+def test_text_behind_a_result_goes_with_it_where_it_is_one_turn_too_many() -> None:
+    turns = (say("system", "s"), say("user", "a"), call("1"), tell("1", "r"), say("user", "note"))
+    assert render(ALTERNATING_OUTSIDE_TOOLS, *turns[1:4]) == "[user]a[assistant](1)[tool]r"
+    shown = "[system]s[user]a[assistant](1)[tool]r\n\nnote"
+    assert render(ALTERNATING_OUTSIDE_TOOLS, *turns) == shown
+    assert render(ROLES + "{{ tools or '' }}", *turns).endswith("[tool]r[user]note[assistant]")
+
+
+def test_calls_of_one_turn_become_turns_of_their_own_where_they_must() -> None:
+    turns = (
+        say("user", "a"),
+        call("1", "2", "3", text="Both."),
+        tell("2", "r2"),
+        tell("9", "r9"),
+        tell("1", "r1"),
+        say("user", "b"),
+        call("4"),
+        tell("4", "r4"),
+    )
+    assert render(ONE_CALL, *turns) == (
+        "[user]a[assistant]Both.(1)[tool]r1[assistant](2)[tool]r2[assistant](3)[tool]r9"
+        "[user]b[assistant](4)[tool]r4"
+    )
+    assert "Both.(1)(2)(3)[tool]r2" in render(ALTERNATING_OUTSIDE_TOOLS, *turns[:5])
+
+
+def test_forms_of_refused_conversations_are_tried_once_each() -> None:
+    messages = template_messages(ChatPrompt((say("user", "a"), say("assistant", "b"))))
+    assert list(forms(messages)) == [messages]
+
+
+@pytest.mark.parametrize("written", ["[1]", '{"a": "tru', '"x"', "3"])
+def test_arguments_that_a_template_cannot_write_are_left_out(written: str) -> None:
+    shown = render(ITEMS, call("1", arguments='{"a": 2}'), call("2", arguments=written))
+    assert shown == "(f1 a=2)(f2)"
+
+
+def test_a_failure_that_is_not_of_the_arguments_stays_one() -> None:
+    with pytest.raises(InternalError, match="UndefinedError"):
+        render(ITEMS + "{{ missing.key }}", call("1", arguments="[1]"))
+
+
+@pytest.mark.parametrize("name", ["range", "raise_exception", "strftime_now", "namespace"])
+def test_a_variable_cannot_replace_a_function(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"chat_template_kwargs.{name}") as caught:
+        render(ROLES, say("user", "a"), template_kwargs={name: 1})
+    assert caught.value.param == f"chat_template_kwargs.{name}"
 
 
 def test_a_refusal_is_the_clients_error_in_the_templates_words() -> None:

@@ -28,6 +28,7 @@ QWEN = '{% if tools %}<tool_call>\n{"name": …}\n</tool_call>{% endif %}'
         ("{{ tools }}", ("<|python_tag|>",), Parsers("llama", "none")),
         ("[func_name1(params)]", ("<|python_tag|>",), Parsers("pythonic", "none")),
         ("{{ tools }}", (), Parsers("json", "none")),
+        (f"{QWEN}</think>", ("[TOOL_CALLS]", "[THINK]"), Parsers("hermes", "think")),
     ],
 )
 def test_a_template_tells(template: str, added: tuple[str, ...], expected: Parsers) -> None:

@@ -1,0 +1,111 @@
+"""Forms of a conversation for templates that refuse it as it is. Pure."""
+
+from collections.abc import Iterator
+
+from neurond.text.messages import TemplateMessage
+
+
+def forms(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessage]]:
+    """Yield the conversation as it is, then in forms that more templates take, the nearest first.
+
+    Turns that a template demands to alternate are counted by some without calls and their results
+    (Mistral's): there a user turn behind a result is one too many. Others take one call in a turn
+    (Llama's).
+    """
+    tried: list[list[TemplateMessage]] = []
+    for form in _candidates(messages):
+        if form not in tried:
+            tried.append(form)
+            yield form
+
+
+def _candidates(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessage]]:
+    yield messages
+    alternating = accommodated(messages)
+    for calls in (alternating, with_single_calls(alternating)):
+        for form in (calls, with_text_in_results(calls)):
+            yield form
+            yield without_leading_system(form)
+
+
+def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with a system message in the first place only, roles alternating.
+
+    Later system messages become user turns, where they stand, so that the front of the prompt
+    stays the same; adjacent turns of one role become one.
+    """
+    result: list[TemplateMessage] = []
+    for message in messages:
+        role = message["role"]
+        if role == "system" and result:
+            message = {**message, "role": "user"}
+        if result and _mergeable(result[-1], message):
+            joined = f"{result[-1]['content']}\n\n{message['content']}"
+            result[-1] = {**result[-1], "content": joined}
+        else:
+            result.append(message)
+    return result
+
+
+def without_leading_system(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with a leading system message put in front of the first user turn."""
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return messages
+    system, user = messages[0], messages[1]
+    joined = {**user, "content": f"{system['content']}\n\n{user['content']}"}
+    return [joined, *messages[2:]]
+
+
+def with_text_in_results(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with user turns behind a tool's result as part of that result."""
+    result: list[TemplateMessage] = []
+    for message in messages:
+        if message["role"] == "user" and result and result[-1]["role"] == "tool":
+            joined = f"{result[-1]['content']}\n\n{message['content']}"
+            result[-1] = {**result[-1], "content": joined}
+        else:
+            result.append(message)
+    return result
+
+
+def with_single_calls(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with one call in a turn, its result behind it.
+
+    The first of the turns that a turn becomes has its text and thoughts. Results of no call of the
+    turn stay behind all of them.
+    """
+    result: list[TemplateMessage] = []
+    at = 0
+    while at < len(messages):
+        message = messages[at]
+        at += 1
+        calls = message.get("tool_calls") or ()
+        if len(calls) < 2:
+            result.append(message)
+            continue
+        end = at
+        while end < len(messages) and messages[end]["role"] == "tool":
+            end += 1
+        result += _single_calls(message, messages[at:end])
+        at = end
+    return result
+
+
+def _single_calls(
+    message: TemplateMessage, results: list[TemplateMessage]
+) -> Iterator[TemplateMessage]:
+    by_id: dict[str, list[TemplateMessage]] = {}
+    for result in results:
+        by_id.setdefault(result["tool_call_id"], []).append(result)
+    turn = message
+    for call in message["tool_calls"]:
+        yield {**turn, "tool_calls": [call]}
+        yield from by_id.pop(call["id"], ())
+        turn = {"role": message["role"], "content": ""}
+    for others in by_id.values():
+        yield from others
+
+
+def _mergeable(first: TemplateMessage, second: TemplateMessage) -> bool:
+    plain = {"role", "content"}
+    return first["role"] == second["role"] and set(first) <= plain and set(second) <= plain
