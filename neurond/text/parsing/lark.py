@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from cortex_core.canonical import JsonObject, Tool
-from neurond.text.parsing.segments import is_text_schema
+from neurond.text.parsing.schemas import arguments_schema
 
 WHITESPACE: Final = r"[ \t\n\r]{1,24}"
 """Between the tokens of JSON; without a bound small models fill the context with blanks."""
@@ -100,43 +100,6 @@ class Lark:
     def list_of(self, one: str, *, several: bool, between: str = ", ") -> str:
         """Return an expression of one or, where `several` are wanted, more."""
         return f"{one} ({self.text(between)} {one})*" if several else one
-
-
-def arguments_schema(tool: Tool) -> JsonObject:
-    """Return the schema of a tool's arguments: an object without what is not named."""
-    schema: JsonObject = {"type": "object", **(tool.parameters or {"properties": {}})}
-    if "properties" in schema:
-        schema.setdefault("additionalProperties", False)
-    return schema
-
-
-class Argument(NamedTuple):
-    """One of a tool's arguments. `schema` stands on its own."""
-
-    key: str
-    schema: JsonObject
-    required: bool
-
-    @property
-    def is_free_text(self) -> bool:
-        """Whether any string will do."""
-        bounds = {"enum", "const", "pattern", "format", "minLength", "maxLength"}
-        return is_text_schema(self.schema) and not bounds & self.schema.keys()
-
-
-def arguments_of(tool: Tool) -> list[Argument] | None:
-    """Return a tool's arguments one by one; None where its schema has them in another way."""
-    schema = arguments_schema(tool)
-    properties = schema.get("properties")
-    if not isinstance(properties, dict):
-        return None
-    shared: JsonObject = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    required = schema.get("required")
-    needed = required if isinstance(required, list) else []
-    return [
-        Argument(key, {**each, **shared} if isinstance(each, dict) else {}, key in needed)
-        for key, each in properties.items()
-    ]
 
 
 def sequence(lark: Lark, parts: Sequence[tuple[str, bool]], between: str) -> str:

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cortex_core.canonical import Tool
-from neurond.text.parsing.lark import Lark, Written, arguments_of, sequence
+from neurond.text.parsing.lark import Lark, Written, sequence
 from neurond.text.parsing.parser import FoundCall
 from neurond.text.parsing.python_text import python_calls
 from neurond.text.parsing.reader import Reader, Steps
+from neurond.text.parsing.schemas import arguments_of
 from neurond.text.parsing.segments import Tools
+
+_KEY: Final = r"/[A-Za-z_][A-Za-z0-9_]*/"
 
 
 class PythonFormat(NamedTuple):
@@ -45,14 +48,19 @@ class PythonFormat(NamedTuple):
 
 
 def _call(lark: Lark, tool: Tool) -> str:
+    arguments = arguments_of(tool)
+    begins, ends = lark.text(f"{tool.name}("), lark.text(")")
+    if arguments is None:
+        any_one = lark.rule(f'{lark.rule(_KEY)} "=" {lark.json({}, strict=False)}')
+        return f"{begins} ({lark.list_of(any_one, several=True)})? {ends}"
     parts = [
         (
             f"{lark.text(argument.key + '=')} {lark.json(argument.schema, strict=tool.strict)}",
             argument.required,
         )
-        for argument in arguments_of(tool) or ()
+        for argument in arguments
     ]
-    return f"{lark.text(tool.name + '(')} {sequence(lark, parts, ', ')} {lark.text(')')}"
+    return f"{begins} {sequence(lark, parts, ', ')} {ends}"
 
 
 PYTHONIC: Final = PythonFormat()

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cortex_core.canonical import JsonObject, Tool
+from neurond.text.parsing.schemas import argument_schema, is_text_schema, takes_null
 
 MAX_DEPTH: Final = 64
 """Of what a call's arguments may nest; the recursion over it is ours."""
@@ -41,40 +42,40 @@ class Tools:
     """The tools of one request, by name."""
 
     def __init__(self, tools: tuple[Tool, ...]) -> None:
-        self._properties = {tool.name: _properties(tool.parameters) for tool in tools}
+        self._parameters: dict[str, JsonObject] = {
+            tool.name: tool.parameters or {} for tool in tools
+        }
 
     def __contains__(self, name: str) -> bool:
-        return name in self._properties
+        return name in self._parameters
 
     def __bool__(self) -> bool:
-        return bool(self._properties)
+        return bool(self._parameters)
 
-    def schema(self, name: str, argument: str) -> JsonObject:
-        """Return the schema of an argument; empty where there is none."""
-        schema = self._properties.get(name, {}).get(argument)
-        return schema if isinstance(schema, dict) else {}
+    def value(self, name: str, argument: str, text: str) -> Any:
+        """Return what the value of an argument stands for; see `value_of`.
 
-
-def _properties(parameters: JsonObject | None) -> Mapping[str, Any]:
-    properties = (parameters or {}).get("properties")
-    return properties if isinstance(properties, dict) else {}
-
-
-def is_text_schema(schema: JsonObject) -> bool:
-    """Whether the schema takes strings and, but for null, nothing else."""
-    kinds = schema.get("type")
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    return "string" in kinds and all(kind in ("string", "null") for kind in kinds)
+        Raises:
+            Malformed: it nests too deeply.
+        """
+        parameters = self._parameters.get(name, {})
+        return value_of(text, argument_schema(parameters, argument), parameters)
 
 
-def value_of(text: str, schema: JsonObject) -> Any:
+def value_of(text: str, schema: JsonObject, root: JsonObject) -> Any:
     """Return what a value stands for that was written without quotes around strings.
+
+    Args:
+        text: as it was written.
+        schema: of the value.
+        root: what its references are into.
 
     Raises:
         Malformed: it nests too deeply.
     """
-    if is_text_schema(schema):
-        return text
+    if is_text_schema(schema, root):
+        is_null = text in ("null", "None") and takes_null(schema, root)
+        return None if is_null else text
     try:
         value = msgspec.json.decode(text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError):

@@ -8,11 +8,14 @@ from typing import Any, Final, NamedTuple
 
 from cortex_core.canonical import Tool
 from neurond.text.parsing.json_text import calls_in
-from neurond.text.parsing.lark import Argument, Lark, Written, arguments_of, sequence
+from neurond.text.parsing.lark import Lark, Written, sequence
 from neurond.text.parsing.parser import FoundCall
 from neurond.text.parsing.python_text import Notation, read_object
 from neurond.text.parsing.reader import Reader, Steps
-from neurond.text.parsing.segments import Malformed, Tools, call_of, is_text_schema, value_of
+from neurond.text.parsing.schemas import Argument, arguments_of
+from neurond.text.parsing.segments import Malformed, Tools, call_of
+
+_GLM_KEY: Final = r"/[^\s<]+/"
 
 
 class QwenTagsFormat(NamedTuple):
@@ -75,10 +78,10 @@ def _qwen_call(lark: Lark, tool: Tool) -> str:
 
 def plain_value(lark: Lark, argument: Argument, *, strict: bool) -> str:
     """Return an expression of a value that has no quotes around it where it is a string."""
-    choices = argument.schema.get("enum", [argument.schema.get("const")])
-    if choices and all(isinstance(choice, str) for choice in choices):
+    choices = argument.choices
+    if choices is not None:
         return lark.any_of([lark.text(choice) for choice in choices])
-    if is_text_schema(argument.schema):
+    if argument.is_text:
         return lark.rule(r"/[^\n<]+/")
     return lark.json(argument.schema, strict=strict)
 
@@ -95,7 +98,7 @@ def _qwen_function(reader: Reader, tools: Tools, found: FoundCall) -> Steps[None
         value = yield from reader.until("</parameter>")
         # The line ends around a value belong to the format, what else is blank to the value.
         value = value.removeprefix("\n").removesuffix("\n")
-        arguments[key] = value_of(value, tools.schema(name, key))
+        arguments[key] = tools.value(name, key, value)
 
 
 class GlmFormat(NamedTuple):
@@ -138,7 +141,7 @@ class GlmFormat(NamedTuple):
             yield from reader.skip_blank()
             yield from reader.expect("<arg_value>")
             value = yield from reader.until("</arg_value>")
-            arguments[key] = value_of(value, tools.schema(name, key))
+            arguments[key] = tools.value(name, key, value)
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
         """See `CallFormat.written`."""
@@ -147,8 +150,15 @@ class GlmFormat(NamedTuple):
 
 
 def _glm_call(lark: Lark, tool: Tool) -> str:
+    arguments = arguments_of(tool)
+    begins = lark.text(f"{tool.name}\n")
+    if arguments is None:
+        any_key = f"{lark.text('<arg_key>')} {lark.rule(_GLM_KEY)} {lark.text('</arg_key>')}"
+        any_value = f"{lark.text('<arg_value>')} {lark.up_to('</arg_value>')}"
+        one = lark.rule(f'{any_key} "\\n" {any_value} "\\n"')
+        return f"{begins} {one}*"
     parts: list[tuple[str, bool]] = []
-    for argument in arguments_of(tool) or ():
+    for argument in arguments:
         head = lark.text(f"<arg_key>{argument.key}</arg_key>\n<arg_value>")
         value = (
             lark.up_to("</arg_value>")
@@ -156,7 +166,6 @@ def _glm_call(lark: Lark, tool: Tool) -> str:
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text('</arg_value>')}"
         )
         parts.append((f'{head} {value} "\\n"', argument.required))
-    begins = lark.text(f"{tool.name}\n")
     return f"{begins} {sequence(lark, parts, '')}"
 
 
@@ -206,13 +215,15 @@ class GemmaFormat(NamedTuple):
             return f"{head} {lark.arguments(tool)}"
         parts: list[tuple[str, bool]] = []
         for argument in arguments:
-            value = (
-                f"{lark.text(self.quote)} {lark.up_to(self.quote)}"
-                if argument.is_free_text
-                else lark.json(argument.schema, strict=tool.strict)
-            )
+            value = self._value(lark, argument, strict=tool.strict)
             parts.append((f"{lark.text(argument.key + ':')} {value}", argument.required))
         return f'{head} "{{" {sequence(lark, parts, ",")} "}}"'
+
+    def _value(self, lark: Lark, argument: Argument, *, strict: bool) -> str:
+        if not argument.is_free_text:
+            return lark.json(argument.schema, strict=strict)
+        text = f"{lark.text(self.quote)} {lark.up_to(self.quote)}"
+        return lark.any_of([text, '"null"']) if argument.takes_null else text
 
 
 QWEN_TAGS: Final = QwenTagsFormat()

@@ -130,6 +130,17 @@ def parse(
     return made.push(text) + made.flush()
 
 
+def takes(family: Family, held: HeldCalls | None, text: str) -> bool:
+    """Whether a text, as a whole, is an answer that the grammar lets through."""
+    assert held is not None
+    grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
+    for token in family.ids(text):
+        if token not in family.speller.allowed(grammar):
+            return False
+        grammar.advance(token)
+    return grammar.is_complete or family.speller.end in family.speller.allowed(grammar)
+
+
 def check_calls(segments: list[Segment]) -> list[str]:
     calls = [segment for segment in segments if isinstance(segment, Call)]
     for call in calls:
@@ -253,3 +264,50 @@ def test_nothing_is_held_and_nothing_parsed_where_nothing_is_to_be_told_apart(
     assert answers.held_calls(prompt("auto", SAY), []) is None
     assert answers.parser(prompt("none", SAY), thinks=False, keep_blanks=False) is None
     assert answers.parser(prompt("auto"), thinks=False, keep_blanks=False) is None
+
+
+@pytest.mark.parametrize(
+    ("tools", "call"),
+    [
+        ("pythonic", '[any(a=1, b=["x"])]'),
+        (
+            "glm",
+            "<tool_call>any\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+        ),
+        ("qwen3_coder", '<tool_call>\n{"name": "any", "arguments": {"a": 1}}\n</tool_call>'),
+    ],
+)
+def test_a_tool_of_any_arguments_gets_some(
+    family: Family, tools: ToolParserName, call: str
+) -> None:
+    answers = family.answers(tools)
+    asked = prompt("required", Tool("any", None, {"type": "object"}))
+    assert takes(family, answers.held_calls(asked, []), call)
+    [segment] = parse(answers, asked, family.ids(call))
+    assert isinstance(segment, Call)
+    assert json.loads(segment.arguments)["a"] == 1
+
+
+@pytest.mark.parametrize("tools", ALL)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": {"a": {"type": "string"}}, "required": ["zz"]},
+        {"properties": {"a": {"type": "string"}, "b": {"$ref": "#/properties/a"}}},
+        {"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}, "required": ["b"]}]},
+    ],
+)
+def test_schemas_of_all_sorts_can_be_held(
+    family: Family, tools: ToolParserName, parameters: dict[str, object]
+) -> None:
+    held = family.answers(tools).held_calls(prompt("required", Tool("t", None, parameters)), [])
+    assert held is not None
+    check_format(json.dumps({"kind": "grammar", "text": held.trial}).encode())
+
+
+def test_text_or_null_can_be_null_in_gemmas_notation(family: Family) -> None:
+    either = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    asked = prompt("required", Tool("t", None, {"properties": {"a": either}}))
+    held = family.answers("functiongemma").held_calls(asked, [])
+    for value in ("null", "<escape>null<escape>"):
+        assert takes(family, held, f"<start_function_call>call:t{{a:{value}}}<end_function_call>")
