@@ -18,6 +18,7 @@ from cortex_core.canonical import (
     GenerateRequest,
     Ping,
     Prompt,
+    ResponseFormat,
     Started,
     Usage,
 )
@@ -201,7 +202,7 @@ class Generation:
     async def _planned(
         self, request: GenerateRequest, text: ModelText, ids: list[int]
     ) -> AnswerPlan:
-        if not may_hold_calls(request.prompt):
+        if not may_hold_calls(request):
             return answer_plan(request, text.answers, ids)
         return await self._pool.run(lambda: answer_plan(request, text.answers, ids))
 
@@ -217,13 +218,17 @@ class Generation:
         return await self._pool.run(lambda: replay_output(output, replay, room, going_on))
 
     async def _checked_format(self, plan: AnswerPlan) -> bytes | None:
+        await self._check(plan.asked)
         try:
-            trial = encoded_format(plan.trial)
-            if trial is not None:
-                await self._formats.check(trial)
+            await self._check(plan.trial)
             return encoded_format(plan.response_format)
         except InvalidRequest as ex:
-            raise (about_tools(ex) if plan.holds_calls else ex) from ex
+            raise (about_tools(ex) if plan.held_tools else ex) from ex
+
+    async def _check(self, wanted: ResponseFormat | None) -> None:
+        encoded = encoded_format(wanted)
+        if encoded is not None:
+            await self._formats.check(encoded)
 
     async def _token_ids(self, text: ModelText, prompt: Prompt) -> list[int]:
         if is_small(prompt):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cortex_core.canonical import ChatPrompt, GenerateRequest, Prompt, ResponseFormat
+from cortex_core.canonical import ChatPrompt, GenerateRequest, ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
 from neurond.text.parsed_choice import Parsing
 from neurond.text.parsing.answer_format import AnswerFormat
@@ -16,8 +16,10 @@ class AnswerPlan(NamedTuple):
     trial: ResponseFormat | None
     parsing: Parsing | None
     """None where the text is the answer, as it is."""
-    holds_calls: bool = False
-    """The form is that of calls, not the one that the client asked for."""
+    asked: ResponseFormat | None = None
+    """The client's own form where the one of the plan has more: what is wrong in it is its own."""
+    held_tools: tuple[Tool, ...] = ()
+    """Whose calls the form is about."""
 
 
 def answer_plan(
@@ -25,7 +27,8 @@ def answer_plan(
 ) -> AnswerPlan:
     """Return the plan of a request.
 
-    A call that is required goes before a `response_format`; that goes before calls that may be.
+    A call that is required goes before a `response_format`; calls that may be stand beside one of
+    JSON, and behind any other.
 
     Args:
         request: its prompt may be a conversation or anything else.
@@ -39,32 +42,55 @@ def answer_plan(
     wanted = request.response_format
     if answers is None or not isinstance(prompt, ChatPrompt):
         return AnswerPlan(wanted, wanted, None)
-    if wanted is not None and prompt.tool_choice.mode not in ("required", "named"):
+    if prompt.tools and prompt.tool_choice.mode in ("required", "named"):
+        wanted = None
+    if wanted is not None and wanted.kind not in ("json_object", "json_schema"):
+        return AnswerPlan(wanted, wanted, None)
+    plan = _held_plan(prompt, wanted, answers, prompt_token_ids)
+    if plan is None and wanted is not None:
         return AnswerPlan(wanted, wanted, None)
     parsing = _parsing(request, prompt, answers, prompt_token_ids)
-    held = answers.held_calls(prompt, prompt_token_ids)
-    if held is None:
-        return AnswerPlan(wanted, wanted, parsing)
-    return AnswerPlan(
-        ResponseFormat("grammar", text=held.grammar),
-        ResponseFormat("grammar", text=held.trial),
-        parsing,
-        holds_calls=True,
-    )
+    if plan is None:
+        return AnswerPlan(None, None, parsing)
+    return plan._replace(parsing=parsing)
 
 
-def may_hold_calls(prompt: Prompt) -> bool:
+def may_hold_calls(request: GenerateRequest) -> bool:
     """Whether the plan may take a grammar, which takes milliseconds to make of many tools."""
+    prompt = request.prompt
     if not isinstance(prompt, ChatPrompt) or not prompt.tools:
         return False
     required = prompt.tool_choice.mode in ("required", "named")
-    return required or any(tool.strict for tool in prompt.tools)
+    held = required or request.response_format is not None
+    return held or any(tool.strict for tool in prompt.tools)
 
 
 def about_tools(error: InvalidRequest) -> InvalidRequest:
     """Return the error of a grammar of calls, which the client knows as its tools."""
     why = error.message.partition(": ")[2] or error.message
     return InvalidRequest(f"cannot hold calls to the tools' parameters: {why}", param="tools")
+
+
+def _held_plan(
+    prompt: ChatPrompt,
+    wanted: ResponseFormat | None,
+    answers: AnswerFormat,
+    prompt_token_ids: Sequence[int],
+) -> AnswerPlan | None:
+    """Return the plan, yet without parsing, of an answer that is held to more than `wanted`."""
+    if wanted is None:
+        held = answers.held_calls(prompt, prompt_token_ids)
+    else:
+        held = answers.held_json(prompt, prompt_token_ids, wanted)
+    if held is None:
+        return None
+    return AnswerPlan(
+        ResponseFormat("grammar", text=held.grammar),
+        ResponseFormat("grammar", text=held.trial),
+        None,
+        asked=wanted,
+        held_tools=held.tools,
+    )
 
 
 def _parsing(

@@ -1,4 +1,4 @@
-"""One model's format of answers: parsers of them, and grammars that hold them to calls. Pure.
+"""One model's format of answers: parsers of them, and grammars that hold them to it. Pure.
 
 Decided once, when the model's text is opened.
 """
@@ -6,13 +6,13 @@ Decided once, when the model's text is opened.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from cortex_core.canonical import ChatPrompt, Tool
+from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
 from neurond.text.parsing.harmony import HARMONY_MARKERS, HarmonyParser
 from neurond.text.parsing.held import HeldAnswer, harmony_grammar, marked_grammar
 from neurond.text.parsing.lark import Lark
-from neurond.text.parsing.parser import AnswerParser, MarkedParser
+from neurond.text.parsing.parser import AnswerParser, MarkedParser, ReasoningMarks
 from neurond.text.parsing.segments import Tools
 from neurond.text.pieces import TokenPieces
 
@@ -20,11 +20,13 @@ TAIL_TOKENS: Final = 16
 """Of a prompt, in which its template may have opened the model's thoughts."""
 
 
-class HeldCalls(NamedTuple):
+class HeldForm(NamedTuple):
     """Grammars in Lark's notation: for the model's vocabulary, and to be tried out without it."""
 
     grammar: str
     trial: str
+    tools: tuple[Tool, ...]
+    """Whose calls may come."""
 
 
 class AnswerFormat:
@@ -84,7 +86,7 @@ class AnswerFormat:
         opens = f"{self._reasoning.opens}{self._reasoning.label}".rstrip()
         return self._tail(prompt_token_ids).endswith(opens)
 
-    def held_calls(self, prompt: ChatPrompt, prompt_token_ids: Sequence[int]) -> HeldCalls | None:
+    def held_calls(self, prompt: ChatPrompt, prompt_token_ids: Sequence[int]) -> HeldForm | None:
         """Return what holds an answer to calls; None where it is free.
 
         Raises:
@@ -108,20 +110,48 @@ class AnswerFormat:
             several=prompt.parallel_tool_calls and mode != "named",
             required=mode != "auto",
         )
+        return self._form(wanted, prompt_token_ids)
+
+    def held_json(
+        self, prompt: ChatPrompt, prompt_token_ids: Sequence[int], final: ResponseFormat
+    ) -> HeldForm | None:
+        """Return what holds an answer to calls that may be or else to JSON, behind thoughts.
+
+        None where `final` says all: there are no calls, thoughts or channels.
+
+        Args:
+            prompt: of the request; it requires no call.
+            prompt_token_ids: the prompt, rendered.
+            final: the form of JSON.
+        """
+        tools = () if self.parsers.tools == "none" else tools_of(prompt)
+        if not tools and not self._is_harmony and self._thoughts_left(prompt_token_ids) is None:
+            return None
+        wanted = HeldAnswer(tools, prompt.parallel_tool_calls, required=False, final=final)
+        return self._form(wanted, prompt_token_ids)
+
+    def _form(self, wanted: HeldAnswer, prompt_token_ids: Sequence[int]) -> HeldForm:
         trial: dict[str, int | None] = dict.fromkeys(self._atoms)
-        return HeldCalls(
-            self._grammar(wanted, Lark(self._atoms), prompt_token_ids),
-            self._grammar(wanted, Lark(trial), prompt_token_ids),
+        beside = wanted.final is not None and self._calls is not None and bool(self._calls.bare)
+        return HeldForm(
+            self._grammar(wanted, Lark(self._atoms, beside_json=beside), prompt_token_ids),
+            self._grammar(wanted, Lark(trial, beside_json=beside), prompt_token_ids),
+            wanted.tools,
         )
 
     def _grammar(self, wanted: HeldAnswer, lark: Lark, prompt_token_ids: Sequence[int]) -> str:
-        if self._calls is None:
+        if self._is_harmony:
             return harmony_grammar(wanted, lark)
-        reasoning = self._reasoning
-        if reasoning is not None and self._tail(prompt_token_ids).endswith(reasoning.closes):
-            reasoning = None
+        reasoning = self._thoughts_left(prompt_token_ids)
         thinks = self.opens_thoughts(prompt_token_ids)
         return marked_grammar(wanted, lark, self._calls, reasoning, thinks=thinks)
+
+    def _thoughts_left(self, prompt_token_ids: Sequence[int]) -> ReasoningMarks | None:
+        """Return the marks of thoughts that the answer may begin with."""
+        reasoning = self._reasoning
+        if reasoning is not None and self._tail(prompt_token_ids).endswith(reasoning.closes):
+            return None
+        return reasoning
 
     def _tail(self, prompt_token_ids: Sequence[int]) -> str:
         tail = b"".join(self.pieces.piece(id_) for id_ in prompt_token_ids[-TAIL_TOKENS:])

@@ -1,8 +1,8 @@
-"""Grammars for whole answers that are held to calls. Pure."""
+"""Grammars for whole answers that are held to calls, or to calls or JSON. Pure."""
 
 from typing import Final, NamedTuple
 
-from cortex_core.canonical import Tool
+from cortex_core.canonical import ResponseFormat, Tool
 from neurond.text.parsing.harmony import CHANNEL, CONSTRAIN, END, MESSAGE, START
 from neurond.text.parsing.lark import ANYTHING, Lark
 from neurond.text.parsing.parser import CallFormat, ReasoningMarks
@@ -17,12 +17,14 @@ class HeldAnswer(NamedTuple):
     tools: tuple[Tool, ...]
     several: bool
     required: bool
+    final: ResponseFormat | None = None
+    """The form, of JSON, that an answer without calls has; None where that is prose."""
 
 
 def marked_grammar(
     wanted: HeldAnswer,
     lark: Lark,
-    calls: CallFormat,
+    calls: CallFormat | None,
     reasoning: ReasoningMarks | None,
     *,
     thinks: bool,
@@ -32,7 +34,7 @@ def marked_grammar(
     Args:
         wanted: the calls.
         lark: an empty grammar.
-        calls: how they are written.
+        calls: how they are written; None only where there are no tools.
         reasoning: None where the model does not think, or has done so.
         thinks: the prompt ends in thoughts.
     """
@@ -42,11 +44,16 @@ def marked_grammar(
     elif reasoning is not None:
         opens = lark.text(f"{reasoning.opens}{reasoning.label}")
         thoughts = f"({opens} {lark.up_to(reasoning.closes)} {lark.rule(_BLANKS)})?"
+    if calls is None or not wanted.tools:
+        assert wanted.final is not None, "without tools it is held to a form"
+        return lark.grammar(f"{thoughts} {_json_of(lark, wanted.final)}")
     written = calls.written(lark, wanted.tools, several=wanted.several)
-    if wanted.required:
+    if wanted.required or wanted.final is not None:
         one = f"{lark.text(written.opens)} {written.rest}" if written.opens else written.rest
         if written.between is not None:
             one = lark.list_of(lark.rule(one), several=wanted.several, between=written.between)
+        if wanted.final is not None:
+            one = lark.any_of([one, _json_of(lark, wanted.final)])
         return lark.grammar(f"{thoughts} {one}")
     if not written.opens:
         return lark.grammar(f"{thoughts} ({lark.rule(_NO_CALL)} | {written.rest})")
@@ -58,12 +65,22 @@ def harmony_grammar(wanted: HeldAnswer, lark: Lark) -> str:
     """Return the grammar of an answer on harmony's channels, behind `<|start|>assistant`."""
     between = f"{lark.up_to(END)} {lark.text(START + 'assistant')}"
     thoughts = lark.rule(f"{lark.text(CHANNEL + 'analysis' + MESSAGE)} {between}")
-    calls: list[str] = []
+    answers: list[str] = []
     for tool in wanted.tools:
         header = f"{CHANNEL}commentary to=functions.{tool.name} {CONSTRAIN}json{MESSAGE}"
-        calls.append(f"{lark.text(header)} {lark.arguments(tool)}")
+        answers.append(f"{lark.text(header)} {lark.arguments(tool)}")
     if wanted.required:
-        return lark.grammar(f"{thoughts}? {lark.any_of(calls)}")
+        return lark.grammar(f"{thoughts}? {lark.any_of(answers)}")
+    head = lark.text(CHANNEL + "final" + MESSAGE)
+    if wanted.final is not None:
+        # A preamble would be text before the JSON.
+        answers.append(f"{head} {_json_of(lark, wanted.final)}")
+        return lark.grammar(f"{thoughts}* {lark.any_of(answers)}")
     preamble = lark.rule(f"{lark.text(CHANNEL + 'commentary' + MESSAGE)} {between}")
-    final = f"{lark.text(CHANNEL + 'final' + MESSAGE)} {lark.rule(ANYTHING)}"
-    return lark.grammar(f"({thoughts} | {preamble})* {lark.any_of([*calls, final])}")
+    answers.append(f"{head} {lark.rule(ANYTHING)}")
+    return lark.grammar(f"({thoughts} | {preamble})* {lark.any_of(answers)}")
+
+
+def _json_of(lark: Lark, final: ResponseFormat) -> str:
+    schema = {"type": "object"} if final.kind == "json_object" else final.schema or {}
+    return lark.json(schema, strict=final.strict)

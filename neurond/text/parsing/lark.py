@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from cortex_core.canonical import JsonObject, Tool
-from neurond.text.parsing.schemas import arguments_schema
+from neurond.text.parsing.schemas import arguments_schema, call_schema
 
 WHITESPACE: Final = r"[ \t\n\r]{1,24}"
 """Between the tokens of JSON; without a bound small models fill the context with blanks."""
@@ -39,9 +39,12 @@ class Lark:
     Args:
         special: the markers that are tokens of their own, with their ids; None is for a grammar
             that is only tried out.
+        beside_json: other JSON may stand where a call does. Text of several of JSON's tokens would
+            forbid any JSON that begins as it does.
     """
 
-    def __init__(self, special: Mapping[str, int | None]) -> None:
+    def __init__(self, special: Mapping[str, int | None], *, beside_json: bool = False) -> None:
+        self._beside_json = beside_json
         self._special = special
         self._rules: list[str] = []
         self._pattern = re.compile("|".join(re.escape(text) for text in special) or r"(?!)")
@@ -90,6 +93,8 @@ class Lark:
 
     def named_object(self, tool: Tool, key: str = "arguments") -> str:
         """Return an expression of a call as `{"name": …, "arguments": {…}}`."""
+        if self._beside_json:
+            return self.json(call_schema(tool, key), strict=tool.strict)
         head = f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}, "{key}": '
         return f'{self.text(head)} {self.arguments(tool)} "}}"'
 

@@ -64,6 +64,20 @@ def arguments_schema(tool: Tool) -> JsonObject:
     return schema
 
 
+def call_schema(tool: Tool, key: str) -> JsonObject:
+    """Return the schema of an object with a tool's name and, under `key`, its arguments."""
+    root = arguments_schema(tool)
+    arguments = _standalone(root, root, strict=tool.strict)
+    definitions = arguments.pop("$defs", {})
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, key: arguments},
+        "required": ["name", key],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
 def arguments_of(tool: Tool) -> list[Argument] | None:
     """Return a tool's arguments one by one; None where its schema does not name them."""
     root = arguments_schema(tool)

@@ -47,6 +47,8 @@ from neurond.metrics import GenerationMetrics
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText
+from neurond.text.parsing.answer_format import AnswerFormat
+from neurond.text.parsing.families import Parsers
 from neurond.text.pool import TextPool
 from neurond.text.template import ChatTemplate
 from tests.fakes.tokenizers_made import EOS, byte_level, model_tokenizer, prepared
@@ -111,7 +113,9 @@ class ScriptedEngine:
 class Texts:
     async def get(self, _model_id: ModelId, _template: str | None = None) -> ModelText:
         template = ChatTemplate("{{ messages[-1].content }}", model=MODEL, special_tokens={})
-        return ModelText(prepared(TOKENIZER), model_tokenizer(TOKENIZER), template)
+        tokenizer = model_tokenizer(TOKENIZER)
+        answers = AnswerFormat(Parsers("hermes", "none"), tokenizer.pieces)
+        return ModelText(prepared(TOKENIZER), tokenizer, template, answers)
 
 
 class Formats:
@@ -229,6 +233,21 @@ async def test_a_bad_format_is_refused_before_the_engine_hears_of_it(
     with pytest.raises(InvalidRequest, match=says_why):
         await rig.generation.start(msgspec.structs.replace(request(), response_format=wanted))
     assert not rig.engine.jobs
+
+
+def calls(*tools: Tool, wanted: ResponseFormat | None = None) -> GenerateRequest:
+    message = Message("user", (TextPart("hi"),))
+    choice = ToolChoice("auto" if wanted is not None else "required")
+    prompt = ChatPrompt((message,), tools=tools, tool_choice=choice)
+    return msgspec.structs.replace(request(), prompt=prompt, response_format=wanted)
+
+
+async def test_an_error_in_the_form_that_was_asked_for_is_no_error_of_the_tools() -> None:
+    rig = Rig(says("x"))
+    wanted = ResponseFormat("json_schema", schema={"const": "bad"})
+    with pytest.raises(InvalidRequest, match="cannot hold the answer to it") as told:
+        await rig.run(calls(Tool("loose"), wanted=wanted))
+    assert told.value.param == "response_format"
 
 
 async def test_an_answer_that_fills_the_context_ends_with_length() -> None:

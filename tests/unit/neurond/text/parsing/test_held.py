@@ -13,7 +13,7 @@ from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool, ToolChoice
 from cortex_core.errors import InvalidRequest
 from cortex_core.neuron_api import ReasoningParserName, ToolParserName
 from neurond.engine.grammar import check_format
-from neurond.text.parsing.answer_format import AnswerFormat, HeldCalls
+from neurond.text.parsing.answer_format import AnswerFormat, HeldForm
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
 from neurond.text.parsing.harmony import HARMONY_MARKERS
 from neurond.text.parsing.segments import Call, Segment, Text
@@ -75,7 +75,7 @@ class Family:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def walk(
-        self, answers: AnswerFormat, held: HeldCalls, seed: int, *, spells: str = ""
+        self, answers: AnswerFormat, held: HeldForm, seed: int, *, spells: str = ""
     ) -> list[int] | None:
         """Return the tokens of a random answer that hurries to its end.
 
@@ -130,7 +130,7 @@ def parse(
     return made.push(text) + made.flush()
 
 
-def takes(family: Family, held: HeldCalls | None, text: str) -> bool:
+def takes(family: Family, held: HeldForm | None, text: str) -> bool:
     """Whether a text, as a whole, is an answer that the grammar lets through."""
     assert held is not None
     grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
@@ -264,6 +264,45 @@ def test_nothing_is_held_and_nothing_parsed_where_nothing_is_to_be_told_apart(
     assert answers.held_calls(prompt("auto", SAY), []) is None
     assert answers.parser(prompt("none", SAY), thinks=False, keep_blanks=False) is None
     assert answers.parser(prompt("auto"), thinks=False, keep_blanks=False) is None
+
+
+@pytest.mark.parametrize("tools", ALL)
+@pytest.mark.parametrize("kind", ["json_object", "json_schema"])
+def test_an_answer_is_calls_or_the_json_that_is_asked_for(
+    family: Family, tools: ToolParserName, kind: str
+) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    final = (
+        ResponseFormat("json_object")
+        if kind == "json_object"
+        else ResponseFormat("json_schema", schema=schema)
+    )
+    answers = family.answers(tools, "think")
+    asked = prompt("auto", NOTHING, SAY)
+    held = answers.held_json(asked, family.ids("Hi<think>\n"), final)
+    assert held is not None
+    check_format(json.dumps({"kind": "grammar", "text": held.trial}).encode())
+    head = "<|channel|>final<|message|>" if tools == "harmony" else "Hm.</think>\n"
+    assert takes(family, held, head + '{"n": 1}')
+    assert not takes(family, held, head + "Well")
+    assert not takes(family, held, f'{head}Well {{"n": 1}}')
+    if kind == "json_schema":
+        assert not takes(family, held, head + '{"n": "1"}')
+    required = answers.held_calls(prompt("required", NOTHING), family.ids("Hi<think>\n"))
+    assert required is not None
+    tokens = family.walk(answers, required, 0, spells="</think>")
+    assert tokens is not None
+    said = family.tokenizer.decode(tokens, skip_special_tokens=False)
+    assert takes(family, held, said), said
+
+
+def test_json_may_come_behind_thoughts_of_a_model_without_calls(family: Family) -> None:
+    answers = family.answers("none", "think")
+    held = answers.held_json(prompt("auto", SAY), [], ResponseFormat("json_object"))
+    assert takes(family, held, "<think>Hm.</think>\n\n{}")
+    assert takes(family, held, "{}")
+    done = family.ids("<think>\n\n</think>\n\n")
+    assert answers.held_json(prompt("auto", SAY), done, ResponseFormat("json_object")) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from cortex_core.canonical import JsonObject, Tool
-from neurond.text.parsing.schemas import arguments_of, arguments_schema
+from neurond.text.parsing.schemas import arguments_of, arguments_schema, call_schema
 from neurond.text.parsing.segments import Tools
 
 LISTS: JsonObject = {
@@ -128,3 +128,11 @@ def test_other_keys_are_forbidden_where_none_can_be_meant(more: dict[str, Any]) 
     assert arguments_schema(Tool("t", None, schema, strict=True))["additionalProperties"] is False
     plain: JsonObject = {"properties": {"a": {}}, "required": ["a"]}
     assert arguments_schema(Tool("t", None, plain))["additionalProperties"] is False
+
+
+def test_a_call_as_a_schema_takes_the_tools_arguments() -> None:
+    schema = call_schema(Tool("t", None, LISTS), "arguments")
+    jsonschema.validate({"name": "t", "arguments": {"tree": [[]]}}, schema)
+    for arguments in ({"tree": [1]}, {"more": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"name": "t", "arguments": arguments}, schema)

@@ -1,0 +1,77 @@
+"""What answers are held to: calls, the client's own form, or both."""
+
+import pytest
+
+from cortex_core.canonical import (
+    ChatPrompt,
+    GenerateRequest,
+    ResponseFormat,
+    SamplingParams,
+    Tool,
+    ToolChoice,
+)
+from cortex_core.ids import ModelId, RequestId
+from neurond.text.answer_plan import AnswerPlan, answer_plan
+from neurond.text.parsing.answer_format import AnswerFormat
+from neurond.text.parsing.families import Parsers
+from neurond.text.pieces import TokenPieces
+from tests.fakes.tokenizers_made import byte_level
+
+PIECES = TokenPieces(byte_level())
+HERMES = Parsers("hermes", "none")
+JSON = ResponseFormat("json_object")
+STRICT = Tool("kept", None, {"properties": {"a": {"type": "integer"}}}, strict=True)
+LOOSE = Tool("loose", None, {"properties": {"zz": {"type": "string", "pattern": "(?=a)"}}})
+
+
+def plan(
+    *tools: Tool,
+    wanted: ResponseFormat | None = None,
+    mode: str = "auto",
+    parsers: Parsers = HERMES,
+    prompt: str = "",
+) -> AnswerPlan:
+    choice = ToolChoice(mode, "loose" if mode == "named" else None)  # type: ignore[arg-type]
+    request = GenerateRequest(
+        RequestId("r"),
+        ModelId("file:/made"),
+        ChatPrompt((), tools=tools, tool_choice=choice),
+        SamplingParams(),
+        response_format=wanted,
+    )
+    ids = byte_level().encode(prompt, add_special_tokens=False).ids
+    return answer_plan(request, AnswerFormat(parsers, PIECES), ids)
+
+
+def test_calls_that_may_be_stand_beside_json() -> None:
+    made = plan(LOOSE, wanted=JSON)
+    assert made.parsing is not None
+    assert made.asked == JSON
+    assert made.response_format is not None
+    assert made.response_format.kind == "grammar"
+
+
+def test_json_is_behind_thoughts_that_the_model_may_have() -> None:
+    think = Parsers("hermes", "think")
+    made = plan(wanted=JSON, parsers=think)
+    assert made.asked == JSON
+    assert made.parsing is not None
+    done = plan(wanted=JSON, parsers=think, prompt="<think>\n\n</think>\n\n")
+    assert done == AnswerPlan(JSON, JSON, None)
+    assert plan(wanted=JSON, parsers=Parsers("harmony", "harmony")).asked == JSON
+
+
+def test_a_form_that_says_all_is_held_to_as_it_came() -> None:
+    assert plan(wanted=JSON) == AnswerPlan(JSON, JSON, None)
+    assert plan(wanted=JSON, mode="required") == AnswerPlan(JSON, JSON, None)
+    assert plan(LOOSE, wanted=JSON, mode="none") == AnswerPlan(JSON, JSON, None)
+    regex = ResponseFormat("regex", text="a")
+    assert plan(LOOSE, STRICT, wanted=regex) == AnswerPlan(regex, regex, None)
+
+
+@pytest.mark.parametrize("mode", ["required", "named"])
+def test_a_required_call_goes_before_json(mode: str) -> None:
+    assert (
+        plan(LOOSE, wanted=JSON, mode=mode).response_format
+        == plan(LOOSE, mode=mode).response_format
+    )
