@@ -223,7 +223,10 @@ class Generation:
             await self._check(plan.trial)
             return encoded_format(plan.response_format)
         except InvalidRequest as ex:
-            raise (about_tools(ex) if plan.held_tools else ex) from ex
+            if plan.loosened is None:
+                strict = [tool for tool in plan.held_tools if tool.strict]
+                raise (about_tools(ex, strict) if plan.held_tools else ex) from ex
+        return await self._checked_format(await self._pool.run(plan.loosened))
 
     async def _check(self, wanted: ResponseFormat | None) -> None:
         encoded = encoded_format(wanted)

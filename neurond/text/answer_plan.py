@@ -1,9 +1,11 @@
 """What a request's answer is held to, and how its text is taken apart. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cortex_core.canonical import ChatPrompt, GenerateRequest, ResponseFormat, Tool
+import msgspec
+
+from cortex_core.canonical import ChatPrompt, GenerateRequest, JsonObject, ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
 from neurond.text.parsed_choice import Parsing
 from neurond.text.parsing.answer_format import AnswerFormat
@@ -20,6 +22,8 @@ class AnswerPlan(NamedTuple):
     """The client's own form where the one of the plan has more: what is wrong in it is its own."""
     held_tools: tuple[Tool, ...] = ()
     """Whose calls the form is about."""
+    loosened: Callable[[], "AnswerPlan"] | None = None
+    """Makes the plan that holds calls only of strict tools to their parameters."""
 
 
 def answer_plan(
@@ -52,7 +56,14 @@ def answer_plan(
     parsing = _parsing(request, prompt, answers, prompt_token_ids)
     if plan is None:
         return AnswerPlan(None, None, parsing)
-    return plan._replace(parsing=parsing)
+
+    def loosened() -> AnswerPlan:
+        again = _held_plan(_with_loose_tools(prompt), wanted, answers, prompt_token_ids)
+        assert again is not None, "there is as much to hold as before"
+        return again._replace(parsing=parsing)
+
+    is_loose = all(tool.strict for tool in plan.held_tools)
+    return plan._replace(parsing=parsing, loosened=None if is_loose else loosened)
 
 
 def may_hold_calls(request: GenerateRequest) -> bool:
@@ -65,10 +76,16 @@ def may_hold_calls(request: GenerateRequest) -> bool:
     return held or any(tool.strict for tool in prompt.tools)
 
 
-def about_tools(error: InvalidRequest) -> InvalidRequest:
-    """Return the error of a grammar of calls, which the client knows as its tools."""
+def about_tools(error: InvalidRequest, tools: Sequence[Tool]) -> InvalidRequest:
+    """Return the error of a grammar of calls, which the client knows as its tools.
+
+    Args:
+        error: of the grammar.
+        tools: those that are held to their parameters.
+    """
     why = error.message.partition(": ")[2] or error.message
-    return InvalidRequest(f"cannot hold calls to the tools' parameters: {why}", param="tools")
+    whose = f"the tool {tools[0].name}'s" if len(tools) == 1 else "the tools'"
+    return InvalidRequest(f"cannot hold calls to {whose} parameters: {why}", param="tools")
 
 
 def _held_plan(
@@ -91,6 +108,16 @@ def _held_plan(
         asked=wanted,
         held_tools=held.tools,
     )
+
+
+def _with_loose_tools(prompt: ChatPrompt) -> ChatPrompt:
+    """Return the prompt with any object as parameters of tools that are not strict."""
+    anything: JsonObject = {"type": "object"}
+    tools = tuple(
+        tool if tool.strict else msgspec.structs.replace(tool, parameters=anything)
+        for tool in prompt.tools
+    )
+    return msgspec.structs.replace(prompt, tools=tools)
 
 
 def _parsing(

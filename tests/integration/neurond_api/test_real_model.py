@@ -211,7 +211,9 @@ def test_a_call_that_is_continued_elsewhere_is_the_same(client: httpx.Client) ->
 
 def test_tools_that_no_answer_can_keep_to_are_refused_by_name(client: httpx.Client) -> None:
     parameters = {"type": "object", "properties": {"x": {"enum": []}}, "required": ["x"]}
-    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    function = {"name": "f", "parameters": parameters, "strict": True}
+    tools = [{"type": "function", "function": function}]
     answer = chat(client, tools=tools, tool_choice="required")
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == "tools"
+    assert "the tool f's parameters" in answer.json()["error"]["message"]

@@ -242,6 +242,19 @@ def calls(*tools: Tool, wanted: ResponseFormat | None = None) -> GenerateRequest
     return msgspec.structs.replace(request(), prompt=prompt, response_format=wanted)
 
 
+async def test_calls_of_tools_that_are_not_strict_are_held_as_far_as_can_be() -> None:
+    rig = Rig(says("x"))
+    parameters = {"type": "object", "properties": {"bad": {"type": "string"}}}
+    await rig.run(calls(Tool("loose", None, parameters), Tool("kept", strict=True)))
+    held = rig.engine.jobs[0].response_format
+    assert held is not None
+    assert b"loose" in held
+    assert b"bad" not in held
+    with pytest.raises(InvalidRequest, match="the tool kept's parameters") as told:
+        await rig.run(calls(Tool("loose"), Tool("kept", None, parameters, strict=True)))
+    assert told.value.param == "tools"
+
+
 async def test_an_error_in_the_form_that_was_asked_for_is_no_error_of_the_tools() -> None:
     rig = Rig(says("x"))
     wanted = ResponseFormat("json_schema", schema={"const": "bad"})

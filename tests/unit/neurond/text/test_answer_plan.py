@@ -10,8 +10,9 @@ from cortex_core.canonical import (
     Tool,
     ToolChoice,
 )
+from cortex_core.errors import InvalidRequest
 from cortex_core.ids import ModelId, RequestId
-from neurond.text.answer_plan import AnswerPlan, answer_plan
+from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan
 from neurond.text.parsing.answer_format import AnswerFormat
 from neurond.text.parsing.families import Parsers
 from neurond.text.pieces import TokenPieces
@@ -74,4 +75,28 @@ def test_a_required_call_goes_before_json(mode: str) -> None:
     assert (
         plan(LOOSE, wanted=JSON, mode=mode).response_format
         == plan(LOOSE, mode=mode).response_format
+    )
+
+
+def test_tools_that_are_not_strict_can_be_left_loose() -> None:
+    made = plan(LOOSE, STRICT)
+    assert made.trial is not None
+    assert "zz" in (made.trial.text or "")
+    assert made.loosened is not None
+    again = made.loosened()
+    assert again.trial is not None
+    assert "zz" not in (again.trial.text or "")
+    assert "integer" in (again.trial.text or "")
+    assert again.parsing is made.parsing
+    assert again.loosened is None
+    assert plan(STRICT).loosened is None
+
+
+def test_an_error_names_the_tool_where_it_can() -> None:
+    error = InvalidRequest("cannot hold the answer to response_format: why", param="x")
+    assert about_tools(error, [STRICT]).message == (
+        "cannot hold calls to the tool kept's parameters: why"
+    )
+    assert about_tools(error, [STRICT, STRICT]).message == (
+        "cannot hold calls to the tools' parameters: why"
     )
