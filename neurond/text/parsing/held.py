@@ -4,11 +4,19 @@ from typing import Final, NamedTuple
 
 from cortex_core.canonical import ResponseFormat, Tool
 from neurond.text.parsing.harmony import CHANNEL, CONSTRAIN, END, MESSAGE, START
+from neurond.text.parsing.json_text import FIRST_KEYS
 from neurond.text.parsing.lark import ANYTHING, Lark
 from neurond.text.parsing.parser import CallFormat, ReasoningMarks
 
 _BLANKS: Final = r"/[ \n]{0,2}/"
-_NO_CALL: Final = r"/([^\s\[{](.|\n)*)?/"
+_NO_LIST: Final = r"/[ \t\r\n]{0,8}([^\s\[](.|\n)*)?/"
+"""Text that does not begin as a list."""
+_NO_CALL: Final = (
+    r"/[ \t\r\n]{0,8}([^\s\[{](.|\n)*)?/ | "
+    r"(/[ \t\r\n]{0,8}[\[{](.|\n)*/ & ~"
+    rf'/\s*[\[{{]([\[{{\s]*"({"|".join(sorted(FIRST_KEYS))})"|\s*[\w.\-]+\()(.|\n)*/)'
+)
+"""Text that no call of JSON begins with: it has none of their first keys, and no `[name(`."""
 
 
 class HeldAnswer(NamedTuple):
@@ -56,8 +64,12 @@ def marked_grammar(
             one = lark.any_of([one, _json_of(lark, wanted.final)])
         return lark.grammar(f"{thoughts} {one}")
     if not written.opens:
-        return lark.grammar(f"{thoughts} ({lark.rule(_NO_CALL)} | {written.rest})")
-    one = lark.rule(f"{lark.up_to(written.opens)} {written.rest}")
+        prose = lark.terminal(_NO_CALL if "{" in calls.bare else _NO_LIST)
+        return lark.grammar(f"{thoughts} ({prose} | {written.rest})")
+    # The parser takes a call also where the line does not end behind the marker.
+    opens = written.opens.rstrip()
+    gap = lark.rule(_BLANKS) if opens != written.opens else ""
+    one = lark.rule(f"{lark.up_to(opens)} {gap} {written.rest}")
     return lark.grammar(f"{thoughts} {one}* {lark.rule(ANYTHING)}")
 
 

@@ -75,6 +75,12 @@ class Lark:
         self._rules.append(f"{name}{attributes}: {body}")
         return name
 
+    def terminal(self, body: str) -> str:
+        """Add a terminal, of which regexes can be intersected and negated; returns its name."""
+        name = f"TERMINAL_{len(self._rules)}"
+        self._rules.append(f"{name}: {body}")
+        return name
+
     def up_to(self, end: str) -> str:
         """Return an expression of any text up to `end`, and that."""
         if end.startswith(tuple(self._special)):

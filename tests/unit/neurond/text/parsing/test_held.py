@@ -266,6 +266,39 @@ def test_nothing_is_held_and_nothing_parsed_where_nothing_is_to_be_told_apart(
     assert answers.parser(prompt("auto"), thinks=False, keep_blanks=False) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "in_llama", "in_pythonic"),
+    [
+        ("\n\nHi", True, True),
+        ("[1] says so.", True, False),
+        ("[see](there)", True, False),
+        ('{"answer": 1}', True, True),
+        ('{"name": "say", "parameters": {"it": "a"}}', True, True),
+        ('{"name": "say", "parameters": {"it": 1}}', False, True),
+        (' [{"name": "say", "parameters": {"it": 1}}]', False, False),
+        ('[say(it="a")]', False, True),
+        ("[say(it=1)]", False, False),
+    ],
+)
+def test_prose_is_what_no_call_without_a_marker_begins_with(
+    family: Family, text: str, in_llama: bool, in_pythonic: bool
+) -> None:
+    asked = prompt("auto", Tool("say", None, SAY.parameters, strict=True))
+    assert takes(family, family.answers("llama").held_calls(asked, []), text) is in_llama
+    assert takes(family, family.answers("pythonic").held_calls(asked, []), text) is in_pythonic
+
+
+@pytest.mark.parametrize("gap", ["", "\n"])
+def test_a_call_is_held_with_and_without_a_line_end_behind_its_marker(
+    family: Family, gap: str
+) -> None:
+    asked = prompt("auto", Tool("say", None, SAY.parameters, strict=True))
+    held = family.answers("hermes").held_calls(asked, [])
+    call = f'Well. <tool_call>{gap}{{"name": "say", "arguments": {{"it": "a"}}}}\n</tool_call>'
+    assert takes(family, held, call)
+    assert not takes(family, held, call.replace('"a"', "1"))
+
+
 @pytest.mark.parametrize("tools", ALL)
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
 def test_an_answer_is_calls_or_the_json_that_is_asked_for(
