@@ -5,6 +5,8 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cortex_core.canonical import JsonObject, Tool
 from neurond.text.parsing.schemas import arguments_of, arguments_schema, call_schema
@@ -24,6 +26,23 @@ LISTS: JsonObject = {
         "other": {"enum": ["x" * 1000]},
     },
 }
+KEYS = ["type", "enum", "const", "anyOf", "$ref", "properties", "required", "$defs", "allOf", "a"]
+ATOMS = ["string", "null", "#", "#/$defs/a", "#/properties/a", "#a", "a", None, True, 1]
+ANY = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(KEYS), each),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), ANY))
+def test_no_schema_is_too_odd_to_look_into(parameters: JsonObject) -> None:
+    tool = Tool("t", None, parameters)
+    for each in arguments_of(tool) or ():
+        assert each.is_text or not each.is_free_text
+        assert each.choices is None or each.choices
+    assert call_schema(tool, "arguments")["required"] == ["name", "arguments"]
+    Tools((tool,)).value("t", "a", "5")
 
 
 @pytest.mark.parametrize(
