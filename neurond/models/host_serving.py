@@ -3,7 +3,7 @@
 from cortex_core.errors import OutOfMemory
 from cortex_core.neuron_api import Speculation
 from neurond.engine.host_runner import HostRunner
-from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.kernels.abi import ABI, BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_model import PackedModel
@@ -55,7 +55,8 @@ class HostServing(ModelServing):
                 f"cannot reserve memory for steps of {step_tokens} tokens: {ex.strerror}; lower "
                 "the model's max_sequences"
             ) from ex
-        weights_id = f"{decoder.weights_hash}-{decoder.weight_format}-{kernels.variant}"
+        computed_by = f"{decoder.weight_format}-{kernels.variant}-r{ABI}"
+        weights_id = f"{decoder.weights_hash}-{computed_by}"
         if kv_format != "bf16":
             weights_id += f"-kv-{kv_format}"
         super().__init__(runner, sizes, weights_id, max_sequences, rows)

@@ -11,9 +11,9 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 3
-#define CORTEX_BLOCK_TOKENS 16 /* token slots of one block of K/V */
-#define CORTEX_GROUP 32        /* consecutive inputs that share a scale in int8 and int4 weights */
+#define CORTEX_ABI 4             /* raised when results change, too: see abi.py */
+#define CORTEX_BLOCK_TOKENS 16   /* token slots of one block of K/V */
+#define CORTEX_GROUP 32          /* consecutive inputs that share a scale in int8 and int4 weights */
 
 /* Values of cortex_linear.format; the first two also of kv_format, what keys and values are kept in. */
 enum { CORTEX_BF16 = 0, CORTEX_INT8 = 1, CORTEX_INT4 = 2 };

@@ -17,6 +17,7 @@ from cortex_core.neuron_api import (
     UnloadRequest,
 )
 from neurond.devices import CPU
+from neurond.kernels.abi import ABI
 from neurond.supervisor.jobs import Token
 from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
 from tests.fakes.tiny_nodes import PROMPT, add_tiny
@@ -60,7 +61,7 @@ async def test_the_kernels_serve_what_nobody_has_named(node: Node) -> None:
     assert model.kernels_unavailable_reason is None
     assert model.kv_dtype == "bfloat16"
     assert model.weights_id is not None
-    assert model.weights_id.endswith(f"-bf16-{device.kernels}")
+    assert model.weights_id.endswith(f"-bf16-{device.kernels}-r{ABI}")
     assert await say(node, llama) == said
 
 

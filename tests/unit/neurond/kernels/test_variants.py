@@ -45,6 +45,14 @@ def test_a_file_that_is_no_library_is_named(tmp_path, monkeypatch):
     assert "it cannot be loaded" in found.reason
 
 
+def test_a_library_of_another_interface_or_other_results_is_named(monkeypatch):
+    built = variants.abi.ABI
+    monkeypatch.setattr(variants.abi, "ABI", built + 1)
+    found = load_kernels("portable")
+    assert isinstance(found, NoKernels)
+    assert f"built with interface {built} instead of {built + 1}" in found.reason
+
+
 def test_a_library_that_computes_wrongly_gives_way_to_the_next(monkeypatch, caplog):
     monkeypatch.setattr(variants, "cpu_flags", lambda: variants.VARIANTS["avx2"])
     monkeypatch.setattr(
