@@ -18,6 +18,8 @@ constexpr float kByteSteps = 127.0f;
 constexpr float kSecondSteps = 128.0f;  // of the second part in one of the first
 // The largest step of a group without a second part, by the root mean square of its row.
 constexpr float kCoarseStep = 0.05f;
+// A group of smaller inputs counts as 0: what steps they make of one could be infinite.
+constexpr float kLeastInput = 1e-30f;
 
 inline void prepare_group(Bf16Inputs &inputs, const float *x) {
 #ifdef CORTEX_AVX512
@@ -37,7 +39,7 @@ inline Scaled scaled(const float *x, float steps) {
     const F16 first = load(x), second = load(x + kLanes);
     const float largest = max_lane(max(abs(first), abs(second)));
     // Where all is NaN, so is the step and what is made with it.
-    const F16 inverse = splat(largest == 0.0f ? 0.0f : steps / largest);
+    const F16 inverse = splat(largest < kLeastInput ? 0.0f : steps / largest);
     return {first * inverse, second * inverse, largest / steps};
 }
 

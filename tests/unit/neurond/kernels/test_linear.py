@@ -141,7 +141,8 @@ def test_rows_of_zeros_and_of_extremes_stay_finite(kernels, weight_format) -> No
     weights = np.full((32, 64), 1.0, np.float32)
     weights[::2] *= -1
     packed = Packed(kernels, weight_format, weights)
-    x = np.zeros((4, 64), np.float32)
+    x = np.zeros((5, 64), np.float32)
     x[1], x[2] = 1e4, -1e4
     x[3, ::2] = 1e4
+    x[4, 0], x[4, GROUP:] = 1e-38, 1.0  # of which there is no inverse
     np.testing.assert_allclose(packed.apply(x), packed.expected(x), rtol=0.01)
