@@ -48,8 +48,10 @@ inline void store_rounded(QuantisedInputs<Int> &inputs, const Scaled &at) {
     const F16 q0 = round(at.first), q1 = round(at.second);
     store_whole(inputs.q, q0);
     store_whole(inputs.q + kLanes, q1);
-    inputs.scale = at.step;
-    inputs.sum = at.step * sum(q0 + q1);
+    // An input that is NaN or infinite has made the total NaN, which no integer can be; then the product has it.
+    const float total = sum(q0 + q1);
+    inputs.scale = at.step + 0.0f * total;
+    inputs.sum = at.step * total;
 }
 
 #ifdef CORTEX_AVX512

@@ -11,7 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-
+#include <limits>
 
 namespace cortex {
 
@@ -181,10 +181,12 @@ struct I16 {  // int32 lanes
 };
 inline F16 to_float(I16 a) { CORTEX_EACH(static_cast<float>(a.v[i])); }
 
-// Whole numbers of the type's range, as integers.
+// Whole numbers of the type's range, as integers; of a NaN any.
 template <class Int>
 inline void store_whole(Int *p, F16 a) {
-    for (int i = 0; i < kLanes; ++i) p[i] = static_cast<Int>(a.v[i]);
+    const F16 low = splat(std::numeric_limits<Int>::min()), high = splat(std::numeric_limits<Int>::max());
+    const F16 whole = max(min(a, high), low);  // what is no number is `high` then, and can be converted
+    for (int i = 0; i < kLanes; ++i) p[i] = static_cast<Int>(whole.v[i]);
 }
 inline F16 load_bf16(const bf16 *p) { CORTEX_EACH(from_bf16(p[i])); }
 inline F16 load_even(const bf16 *p) { CORTEX_EACH(from_bf16(p[2 * i])); }

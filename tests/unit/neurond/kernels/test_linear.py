@@ -146,3 +146,18 @@ def test_rows_of_zeros_and_of_extremes_stay_finite(kernels, weight_format) -> No
     x[3, ::2] = 1e4
     x[4, 0], x[4, GROUP:] = 1e-38, 1.0  # of which there is no inverse
     np.testing.assert_allclose(packed.apply(x), packed.expected(x), rtol=0.01)
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 1, 16, 31, 40])
+def test_an_input_that_is_not_finite_shows_in_all_of_its_row(
+    kernels, weight_format, broken, at
+) -> None:
+    packed = Packed(kernels, weight_format, random_weights(50, 96))
+    x = random_weights(7, 96, seed=1)
+    whole = packed.apply(x)
+    x[3, at] = broken
+    found = packed.apply(x)
+    assert not np.isfinite(found[3]).any()
+    assert (np.delete(found, 3, axis=0) == np.delete(whole, 3, axis=0)).all()
