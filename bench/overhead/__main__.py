@@ -145,15 +145,16 @@ async def _window(
     texts = [prompts.text(PROMPT_TOKENS) for _ in range(streams)]
     async with RunningStreams(target, texts) as running:
         await running.have(WARM_TOKENS)
-        began, usage, counts = time.perf_counter(), processes.usage(), processes.counts()
+        began, usage, before = time.perf_counter(), processes.usage(), processes.counts()
         await running.have_more(WINDOW_TOKENS.get(streams, FEWEST_TOKENS))
-        ended, after, made = time.perf_counter(), processes.usage(), processes.counts()
+        ended, after, counts = time.perf_counter(), processes.usage(), processes.counts()
+    made = counts.since(before)
     return Window(
         entry=entry,
         streams=streams,
-        tokens=made.tokens - counts.tokens,
+        tokens=made.tokens,
         wall_s=ended - began,
-        step_ns=made.step_ns - counts.step_ns,
+        step_ns=made.step_ns,
         usage=used(usage, after),
     )
 

@@ -44,15 +44,14 @@ def measured(engine: Engine, counter: StepCounter, streams: int, tokens: int) ->
     before, wall_ns, all_ns = counter.read(), time.perf_counter_ns(), time.process_time_ns()
     for _ in range(tokens):
         engine.step()
-    after = counter.read()
-    made = after.tokens - before.tokens
+    made = counter.read().since(before)
     for stream in range(streams):
         engine.cancel(RequestId(f"r{stream}"))
     return {
         "streams": streams,
-        "step_ns": (after.step_ns - before.step_ns) / made,
-        "all_ns": (time.process_time_ns() - all_ns) / made,
-        "wall_ns": (time.perf_counter_ns() - wall_ns) / made,
+        "step_ns": made.step_ns / made.tokens,
+        "all_ns": (time.process_time_ns() - all_ns) / made.tokens,
+        "wall_ns": (time.perf_counter_ns() - wall_ns) / made.tokens,
     }
 
 

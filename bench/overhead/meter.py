@@ -32,16 +32,28 @@ PACED: Final = f"{__name__}:PacedBackend"
 WORD: Final = 1000
 """A token that is text to every tokenizer."""
 TIMED: Final = 4
-"""One step of so many is timed and stands for all: to read the clock of a process that has a thread
-running takes some 30 µs, which would be the actor's."""
-_COUNTS = struct.Struct("<QQ")
+"""One step of so many is timed, and its tokens stand for all: to read the clock of a process that
+has a thread running takes some 30 µs, which would be the actor's."""
+_COUNTS = struct.Struct("<QQQ")
 
 
 class Counts(NamedTuple):
-    """Nanoseconds of processor time in steps, and tokens chosen, since the actor began."""
+    """Of the steps since the actor began, or since an earlier count."""
 
-    step_ns: int
+    timed_ns: int
+    """Processor time of those that were timed."""
+    timed_tokens: int
     tokens: int
+    """Chosen in all steps."""
+
+    @property
+    def step_ns(self) -> int:
+        """What all steps took, by what those that were timed took for a token; 0 where none was."""
+        return self.timed_ns * self.tokens // self.timed_tokens if self.timed_tokens else 0
+
+    def since(self, before: "Counts") -> "Counts":
+        """Return what was counted after `before`."""
+        return Counts(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class StepCounter:
@@ -52,7 +64,7 @@ class StepCounter:
         with path.open("a+b") as file:
             file.truncate(_COUNTS.size)
             self._memory = mmap.mmap(file.fileno(), _COUNTS.size)
-        self._steps = self._step_ns = self._tokens = 0
+        self._steps = self._timed_ns = self._timed_tokens = self._tokens = 0
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -68,10 +80,11 @@ class StepCounter:
     def end(self, began_ns: int | None, tokens: int = 0) -> None:
         """Count a part that `begin` gave a clock for; tokens come with the last part of a step."""
         if began_ns is not None:
-            self._step_ns += TIMED * (time.process_time_ns() - began_ns)
+            self._timed_ns += time.process_time_ns() - began_ns
+            self._timed_tokens += tokens
         self._tokens += tokens
         self._steps += tokens > 0
-        _COUNTS.pack_into(self._memory, 0, self._step_ns, self._tokens)
+        _COUNTS.pack_into(self._memory, 0, self._timed_ns, self._timed_tokens, self._tokens)
 
 
 class MeteredBackend(CpuBackend):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.overhead.clocks import Spent
-from bench.overhead.meter import TIMED, StepCounter
+from bench.overhead.meter import TIMED, Counts, StepCounter
 from bench.overhead.processes import ACTOR, ROLES, SUPERVISOR, WORKERS, Usage, used
 from bench.overhead.report import Window, best, quiet_table, tokens_table
 
@@ -61,6 +61,26 @@ def test_the_steps_that_are_not_timed_cost_no_clock(tmp_path: Path) -> None:
         clocks.append(counter.begin())
         counter.end(clocks[-1], 1)
     assert [clock is not None for clock in clocks] == 2 * ([True] + [False] * (TIMED - 1))
+
+
+@pytest.mark.parametrize("timed", [1, 2])
+def test_a_window_of_any_length_counts_a_step_for_what_it_takes(timed: int) -> None:
+    """Six steps of two tokens, 50 ns each, of which one or two were timed."""
+    before = Counts(timed_ns=700, timed_tokens=10, tokens=40)
+    after = Counts(timed_ns=700 + 50 * timed, timed_tokens=10 + 2 * timed, tokens=52)
+    assert after.since(before).step_ns == 6 * 50
+
+
+def test_tokens_of_steps_that_are_timed_are_told_apart(tmp_path: Path) -> None:
+    counter = StepCounter(tmp_path / "counts")
+    for _ in range(TIMED + 2):
+        counter.end(counter.begin(), 3)
+    assert counter.read().timed_tokens == 2 * 3
+    assert counter.read().tokens == (TIMED + 2) * 3
+
+
+def test_where_no_step_is_timed_none_takes_time() -> None:
+    assert Counts(timed_ns=0, timed_tokens=0, tokens=9).step_ns == 0
 
 
 def test_what_is_not_the_step_is_shown_by_process() -> None:
