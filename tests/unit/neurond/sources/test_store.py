@@ -53,6 +53,20 @@ def test_an_incomplete_model_is_not_there(tmp_path: Path, damage: str) -> None:
     assert store.models() == []
 
 
+def test_what_another_version_has_prepared_is_listed_apart(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    made = put(store, MODEL)
+    for name in ("pypi:old", "hf:org/oldest", "pypi:damaged", "pypi:gone"):
+        manifest = msgspec.to_builtins(put(store, ModelId(name))) | {"format": 2}
+        if name == "hf:org/oldest":  # the first format did not tell which it was
+            del manifest["format"]
+        content = b"{" if name == "pypi:damaged" else msgspec.json.encode(manifest)
+        (store.folder(ModelId(name)) / MANIFEST).write_bytes(content)
+    (store.folder(ModelId("pypi:gone")) / "w.gguf").unlink()
+    assert store.outdated() == ["hf:org/oldest", "pypi:old"]
+    assert store.models() == [made]
+
+
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_every_name_has_a_folder_of_its_own_below_the_store(one: str, other: str) -> None:
     store = ModelStore(Path("/state"))
