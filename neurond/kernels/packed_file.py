@@ -25,6 +25,7 @@ import xxhash
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
 from neurond.kernels.memory import Buffer
+from neurond.sources.layer_weights import WIDE_BITS
 
 WeightFormat = Literal["bf16", "int8", "int4"]
 LAYER_AND_HEAD: Final[dict[WeightFormat, tuple[WeightFormat, WeightFormat]]] = {
@@ -135,8 +136,12 @@ def packing_of(kernels: Kernels, weight_format: WeightFormat) -> int:
 
 @cache
 def plan_source() -> str:
-    """Return what plans are read off: a decoder that changes there has to be packed again."""
-    return f"transformers {importlib.metadata.version('transformers')}"
+    """Return what plans are made by: a decoder that changes there has to be packed again.
+
+    That is the modules which they are read off, and from how many bits on a matrix is int8.
+    """
+    transformers = importlib.metadata.version("transformers")
+    return f"transformers {transformers}, int8 over {WIDE_BITS:g} bits"
 
 
 def digest_of(data: memoryview) -> int:

@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-INT4_BITS: Final = 5.0
-"""Of a weight that the CPU kernels keep as int4, its share of scale and minimum included. What a
-file has in no more (GGUF's Q4_0, Q4_1, Q4_K) loses nothing that way, or little."""
+WIDE_BITS: Final = 5.0
+"""A matrix whose file has more of a weight is wide: that is what the CPU kernels keep as int4, its
+share of scale and minimum included. What a file has in no more (GGUF's Q4_0, Q4_1, Q4_K) loses
+nothing that way, or little."""
 _STACKS: Final = {
     "attn_q": "attn_qkv",
     "attn_k": "attn_qkv",
@@ -38,7 +39,7 @@ class StoredTensor(NamedTuple):
     @property
     def is_wide(self) -> bool:
         """Whether it is a matrix for which its file has more bits per weight than int4."""
-        return len(self.shape) > 1 and 8 * self.size_bytes > INT4_BITS * self.elements
+        return len(self.shape) > 1 and 8 * self.size_bytes > WIDE_BITS * self.elements
 
     @property
     def stack(self) -> str:

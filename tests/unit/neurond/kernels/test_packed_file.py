@@ -11,6 +11,7 @@ from neurond.kernels.packed_file import (
     digest_of,
     header_of,
     packed_path,
+    plan_source,
     read_header,
 )
 
@@ -90,6 +91,16 @@ def test_a_short_file_is_refused(size):
 def test_a_long_file_is_refused():
     with pytest.raises(Damaged, match="instead of"):
         read_header(memoryview(whole() + b"\0"))
+
+
+def test_a_plan_is_made_anew_where_other_matrices_are_int8(monkeypatch):
+    before = plan_source()
+    plan_source.cache_clear()
+    monkeypatch.setattr(packed_file, "WIDE_BITS", packed_file.WIDE_BITS + 0.5)
+    try:
+        assert plan_source() != before
+    finally:
+        plan_source.cache_clear()
 
 
 def test_names_tell_weights_format_and_variant(tmp_path):
