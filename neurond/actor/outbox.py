@@ -9,11 +9,17 @@ requests that are cancelled meanwhile.
 """
 
 from collections import deque
+from typing import Final
+
+import msgspec
 
 from cortex_core.ipc.bell import Bell
 from cortex_core.ipc.ring import RingWriter
-from neurond.protocol import RingNotice
+from neurond.protocol import ModelLoadFailed, RequestFailed, RingNotice
 from neurond.ring_records import encode_notice
+
+MAX_MESSAGE: Final = 8192
+"""Characters of an error that are told: one that is longer than the ring takes ends the actor."""
 
 
 class Outbox:
@@ -25,7 +31,11 @@ class Outbox:
         self._pending: deque[bytes] = deque()
 
     def notice(self, notice: RingNotice) -> None:
-        """Tell something behind everything that was put here before."""
+        """Tell something behind everything that was put here before; a long error is cut."""
+        if isinstance(notice, RequestFailed | ModelLoadFailed):
+            message = notice.error.message[:MAX_MESSAGE]
+            error = msgspec.structs.replace(notice.error, message=message)
+            notice = msgspec.structs.replace(notice, error=error)
         self._pending.append(encode_notice(notice))
 
     def record(self, record: bytes) -> None:

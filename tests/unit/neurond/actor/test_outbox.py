@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.errors import ErrorInfo
-from cortex_core.ids import RequestId
-from neurond.actor.outbox import Outbox
-from neurond.protocol import RequestFailed
+from cortex_core.ids import ModelId, RequestId
+from neurond.actor.outbox import MAX_MESSAGE, Outbox
+from neurond.protocol import ModelLoadFailed, RequestFailed
 from neurond.ring_records import decode_record, encode_finish
 
 
@@ -68,6 +68,21 @@ def test_a_notice_comes_behind_the_records_before_it() -> None:
     told = [decode_record(data) for data in ring.records]
     assert told == [failed("one"), decode_record(record), failed("two")]
     assert bell.rings == 1
+
+
+def test_an_error_is_cut_to_what_a_record_holds() -> None:
+    box, ring, _ = outbox()
+    error = ErrorInfo("internal_error", "cannot: " + "\N{SNOWMAN}" * 1_000_000)
+    for notice in (RequestFailed(RequestId("r"), error), ModelLoadFailed(ModelId("m"), error)):
+        box.notice(notice)
+
+    box.flush()
+
+    for record in ring.records:
+        assert len(record) < 1 << 16
+        told = decode_record(record)
+        assert isinstance(told, RequestFailed | ModelLoadFailed)
+        assert told.error.message == error.message[:MAX_MESSAGE]
 
 
 def test_a_full_ring_keeps_the_rest_and_announces_what_is_in() -> None:
