@@ -14,12 +14,19 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from cortex_core.errors import CortexError, Overloaded, QueueFull, error_from_info
+from cortex_core.errors import (
+    CortexError,
+    DeviceFailed,
+    Overloaded,
+    ProtocolError,
+    QueueFull,
+    error_from_info,
+)
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
 from cortex_core.logs import kv
 from neurond import protocol
-from neurond.ring_records import FinishRecord, TokenRecord, VectorRecord, decode_record
+from neurond.ring_records import FinishRecord, Record, TokenRecord, VectorRecord, decode_record
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, EngineJob, Token, Vector
 from neurond.supervisor.streams import TokenStream
 
@@ -153,23 +160,30 @@ class InFlight:
         """Take records off the ring; return the notices among them that are about models.
 
         Raises:
-            ProtocolError: one of them is no record; the actor is not to be trusted any more.
+            ProtocolError: one of them is no record; the actor is not to be trusted any more, and
+                every request has failed: nobody knows whose token it was.
         """
         notices: list[protocol.ModelNotice] = []
         if self._closed:
             return notices
-        for data in records:
-            record = decode_record(data)
-            match record:
-                case TokenRecord() | FinishRecord() | VectorRecord():
-                    self._deliver(record)
-                case protocol.Admitted():
-                    self.admitted(record)
-                case protocol.RequestFailed():
-                    self.request_failed(record)
-                case _:
-                    notices.append(record)
+        try:
+            for data in records:
+                self._take(decode_record(data), notices)
+        except ProtocolError as ex:
+            self.fail_all(DeviceFailed(ex.message, retry_after_s=RETRY_AFTER_S))
+            raise
         return notices
+
+    def _take(self, record: Record, notices: list[protocol.ModelNotice]) -> None:
+        match record:
+            case TokenRecord() | FinishRecord() | VectorRecord():
+                self._deliver(record)
+            case protocol.Admitted():
+                self.admitted(record)
+            case protocol.RequestFailed():
+                self.request_failed(record)
+            case _:
+                notices.append(record)
 
     def _deliver(self, record: TokenRecord | FinishRecord | VectorRecord) -> None:
         request = self._by_stream.get(record.stream)

@@ -289,11 +289,19 @@ async def test_a_request_that_nobody_reads_ends_in_the_engine_too() -> None:
         await taken(stream)
 
 
-async def test_noise_on_the_ring_is_refused() -> None:
+async def test_noise_on_the_ring_is_refused_and_no_token_comes_behind_it() -> None:
     fixture = Fixture()
+    stream = fixture.submit([1])
+    one, other = (encode_token(1, token, None, []) for token in (5, 6))
 
     with pytest.raises(ProtocolError):
-        fixture.table.records([b"noise"])
+        fixture.table.records([one, b"noise"])
+    fixture.table.records([other])
+
+    assert await anext(stream) == Token(0, 5, None, ())
+    with pytest.raises(DeviceFailed, match="cannot read a token record"):
+        await anext(stream)
+    assert fixture.ended == [MODEL]
 
 
 class Requests(RuleBasedStateMachine):
