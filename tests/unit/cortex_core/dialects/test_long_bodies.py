@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from cortex_core.canonical import MAX_PARTS
+from cortex_core.dialects import openai_embeddings
 from cortex_core.dialects.anthropic_messages import AnthropicMessages
 from cortex_core.dialects.fields import MAX_MODEL_CHARS
+from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
+from cortex_core.embedding_limits import MAX_INPUTS
 from cortex_core.errors import InvalidRequest
 from cortex_core.ids import RequestId
 from tests.unit.cortex_core.dialects.fixture_files import DIALECTS
@@ -83,3 +86,19 @@ def test_the_one_wrong_token_id_of_many_is_named() -> None:
         with pytest.raises(InvalidRequest, match=f"got {wrong}") as caught:
             decode("openai_completions", prompt=[*ids, wrong])
         assert caught.value.param == "prompt[1000]"
+
+
+@pytest.mark.parametrize("item", ["a", [1]])
+def test_inputs_of_an_embedding_are_counted_before_they_are_made(
+    item: str | list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(num_inputs: int) -> Any:
+        text = json.dumps({"model": "m", "input": [item] * num_inputs}).encode()
+        return OpenAIEmbeddings().decode_request(text, request_id=RequestId("r")).request.inputs
+
+    assert len(embed(MAX_INPUTS)) == MAX_INPUTS
+    for maker in ("TextPrompt", "TokensPrompt"):
+        monkeypatch.setattr(openai_embeddings, maker, None)
+    with pytest.raises(InvalidRequest, match="expected 1 to 2048 inputs, got 2049") as caught:
+        embed(MAX_INPUTS + 1)
+    assert caught.value.param == "input"
