@@ -95,8 +95,8 @@ class ModelText:
 
         Raises:
             InvalidRequest: the model has no chat template, the template refuses the
-                conversation, it has more than `MAX_PARTS`, a token is not in the vocabulary, or
-                there are no tokens at all.
+                conversation, it has more than `MAX_PARTS` or is nested too deeply, a token is not
+                in the vocabulary, or there are no tokens at all.
             WrongModality: the prompt has more than text.
             InternalError: the template fails.
         """
@@ -147,8 +147,20 @@ class ModelText:
                     )
                 _check_parts(prompt)
                 parses = self.answers is not None and self.answers.parsers.tools != "none"
-                rendered = self._template.render(prompt, describes_tools=parses)
+                rendered = self._rendered(self._template, prompt, describes_tools=parses)
                 return self.tokenizer.encode_rendered(rendered)
+
+    def _rendered(
+        self, template: ChatTemplate, prompt: ChatPrompt, *, describes_tools: bool
+    ) -> str:
+        try:
+            return template.render(prompt, describes_tools=describes_tools)
+        except RecursionError as ex:
+            raise InvalidRequest(
+                "cannot render the conversation: its tools, arguments of calls or "
+                "chat_template_kwargs are nested too deeply",
+                param="messages",
+            ) from ex
 
 
 def is_small(prompt: Prompt) -> bool:

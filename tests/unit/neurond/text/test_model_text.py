@@ -82,6 +82,16 @@ def test_a_conversation_has_so_many_parts_at_most() -> None:
         assert caught.value.param == "messages"
 
 
+def test_what_is_nested_too_deeply_for_the_template_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    prompt = ChatPrompt(chat("x").messages, template_kwargs={"deep": deep})
+    with pytest.raises(InvalidRequest, match="nested too deeply") as caught:
+        model_text("{{ deep | tojson }}").token_ids(prompt)
+    assert caught.value.param == "messages"
+
+
 def test_without_a_template_the_error_says_what_to_set() -> None:
     with pytest.raises(InvalidRequest, match="set chat_template") as caught:
         model_text().token_ids(chat("x"))
