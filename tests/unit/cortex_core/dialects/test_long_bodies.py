@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cortex_core.canonical import MAX_PARTS
+from cortex_core.canonical import MAX_PARTS, MAX_PROMPT_TOKENS, MAX_TOOLS
 from cortex_core.dialects import openai_embeddings
 from cortex_core.dialects.anthropic_messages import AnthropicMessages
 from cortex_core.dialects.fields import MAX_MODEL_CHARS
@@ -77,6 +77,40 @@ def test_system_blocks_and_questions_for_a_count_are_counted() -> None:
     body = {"model": "m", "messages": [EMPTY], "system": [TEXT] * MAX_PARTS}
     with pytest.raises(InvalidRequest, match="at most 16384"):
         AnthropicMessages().decode_count_tokens(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "tool"),
+    [
+        ("openai_chat", {"type": "function", "function": {"name": "f"}}),
+        ("openai_responses", {"type": "function", "name": "f"}),
+        ("anthropic_messages", {"name": "f", "input_schema": {"type": "object"}}),
+    ],
+)
+def test_tools_may_be_so_many(dialect: str, tool: dict[str, Any]) -> None:
+    body = {"messages": [EMPTY], "input": "a"}
+    assert decode(dialect, tools=[tool] * MAX_TOOLS, **body).request.prompt.tools
+    with pytest.raises(InvalidRequest, match="at most 4096, got 4097") as caught:
+        decode(dialect, tools=[tool] * (MAX_TOOLS + 1), **body)
+    assert caught.value.param == "tools"
+
+
+def test_tools_that_come_in_mid_conversation_are_counted() -> None:
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    added = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": tool}}
+    system = {"role": "system", "content": [added] * MAX_TOOLS}
+    body = {"messages": [EMPTY, system]}
+    assert decode("anthropic_messages", **body).request.prompt.tools
+    with pytest.raises(InvalidRequest, match="at most 4096, got 4097"):
+        decode("anthropic_messages", tools=[tool], **body)
+
+
+def test_token_ids_of_a_prompt_may_be_so_many() -> None:
+    ids = [7] * MAX_PROMPT_TOKENS
+    assert len(decode("openai_completions", prompt=ids).request.prompt.token_ids) == len(ids)
+    with pytest.raises(InvalidRequest, match="at most 1048576 token ids") as caught:
+        decode("openai_completions", prompt=["a", [*ids, 7]])
+    assert caught.value.param == "prompt[1]"
 
 
 def test_the_one_wrong_token_id_of_many_is_named() -> None:
