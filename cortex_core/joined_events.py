@@ -20,6 +20,7 @@ from cortex_core.canonical import (
     Usage,
 )
 from cortex_core.errors import CortexError, ProtocolError
+from cortex_core.owned_events import OwnedEvents
 
 SIGN_EVERY_S: Final = 0.4
 """A stream gives a sign of life each half a second; as many as there are streams say no more."""
@@ -29,7 +30,7 @@ _AHEAD: Final = 16
 _Queue = asyncio.Queue[tuple[int, Event | Exception]]
 
 
-async def joined(
+def joined(
     streams: Sequence[AsyncGenerator[Event, None]],
     *,
     choices: int,
@@ -40,8 +41,14 @@ async def joined(
     Choice i of stream k becomes choice `k * choices + i`; `seq` is left as it was. The first
     `Started` stands for all; `Completed` comes once, with the usage of all together; the first
     `Failed`, or error that a stream raises, ends them all. Of the signs of life of all streams one
-    comes in `SIGN_EVERY_S`. Closing this closes every stream.
+    comes in `SIGN_EVERY_S`. Closing this closes every stream, begun or not.
     """
+    return OwnedEvents(_joined(streams, choices, clock), *streams)
+
+
+async def _joined(
+    streams: Sequence[AsyncGenerator[Event, None]], choices: int, clock: Callable[[], float]
+) -> AsyncGenerator[Event, None]:
     queue: _Queue = asyncio.Queue(_AHEAD)
     pumps = [
         asyncio.create_task(_pump(place, stream, queue)) for place, stream in enumerate(streams)

@@ -13,6 +13,7 @@ from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.embedding_limits import check_embedding
+from cortex_core.owned_events import OwnedEvents
 from neurond.node import Node
 from neurond.resources.generate import NDJSON_TYPE
 from neurond.resources.http import decode, read_body, request_id_of, until_gone, while_connected
@@ -35,7 +36,8 @@ class EmbedResource:
         request = self._node.addressed(request)
         batches = await while_connected(req, self._node.embedding.start(request))
         resp.content_type = NDJSON_TYPE
-        resp.stream = until_disconnected(_lines(batches), until_gone(req))
+        lines = OwnedEvents(_lines(batches), batches)
+        resp.stream = until_disconnected(lines, until_gone(req))
 
 
 class EmbeddingsResource:

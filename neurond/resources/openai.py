@@ -17,6 +17,7 @@ from cortex_core.errors import CortexError, ErrorInfo
 from cortex_core.ids import RequestId
 from cortex_core.joined_events import joined
 from cortex_core.logs import kv
+from cortex_core.owned_events import OwnedEvents
 from cortex_core.sse_stream import sse_chunks
 from neurond.generation import Generation
 from neurond.node import Node
@@ -55,7 +56,8 @@ class DialectResource:
             events = await while_connected(req, starting)
             resp.content_type = SSE_TYPE
             resp.set_header("cache-control", "no-cache")
-            resp.stream = until_disconnected(_chunks(events, encoder), until_gone(req))
+            chunks = OwnedEvents(_chunks(events, encoder), events)
+            resp.stream = until_disconnected(chunks, until_gone(req))
         else:
             resp.content_type = JSON_TYPE
             resp.data = await while_connected(req, _whole(starting, encoder))

@@ -133,6 +133,15 @@ async def test_closing_closes_every_stream() -> None:
     assert all(source.closed for source in sources)
 
 
+async def test_closing_before_the_first_event_closes_every_stream() -> None:
+    sources = [Source(STARTED, asyncio.Event()) for _ in range(3)]
+    streams = [each.stream() for each in sources]
+    for stream in streams:
+        await anext(stream)
+    await joined(streams, choices=1).aclose()
+    assert all(source.closed for source in sources)
+
+
 async def test_a_reader_that_stops_holds_the_streams() -> None:
     source = Source(STARTED, *(TextDelta(0, str(number)) for number in range(1000)))
     stream = source.stream()

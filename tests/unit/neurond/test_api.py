@@ -1,5 +1,7 @@
 """What every answer of the node's own dialects tells: its request's id, and what was left out."""
 
+import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
@@ -32,6 +34,20 @@ async def ask(node: object, path: str, body: dict[str, Any]) -> httpx.Response:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
         return await client.post(path, json=body)
+
+
+def scope_of(path: str, body: bytes) -> dict[str, Any]:
+    headers = [(b"content-length", str(len(body)).encode())]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
 
 
 def failing(error: Exception) -> object:
@@ -86,3 +102,46 @@ async def test_what_was_left_out_of_a_request_is_named(stream: bool) -> None:
     assert answer.headers["x-cortex-ignored"] == "tools[0]"
     plain = await ask(node, "/v1/chat/completions", BODY)
     assert "x-cortex-ignored" not in plain.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/generate", "/embed"])
+async def test_a_client_that_leaves_before_the_first_bytes_cancels_its_request(path: str) -> None:
+    started: list[AsyncGenerator[object, None]] = []
+    closed, gone = asyncio.Event(), asyncio.Event()
+
+    async def events() -> AsyncGenerator[object, None]:
+        try:
+            yield None
+            yield None
+        finally:
+            closed.set()
+
+    async def start(_request: object) -> AsyncGenerator[object, None]:
+        started.append(events())
+        await anext(started[0])
+        return started[0]
+
+    async def receive() -> dict[str, Any]:
+        if bodies:
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: object) -> None:
+        gone.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    starts = SimpleNamespace(start=start, start_batches=start)
+    node = SimpleNamespace(
+        config=NeuronConfig(),
+        addressed=lambda request: request,
+        generation=starts,
+        embedding=starts,
+    )
+    prompt = {"type": "text", "text": "a"}
+    own = {"request_id": "r", "prompt": prompt, "inputs": [prompt]}
+    bodies = [json.dumps(BODY | own | {"stream": True}).encode()]
+    app = create_app(node, CollectorRegistry())
+    await app(scope_of(path, bodies[0]), receive, send)
+    assert closed.is_set()
