@@ -68,6 +68,10 @@ Part = TextPart | MediaPart | ReasoningPart | ToolCallPart | ToolResultPart
 MAX_PARTS: Final = 16_384
 """Messages of a conversation and the parts in them, an empty message counting as one. A part
 costs about 0.1 ms to render, even an empty one, and nothing stops a thread that has begun."""
+MAX_TOOLS: Final = 4096
+"""Of a conversation; each is rendered too."""
+MAX_PROMPT_TOKENS: Final = 1_048_576
+"""Of a prompt that is token ids; more than any model's context."""
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -19,14 +19,21 @@ def check_embedding(request: EmbedRequest, *, param: str) -> None:
     Raises:
         InvalidRequest: naming the input or field that is at fault.
     """
-    count = len(request.inputs)
-    if not 1 <= count <= MAX_INPUTS:
-        raise _refused(param, f"expected 1 to {MAX_INPUTS} inputs, got {count}")
+    check_num_inputs(len(request.inputs), param=param)
     for index, each in enumerate(request.inputs):
         if not (each.text if isinstance(each, TextPrompt) else each.token_ids):
             raise _refused(f"{param}[{index}]", "it is empty")
     if request.dimensions is not None and request.dimensions < 1:
         raise _refused("dimensions", f"expected 1 or more, got {request.dimensions}")
+
+
+def check_num_inputs(count: int, *, param: str) -> None:
+    """Raise `InvalidRequest` unless a request can have so many inputs.
+
+    A dialect asks before it makes them: the event loop stands still meanwhile.
+    """
+    if not 1 <= count <= MAX_INPUTS:
+        raise _refused(param, f"expected 1 to {MAX_INPUTS} inputs, got {count}")
 
 
 def check_lengths(lengths: list[int], max_input_tokens: int, *, param: str) -> None:

@@ -1,7 +1,9 @@
 """Several streams of events as one, for a request that asks for several answers at a time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -18,28 +20,42 @@ from cortex_core.canonical import (
     Usage,
 )
 from cortex_core.errors import CortexError, ProtocolError
+from cortex_core.owned_events import OwnedEvents
 
+SIGN_EVERY_S: Final = 0.4
+"""A stream gives a sign of life each half a second; as many as there are streams say no more."""
 _AHEAD: Final = 16
 """Events that may lie ready before the streams are held."""
 
 _Queue = asyncio.Queue[tuple[int, Event | Exception]]
 
 
-async def joined(
-    streams: Sequence[AsyncGenerator[Event, None]], *, choices: int
+def joined(
+    streams: Sequence[AsyncGenerator[Event, None]],
+    *,
+    choices: int,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of `streams`, which run side by side, in the order of one stream.
 
     Choice i of stream k becomes choice `k * choices + i`; `seq` is left as it was. The first
     `Started` stands for all; `Completed` comes once, with the usage of all together; the first
-    `Failed`, or error that a stream raises, ends them all. Closing this closes every stream.
+    `Failed`, or error that a stream raises, ends them all. Of the signs of life of all streams one
+    comes in `SIGN_EVERY_S`. Closing this closes every stream, begun or not.
     """
+    return OwnedEvents(_joined(streams, choices, clock), *streams)
+
+
+async def _joined(
+    streams: Sequence[AsyncGenerator[Event, None]], choices: int, clock: Callable[[], float]
+) -> AsyncGenerator[Event, None]:
     queue: _Queue = asyncio.Queue(_AHEAD)
     pumps = [
         asyncio.create_task(_pump(place, stream, queue)) for place, stream in enumerate(streams)
     ]
     try:
         usage, running, started = Usage(0, 0), len(streams), False
+        signed_at = -math.inf
         while running:
             place, event = await queue.get()
             match event:
@@ -50,7 +66,9 @@ async def joined(
                         started = True
                         yield event
                 case Ping() | Loading():
-                    yield event
+                    if (now := clock()) - signed_at >= SIGN_EVERY_S:
+                        signed_at = now
+                        yield event
                 case Failed():
                     yield event
                     return

@@ -25,6 +25,7 @@ from cortex_core.canonical import (
 from cortex_core.errors import (
     CortexError,
     ErrorInfo,
+    InvalidRequest,
     NodeUnavailable,
     Overloaded,
     ProtocolError,
@@ -102,6 +103,7 @@ class NeuronClient:
 
         Raises:
             NodeUnavailable: unreachable, silent for too long, or gone before a terminal event.
+            InvalidRequest: the request is nested too deeply.
             CortexError: whatever the node answered instead of a stream.
         """
         return self._stream(endpoint, "/generate", request, EventLines(_EVENTS))
@@ -270,8 +272,16 @@ class NeuronClient:
             headers["content-type"] = "application/json"
         if request_id is not None:
             headers["x-request-id"] = request_id
-        encoded = None if body is None else self._encoder.encode(body)
+        encoded = None if body is None else self._encoded(body)
         return Exchange(self._pool, origin, method, target, body=encoded, headers=headers)
+
+    def _encoded(self, body: msgspec.Struct) -> bytes:
+        try:
+            return self._encoder.encode(body)
+        except RecursionError:
+            # What could just be read may be too deep for where it is written.
+            why = "cannot read request: its JSON is nested too deeply"
+            raise InvalidRequest(why) from None
 
     async def _refusal(self, endpoint: str, exchange: Exchange, head: ResponseHead) -> CortexError:
         try:

@@ -13,11 +13,11 @@ from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NotFound
-from cortex_core.ids import new_request_id
+from cortex_core.logs import kv
 from neurond.node import Node
 from neurond.resources.embed import EmbeddingsResource, EmbedResource
 from neurond.resources.generate import GenerateResource
-from neurond.resources.http import ClientGone, write_error
+from neurond.resources.http import ClientGone, request_id_of, write_error
 from neurond.resources.models import (
     CountTokensResource,
     EndpointResource,
@@ -86,7 +86,7 @@ def _answer_error(
 ) -> None:
     """Write an error in the form that the route's clients expect."""
     if req.path.startswith(OPENAI_PATHS):
-        write_dialect_error(resp, OpenAIChat(), error, new_request_id())
+        write_dialect_error(resp, OpenAIChat(), error, request_id_of(req))
     else:
         write_error(resp, error, status=status)
 
@@ -113,5 +113,6 @@ async def _on_client_gone(_req: Request, resp: Response, _ex: ClientGone, _param
 
 
 async def _on_defect(req: Request, resp: Response, ex: Exception, _params: Any) -> None:
-    _log.error("request failed", exc_info=ex)
+    told = kv(request_id=request_id_of(req), path=req.path)
+    _log.error("request failed", extra=told, exc_info=ex)
     _answer_error(req, resp, InternalError(f"cannot answer: {type(ex).__name__}: {ex}").info())

@@ -31,6 +31,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
+from cortex_core.owned_events import OwnedEvents
 from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
@@ -126,7 +127,8 @@ class Generation:
             CortexError: the request was refused before there was anything to say; the whole
                 answer can still be this error.
         """
-        return _one_by_one(await self.start_batches(request))
+        batches = await self.start_batches(request)
+        return OwnedEvents(_one_by_one(batches), batches)
 
     async def start_batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
         """Return the request's events as `start` does, all together that are there at a time.

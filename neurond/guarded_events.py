@@ -9,6 +9,7 @@ from cortex_core.canonical import EmbedEvent, Event, Failed, Ping
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import RequestId
 from cortex_core.logs import kv
+from cortex_core.owned_events import OwnedEvents
 
 E = TypeVar("E", Event, EmbedEvent)
 
@@ -20,7 +21,7 @@ async def begun(
 ) -> AsyncGenerator[list[E], None]:
     """Return `source` with its first events known; whatever it raises later is its last event.
 
-    `work` is what failed, for the log. Closing what is returned closes `source`.
+    `work` is what failed, for the log. Closing what is returned closes `source`, begun or not.
 
     Raises:
         CortexError: `source` raised it before its first events.
@@ -30,7 +31,7 @@ async def begun(
     except BaseException:
         await source.aclose()
         raise
-    return _guarded(first, source, request_id, work)
+    return OwnedEvents(_guarded(first, source, request_id, work), source)
 
 
 async def pings_until(task: asyncio.Task[Any], interval_s: float) -> AsyncGenerator[Ping, None]:

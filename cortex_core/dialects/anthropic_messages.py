@@ -20,6 +20,7 @@ from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
 from cortex_core.dialects.collector import Collector
 from cortex_core.dialects.fields import (
     as_texts,
+    check_num_tools,
     checked_model,
     max_tokens_from,
     principal_of,
@@ -157,6 +158,7 @@ def _sampling(wire: MessagesBody) -> SamplingParams:
 def _prompt(wire: MessagesBody) -> tuple[ChatPrompt, tuple[str, ...]]:
     """Return the prompt, and the JSON paths of what was left out of the request."""
     turns = turns_from(wire.system, wire.messages)
+    check_num_tools(len(wire.tools or ()) + len(turns.tool_changes))
     offered = OfferedTools()
     for index, tool in enumerate(wire.tools or ()):
         offered.declare(tool, f"tools[{index}]")

@@ -169,7 +169,8 @@ def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]
     """Return the conversation as the client ordered it, with `system` first.
 
     Raises:
-        InvalidRequest: there are no messages, too many, or one of them cannot be read.
+        InvalidRequest: there are no messages, too many, only ones of which nothing is left, or one
+            of them cannot be read.
     """
     if not messages:
         raise refuse("messages", "expected at least one message")
@@ -186,4 +187,6 @@ def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]
         if not over and message.output_config is not None:
             turns.effort = message.output_config.effort or turns.effort
         turns.add(message, f"messages[{index}]")
+    if not turns.messages:
+        raise refuse("messages", "expected at least one message that says something")
     return turns

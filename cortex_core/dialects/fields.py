@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from cortex_core.canonical import MAX_PARTS, Tool, ToolChoice
+from cortex_core.canonical import MAX_PARTS, MAX_TOOLS, Tool, ToolChoice
 from cortex_core.dialects.reading import refuse
 from cortex_core.sampling_limits import MAX_COUNT
 
@@ -34,6 +34,12 @@ def check_num_parts(num_parts: int, *, place: str = "messages") -> None:
     if num_parts > MAX_PARTS:
         why = f"expected at most {MAX_PARTS} messages and parts in them, got {num_parts}"
         raise refuse(place, why)
+
+
+def check_num_tools(num_tools: int) -> None:
+    """Raise `InvalidRequest` unless so many tools can be rendered."""
+    if num_tools > MAX_TOOLS:
+        raise refuse("tools", f"expected at most {MAX_TOOLS}, got {num_tools}")
 
 
 def max_tokens_from(value: int | None) -> int | None:

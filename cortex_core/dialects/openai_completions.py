@@ -4,7 +4,13 @@ from typing import Final, cast
 
 import msgspec
 
-from cortex_core.canonical import GenerateRequest, Prompt, TextPrompt, TokensPrompt
+from cortex_core.canonical import (
+    MAX_PROMPT_TOKENS,
+    GenerateRequest,
+    Prompt,
+    TextPrompt,
+    TokensPrompt,
+)
 from cortex_core.dialects import openai_errors
 from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
 from cortex_core.dialects.fields import checked_model, principal_of
@@ -115,5 +121,8 @@ def _text_prompt(text: str, place: str) -> TextPrompt:
 def _tokens_prompt(token_ids: list[int], place: str) -> TokensPrompt:
     if not token_ids:
         raise refuse(place, "expected token ids, got an empty list")
+    if len(token_ids) > MAX_PROMPT_TOKENS:
+        why = f"expected at most {MAX_PROMPT_TOKENS} token ids, got {len(token_ids)}"
+        raise refuse(place, why)
     check_token_ids(token_ids, param=place)
     return TokensPrompt(tuple(token_ids))

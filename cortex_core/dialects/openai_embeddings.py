@@ -12,7 +12,7 @@ from cortex_core.dialects import openai_errors
 from cortex_core.dialects.base import Reply
 from cortex_core.dialects.fields import checked_model, principal_of
 from cortex_core.dialects.reading import read_json, refuse
-from cortex_core.embedding_limits import check_embedding
+from cortex_core.embedding_limits import check_embedding, check_num_inputs
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_token_ids
@@ -103,6 +103,7 @@ def _inputs(wire: str | list[str | int | list[int]]) -> tuple[TextPrompt | Token
         return (TextPrompt(wire),)
     if wire and isinstance(wire[0], int):
         return (_tokens(wire, "input"),)
+    check_num_inputs(len(wire), param="input")
     inputs: list[TextPrompt | TokensPrompt] = []
     for index, each in enumerate(wire):
         if isinstance(each, int):

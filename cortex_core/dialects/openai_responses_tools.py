@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from cortex_core.canonical import JsonObject, Tool, ToolChoice
-from cortex_core.dialects.fields import named_choice
+from cortex_core.dialects.fields import check_num_tools, named_choice
 from cortex_core.dialects.openai_tools import only_named, tool_choice_from
 from cortex_core.dialects.reading import refuse
 
@@ -48,10 +48,11 @@ def tools_asked(wire: list[WireTool] | None, choice: WireToolChoice | None) -> T
     """Return the functions, and the choice among them.
 
     Raises:
-        InvalidRequest: a function has no name, or the choice names, or requires, a function that
-            is not there.
+        InvalidRequest: there are too many tools, a function has no name, or the choice names, or
+            requires, a function that is not there.
     """
     sent = wire or []
+    check_num_tools(len(sent))
     tools = tuple(_tool(tool, n) for n, tool in enumerate(sent) if tool.type == "function")
     left_out = [(n, tool) for n, tool in enumerate(sent) if tool.type != "function"]
     ignored = [f"tools[{n}]" for n, _ in left_out]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from cortex_core.canonical import Tool, ToolChoice
-from cortex_core.dialects.fields import named_choice
+from cortex_core.dialects.fields import check_num_tools, named_choice
 from cortex_core.dialects.openai_wire import (
     AllowedChoice,
     AllowedTools,
@@ -23,8 +23,10 @@ def tools_from(wire: list[WireTool] | None) -> tuple[tuple[Tool, ...], tuple[str
     """Return the functions, and the JSON paths of tools of unknown types, which are left out.
 
     Raises:
-        InvalidRequest: a tool of type function comes without one, or one is custom.
+        InvalidRequest: there are too many, a tool of type function comes without one, or one is
+            custom.
     """
+    check_num_tools(len(wire or ()))
     tools: list[Tool] = []
     ignored: list[str] = []
     for place, tool in enumerate(wire or ()):

@@ -85,15 +85,18 @@ def list_entries(index: FleetIndex, created: int) -> list[ModelEntry]:
 def anthropic_entries(index: FleetIndex, created: int) -> list[ModelEntry]:
     """Return that list for Anthropic's clients: what generates is there under a second name.
 
-    By it Claude Code shows a model that is not called like one of Anthropic's.
+    By it Claude Code shows a model that is not called like one of Anthropic's. No name is there
+    twice, or clients that page by names would go round for ever.
     """
     entries = list_entries(index, created)
+    names = {entry.id for entry in entries}
     shown = [
         msgspec.structs.replace(
             entry, id=f"{ANTHROPIC_PREFIX}{entry.id}", display_name=entry.display_name or entry.id
         )
         for entry in entries
         if not entry.id.startswith((CLAUDE, ANTHROPIC)) and can_generate(entry.capabilities)
+        if f"{ANTHROPIC_PREFIX}{entry.id}" not in names
     ]
     return entries + shown
 

@@ -7,7 +7,7 @@ from typing import Final
 from cortex_core.canonical import Event, Failed, Loading, Ping
 from cortex_core.dialects.base import ResponseEncoder
 from cortex_core.dialects.sse import comment
-from cortex_core.errors import CortexError
+from cortex_core.errors import CortexError, InternalError
 from cortex_core.logs import kv
 from cortex_core.sse_stream import sse_chunks
 from cortexd.resources.stall_watch import StallWatch
@@ -80,3 +80,7 @@ class SseBody:
             except CortexError as error:
                 log.error("stream not encoded", extra=kv(cause=error.message))
                 yield self._encoder.event(Failed(error.info()))
+            except Exception as error:
+                log.exception("stream not encoded")
+                failed = InternalError(f"cannot go on: {type(error).__name__}: {error}")
+                yield self._encoder.event(Failed(failed.info()))

@@ -13,10 +13,10 @@ from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.embedding_limits import check_embedding
-from cortex_core.ids import new_request_id
+from cortex_core.owned_events import OwnedEvents
 from neurond.node import Node
 from neurond.resources.generate import NDJSON_TYPE
-from neurond.resources.http import decode, read_body, until_gone, while_connected
+from neurond.resources.http import decode, read_body, request_id_of, until_gone, while_connected
 
 _encoder = msgspec.json.Encoder()
 _Batches = AsyncGenerator[list[EmbedEvent], None]
@@ -36,7 +36,8 @@ class EmbedResource:
         request = self._node.addressed(request)
         batches = await while_connected(req, self._node.embedding.start(request))
         resp.content_type = NDJSON_TYPE
-        resp.stream = until_disconnected(_lines(batches), until_gone(req))
+        lines = OwnedEvents(_lines(batches), batches)
+        resp.stream = until_disconnected(lines, until_gone(req))
 
 
 class EmbeddingsResource:
@@ -48,7 +49,7 @@ class EmbeddingsResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer with all vectors; errors get the dialect's form from the application."""
-        request_id = new_request_id()
+        request_id = request_id_of(req)
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
         decoded = self._dialect.decode_request(body, request_id=request_id)
         request = self._node.addressed(decoded.request)

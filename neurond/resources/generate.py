@@ -9,6 +9,7 @@ from falcon.asgi import Request, Response
 
 from cortex_core.asgi import until_disconnected
 from cortex_core.canonical import Event, GenerateRequest, SamplingParams
+from cortex_core.owned_events import OwnedEvents
 from cortex_core.sampling_limits import check_choices, check_sampling
 from neurond.node import Node
 from neurond.resources.http import decode, read_body, until_gone, while_connected
@@ -32,7 +33,8 @@ class GenerateResource:
         request = self._node.addressed(request)
         batches = await while_connected(req, self._node.generation.start_batches(request))
         resp.content_type = NDJSON_TYPE
-        resp.stream = until_disconnected(_lines(batches), until_gone(req))
+        lines = OwnedEvents(_lines(batches), batches)
+        resp.stream = until_disconnected(lines, until_gone(req))
 
 
 async def _lines(batches: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:

@@ -10,14 +10,24 @@ from falcon.asgi import Request, Response
 
 from cortex_core.asgi import DISCONNECTED
 from cortex_core.errors import ErrorInfo, InvalidRequest, RequestTooLarge, status_of
+from cortex_core.ids import RequestId, new_request_id
 from cortex_core.neuron_api import MIB
 
 JSON_TYPE: Final = "application/json"
 T = TypeVar("T")
+_REQUEST_ID: Final = "request_id"
 
 
 class ClientGone(Exception):
     """The client left before the answer was ready; nobody reads what is sent now."""
+
+
+def request_id_of(req: Request) -> RequestId:
+    """Return the id of a request in a client's dialect: one for answer, error and log."""
+    request_id: RequestId | None = req.context.get(_REQUEST_ID)
+    if request_id is None:
+        request_id = req.context[_REQUEST_ID] = new_request_id()
+    return request_id
 
 
 async def read_body(req: Request, *, max_mb: int) -> bytes:

@@ -11,15 +11,17 @@ from msgspec import UNSET
 from cortex_core.asgi import until_disconnected
 from cortex_core.canonical import Event, GenerateRequest
 from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Dialect, ResponseEncoder
+from cortex_core.dialects.left_out import left_out_headers
 from cortex_core.dialects.model_lists import FleetFacts, ModelEntry, openai_models
 from cortex_core.errors import CortexError, ErrorInfo
-from cortex_core.ids import RequestId, new_request_id
+from cortex_core.ids import RequestId
 from cortex_core.joined_events import joined
 from cortex_core.logs import kv
+from cortex_core.owned_events import OwnedEvents
 from cortex_core.sse_stream import sse_chunks
 from neurond.generation import Generation
 from neurond.node import Node
-from neurond.resources.http import read_body, until_gone, while_connected
+from neurond.resources.http import read_body, request_id_of, until_gone, while_connected
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class DialectResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer in the dialect, errors included."""
-        request_id = new_request_id()
+        request_id = request_id_of(req)
         try:
             await self._answer(req, resp, request_id)
         except CortexError as ex:
@@ -47,13 +49,15 @@ class DialectResource:
             _log.debug("parts of the request left out", extra=left_out)
         requests = [self._node.addressed(request) for request in decoded.requests()]
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
+        resp.set_headers(left_out_headers(decoded))
         resp.set_headers(self._dialect.response_headers(request_id))
         starting = self._start(requests)
         if decoded.stream:
             events = await while_connected(req, starting)
             resp.content_type = SSE_TYPE
             resp.set_header("cache-control", "no-cache")
-            resp.stream = until_disconnected(_chunks(events, encoder), until_gone(req))
+            chunks = OwnedEvents(_chunks(events, encoder), events)
+            resp.stream = until_disconnected(chunks, until_gone(req))
         else:
             resp.content_type = JSON_TYPE
             resp.data = await while_connected(req, _whole(starting, encoder))
@@ -73,6 +77,8 @@ def write_dialect_error(
 ) -> None:
     """Answer with an error in a dialect's form."""
     reply = dialect.encode_error(error, request_id=request_id)
+    told = kv(request_id=request_id, status=reply.status, cause=error.message)
+    _log.debug("request refused", extra=told)
     resp.status = reply.status
     resp.content_type = JSON_TYPE
     resp.set_headers(reply.headers)

@@ -158,8 +158,8 @@ def _tool_result(part: ToolResultPart, name: str | None, path: str) -> TemplateM
 def _tool_call(part: ToolCallPart) -> JsonObject:
     try:
         arguments = msgspec.json.decode(part.arguments.encode()) if part.arguments else {}
-    except msgspec.DecodeError:
-        # What the model wrote was no JSON; the template gets it as it was.
+    except (msgspec.DecodeError, RecursionError):
+        # What the model wrote was no JSON that can be read; the template gets it as it was.
         arguments = part.arguments
     return {
         "id": part.id,

@@ -6,6 +6,7 @@ from typing import Final
 
 from cortex_core.canonical import (
     MAX_PARTS,
+    MAX_TOOLS,
     ChatPrompt,
     Prompt,
     TextPart,
@@ -23,6 +24,7 @@ from neurond.text.vocabulary import check_token_ids
 
 SMALL_PROMPT_CHARS: Final = 1500
 SMALL_PROMPT_PARTS: Final = 16
+SMALL_PROMPT_TOKENS: Final = 16_384
 """A prompt up to these is rendered and tokenised within about a millisecond."""
 
 
@@ -95,8 +97,8 @@ class ModelText:
 
         Raises:
             InvalidRequest: the model has no chat template, the template refuses the
-                conversation, it has more than `MAX_PARTS`, a token is not in the vocabulary, or
-                there are no tokens at all.
+                conversation, it has more than `MAX_PARTS` or `MAX_TOOLS` or is nested too deeply, a
+                token is not in the vocabulary, or there are no tokens at all.
             WrongModality: the prompt has more than text.
             InternalError: the template fails.
         """
@@ -147,15 +149,27 @@ class ModelText:
                     )
                 _check_parts(prompt)
                 parses = self.answers is not None and self.answers.parsers.tools != "none"
-                rendered = self._template.render(prompt, describes_tools=parses)
+                rendered = self._rendered(self._template, prompt, describes_tools=parses)
                 return self.tokenizer.encode_rendered(rendered)
+
+    def _rendered(
+        self, template: ChatTemplate, prompt: ChatPrompt, *, describes_tools: bool
+    ) -> str:
+        try:
+            return template.render(prompt, describes_tools=describes_tools)
+        except RecursionError as ex:
+            raise InvalidRequest(
+                "cannot render the conversation: its tools, arguments of calls or "
+                "chat_template_kwargs are nested too deeply",
+                param="messages",
+            ) from ex
 
 
 def is_small(prompt: Prompt) -> bool:
     """Whether turning the prompt into ids takes about a millisecond at most."""
     match prompt:
-        case TokensPrompt():
-            return True
+        case TokensPrompt(token_ids):
+            return len(token_ids) <= SMALL_PROMPT_TOKENS
         case TextPrompt(text):
             return len(text) <= SMALL_PROMPT_CHARS
         case ChatPrompt():
@@ -187,6 +201,12 @@ def _check_parts(prompt: ChatPrompt) -> None:
             f"cannot render the conversation: its messages have {num_parts} parts, {MAX_PARTS} is "
             "the most; join or leave out some",
             param="messages",
+        )
+    if len(prompt.tools) > MAX_TOOLS:
+        raise InvalidRequest(
+            f"cannot render the conversation: it has {len(prompt.tools)} tools, {MAX_TOOLS} is the "
+            "most",
+            param="tools",
         )
 
 

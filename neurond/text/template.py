@@ -102,6 +102,7 @@ class ChatTemplate:
                 to be continued is not the assistant's or not shown by the template, or a variable
                 has the name of a function.
             InternalError: the template fails; the message has the line.
+            RecursionError: tools, arguments or variables are nested too deeply.
         """
         self._check_variables(prompt)
         messages = template_messages(prompt)
@@ -140,14 +141,14 @@ class ChatTemplate:
         variables |= {
             name: value for name, value in prompt.template_kwargs.items() if name not in RESERVED
         }
+        variables |= {
+            "messages": messages,
+            "tools": template_tools(prompt),
+            "add_generation_prompt": not prompt.continue_final_message,
+        }
         try:
-            return self._template.render(
-                messages=messages,
-                tools=template_tools(prompt),
-                add_generation_prompt=not prompt.continue_final_message,
-                **variables,
-            )
-        except (_Refused, CortexError):
+            return self._template.render(variables)
+        except (_Refused, CortexError, RecursionError):
             raise
         except Exception as ex:  # a template can raise whatever Python can
             raise InternalError(

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cortex_core.canonical import (
+    ChatPrompt,
     Completed,
     CountTokensRequest,
     Event,
@@ -19,6 +20,7 @@ from cortex_core.canonical import (
     Usage,
 )
 from cortex_core.errors import (
+    InvalidRequest,
     ModelNotLoaded,
     NodeUnavailable,
     Overloaded,
@@ -71,6 +73,20 @@ async def stream_all(connection: ScriptedConnection) -> None:
         for event in EVENTS:
             await connection.chunk(line(event))
         await connection.send(b"0\r\n\r\n")
+
+
+async def test_a_request_that_is_too_deep_to_be_written_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    prompt = ChatPrompt((), template_kwargs=deep)
+    request = GenerateRequest(RequestId("r1"), MODEL, prompt)
+    async with serving(stream_all) as (client, server):
+        with pytest.raises(InvalidRequest, match="nested too deeply"):
+            await anext(client.generate(server.endpoint, request))
+        with pytest.raises(InvalidRequest, match="nested too deeply"):
+            await client.count_tokens(server.endpoint, MODEL, CountTokensRequest(prompt))
+        assert await collect(client, server.endpoint) == EVENTS
 
 
 async def test_stream_is_given_event_by_event_and_its_connection_kept() -> None:

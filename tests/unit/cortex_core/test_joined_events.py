@@ -84,6 +84,22 @@ async def test_streams_run_side_by_side() -> None:
     assert isinstance((await run([first, second]))[-1], Completed)
 
 
+async def test_many_streams_give_no_more_signs_of_life_than_one() -> None:
+    waiting: list[Event] = [Ping()] * 5
+    sources = [Source(*waiting, *whole("a", 1)) for _ in range(64)]
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.5 / 64
+        return now
+
+    streams = [each.stream() for each in sources]
+    async with aclosing(joined(streams, choices=1, clock=clock)) as events:
+        kinds = [type(event) async for event in events]
+    assert 5 <= kinds.count(Ping) <= 8  # of 64 * 6 in 3 s, one each 0.4 s
+
+
 @pytest.mark.parametrize("end", ["failed", "raised"])
 async def test_the_first_failure_ends_all(end: str) -> None:
     error = NodeUnavailable("cannot reach the node: gone", retry_after_s=2.0)
@@ -114,6 +130,15 @@ async def test_closing_closes_every_stream() -> None:
         async for event in events:
             if isinstance(event, TextDelta):
                 break
+    assert all(source.closed for source in sources)
+
+
+async def test_closing_before_the_first_event_closes_every_stream() -> None:
+    sources = [Source(STARTED, asyncio.Event()) for _ in range(3)]
+    streams = [each.stream() for each in sources]
+    for stream in streams:
+        await anext(stream)
+    await joined(streams, choices=1).aclose()
     assert all(source.closed for source in sources)
 
 

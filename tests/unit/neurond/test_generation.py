@@ -385,15 +385,16 @@ async def test_an_engine_that_ends_too_early_is_a_failure() -> None:
     assert events[-1].error.code == "internal_error"
 
 
-async def test_closing_the_stream_cancels_the_request() -> None:
+@pytest.mark.parametrize("taken", [0, 1, 2])
+async def test_closing_the_stream_cancels_the_request(taken: int) -> None:
     def endless(_job: EngineJob, stream: TokenStream) -> None:
         stream.deliver(Admitted(0))
         stream.deliver(Token(0, ids_of("a")[0]))
 
     rig = Rig(endless)
     events: AsyncGenerator[Event, None] = await rig.generation.start(request())
-    assert isinstance(await anext(events), Started)
-    await anext(events)
+    for _ in range(taken):
+        await anext(events)
     await events.aclose()
     assert rig.engine.controls[0].cancelled
     assert rig.outcome("cancelled") == 1

@@ -70,6 +70,22 @@ def test_text_that_ends_the_last_turn_of_the_assistant_is_continued(
     assert prompt(USER, last).continue_final_message == goes_on
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": []},
+        {"role": "system", "content": ""},
+        assistant({"type": "redacted_thinking", "data": "x"}),
+        assistant({"type": "server_tool_use"}),
+    ],
+)
+def test_messages_of_which_nothing_is_left_are_refused(message: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="one message that says something") as caught:
+        decode(message, message)
+    assert caught.value.param == "messages"
+    assert len(prompt(message, USER).messages) == 1
+
+
 def test_an_answer_held_to_a_format_cannot_continue_a_text() -> None:
     held = {"format": {"type": "json_schema", "schema": SCHEMA}}
     with pytest.raises(InvalidRequest, match="begins anew") as caught:

@@ -62,3 +62,11 @@ def test_claude_code_gets_a_name_that_it_shows_for_each_model_that_generates() -
         entry.id for entry in list_entries(INDEX, 7)
     ]
     assert all(INDEX.resolve(name) in INDEX.models for name in shown)
+
+
+def test_an_alias_that_has_the_second_name_is_listed_once() -> None:
+    aliases = {"small": CHAT, "anthropic/small": UNKNOWN}
+    snapshot = msgspec.structs.replace(INDEX.snapshot, aliases=aliases)
+    names = [entry.id for entry in anthropic_entries(FleetIndex(snapshot), 7)]
+    assert names.count("anthropic/small") == 1
+    assert len(names) == len(set(names))

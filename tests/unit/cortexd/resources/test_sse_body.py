@@ -30,12 +30,13 @@ class Events:
 class Names:
     """An encoder that writes each event's type, and nothing for pings."""
 
-    def __init__(self, refused: type | None = None) -> None:
+    def __init__(self, refused: type | None = None, error: Exception | None = None) -> None:
         self._refused = refused
+        self._error = error or ProtocolError("cannot encode: out of order")
 
     def event(self, event: Event) -> bytes:
         if self._refused is not None and isinstance(event, self._refused):
-            raise ProtocolError("cannot encode: out of order")
+            raise self._error
         return b"" if isinstance(event, Ping) else type(event).__name__.encode()
 
     def feed(self, event: Event) -> None:
@@ -82,9 +83,11 @@ async def test_first_bytes_come_even_for_a_silent_event() -> None:
     assert chunks == [b": ok\n\n", b"TextDelta", b"Completed"]
 
 
-async def test_encoder_that_refuses_ends_the_stream_with_an_error() -> None:
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+async def test_encoder_that_refuses_ends_the_stream_with_an_error(error: Exception | None) -> None:
     events = Events([TextDelta(0, "a"), Completed(Usage(1, 1))])
-    chunks = [chunk async for chunk in SseBody(STARTED, events.stream, Names(TextDelta), still)]
+    names = Names(TextDelta, error)
+    chunks = [chunk async for chunk in SseBody(STARTED, events.stream, names, still)]
     assert chunks == [b"Started", b"Failed"]
 
 

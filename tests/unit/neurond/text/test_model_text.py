@@ -4,6 +4,7 @@ import pytest
 
 from cortex_core.canonical import (
     MAX_PARTS,
+    MAX_TOOLS,
     ChatPrompt,
     Message,
     ReasoningPart,
@@ -82,6 +83,25 @@ def test_a_conversation_has_so_many_parts_at_most() -> None:
         assert caught.value.param == "messages"
 
 
+def test_a_conversation_has_so_many_tools_at_most() -> None:
+    text = model_text("{% for t in tools %}.{% endfor %}")
+    messages = chat("x").messages
+    assert len(text.token_ids(ChatPrompt(messages, tools=(Tool("f"),) * MAX_TOOLS))) == MAX_TOOLS
+    with pytest.raises(InvalidRequest, match="it has 4097 tools") as caught:
+        text.token_ids(ChatPrompt(messages, tools=(Tool("f"),) * (MAX_TOOLS + 1)))
+    assert caught.value.param == "tools"
+
+
+def test_what_is_nested_too_deeply_for_the_template_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    prompt = ChatPrompt(chat("x").messages, template_kwargs={"deep": deep})
+    with pytest.raises(InvalidRequest, match="nested too deeply") as caught:
+        model_text("{{ deep | tojson }}").token_ids(prompt)
+    assert caught.value.param == "messages"
+
+
 def test_without_a_template_the_error_says_what_to_set() -> None:
     with pytest.raises(InvalidRequest, match="set chat_template") as caught:
         model_text().token_ids(chat("x"))
@@ -98,6 +118,7 @@ def test_only_short_prompts_are_tokenised_on_the_loop() -> None:
     assert is_small(TextPrompt("short"))
     assert is_small(chat("short"))
     assert is_small(TokensPrompt(tuple(range(10))))
+    assert not is_small(TokensPrompt((1,) * 100_000))
     assert not is_small(TextPrompt("long " * 1000))
     assert not is_small(chat("long " * 1000))
     assert not is_small(ChatPrompt(chat("short").messages, tools=(Tool("f"),)))

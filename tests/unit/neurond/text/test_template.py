@@ -176,11 +176,18 @@ def test_a_tools_error_begins_with_that_word(told: str, rendered: str) -> None:
     assert render(source, Message("tool", (result,))) == rendered
 
 
-def test_arguments_that_are_no_json_reach_the_template_as_text() -> None:
-    calling = Message("assistant", (ToolCallPart("c1", "f", "{oops"),))
+@pytest.mark.parametrize("arguments", ["{oops", "[" * 2000 + "]" * 2000])
+def test_arguments_that_cannot_be_read_reach_the_template_as_text(arguments: str) -> None:
+    calling = Message("assistant", (ToolCallPart("c1", "f", arguments),))
     source = "{% for m in messages %}{{ m.tool_calls[0].function.arguments }}{% endfor %}"
     source += "{{ tools or '' }}"
-    assert render(source, calling) == "{oops"
+    assert render(source, calling) == arguments
+
+
+@pytest.mark.parametrize("name", ["self", "args", "context", "documents"])
+def test_a_variable_may_have_any_name(name: str) -> None:
+    shown = render("{{ x }}", say("user", "?"), template_kwargs={name: 1, "x": 2})
+    assert shown == "2"
 
 
 def test_tool_choice_none_hides_the_tools() -> None:
