@@ -11,7 +11,7 @@ from cortex_core.ipc.child import DeathPipe
 from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
 from cortex_core.neuron_api import DeviceState, LoadRequest
 from neurond import protocol
-from neurond.devices import Devices
+from neurond.devices import Devices, computes_bfloat16
 from neurond.host import host_threads
 from neurond.kv_choice import choose_kv
 from neurond.memory_plan import (
@@ -115,6 +115,7 @@ class DevicePool:
             device=room.device,
             kind=kind,
             has_kernels=actor.has_kernels,
+            computes_bfloat16=computes_bfloat16(actor.info),
         )
         kv_dtype = choose_kv(
             model, request.profile.kv_dtype, weights, device=room.device, kind=kind
@@ -136,7 +137,14 @@ class DevicePool:
         """Return what the weights of a model would take, unless its profile names a dtype."""
         first = next(iter(self._actors.values()))
         kind, name = first.info.kind, first.info.id
-        weights = choose_weights(model, None, device=name, kind=kind, has_kernels=first.has_kernels)
+        weights = choose_weights(
+            model,
+            None,
+            device=name,
+            kind=kind,
+            has_kernels=first.has_kernels,
+            computes_bfloat16=computes_bfloat16(first.info),
+        )
         return weights_bytes(model, weights.dtype, kind)
 
     def state_of(self, device: DeviceName) -> DeviceState:
