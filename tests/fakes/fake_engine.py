@@ -29,6 +29,7 @@ import msgspec
 from cortex_core.canonical import ResponseFormat
 from cortex_core.errors import (
     CortexError,
+    DeviceFailed,
     ErrorInfo,
     InternalError,
     InvalidRequest,
@@ -138,6 +139,8 @@ class CountingBackend:
             _wait_for(folder / "go")
         if folder.name.startswith("bad"):
             raise ModelLoadFailed(f"cannot load {command.model_id}: the file is truncated")
+        if folder.name.startswith("lost"):
+            raise DeviceFailed("cannot go on with cpu: it fell off the bus")
         if folder.name.startswith("fatal"):
             os._exit(14)
         config = SchedulerConfig(
