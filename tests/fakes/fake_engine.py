@@ -177,6 +177,15 @@ class CountingBackend:
         return isinstance(error, PoisonedError)
 
 
+class TellingBackend(CountingBackend):
+    """Tells what its process may see of CUDA, in the place of an attention backend's name."""
+
+    def open(self, configure: Configure) -> OpenedDevice:
+        names = ("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
+        told = " ".join(repr(os.environ.get(name)) for name in names)
+        return OpenedDevice(told, 1 << 30, 1 << 30)
+
+
 class DyingBackend(CountingBackend):
     """Its actor is killed when `UNTOLD_STEPS` are on the ring, before it tells of the last one."""
 

@@ -1,5 +1,7 @@
 """Decodes are recorded once and replayed for other sequences, with what would be computed anew."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from cortex_core.canonical import SamplingParams
 from neurond.attention.flash2 import Flash2Backend
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.decode_graphs import NotRecordable, graph_sizes
+from neurond.engine.device import CpuDevice
 from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
+from neurond.models import serving
 from neurond.models.loader import load_model
 from tests.fakes import flash_attn_checked, step_recorder
 from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids
@@ -108,6 +112,53 @@ def test_a_rehearsal_leaves_everything_as_it_was(loaded):
     for layer in range(len(loaded.layers)):
         for pages in runner._cache.pages(layer):
             assert not pages.any()
+
+
+class FakeGpu(CpuDevice):
+    """The host, but for what is asked of a GPU when a model is loaded."""
+
+    compute_capability = (9, 0)
+
+    def __init__(self, recorder) -> None:
+        super().__init__(None)
+        self._recorder = recorder
+
+    def recorder(self):
+        return self._recorder
+
+
+class Refusing:
+    def record(self, compute):
+        raise NotRecordable("a tensor is read back")
+
+
+def serve(loaded, recorder, monkeypatch) -> list[int]:
+    def load() -> Flash2Backend:
+        return Flash2Backend(
+            flash_attn_checked.flash_attn_varlen_func, step_recorder.flash_attn_with_kvcache
+        )
+
+    monkeypatch.setattr(serving, "load_flash2", load)
+    made = serving.Serving(
+        replace(loaded, device=FakeGpu(recorder)),
+        context_tokens=512,
+        max_sequences=2,
+        kv_cache_bytes=1 << 22,
+        block_tokens=16,
+    )
+    assert made.sizes.block_tokens == PAGE
+    assert made.weights_id.endswith("-bfloat16-flash-attn-2")
+    return EngineUnderTest(made.new_engine()).generate([1, 2, 3], 12)
+
+
+@pytest.mark.parametrize("loaded", ["qwen3"], indirect=True)
+def test_a_model_is_recorded_when_it_is_loaded(loaded, monkeypatch, caplog):
+    recorder = FakeRecorder()
+    said = serve(loaded, recorder, monkeypatch)
+    assert (recorder.num_recorded, recorder.num_replayed) == (2, 11)
+    assert not caplog.records
+    assert serve(loaded, Refusing(), monkeypatch) == said
+    assert "decodes not recorded as graphs" in caplog.text
 
 
 def test_sizes_end_with_the_largest_and_leave_little_to_pad():
