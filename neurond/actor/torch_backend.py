@@ -138,7 +138,9 @@ class TorchBackend:
         """Tell whether CUDA's context is lost: after most of its errors nothing works any more."""
         if isinstance(error, torch.OutOfMemoryError | CortexError):
             return False
-        return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+        told = str(error)
+        # Of torch, of its libraries and of Triton.
+        return isinstance(error, torch.AcceleratorError) or "CUDA error" in told or "[CUDA]" in told
 
     def _serve_encoder(
         self, encoder: Encoder, manifest: PreparedModel, command: LoadModel

@@ -1,5 +1,6 @@
 """Recording and replaying steps on a CUDA device."""
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -14,8 +15,13 @@ class CudaGraphs:
     replayed one after another, and what one returns is gone with the next.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, recording: threading.Lock) -> None:
+        """`recording` is held while a step is recorded: nobody may wait for the whole device then.
+
+        It is the device's, for all its models.
+        """
         self._device = device
+        self._recording = recording
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -28,7 +34,8 @@ class CudaGraphs:
                 # use, which a recording does not allow.
                 compute()
                 self._stream.synchronize()
-                return self._record(compute)
+                with self._recording:
+                    return self._record(compute)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as ex:

@@ -3,6 +3,7 @@
 Opened once in an actor's life, in the process that owns the device.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +48,8 @@ class Device(Protocol):
     def settle(self) -> None:
         """Wait for all that was submitted, and give back memory that is kept and not in use.
 
+        From any thread; waits for a step that another one records.
+
         Raises:
             Exception: what the device has to say, if it is lost.
         """
@@ -83,6 +86,7 @@ class CudaDevice:
         self.name = name
         self.torch_device = torch.device("cuda", 0)
         self._budget_bytes = memory_budget_bytes
+        self._recording = threading.Lock()
 
     @property
     def compute_capability(self) -> tuple[int, int]:
@@ -102,12 +106,13 @@ class CudaDevice:
 
     def recorder(self) -> CudaGraphs:
         """Return a recorder with memory of its own."""
-        return CudaGraphs(self.torch_device)
+        return CudaGraphs(self.torch_device, self._recording)
 
     def settle(self) -> None:
         """See `Device.settle`."""
-        torch.cuda.synchronize(self.torch_device)
-        torch.cuda.empty_cache()
+        with self._recording:
+            torch.cuda.synchronize(self.torch_device)
+            torch.cuda.empty_cache()
 
 
 def _start_cuda(name: str) -> None:

@@ -1,5 +1,6 @@
 """How torch's CUDA graphs are used, with stand-ins that note each call in order."""
 
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from neurond.engine.cuda_graphs import CudaGraphs
 from neurond.engine.decode_graphs import NotRecordable
+from neurond.engine.device import CudaDevice
 
 CUDA = torch.device("cuda", 0)
 OUTPUT = torch.ones(2)
@@ -60,7 +62,7 @@ def test_a_step_is_computed_once_and_then_recorded_without_binding_other_threads
         calls.append("compute")
         return OUTPUT
 
-    graph = CudaGraphs(CUDA).record(compute)
+    graph = CudaGraphs(CUDA, threading.Lock()).record(compute)
     assert calls == [
         "wait for current",
         "on stream",
@@ -74,6 +76,24 @@ def test_a_step_is_computed_once_and_then_recorded_without_binding_other_threads
     assert graph.output is OUTPUT
     graph.replay()
     assert calls[-1] == "replay"
+
+
+def test_nobody_waits_for_the_device_while_a_step_is_recorded(calls, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty cache"))
+    device = CudaDevice("cuda-0", None)
+    settled: list[threading.Thread] = []
+
+    def compute() -> torch.Tensor:
+        if "begin pool thread_local" in calls:
+            settled.append(threading.Thread(target=device.settle))
+            settled[0].start()
+            settled[0].join(0.05)
+            assert settled[0].is_alive()
+        return OUTPUT
+
+    device.recorder().record(compute)
+    settled[0].join(10)
+    assert calls.index("end") < calls.index("synchronize device") < calls.index("empty cache")
 
 
 def failing_at(call: int, error: Exception):
@@ -92,7 +112,7 @@ def failing_at(call: int, error: Exception):
 def test_what_cannot_be_recorded_is_told_when_the_device_is_sound(calls):
     waits = RuntimeError("CUDA error: operation not permitted when stream is capturing")
     with pytest.raises(NotRecordable, match="not permitted"):
-        CudaGraphs(CUDA).record(failing_at(2, waits))
+        CudaGraphs(CUDA, threading.Lock()).record(failing_at(2, waits))
     assert calls[-2:] == ["end", "synchronize device"]
 
 
@@ -102,10 +122,12 @@ def test_a_device_that_is_lost_meanwhile_is_told_as_that(calls, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "synchronize", lost)
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
-        CudaGraphs(CUDA).record(failing_at(1, RuntimeError("unspecified")))
+        CudaGraphs(CUDA, threading.Lock()).record(failing_at(1, RuntimeError("unspecified")))
 
 
 def test_memory_that_runs_out_is_no_question_of_recording(calls):
     with pytest.raises(torch.OutOfMemoryError):
-        CudaGraphs(CUDA).record(failing_at(2, torch.OutOfMemoryError("CUDA out of memory")))
+        CudaGraphs(CUDA, threading.Lock()).record(
+            failing_at(2, torch.OutOfMemoryError("CUDA out of memory"))
+        )
     assert "end" in calls
