@@ -25,6 +25,7 @@ from cortex_core.errors import ModelLoadFailed, OutOfMemory
 from neurond.engine.device import Device
 from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
+from neurond.models.experts_choice import choose_experts
 from neurond.models.gguf_weights import GgufWeights
 from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.prepared import PreparedModel
@@ -85,6 +86,7 @@ def load_model(
     register_attention()
     model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
     check_model(model)
+    choose_experts(model, torch_dtype, device)
     wide: frozenset[str] = frozenset()
     if manifest.kind == "gguf":
         path = folder / manifest.weights[0].name

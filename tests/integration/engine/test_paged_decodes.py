@@ -3,16 +3,10 @@
 The interpreter has no bfloat16. Both need Triton, which torch has where it is built with CUDA.
 """
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-REPOSITORY = Path(__file__).parents[3]
+from tests.fakes.triton_processes import run_module
+
 BOUNDS = {
     # float16
     "plain": 2e-3,
@@ -35,25 +29,9 @@ SHARED_BYTES = {"75": 64 << 10, "80": 163 << 10, "86": 99 << 10, "90": 227 << 10
 """What a program may have on devices of each compute capability."""
 
 
-def run(module: str, **environment: str) -> dict:
-    """Run a module in a process of its own and return the JSON that it writes."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
-    process = subprocess.run(
-        [sys.executable, "-m", module],
-        cwd=REPOSITORY,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)
-
-
 @pytest.fixture(scope="module")
 def told() -> dict:
-    return run("tests.fakes.interpreted_decodes", TRITON_INTERPRET="1")
+    return run_module("tests.fakes.interpreted_decodes", TRITON_INTERPRET="1")
 
 
 @pytest.mark.parametrize("name", BOUNDS)
@@ -67,7 +45,7 @@ def test_a_trial_finds_them_right(told):
 
 
 def test_they_compile_for_each_kind_of_gpu_and_fit(tmp_path):
-    found = run("tests.fakes.compiled_decodes", TRITON_CACHE_DIR=str(tmp_path))
+    found = run_module("tests.fakes.compiled_kernels", TRITON_CACHE_DIR=str(tmp_path))
     assert found.keys() == SHARED_BYTES.keys()
     for capability, sizes in found.items():
         assert all(0 < size <= SHARED_BYTES[capability] for size in sizes), (capability, sizes)
