@@ -35,6 +35,7 @@ class ChildEnvironment(msgspec.Struct, frozen=True):
     metrics_dir: Path
     snapshot_fd: int
     in_flight_fd: int
+    liveness_fd: int
     death_fd: int
     parent_pid: int
     listen_fd: int
@@ -57,7 +58,13 @@ class ChildEnvironment(msgspec.Struct, frozen=True):
 
     def descriptors(self) -> tuple[int, ...]:
         """Return what a child must be let inherit."""
-        return (self.snapshot_fd, self.in_flight_fd, self.death_fd, self.listen_fd)
+        return (
+            self.snapshot_fd,
+            self.in_flight_fd,
+            self.liveness_fd,
+            self.death_fd,
+            self.listen_fd,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ChildEnvironment":

@@ -21,6 +21,7 @@ from cortex_core.config import Address
 from cortex_core.errors import ConfigError, CortexError, Timeout
 from cortex_core.ipc.child import DeathPipe, python_command
 from cortex_core.ipc.counters import counter_segment_bytes
+from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import snapshot_segment_bytes
@@ -111,6 +112,8 @@ class Parent:
         counts = counter_segment_bytes(IN_FLIGHT_ROWS, IN_FLIGHT_COLUMNS)
         in_flight = Segment.create("cortex-in-flight", counts)
         stack.callback(in_flight.close)
+        liveness = Segment.create("cortex-liveness", LIVENESS_SEGMENT_BYTES)
+        stack.callback(liveness.close)
         death = DeathPipe()
         stack.callback(death.close)
         handed = ChildEnvironment(
@@ -119,12 +122,13 @@ class Parent:
             metrics_dir=metrics_dir,
             snapshot_fd=snapshot.fd,
             in_flight_fd=in_flight.fd,
+            liveness_fd=liveness.fd,
             death_fd=death.read_fd,
             parent_pid=os.getpid(),
             listen_fd=listener.fileno(),
             started_at=int(time.time()),
         )
-        actor = self._child("fleet actor", "cortexd.fleet.actor", handed)
+        actor = self._child("fleet actor", "cortexd.fleet.actor", handed, liveness)
         stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S, signal.SIGTERM)
         http = self._child("HTTP server", "cortexd.http_server", handed)
         grace_s = self._gateway.drain_timeout_s + HTTP_GRACE_S
@@ -152,13 +156,16 @@ class Parent:
         for name in (FLEET_SOCKET, ADMIN_SOCKET, DRAINED_FILE):
             (self._runtime_dir / name).unlink(missing_ok=True)
 
-    def _child(self, name: str, module: str, handed: ChildEnvironment) -> Respawned:
+    def _child(
+        self, name: str, module: str, handed: ChildEnvironment, liveness: Segment | None = None
+    ) -> Respawned:
         base = {key: text for key, text in os.environ.items() if key not in NOTIFY_VARIABLES}
         return Respawned(
             name,
             python_command(module),
             environment=handed.to_environment(base),
             descriptors=handed.descriptors(),
+            liveness=liveness,
         )
 
     async def _until_ready(

@@ -220,6 +220,21 @@ async def test_killed_fleet_actor_stops_nobody(start: Start, neuron: FakeNeuron)
     )
 
 
+async def test_hung_fleet_actor_is_replaced(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron)
+    actor = process.member("fleet.actor")
+    actor.suspend()
+
+    # A request that needs the actor waits, and is answered by the next one.
+    assert await chat(process) == TEXT
+
+    assert not alive(actor)
+    assert "no sign of life" in process.output()
+    process.terminate()
+    assert await gone(process) == 0
+    assert process.left_behind() == []
+
+
 async def test_killed_parent_takes_everything_with_it(start: Start, neuron: FakeNeuron) -> None:
     process = await start(neuron)
     assert len(process.family.alive()) == 4
