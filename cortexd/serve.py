@@ -28,7 +28,7 @@ from cortex_core.ipc.snapshot import snapshot_segment_bytes
 from cortex_core.ipc.sockets import check_socket_path, make_runtime_dir
 from cortex_core.logs import kv, set_up_logging
 from cortexd.child_env import ADMIN_SOCKET, FLEET_SOCKET, ChildEnvironment
-from cortexd.config_files import Configuration, read_configuration, runtime_dir
+from cortexd.config_files import Configuration, http_workers, read_configuration, runtime_dir
 from cortexd.fleet.drained import DRAINED_FILE
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
 from cortexd.folder_lock import locked
@@ -38,8 +38,11 @@ from cortexd.respawn import Respawned
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT_ROWS: Final = 256
-"""HTTP workers that can be there at a time: at most 64, twice while a reload replaces them."""
+MIN_IN_FLIGHT_ROWS: Final = 32
+"""Room for workers that an operator adds by gunicorn's signals.
+
+Not more than that: each request adds up a column of the table for each replica it could go to.
+"""
 START_TIMEOUT_S: Final = 60.0
 HTTP_GRACE_S: Final = 10.0
 """What the HTTP server gets beyond the drain before it is killed."""
@@ -75,6 +78,8 @@ class Parent:
         self._path = path
         self._gateway = configuration.cortex.gateway
         self._runtime_dir = runtime_dir(configuration.cortex)
+        # A reload has each worker twice, for as long as the old ones still answer.
+        self._in_flight_rows = max(MIN_IN_FLIGHT_ROWS, 2 * http_workers(configuration.cortex))
         self._notifier = Notifier.from_env()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -109,8 +114,9 @@ class Parent:
         metrics_dir = self._make_folders(stack)
         snapshot = Segment.create("cortex-fleet", snapshot_segment_bytes(SNAPSHOT_BYTES))
         stack.callback(snapshot.close)
-        counts = counter_segment_bytes(IN_FLIGHT_ROWS, IN_FLIGHT_COLUMNS)
-        in_flight = Segment.create("cortex-in-flight", counts)
+        in_flight = Segment.create(
+            "cortex-in-flight", counter_segment_bytes(self._in_flight_rows, IN_FLIGHT_COLUMNS)
+        )
         stack.callback(in_flight.close)
         liveness = Segment.create("cortex-liveness", LIVENESS_SEGMENT_BYTES)
         stack.callback(liveness.close)

@@ -43,7 +43,7 @@ class FleetWorker:
             routing_id=f"worker-{row}".encode(),
         )
         self.channel: Channel[ToWorker] = Channel(socket, msgspec.msgpack.Decoder(ToWorker))
-        self.counts = CounterTable(actor.in_flight, ROWS, IN_FLIGHT_COLUMNS)
+        self.counts = CounterTable(actor.in_flight, IN_FLIGHT_COLUMNS)
         self.client = FleetClient(
             SnapshotReader(actor.snapshot),
             self.counts,
