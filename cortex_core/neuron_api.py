@@ -202,7 +202,7 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     weights_id: str | None = None
     size_mb: int | None = None
-    """Bytes of weights in memory as far as they can be told from the file headers."""
+    """Weights in memory: measured, else told by the file headers and the profile's dtype."""
     dtype: Dtype | None = None
     """What weights are kept in; None while it is not loaded."""
     kv_dtype: Dtype | None = None
