@@ -115,3 +115,13 @@ def test_a_model_answers_on_cuda_as_on_the_host(name, tmp_path):
 def test_the_backend_follows_the_device():
     device = open_device("cuda-0", 2, None)
     assert preferred_backend(device, torch.float32).name in ("triton", "torch-reference")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_products_of_experts_agree_with_torch(dtype):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from neurond.models.token_experts import agrees
+
+    if dtype == torch.bfloat16 and torch.cuda.get_device_capability()[0] < FLASH_MIN_MAJOR:
+        pytest.skip("this device has no bfloat16")
+    assert agrees(dtype, CUDA)
