@@ -20,7 +20,7 @@ MAX_WAIT_S = 86_400
 WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 """How long an operator lets something wait for running requests: at most a day."""
 
-Dtype = Literal["float32", "bfloat16", "int8", "int4"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 """What weights are kept in."""
 
 KvDtype = Literal["bfloat16", "int8"]
@@ -69,7 +69,10 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: Literal["cpu", "cuda"] = "cpu"
     compute_capability: str | None = None
     attention_backend: str | None = None
-    """What the device's actor picked: `flash-attn-2`, `torch-reference` or `cpu-kernels`."""
+    """What the device's actor picked: `flash-attn-2`, `triton`, `torch-varlen`, `torch-reference`
+    or `cpu-kernels`."""
+    uuid: str | None = None
+    """Of a CUDA device, as the driver names it."""
     kernels: str | None = None
     """Variant of the CPU kernels: `avx512`, `avx2` or `portable`."""
     kernels_unavailable_reason: str | None = None
@@ -202,7 +205,7 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     weights_id: str | None = None
     size_mb: int | None = None
-    """Bytes of weights in memory as far as they can be told from the file headers."""
+    """Weights in memory: measured, else told by the file headers and the profile's dtype."""
     dtype: Dtype | None = None
     """What weights are kept in; None while it is not loaded."""
     kv_dtype: Dtype | None = None
@@ -249,11 +252,16 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     speculation: Speculation | None = None
     """None is `off`."""
     chat_template: str | None = None
-    """Jinja text that replaces the model's own template."""
+    """Jinja text that replaces the model's own; in a file also the path of one, relative to it."""
     tool_parser: ToolParserName | None = None
     """None is the one that the template tells."""
     reasoning_parser: ReasoningParserName | None = None
     """None is the one that the template tells."""
+
+    def profile(self) -> "ModelProfile":
+        """Return this alone, without what an entry of a file says besides."""
+        names = ModelProfile.__struct_fields__
+        return ModelProfile(**{name: getattr(self, name) for name in names})
 
 
 class LoadRequest(msgspec.Struct, frozen=True, omit_defaults=True):

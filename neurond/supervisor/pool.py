@@ -1,6 +1,7 @@
 """All devices of the node: started and stopped together, and asked where a model fits."""
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 
 import zmq
@@ -9,9 +10,9 @@ from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName, ModelId, new_boot_id
 from cortex_core.ipc.child import DeathPipe
 from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
-from cortex_core.neuron_api import DeviceState, LoadRequest
+from cortex_core.neuron_api import DeviceState, Dtype, LoadRequest
 from neurond import protocol
-from neurond.devices import Devices
+from neurond.devices import Devices, computes_bfloat16
 from neurond.host import host_threads
 from neurond.kv_choice import choose_kv
 from neurond.memory_plan import (
@@ -28,7 +29,7 @@ from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import stop_resource_tracker
-from neurond.weight_choice import choose_weights
+from neurond.weight_choice import WeightChoice, choose_weights
 
 
 class DevicePool:
@@ -109,13 +110,7 @@ class DevicePool:
         room = choose_device(request.model_id, request.devices, rooms)
         actor = self.get(room.device)
         kind = actor.info.kind
-        weights = choose_weights(
-            model,
-            request.profile.dtype,
-            device=room.device,
-            kind=kind,
-            has_kernels=actor.has_kernels,
-        )
+        weights = _weights(model, request.profile.dtype, actor)
         kv_dtype = choose_kv(
             model, request.profile.kv_dtype, weights, device=room.device, kind=kind
         )
@@ -132,12 +127,16 @@ class DevicePool:
         )
         return room.device, plan
 
-    def expected_bytes(self, model: PreparedModel) -> int:
-        """Return what the weights of a model would take, unless its profile names a dtype."""
-        first = next(iter(self._actors.values()))
-        kind, name = first.info.kind, first.info.id
-        weights = choose_weights(model, None, device=name, kind=kind, has_kernels=first.has_kernels)
-        return weights_bytes(model, weights.dtype, kind)
+    def expected_bytes(self, model: PreparedModel, named: Dtype | None) -> int | None:
+        """Return what the weights of a model would take on the first device that can have them.
+
+        `named` is the dtype of the model's profile. None: no device has such weights.
+        """
+        for actor in self._actors.values():
+            with contextlib.suppress(InvalidRequest):
+                weights = _weights(model, named, actor)
+                return weights_bytes(model, weights.dtype, actor.info.kind)
+        return None
 
     def state_of(self, device: DeviceName) -> DeviceState:
         return self.get(device).state
@@ -165,3 +164,14 @@ class DevicePool:
             reserved_bytes=sum(entry.size_bytes for entry in here),
             arriving_bytes=sum(entry.size_bytes for entry in here if entry.arriving),
         )
+
+
+def _weights(model: PreparedModel, named: Dtype | None, actor: DeviceActor) -> WeightChoice:
+    return choose_weights(
+        model,
+        named,
+        device=actor.info.id,
+        kind=actor.info.kind,
+        has_kernels=actor.has_kernels,
+        computes_bfloat16=computes_bfloat16(actor.info),
+    )
