@@ -32,8 +32,8 @@ check: format-check lint type imports test-unit  ## The quick gate: format, lint
 test: check  ## Everything: the quick gate, then integration, end-to-end and packaging tests
 	$(BIN)/pytest tests/integration tests/e2e tests/packaging tests/gpu $(PYTEST_FLAGS)
 
-test-clients: setup  ## Install Claude Code, codex and other clients aside and run them (needs a network; npm for two)
-	$(BIN)/pytest tests/clients $(PYTEST_FLAGS)
+test-clients: setup  ## Install Claude Code, codex, open-webui and others aside and run them (needs a network and npm)
+	PIP_FLAGS="$(PIP_FLAGS)" $(BIN)/pytest tests/clients -o faulthandler_timeout=0 $(PYTEST_FLAGS)
 
 format: setup  ## Format the code
 	$(BIN)/ruff format .

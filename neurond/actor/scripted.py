@@ -8,7 +8,7 @@ from neurond.actor.backend import ServedModel
 from neurond.actor.formats import ModelFormats
 from neurond.engine.scripted_runner import ScriptedRunner
 from neurond.kv_choice import kv_bytes_per_token
-from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes
+from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
 from neurond.protocol import LoadModel, ModelLoaded
 from neurond.sources.download import sha256_of_file
 from neurond.sources.prepared import PreparedModel
@@ -38,6 +38,7 @@ def serve_script(command: LoadModel, manifest: PreparedModel) -> ServedModel:
         sizes,
         f"{sha256_of_file(folder / SCRIPT)[:16]}-script",
         command.max_sequences,
+        step_tokens_for(command.max_sequences),
         draft_rows(command.speculation),
     )
     loaded = ModelLoaded(
