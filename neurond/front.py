@@ -37,12 +37,12 @@ class Front:
         config: NeuronConfig,
         supervisor: Supervisor,
         library: Library,
+        profiles: Profiles,
         runtime_dir: Path,
         bound: socket.socket,
     ) -> None:
         """Take over `bound`, which listens, and bind the admin socket in `runtime_dir`."""
         self._pool = TextPool(config.limits.text_threads)
-        profiles = Profiles(config.profiles())
         texts = ModelTexts(library, profiles.of, self._pool)
         registry = make_registry()
         self._formats = FormatChecker()

@@ -37,6 +37,7 @@ from tests.fakes.gateway_client import GatewayClient
 from tests.fakes.http_process import HttpProcess
 from tests.fakes.scripts import TEXT, answer_events, silent_after, whole
 from tests.fakes.serve_process import ServeProcess
+from tests.fakes.waiting import LIFE_SIGN_S
 
 WEATHER = {
     "type": "function",
@@ -280,7 +281,7 @@ async def test_cold_load_begins_with_an_event_within_a_second(
             seen += chunk
             if len(gaps) == 4:
                 neuron.load_gate.set()
-    assert max(gaps[:4]) < 1.0
+    assert max(gaps[:4]) < LIFE_SIGN_S
     assert b": loading stage=" in seen
     events = events_of(seen.decode())
     assert events[0]["type"] == "response.created"
