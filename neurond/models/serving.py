@@ -41,7 +41,7 @@ class Serving(ModelServing):
         max_sequences: int,
         kv_cache_bytes: int,
         block_tokens: int,
-        speculation: Speculation = "off",
+        speculation: Speculation | None = None,
     ) -> None:
         """Allocate the KV cache.
 
@@ -76,7 +76,7 @@ class Serving(ModelServing):
         runner = ModelRunner(loaded.model, loaded.device.torch_device, backend, cache)
         weights_id = f"{loaded.weights_id}-{backend.name}"
         on_cuda = loaded.device.compute_capability is not None
-        rows = draft_rows(speculation, on_cuda=on_cuda)
+        rows = draft_rows(speculation or "off", on_cuda=on_cuda)
         super().__init__(runner, sizes, weights_id, max_sequences, rows)
 
 
