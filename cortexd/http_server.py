@@ -14,19 +14,19 @@ from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import set_up_logging
+from cortex_core.neuron_api import MIB
 from cortexd.child_env import CONFIG_STATUS, ChildEnvironment
 from cortexd.config import CortexConfig
 from cortexd.config_files import http_workers, read_cortex_config, state_dir
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 from cortexd.http_worker import DRAIN_MARGIN_S
+from cortexd.listening import BACKLOG
 from cortexd.responses.store import StoreSettings
 from cortexd.worker_app import WorkerApp
 
 KEEPALIVE_S = 75
 WORKER_TIMEOUT_S = 60
 """A worker whose loop stands still for so long is killed and replaced."""
-BACKLOG = 2048
-MIB = 1024 * 1024
 
 
 class WorkerRows:

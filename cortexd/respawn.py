@@ -23,7 +23,7 @@ from cortexd.child_env import CONFIG_STATUS
 
 log = logging.getLogger(__name__)
 
-START_DEADLINE_S: Final = 30.0
+START_DEADLINE_S: Final = 60.0
 """What a child that is watched for hangs gets to say its first word."""
 LOOK_INTERVAL_S: Final = 1.0
 """Between two looks at what a child last said."""

@@ -20,6 +20,8 @@ from neurond.sources.fetch_messages import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
 ENV_PREFIX: Final = "NEURON"
+ADMIN_SOCKET: Final = "admin.sock"
+"""The node listens here for operators; in the folder for sockets."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]

@@ -9,12 +9,12 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core.asgi import DISCONNECTED, until_disconnected
+from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.errors import ErrorInfo, InvalidRequest, RequestTooLarge, status_of
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.neuron_api import MIB
 from cortex_core.owned_events import OwnedEvents
 
-JSON_TYPE: Final = "application/json"
 NDJSON_TYPE: Final = "application/x-ndjson"
 T = TypeVar("T")
 _REQUEST_ID: Final = "request_id"

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,21 @@ from tests.fakes.gateway_client import GatewayClient, texts_of
 from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.process_family import alive
 from tests.fakes.scripts import TEXT, held_after, silent_after, whole
-from tests.fakes.serve_process import MODEL, ServeProcess
+from tests.fakes.serve_process import MODEL, ServeProcess, serving
 from tests.fakes.waiting import LIFE_SIGN_S, wait_until_async
 
 Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def neuron() -> AsyncIterator[FakeNeuron]:
-    async with FakeNeuron({MODEL: 100}) as made:
-        made.script = whole
-        yield made
-
-
-@pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Start a gateway and wait until it is ready."""
-    started: list[ServeProcess] = []
+    async with AsyncExitStack() as stack:
 
-    async def make(*neurons: FakeNeuron, **options: Any) -> ServeProcess:
-        process = ServeProcess(tmp_path, *(one.endpoint for one in neurons), **options)
-        started.append(process)
-        async with GatewayClient(process.base_url) as client:
-            await client.wait_ready()
-        return process
+        async def make(*neurons: FakeNeuron, **options: Any) -> ServeProcess:
+            return await stack.enter_async_context(serving(tmp_path, *neurons, **options))
 
-    yield make
-    for process in started:
-        await asyncio.to_thread(process.close)
+        yield make
 
 
 async def gone(process: ServeProcess, timeout_s: float = 10.0) -> int:
