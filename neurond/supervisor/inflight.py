@@ -26,7 +26,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
 from cortex_core.logs import kv
 from neurond import protocol
-from neurond.ring_records import FinishRecord, TokenRecord, VectorRecord, decode_record
+from neurond.ring_records import FinishRecord, Record, TokenRecord, VectorRecord, decode_record
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, EngineJob, Token, Vector
 from neurond.supervisor.streams import TokenStream
 
@@ -168,24 +168,22 @@ class InFlight:
             return notices
         try:
             for data in records:
-                record = decode_record(data)
-                if isinstance(record, TokenRecord | FinishRecord | VectorRecord):
-                    self._deliver(record)
-                else:
-                    self._take(record, notices)
+                self._take(decode_record(data), notices)
         except ProtocolError as ex:
             self.fail_all(DeviceFailed(ex.message, retry_after_s=RETRY_AFTER_S))
             raise
         return notices
 
-    def _take(self, notice: protocol.RingNotice, notices: list[protocol.ModelNotice]) -> None:
-        match notice:
+    def _take(self, record: Record, notices: list[protocol.ModelNotice]) -> None:
+        match record:
+            case TokenRecord() | FinishRecord() | VectorRecord():
+                self._deliver(record)
             case protocol.Admitted():
-                self.admitted(notice)
+                self.admitted(record)
             case protocol.RequestFailed():
-                self.request_failed(notice)
+                self.request_failed(record)
             case _:
-                notices.append(notice)
+                notices.append(record)
 
     def _deliver(self, record: TokenRecord | FinishRecord | VectorRecord) -> None:
         request = self._by_stream.get(record.stream)
