@@ -13,6 +13,7 @@ import time
 
 import msgspec
 
+from bench.serve.texts import LICENSE, passage_twice
 from cortex_core.canonical import SamplingParams
 from cortex_core.ids import DeviceName, RequestId
 from cortex_core.neuron_api import Dtype
@@ -34,16 +35,25 @@ CODE = '''def read_settings(path, defaults):
             settings[name.strip()] = value.strip()
     return settings
 '''
+
+
+def rendered(*turns: tuple[str, str]) -> str:
+    """Return a conversation in the model's own form, its last turn open."""
+    return "<|im_end|>\n".join(f"<|im_start|>{role}\n{words}" for role, words in turns)
+
+
 TASKS = {
-    "copy": [
+    "again": passage_twice(LICENSE.read_text(encoding="utf-8").split()[1200:])[0],
+    "copy": rendered(
         ("user", f"Repeat this code exactly, and nothing else:\n```python\n{CODE}```"),
         ("assistant", "```python\n"),
-    ],
-    "prose": [
+    ),
+    "prose": rendered(
         ("user", "Tell me a story about a lighthouse keeper who finds a letter."),
         ("assistant", ""),
-    ],
+    ),
 }
+"""Prompts: a passage that stands twice and begins again, code to be copied by request, a story."""
 MAX_TOKENS = 128
 SAMPLINGS = {
     "greedy": SamplingParams(temperature=0.0, ignore_eos=True),
@@ -79,6 +89,7 @@ def main(dtype: str = "int4", rounds: str = "5") -> None:
         max_sequences=1,
         kv_cache_bytes=1 << 27,
         block_tokens=16,
+        speculation="off",
     )
     commands = {
         "off": plain,
@@ -89,15 +100,10 @@ def main(dtype: str = "int4", rounds: str = "5") -> None:
         new_engine = backend.load(command, lambda _: None).new_engine
         assert new_engine is not None, "it generates"
         engines[name] = new_engine()
-    for task, turns in TASKS.items():
-        prompt = tokenizer.encode_rendered(rendered(turns))
+    for task, text in TASKS.items():
+        prompt = tokenizer.encode_rendered(text)
         for name, sampling in SAMPLINGS.items():
             print(f"{task:6} {name:8} {compared(engines, prompt, sampling, int(rounds))}")
-
-
-def rendered(turns: list[tuple[str, str]]) -> str:
-    """Return a conversation in the model's own form, its last turn open."""
-    return "<|im_end|>\n".join(f"<|im_start|>{role}\n{words}" for role, words in turns)
 
 
 def compared(

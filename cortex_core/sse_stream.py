@@ -21,12 +21,34 @@ async def sse_chunks(
     Raises:
         ProtocolError: the events do not come in their order.
     """
-    said_at = clock()
+    chunks = SseChunks(encoder, clock)
     async for event in events:
-        chunk = encoder.event(event)
-        now = clock()
-        if not chunk and now - said_at >= QUIET_S:
-            chunk = encoder.event(Ping())
+        chunk = chunks.of(event)
         if chunk:
-            said_at = now
             yield chunk
+
+
+class SseChunks:
+    """The chunks of one answer, event by event: what `sse_chunks` yields, and nothing for others.
+
+    Begins with the first silence.
+    """
+
+    def __init__(self, encoder: ResponseEncoder, clock: Callable[[], float]) -> None:
+        self._encoder = encoder
+        self._clock = clock
+        self._said_at = clock()
+
+    def of(self, event: Event) -> bytes:
+        """Return the bytes for `event`, b"" where there are none.
+
+        Raises:
+            ProtocolError: the events do not come in their order.
+        """
+        chunk = self._encoder.event(event)
+        now = self._clock()
+        if not chunk and now - self._said_at >= QUIET_S:
+            chunk = self._encoder.event(Ping())
+        if chunk:
+            self._said_at = now
+        return chunk

@@ -115,10 +115,14 @@ class Gateway(RequestGateway[Nodes]):
                 if waited:
                     # The node's time to say something begins anew, so the client hears from us.
                     yield Ping()
-                async with aclosing(self._relay(lease, ledger, record)) as events:
+                stream = self._nodes.generate(lease.replica.endpoint, ledger.next_request())
+                async with aclosing(stream) as events:
                     async for event in events:
-                        yield event
-                return
+                        seen = self._seen(event, ledger, record)
+                        yield seen
+                        if isinstance(seen, Completed):
+                            return
+                raise NodeUnavailable(f"cannot finish the answer: node {record.node} broke off")
             except CortexError as error:
                 if lease is None:
                     raise
@@ -131,24 +135,15 @@ class Gateway(RequestGateway[Nodes]):
                 if lease is not None:
                     lease.release()
 
-    async def _relay(
-        self, lease: Lease, ledger: StreamLedger, record: RequestRecord
-    ) -> AsyncGenerator[Event, None]:
-        replica = lease.replica
-        stream = self._nodes.generate(replica.endpoint, ledger.next_request())
-        async with aclosing(stream) as events:
-            async for event in events:
-                self._check_drain()
-                seen = ledger.take(event)
-                if seen is None:
-                    yield Ping()
-                    continue
-                if ledger.tokens_sent:
-                    record.token()
-                yield seen
-                if isinstance(seen, Completed):
-                    return
-        raise NodeUnavailable(f"cannot finish the answer: node {replica.node} broke off")
+    def _seen(self, event: Event, ledger: StreamLedger, record: RequestRecord) -> Event:
+        """Return what the client is to see of an event of the node."""
+        self._check_drain()
+        seen = ledger.take(event)
+        if seen is None:
+            return Ping()
+        if ledger.tokens_sent:
+            record.token()
+        return seen
 
     def _after(
         self,

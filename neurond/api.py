@@ -1,6 +1,7 @@
 """The node's HTTP API as one ASGI application. Wiring only; the routes are in `resources`."""
 
 import logging
+from collections.abc import Awaitable
 from typing import Any, Final, cast
 
 import falcon
@@ -73,12 +74,12 @@ class RawModelPaths:
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         raw: bytes = scope.get("raw_path") or b""
         if scope["type"] == "http" and raw.startswith(MODEL_PATHS.encode()):
             path = raw.partition(b"?")[0].decode("ascii", "replace")
             scope = {**scope, "path": path}
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def _answer_error(

@@ -6,8 +6,7 @@ The only place that knows all of them. One `Generation` serves the daemon's even
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
@@ -153,9 +152,22 @@ class Generation:
                 yield [ping]
             prepared = preparing.result()
             meter.prompt(len(prepared.prompt_token_ids))
-            async with aclosing(self._generate(request, prepared, meter)) as batches:
-                async for events in batches:
-                    yield events
+            answer = _Answer(request, prepared, meter, self._ping_interval_s)
+            # Between the engine's stream and what is written stand as few generators as can be:
+            # every token meets each of them, and cold (docs/adr/0032-a-bell-announces-tokens.md).
+            if prepared.job is None:
+                yield answer.admitted(0)
+            else:
+                stream = self._engine.submit(prepared.job)
+                try:
+                    while not stream.ended:
+                        items = await stream.take(self._ping_interval_s)
+                        events: list[Event] = answer.take(items, stream) if items else [Ping()]
+                        if events:
+                            yield events
+                finally:
+                    stream.cancel()
+            yield [answer.completed()]
         except Exception as ex:
             meter.failed(ex.code if isinstance(ex, CortexError) else InternalError.code)
             raise
@@ -263,24 +275,6 @@ class Generation:
             response_format=response_format,
         )
 
-    async def _generate(
-        self, request: GenerateRequest, prepared: _Prepared, meter: RequestMeter
-    ) -> AsyncGenerator[list[Event], None]:
-        answer = _Answer(request, prepared, meter, self._ping_interval_s)
-        if prepared.job is None:
-            yield answer.admitted(0)
-        else:
-            stream = self._engine.submit(prepared.job)
-            try:
-                while not stream.ended:
-                    items = await stream.take(self._ping_interval_s)
-                    events: list[Event] = answer.take(items, stream) if items else [Ping()]
-                    if events:
-                        yield events
-            finally:
-                stream.cancel()
-        yield [answer.completed()]
-
 
 class _Answer:
     """Turns what the engine says of one request into events."""
@@ -323,7 +317,7 @@ class _Answer:
             events.append(Ping())
         return events
 
-    def _token(self, token: Token, stream: TokenStream) -> list[Event]:
+    def _token(self, token: Token, stream: TokenStream) -> Sequence[Event]:
         if self._output.is_finished(token.index):
             return []
         self._meter.token(time.monotonic())

@@ -98,7 +98,8 @@ class LoadModel(Command, frozen=True):
     block_tokens: int
     fallback_dtype: Dtype | None = None
     """What torch is to serve where `dtype` is for the CPU kernels and they cannot; None fails."""
-    speculation: Speculation = "off"
+    speculation: Speculation | None = None
+    """None: "ngram" with the CPU kernels, "off" with torch."""
     kv_dtype: KvDtype | None = None
     """What the CPU kernels keep keys and values in, None being bfloat16; torch goes by `dtype`."""
 

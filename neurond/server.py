@@ -39,6 +39,7 @@ class HttpServer:
             ws="none",
             lifespan="off",
             loop="none",
+            interface="asgi3",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -67,6 +67,7 @@ def main(dtype: str, threads: str, tokens: str, *streams: str) -> None:
         max_sequences=max(numbers),
         kv_cache_bytes=KV_CACHE_MB << 20,
         block_tokens=BLOCK_TOKENS,
+        speculation="off",
     )
     new_engine = backend.load(command, lambda _: None).new_engine
     assert new_engine is not None, "it generates"

@@ -40,6 +40,7 @@ class Processes:
         self._settings = (
             f'id = "{model}"\ndtype = "{dtype}"\ncontext_tokens = {CONTEXT_TOKENS}\n'
             f"max_sequences = {streams}\nkv_cache_mb = {KV_CACHE_MB}\n"
+            'speculation = "off"\n'
         )
         self._threads = threads
         self._node_port, self._port, self._metrics_port = free_ports(3)

@@ -77,6 +77,7 @@ class Cortex:
                 f"context_tokens = {shape.context_tokens}",
                 f"max_sequences = {shape.streams}",
                 f"kv_cache_mb = {KV_CACHE_MB}",
+                'speculation = "off"',  # a chunk for each token, as others have it
             )
         )
         return {"NEURON_MODELS": f"[{{{profile}}}]", "NEURON_THREADS": str(self._threads)}

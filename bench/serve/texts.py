@@ -4,6 +4,7 @@ Speculation by n-grams gains on the one and must not lose on the other.
 """
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,15 +28,20 @@ A good map leaves almost everything out. The surveyor who walks a valley sees tr
 weather and cows, and draws a few brown lines. The reason is simple:""".splitlines()
 
 
+def passage_twice(words: Sequence[str]) -> tuple[str, str]:
+    """Return the first of `words` twice with the beginning of a third time, and what is to come."""
+    lead = " ".join(words[:LEAD_WORDS])
+    rest = " ".join(words[LEAD_WORDS:PASSAGE_WORDS])
+    return "\n\n".join((f"{lead} {rest}", f"{lead} {rest}", lead)), rest
+
+
 async def copying(target: Target, prompts: PromptMaker, repetitions: int) -> Found:
     """A passage twice, and the beginning of the third time; greedy."""
     words = LICENSE.read_text(encoding="utf-8").split()
     results, shares = [], []
     for _ in range(repetitions):
         at = prompts.number() % (len(words) - PASSAGE_WORDS)
-        lead = " ".join(words[at : at + LEAD_WORDS])
-        rest = " ".join(words[at + LEAD_WORDS : at + PASSAGE_WORDS])
-        prompt = "\n\n".join((f"{lead} {rest}", f"{lead} {rest}", lead))
+        prompt, rest = passage_twice(words[at:])
         result = await target.complete(prompt, SHORT_OUTPUT_TOKENS)
         results.append(result)
         shares.append(copied_share(rest, result.text))

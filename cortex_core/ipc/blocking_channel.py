@@ -49,7 +49,11 @@ def close_socket(owner: ZmqSocket | BoundSocket, linger_s: float) -> None:
 
 
 class BlockingChannel(Generic[M]):
-    """One peer, for a thread without an asyncio loop. Takes over `socket`; one thread only."""
+    """One peer, for a thread without an asyncio loop. Takes over `socket`; one thread only.
+
+    Attributes:
+        unseen: there may be a message of which the descriptor does not tell.
+    """
 
     def __init__(
         self, socket: ZmqSocket | BoundSocket, decoder: msgspec.msgpack.Decoder[M]
@@ -58,7 +62,7 @@ class BlockingChannel(Generic[M]):
         self.socket = socket.socket if isinstance(socket, BoundSocket) else socket
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
-        self._unseen = False
+        self.unseen = False
 
     def send(self, message: msgspec.Struct) -> None:
         """Queue a message for the peer; never blocks.
@@ -68,7 +72,7 @@ class BlockingChannel(Generic[M]):
                 yet; nothing was queued.
         """
         # Sending may consume what the descriptor would have told of a message that came in.
-        self._unseen = True
+        self.unseen = True
         try:
             self.socket.send(self._encoder.encode(message), zmq.NOBLOCK)
         except zmq.Again as ex:
@@ -84,7 +88,7 @@ class BlockingChannel(Generic[M]):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                self._unseen = False
+                self.unseen = False
                 return messages
             try:
                 messages.append(decode_message(self._decoder, frames, 1))
@@ -93,9 +97,9 @@ class BlockingChannel(Generic[M]):
 
     def has_message(self, *, told: bool) -> bool:
         """Whether a message is here. `told` is whether `fd` of the socket is readable."""
-        if told or self._unseen:
-            self._unseen = bool(cast("int", self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-        return self._unseen
+        if told or self.unseen:
+            self.unseen = bool(cast("int", self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return self.unseen
 
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close the socket. Idempotent.
@@ -122,10 +126,13 @@ class Wakeups:
 
     def pending(self) -> bool:
         """Return whether a channel has a message or a descriptor is readable; never blocks."""
-        told = {fd for fd, _ in self._poll.poll(0)}
-        if told and told - self._channels.keys():
+        told = self._poll.poll(0)
+        if not told and not any(channel.unseen for channel in self._channels.values()):
+            return False
+        fds = {fd for fd, _ in told}
+        if fds - self._channels.keys():
             return True
-        return any(channel.has_message(told=fd in told) for fd, channel in self._channels.items())
+        return any(channel.has_message(told=fd in fds) for fd, channel in self._channels.items())
 
     def wait(self, timeout_s: float) -> bool:
         """Return true once something is `pending`, false after `timeout_s`."""

@@ -17,6 +17,7 @@ dropped here.
 """
 
 import struct
+from collections.abc import Iterable
 
 from cortex_core.errors import InternalError, ProtocolError
 from cortex_core.ipc.fence import Fence
@@ -31,10 +32,6 @@ WRAP = 0xFFFF_FFFF
 def ring_capacity_bytes(segment_bytes: int) -> int:
     """Return how many bytes of records, padding included, a segment of that size can hold."""
     return max(0, segment_bytes - _DATA_OFFSET) // 8 * 8
-
-
-def _span(payload_bytes: int) -> int:
-    return (_LENGTH.size + payload_bytes + 7) // 8 * 8
 
 
 class _RingView:
@@ -72,28 +69,44 @@ class RingWriter(_RingView):
         Raises:
             InternalError: the record is longer than `max_record_bytes`.
         """
-        size = len(record)
-        if size > self.max_record_bytes:
-            raise InternalError(
-                f"cannot write a record of {size} bytes: this ring takes {self.max_record_bytes}"
-            )
-        head = self._head[0]
-        span = _span(size)
-        position = head % self._capacity
-        skipped = self._capacity - position if position + span > self._capacity else 0
-        if head + skipped + span - self._tail[0] > self._capacity:
-            return False
-        # The consumer's reads of this range came before its tail; ours must come after it.
+        return self.write((record,)) == 1
+
+    def write(self, records: Iterable[bytes | bytearray | memoryview]) -> int:
+        """Append as many of `records` as there is room for, publish them together, and return how
+        many that are.
+
+        Raises:
+            InternalError: one of them is longer than `max_record_bytes`; nothing was published.
+        """
+        capacity, data = self._capacity, self._data
+        head, most = self._head[0], self._tail[0] + self._capacity
+        # The consumer's reads of what is free came before its tail; our writes must come after it.
         self._fence()
-        if skipped:
-            _LENGTH.pack_into(self._data, position, WRAP)
-            position = 0
-        _LENGTH.pack_into(self._data, position, size)
-        start = position + _LENGTH.size
-        self._data[start : start + size] = record
-        self._fence()
-        self._head[0] = head + skipped + span
-        return True
+        written = 0
+        for record in records:
+            size = len(record)
+            if size > self.max_record_bytes:
+                raise InternalError(
+                    f"cannot write a record of {size} bytes: "
+                    f"this ring takes {self.max_record_bytes}"
+                )
+            span = (_LENGTH.size + size + 7) // 8 * 8
+            position = head % capacity
+            skipped = capacity - position if position + span > capacity else 0
+            if head + skipped + span > most:
+                break
+            if skipped:
+                _LENGTH.pack_into(data, position, WRAP)
+                position = 0
+            _LENGTH.pack_into(data, position, size)
+            start = position + _LENGTH.size
+            data[start : start + size] = record
+            head += skipped + span
+            written += 1
+        if written:
+            self._fence()
+            self._head[0] = head
+        return written
 
 
 class RingReader(_RingView):
@@ -141,7 +154,7 @@ class RingReader(_RingView):
                 tail += self._capacity - position
                 continue
             start = position + _LENGTH.size
-            tail += _span(size)
+            tail += (_LENGTH.size + size + 7) // 8 * 8
             if start + size > self._capacity or tail > head:
                 raise ProtocolError(f"cannot read ring: a record claims {size} bytes at {position}")
             records.append(self._data[start : start + size].tobytes())

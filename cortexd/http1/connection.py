@@ -140,15 +140,11 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 
-    async def _wait(self, timeout_s: float) -> bool:
-        """Return True once something came, False after `timeout_s` of silence."""
+    def _wait(self, timeout_s: float) -> "asyncio.Future[bool]":
+        """Return what is True once something came, False after `timeout_s` of silence."""
         self._waiter = self._loop.create_future()
         self._timer.start(timeout_s)
-        try:
-            return await self._waiter
-        finally:
-            self._timer.stop()
-            self._waiter = None
+        return self._waiter
 
     def _expire(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -1,7 +1,8 @@
 """One request and its answer, on a kept-alive connection where there is one."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from cortexd.http1.connection import Connection
 from cortexd.http1.errors import ConnectionLost
@@ -58,14 +59,14 @@ class Exchange:
         self._connection, self._kept_alive = None, False
         return await self.head(timeout_s)
 
-    async def read(self, timeout_s: float) -> bytes | None:
+    def read(self, timeout_s: float) -> Coroutine[Any, Any, bytes | None]:
         """Return what came of the body, b"" at its end, None if nothing came in `timeout_s`.
 
         Raises:
             ConnectionLost: the peer went away before the end of the body.
         """
         assert self._connection is not None
-        return await self._connection.read(timeout_s)
+        return self._connection.read(timeout_s)
 
     def mark_ended(self) -> None:
         """Say that the answer is whole in the caller's terms, so that closing need not abort."""

@@ -9,7 +9,7 @@ from cortex_core.dialects.base import ResponseEncoder
 from cortex_core.dialects.sse import comment
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.logs import kv
-from cortex_core.sse_stream import sse_chunks
+from cortex_core.sse_stream import SseChunks
 from cortexd.resources.stall_watch import StallWatch
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,12 @@ class SseBody:
                 watch.handed()
                 yield opening
                 watch.taken()
-                async for chunk in sse_chunks(self._events, self._encoder, clock=self._clock):
-                    watch.handed()
-                    yield chunk
-                    watch.taken()
+                chunks = SseChunks(self._encoder, self._clock)
+                async for event in self._events:
+                    if chunk := chunks.of(event):
+                        watch.handed()
+                        yield chunk
+                        watch.taken()
             except CortexError as error:
                 log.error("stream not encoded", extra=kv(cause=error.message))
                 yield self._encoder.event(Failed(error.info()))

@@ -8,7 +8,6 @@ there is room, and says so by its phase. What can pile up is bounded by one step
 requests that are cancelled meanwhile.
 """
 
-from collections import deque
 from typing import Final
 
 import msgspec
@@ -28,7 +27,7 @@ class Outbox:
     def __init__(self, ring: RingWriter, bell: Bell) -> None:
         self._ring = ring
         self._bell = bell
-        self._pending: deque[bytes] = deque()
+        self._pending: list[bytes] = []
 
     def notice(self, notice: RingNotice) -> None:
         """Tell something behind everything that was put here before; a long error is cut."""
@@ -47,11 +46,11 @@ class Outbox:
 
         Records of one call are announced together: the bell rings once per engine step.
         """
-        if not self._pending:
+        pending = self._pending
+        if not pending:
             return True
-        before = self._ring.head
-        while self._pending and self._ring.try_write(self._pending[0]):
-            self._pending.popleft()
-        if self._ring.head != before:
+        written = self._ring.write(pending)
+        if written:
+            del pending[:written]
             self._bell.ring()
-        return not self._pending
+        return not pending

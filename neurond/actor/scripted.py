@@ -39,7 +39,7 @@ def serve_script(command: LoadModel, manifest: PreparedModel) -> ServedModel:
         f"{sha256_of_file(folder / SCRIPT)[:16]}-script",
         command.max_sequences,
         step_tokens_for(command.max_sequences),
-        draft_rows(command.speculation),
+        draft_rows(command.speculation or "off"),
     )
     loaded = ModelLoaded(
         model_id=command.model_id,

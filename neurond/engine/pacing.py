@@ -1,9 +1,10 @@
 """How many tokens of prompts a step may take beside those who decode.
 
 Who decodes waits for the whole step. So beside decodes, prompts get what keeps the step within
-twice the time of one without prompts, or within `LONGEST_STEP_S` where that is more: 40 tokens a
-second are faster than anyone reads, and smaller chunks would only make prompts pay the fixed part
-of a step more often. They always get `LEAST_TOKENS`, and all there is while nobody decodes.
+`SLOWDOWN` times the time of one without prompts, or within `LONGEST_STEP_S` where that is more: 40
+tokens a second are faster than anyone reads, and smaller chunks would only make prompts pay the
+fixed part of a step more often. They always get `LEAST_TOKENS`, and all there is while nobody
+decodes.
 
 Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
 and a step counts as half or twice as expected at most, so that one that was held up (a neighbour,
@@ -11,7 +12,8 @@ memory touched for the first time) does not change the pace for long.
 """
 
 LONGEST_STEP_S = 0.025
-SLOWDOWN = 2.0
+SLOWDOWN = 1.75
+"""Of the usual step; of twenty the slowest is then within twice the time."""
 LEAST_TOKENS = 16
 """Fewer say little about what a token costs, too."""
 _WEIGHT = 0.25

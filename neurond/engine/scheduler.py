@@ -155,22 +155,22 @@ class Scheduler:
     def schedule(self) -> Step:
         """Decide the next step and take the blocks it needs."""
         decodes = self._pick_decodes()
-        num_decodes = len(decodes)
-        budget = self._pace.prefill_tokens(num_decodes, self.config.step_tokens - num_decodes)
-        prompts = [seq for seq in self._running if seq.num_left > 1]
-        for seq in prompts:
-            self._allocator.adopt(seq)
-        admitted = self._admit(prompts, budget)
-        prefills = self._shares.deal(prompts, budget)
-        drafted = [] if prefills else self._pick_drafts(decodes)
+        admitted: list[tuple[Sequence, int]] = []
+        prefills: list[Chunk] = []
+        # Most steps only decode, and what they do not touch need not be fetched from memory again.
+        if self._waiting or len(decodes) < len(self._running) or self._computing[1]:
+            admitted, prefills = self._pick_prompts(len(decodes))
+        drafted: list[Draft] = []
+        if self.config.max_draft_rows and not prefills:
+            drafted = self._pick_drafts(decodes)
         self._drafts = dict(drafted)
-        plain = [seq for seq in decodes if seq not in self._drafts]
+        plain = [seq for seq in decodes if seq not in self._drafts] if drafted else decodes
         self._chunks = [(seq, 1) for seq in (*plain, *self._drafts)] + prefills
         if not self._chunks:
             self._computing = 0, 0
             return Step(None, admitted)
         batch = assemble(plain, drafted, prefills)
-        num_prefilled = sum(num_tokens for _, num_tokens in prefills)
+        num_prefilled = sum([num_tokens for _, num_tokens in prefills])
         self._computing = batch.num_tokens - num_prefilled, num_prefilled
         return Step(batch, admitted)
 
@@ -216,6 +216,15 @@ class Scheduler:
     def _pick_decodes(self) -> list[Sequence]:
         # Growing may put out sequences at the end of the list, which are then not reached.
         return [seq for seq in self._running if seq.num_left == 1 and self._grow(seq)]
+
+    def _pick_prompts(self, num_decodes: int) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
+        """Return whom to admit, and the chunks of prompts beside so many who decode."""
+        budget = self._pace.prefill_tokens(num_decodes, self.config.step_tokens - num_decodes)
+        prompts = [seq for seq in self._running if seq.num_left > 1]
+        for seq in prompts:
+            self._allocator.adopt(seq)
+        admitted = self._admit(prompts, budget)
+        return admitted, self._shares.deal(prompts, budget)
 
     def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
         drafted: list[Draft] = []

@@ -23,7 +23,7 @@ class HostServing(ModelServing):
         max_sequences: int,
         kv_cache_bytes: int,
         kv_format: KvFormat = "bf16",
-        speculation: Speculation = "off",
+        speculation: Speculation | None = None,
     ) -> None:
         """Reserve the KV cache and what steps need.
 
@@ -39,7 +39,7 @@ class HostServing(ModelServing):
             block_tokens=BLOCK_TOKENS,
         )
         step_tokens = step_tokens_for(max_sequences)
-        rows = draft_rows(speculation)
+        rows = draft_rows(speculation or "ngram")
         try:
             runner = HostRunner(
                 kernels,

@@ -83,7 +83,7 @@ class Serving(ModelServing):
         max_sequences: int,
         kv_cache_bytes: int,
         block_tokens: int,
-        speculation: Speculation = "off",
+        speculation: Speculation | None = None,
     ) -> None:
         """Allocate the KV cache; on CUDA try the largest step, and record steps of decodes.
 
@@ -124,7 +124,7 @@ class Serving(ModelServing):
             loaded.device.settle()  # what it took is not kept beside what follows
         if backend.can_be_recorded:
             _record(runner, loaded, max_sequences, sizes.context_tokens)
-        rows = draft_rows(speculation, on_cuda=on_cuda)
+        rows = draft_rows(speculation or "off", on_cuda=on_cuda)
         super().__init__(runner, sizes, weights_id, max_sequences, step_tokens, rows)
 
 

@@ -304,7 +304,7 @@ def _load_command(model: LoadedModel) -> tuple[DeviceName, protocol.LoadModel]:
         kv_cache_bytes=plan.kv_cache_bytes,
         block_tokens=plan.block_tokens,
         kv_dtype=plan.kv_dtype,
-        speculation=model.request.profile.speculation or "off",
+        speculation=model.request.profile.speculation,
     )
 
 

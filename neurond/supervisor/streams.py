@@ -181,19 +181,17 @@ class TokenStream(AsyncIterator[StreamItem]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self, timeout_s: float | None = None) -> None:
-        """Wait until something has changed, or the time is over."""
-        assert self._waiter is None, "a TokenStream has one reader"
+    def _wait(self, timeout_s: float | None = None) -> "asyncio.Future[None]":
+        """Return what is done once something has changed, or the time is over."""
+        assert self._waiter is None or self._waiter.done(), "a TokenStream has one reader"
         self._waiter = asyncio.get_running_loop().create_future()
         if self._timer is None:
             self._timer = LazyTimer(self._wake)
-        if timeout_s is not None:
-            self._timer.start(timeout_s)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        if timeout_s is None:
             self._timer.stop()
+        else:
+            self._timer.start(timeout_s)
+        return self._waiter
 
 
 def _belongs(item: StreamItem, index: int) -> bool:

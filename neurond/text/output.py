@@ -79,7 +79,7 @@ class RequestOutput:
     def all_finished(self) -> bool:
         return all(choice.finished for choice in self._choices)
 
-    def feed(self, token: Token) -> list[Event]:
+    def feed(self, token: Token) -> Sequence[Event]:
         """Take a token. A `Finished` among the events means that a stop string is complete.
 
         Tokens for a finished choice are ignored.
@@ -87,7 +87,7 @@ class RequestOutput:
         choice = self._choices[token.index]
         return [] if choice.finished else self._numbers.wanted(choice.feed(token))
 
-    def finish(self, index: int, reason: FinishReason) -> list[Event]:
+    def finish(self, index: int, reason: FinishReason) -> Sequence[Event]:
         """End a choice as the engine did; withheld text comes first. Ignored if it has ended."""
         choice = self._choices[index]
         return [] if choice.finished else self._numbers.wanted(choice.finish(reason))
@@ -109,7 +109,10 @@ class _Numbers:
         self.next += 1
         return number
 
-    def wanted(self, events: Sequence[Delta]) -> list[Event]:
+    def wanted(self, events: Sequence[Delta]) -> Sequence[Event]:
+        """Return those of `events`, which are numbered on, that were not sent earlier."""
+        if not events or events[0].seq >= self._first_wanted:
+            return events
         return [event for event in events if event.seq >= self._first_wanted]
 
 
@@ -129,6 +132,7 @@ class _Choice:
         self.finished = False
         self._pieces = pieces
         self._detokenizer = Detokenizer(pieces)
+        self._has_stops = any(stops)
         self._stops = StopMatcher(stops)
         self._ends = ends
         self._numbers = numbers
@@ -142,15 +146,20 @@ class _Choice:
         self.num_tokens += 1
         token_ids = (*self._unsent, token.token_id)
         self._unsent = ()
-        if self.ends_at(token.token_id):
+        if token.token_id in self._ends:
             self._unsent = token_ids
             return []
-        text, stop = self._stops.push(self._detokenizer.push(token.token_id))
+        text = self._detokenizer.push(token.token_id)
+        logprobs = () if token.logprob is None else logprobs_of(token, self._pieces)
+        stop: str | None = None
+        # What most requests do without is not touched: between two steps all code is cold.
+        if self._has_stops:
+            text, stop = self._stops.push(text)
         if stop is None:
-            return [self._delta(text, token_ids, logprobs_of(token, self._pieces))]
+            return [self._delta(text, token_ids, logprobs)]
         events: list[TextDelta | Finished] = []
         if text:
-            events.append(self._delta(text, token_ids, logprobs_of(token, self._pieces)))
+            events.append(self._delta(text, token_ids, logprobs))
             token_ids = ()
         return [*events, self._finished("stop", token_ids, stop)]
 

@@ -97,6 +97,8 @@ class Pool final : public cortex_pool {
 
     int threads() const override { return threads_; }
 
+    void rest() override { resting_.store(true, std::memory_order_relaxed); }
+
   protected:
     void run_claimed(int items, Call call, void *context) override {
         const std::uint64_t began_ns = now_ns();
@@ -121,6 +123,7 @@ class Pool final : public cortex_pool {
         call_ = call;
         context_ = context;
         finished_.store(0, std::memory_order_relaxed);
+        resting_.store(false, std::memory_order_relaxed);
         claim_.store(static_cast<std::uint64_t>(items) << 32);
         if (sleepers_.load()) ring(bell_);
     }
@@ -175,7 +178,7 @@ class Pool final : public cortex_pool {
 
     void await_items() {
         auto wanted = [&] { return open(claim_.load()) || stop_.load(); };
-        if (spin_until(wanted)) return;
+        if (spin_until([&] { return wanted() || resting_.load(std::memory_order_relaxed); }) && wanted()) return;
         const std::uint32_t seen = bell_.load();
         sleepers_.fetch_add(1);
         if (!wanted()) sleep_while(bell_, seen);
@@ -188,6 +191,7 @@ class Pool final : public cortex_pool {
     alignas(64) std::atomic<std::uint64_t> claim_{0};
     alignas(64) Word finished_{0};
     std::atomic<bool> caller_sleeps_{false};
+    std::atomic<bool> resting_{false};
     // Words that threads sleep on: until a phase begins, until more threads are usable, until all are there.
     alignas(64) Word bell_{0};
     Word usable_;

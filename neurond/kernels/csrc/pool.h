@@ -26,6 +26,10 @@ struct cortex_pool {
             const_cast<void *>(static_cast<const void *>(&f)));
     }
 
+    // Nothing is to be done for a while: whoever waits sleeps at once, and leaves his core to others. Ends with
+    // the next run().
+    virtual void rest() = 0;
+
   protected:
     using Call = void (*)(void *context, int item, int worker);
     virtual void run_claimed(int items, Call call, void *context) = 0;

@@ -152,7 +152,11 @@ extern "C" size_t cortex_sample_scratch_bytes(const cortex_pool *pool, int32_t v
 }
 
 extern "C" void cortex_sample(cortex_pool *pool, const cortex_sampling *sampling, void *scratch) {
+    // Behind the choice of tokens stands the end of a step: until the next one others need the cores, those who
+    // hand the tokens on first of all. One row is the caller's own work.
+    if (sampling->num_rows == 1) pool->rest();
     pool->run(sampling->num_rows, [&](int row, int worker) {
         cortex::sample_row(*sampling, row, cortex::Scratch(scratch, worker, sampling->vocab_size));
     });
+    pool->rest();
 }

@@ -43,6 +43,26 @@ def test_full_ring_takes_nothing_and_loses_nothing(segment: Segment) -> None:
     assert writer.try_write(b"x")
 
 
+def test_records_written_together_are_published_together_as_far_as_they_fit(
+    segment: Segment,
+) -> None:
+    writer, reader = RingWriter(segment), RingReader(segment)
+    records = [bytes([index]) * 12 for index in range(6)]
+    heads = []
+
+    def told() -> Iterator[bytes]:
+        for record in records:
+            heads.append(writer.head)
+            yield record
+
+    assert writer.write(told()) == 4
+    assert heads == [0] * 5
+    assert reader.read_until(writer.head) == records[:4]
+    assert writer.write(records[4:]) == 2
+    assert writer.write(()) == 0
+    assert reader.read_until(writer.head) == records[4:]
+
+
 def test_record_longer_than_half_the_ring_is_an_error(segment: Segment) -> None:
     writer = RingWriter(segment)
     assert writer.max_record_bytes == 28

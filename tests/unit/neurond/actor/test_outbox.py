@@ -15,15 +15,12 @@ class Ring:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.head = 0
         self.records: list[bytes] = []
 
-    def try_write(self, record: bytes) -> bool:
-        if len(self.records) >= self.room:
-            return False
-        self.records.append(record)
-        self.head += 1
-        return True
+    def write(self, records: list[bytes]) -> int:
+        taken = records[: self.room - len(self.records)]
+        self.records += taken
+        return len(taken)
 
 
 class Bell:
