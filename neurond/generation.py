@@ -73,7 +73,7 @@ class _Prepared(NamedTuple):
     replayed: list[Event]
     weights_id: str | None
     speaks_at_once: bool
-    """Each token has its text; none waits until a call is whole."""
+    """Each token has its text; none waits for what follows it."""
 
 
 class Generation:
@@ -316,7 +316,7 @@ class _Answer:
         return events if self._prepared.speaks_at_once else self._with_ping(events)
 
     def _with_ping(self, events: list[Event]) -> list[Event]:
-        """Add a `Ping` where a call is being written, of which nothing is told before its end."""
+        """Add a `Ping` where what is being written may be a call, and so cannot be told yet."""
         now_s = time.monotonic()
         if not all(is_silent(event) for event in events):
             self._spoke_s = now_s

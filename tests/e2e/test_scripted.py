@@ -31,6 +31,12 @@ RULES: list[dict[str, Any]] = [
     },
     {"turn": 2, "latest_contains": ["18 degrees", "21 degrees"], "answer": SAID},
     {"latest_contains": ["tell me more"], "answer": LONG},
+    {"turn": 1, "contains": ["write it down"], "answer": call("write_file", path="a", text=LONG)},
+    {
+        "turn": 1,
+        "contains": ["badly"],
+        "answer": call("write_file", path="a", n=3)[:-15] + " or 4}}",
+    },
     {"answer": TEXT},
 ]
 ASK: list[Any] = [{"role": "user", "content": "How is the weather?"}]
@@ -174,6 +180,55 @@ def test_openai_tools_are_streamed(up: ScriptedUp, chat: openai.OpenAI) -> None:
     assert choice.finish_reason == "tool_calls"
     calls = choice.message.tool_calls or []
     assert [json.loads(one.function.arguments) for one in calls] == [KOELN, PARIS]
+
+
+def test_a_long_argument_comes_while_it_is_written(
+    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Please write it down."}]
+    chunks = chat.chat.completions.create(
+        model=up.model, messages=asked, tools=OPENAI_TOOLS, stream=True
+    )
+    told = [
+        call.function.arguments or ""
+        for chunk in chunks
+        for choice in chunk.choices
+        for call in choice.delta.tool_calls or ()
+        if call.function is not None
+    ]
+    assert json.loads("".join(told)) == {"path": "a", "text": LONG}
+    assert max(map(len, told)) < 200, "no part of it waits for the rest"
+    with claude.messages.stream(
+        model=up.model, max_tokens=9000, messages=asked, tools=ANTHROPIC_TOOLS
+    ) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        message = stream.get_final_message()
+    assert max(map(len, pieces)) < 200
+    assert [b.input for b in message.content if isinstance(b, ToolUseBlock)] == [
+        {"path": "a", "text": LONG}
+    ]
+    with chat.responses.stream(
+        model=up.model, input=asked, tools=[OPENAI_TOOLS[0]["function"] | {"type": "function"}]
+    ) as events:
+        deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+        response = events.get_final_response()
+    assert max(map(len, deltas)) < 200
+    assert response.output[0].type == "function_call"
+    assert response.output[0].arguments == "".join(deltas) == "".join(told)
+
+
+def test_a_call_that_the_model_spoils_is_not_a_whole_one(
+    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Write it badly."}]
+    (choice,) = whole(chat, up, messages=asked, tools=OPENAI_TOOLS).choices
+    assert choice.finish_reason == "tool_calls"
+    (spoilt,) = choice.message.tool_calls or []
+    assert spoilt.function.arguments == '{"path": "a", "n": 3'
+    with claude.messages.stream(
+        model=up.model, max_tokens=500, messages=asked, tools=ANTHROPIC_TOOLS
+    ) as stream:
+        assert stream.get_final_message().stop_reason == "max_tokens"
 
 
 def answers(message: Message) -> list[Any]:

@@ -8,10 +8,10 @@ messages stands `<|start|>assistant`, where the recipient may stand too.
 import re
 from typing import Final
 
-from neurond.text.parsing.json_text import arguments_of
+from neurond.text.parsing.json_calls import told_call
 from neurond.text.parsing.parser import AnswerParser
 from neurond.text.parsing.reader import Markers, Steps
-from neurond.text.parsing.segments import Call, Malformed
+from neurond.text.parsing.segments import Malformed
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 END, CALL, RETURN = "<|end|>", "<|call|>", "<|return|>"
@@ -64,10 +64,9 @@ class HarmonyParser(AnswerParser):
         recipient = _RECIPIENT.search(header)
         if recipient is not None and self._wants_calls:
             try:
-                arguments = arguments_of((yield from self._reader.json()))
-                self._found(Call(recipient.group(1), arguments))
+                yield from told_call(self._reader, recipient.group(1), self._sink)
             except Malformed:
-                self._give_back()
+                yield from self._spoilt()
             else:
                 self._reader.unmark()
         else:

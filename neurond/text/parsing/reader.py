@@ -103,6 +103,11 @@ class Reader:
         self._at += length
         return text
 
+    def take_match(self, pattern: re.Pattern[str]) -> str:
+        """Take what `pattern` matches here of what has come; it may match nothing."""
+        found = pattern.match(self._text, self._at)
+        return self.take(len(found.group())) if found is not None else ""
+
     def more(self) -> Steps[None]:
         """Wait for more text.
 
@@ -201,6 +206,27 @@ class Reader:
                 end = self._at
                 self.back(start)
                 return self.take(end - self._at)
+
+    def json_string(self) -> Steps[str]:
+        """Take a string of JSON, quotes and all, as far as quotes and backslashes tell.
+
+        Raises:
+            Malformed: there is none.
+        """
+        start = self.place()
+        yield from self.expect('"')
+        yield from self._json_string()
+        end = self._at
+        self.back(start)
+        return self.take(end - self._at)
+
+    def drop_rest(self) -> Steps[None]:
+        """Take all that comes."""
+        while not self.ended:
+            self._at = len(self._text)
+            self._mark = None
+            yield
+        self._at = len(self._text)
 
     def _json_string(self) -> Steps[None]:
         while True:

@@ -16,9 +16,10 @@ from neurond.engine.grammar import check_format
 from neurond.text.parsing.answer_format import AnswerFormat, HeldForm
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
 from neurond.text.parsing.harmony import HARMONY_MARKERS
-from neurond.text.parsing.segments import Call, Segment, Text
+from neurond.text.parsing.segments import Call, Text
 from tests.fakes.grammar_walks import Speller
 from tests.fakes.tokenizers_made import byte_level
+from tests.fakes.transcripts import Told, told
 
 SEARCH = Tool(
     "search",
@@ -123,11 +124,11 @@ def prompt(mode: str, *tools: Tool, name: str | None = None, parallel: bool = Tr
 
 def parse(
     answers: AnswerFormat, asked: ChatPrompt, tokens: list[int], *, thinks: bool = False
-) -> list[Segment]:
+) -> list[Told]:
     made = answers.parser(asked, thinks=thinks, keep_blanks=False)
     assert made is not None
     text = b"".join(answers.pieces.piece(token) for token in tokens).decode("utf-8", "replace")
-    return made.push(text) + made.flush()
+    return told(made.push(text) + made.flush())
 
 
 def takes(family: Family, held: HeldForm | None, text: str) -> bool:
@@ -141,7 +142,7 @@ def takes(family: Family, held: HeldForm | None, text: str) -> bool:
     return grammar.is_complete or family.speller.end in family.speller.allowed(grammar)
 
 
-def check_calls(segments: list[Segment]) -> list[str]:
+def check_calls(segments: list[Told]) -> list[str]:
     calls = [segment for segment in segments if isinstance(segment, Call)]
     for call in calls:
         jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
