@@ -114,6 +114,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
     """Extra variables for the template, for example `enable_thinking`."""
     continue_final_message: bool = False
     """The last turn is the assistant's and has text: the answer goes on where that text ends."""
+    truncates: bool = False
+    """Where the conversation is longer than the context, its oldest turns are left out."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -174,7 +176,8 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Texts that end the answer; neither sent nor counted."""
     stop_token_ids: tuple[int, ...] = ()
     max_tokens: int | None = None
-    """Tokens of output per choice; clamped to what the context leaves, never refused."""
+    """Tokens of output per choice; clamped to what the context leaves, never refused. With 0 the
+    prompt is computed, and so is in the prefix cache, and each choice ends with `length`."""
     ignore_eos: bool = False
     logprobs: int | None = None
     """None: none. 0 to 20: the chosen token's, and so many of the most likely ones'."""

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
+    ChatPrompt,
     Completed,
     ContinueFrom,
     CountTokensRequest,
@@ -46,12 +47,16 @@ from neurond.text.parsing.families import Parsers
 from neurond.text.pool import TextPool
 from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
+from neurond.text.truncation import shortened
 from neurond.text.vocabulary import check_sampled_ids
 
 PING_INTERVAL_S: Final = 0.5
 """No stream of events is silent for longer, so that no client waits a second for bytes: clients
 give up and try again while the first try still runs."""
 SEED_BITS: Final = 63
+TRUNCATED_ROOM: Final = 4
+"""A conversation that is cut to the context leaves a quarter of that to the answer, or less where
+the answer may not have as much."""
 SMALL_REPLAY_TOKENS: Final = 64
 """So many are fed again within about a millisecond."""
 
@@ -178,6 +183,10 @@ class Generation:
             check_continuation(request, going_on, vocab_size=text.prepared.vocab_size)
             ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
         context = model.limit.context or text.prepared.context_tokens
+        prompt = request.prompt
+        if len(ids) >= context and isinstance(prompt, ChatPrompt) and prompt.truncates:
+            short = await self._pool.run(lambda: _truncated(text, request, prompt, context))
+            ids = ids if short is None else short
         if len(ids) >= context:
             raise ContextLengthExceeded(
                 prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
@@ -192,7 +201,7 @@ class Generation:
             first_seq=going_on.next_seq if going_on else 0,
             parsing=plan.parsing,
         )
-        room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
+        room = min(_most_tokens(request, context), context - len(ids)) - len(replay)
         replayed = await self._replayed(output, replay, room, going_on)
         job = None
         if not output.all_finished:
@@ -256,7 +265,8 @@ class Generation:
             prompt_token_ids=ids,
             replayed_token_ids=replay,
             sampling=request.sampling,
-            max_tokens=max_tokens,
+            # The engine has to choose a token of each prompt that it computes; see `_Answer`.
+            max_tokens=max(max_tokens, 1),
             seed=self._new_seed() if seed is None else seed,
             n=request.n,
             eos_token_ids=text.prepared.eos_token_ids,
@@ -284,6 +294,26 @@ class Generation:
         yield [answer.completed()]
 
 
+def _most_tokens(request: GenerateRequest, context: int) -> int:
+    limit = request.sampling.max_tokens
+    return context if limit is None else limit
+
+
+def _truncated(
+    text: ModelText, request: GenerateRequest, prompt: ChatPrompt, context: int
+) -> list[int] | None:
+    """Return the ids of as much of a conversation's end as leaves room for an answer, if any."""
+    room = min(_most_tokens(request, context), context // TRUNCATED_ROOM)
+    most_tokens = context - max(room, 1)
+
+    def count(each: ChatPrompt) -> int:
+        return len(text.token_ids(each))
+
+    short = shortened(prompt, most_tokens=most_tokens, count=count)
+    short = short or shortened(prompt, most_tokens=context - 1, count=count)
+    return None if short is None else text.token_ids(short)
+
+
 class _Answer:
     """Turns what the engine says of one request into events."""
 
@@ -305,14 +335,16 @@ class _Answer:
     def take(self, items: list[StreamItem], stream: TokenStream) -> list[Event]:
         """Return the events of items; ends choices on `stream` whose stop string matched."""
         events: list[Event] = []
+        computes_only = self._request.sampling.max_tokens == 0
         for item in items:
             match item:
                 case Token():
-                    events += self._token(item, stream)
+                    events += [] if computes_only else self._token(item, stream)
                 case Admitted(cached_tokens):
                     events += self.admitted(cached_tokens)
                 case ChoiceFinished(index, reason):
-                    events += self._output.finish(index, reason)
+                    # What ended is the token that nobody asked for.
+                    events += self._output.finish(index, "length" if computes_only else reason)
         return events if self._prepared.speaks_at_once else self._with_ping(events)
 
     def _with_ping(self, events: list[Event]) -> list[Event]:

@@ -58,7 +58,9 @@ class OpenAICompletions:
             request_id=request_id,
             model=ModelId(checked_model(wire.model)),
             prompt=prompts[0],
-            sampling=sampling_from(wire, max_tokens=wire.max_tokens, logprobs=wire.logprobs),
+            sampling=sampling_from(
+                wire, max_tokens=wire.max_tokens, logprobs=wire.logprobs, generates=False
+            ),
             n=n,
             response_format=response_format_from(wire),
             principal=principal_of(wire.safety_identifier or wire.user),

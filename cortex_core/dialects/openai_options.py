@@ -85,11 +85,12 @@ def sampling_from(
     max_tokens: int | None,
     logprobs: int | None,
     words: Mapping[str, str] | None = None,
+    generates: bool = True,
 ) -> SamplingParams:
     """Return checked sampling parameters.
 
     `logprobs` is the canonical count; `words` names the fields that `max_tokens` and `logprobs`
-    came from, where they differ.
+    came from, where they differ; `generates` refuses to make no tokens.
 
     Raises:
         InvalidRequest: a value is out of its range.
@@ -110,7 +111,7 @@ def sampling_from(
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,
     )
-    check_sampling(sampling, names=words)
+    check_sampling(sampling, names=words, generates=generates)
     return sampling
 
 

@@ -24,6 +24,12 @@ SAID = "Köln has 18 °C, Paris 21 °C."
 TEXT = "Hello, 世界 — from the script. 🙂"
 LONG = "One two three. " * 400
 RULES: list[dict[str, Any]] = [
+    {"turn": 1, "contains": ["write it down"], "answer": call("write_file", path="a", text=LONG)},
+    {
+        "turn": 1,
+        "contains": ["badly"],
+        "answer": call("write_file", path="a", n=3)[:-15] + " or 4}}",
+    },
     {
         "turn": 1,
         "contains": ["weather", "get_weather"],
@@ -31,12 +37,6 @@ RULES: list[dict[str, Any]] = [
     },
     {"turn": 2, "latest_contains": ["18 degrees", "21 degrees"], "answer": SAID},
     {"latest_contains": ["tell me more"], "answer": LONG},
-    {"turn": 1, "contains": ["write it down"], "answer": call("write_file", path="a", text=LONG)},
-    {
-        "turn": 1,
-        "contains": ["badly"],
-        "answer": call("write_file", path="a", n=3)[:-15] + " or 4}}",
-    },
     {"answer": TEXT},
 ]
 ASK: list[Any] = [{"role": "user", "content": "How is the weather?"}]
@@ -229,6 +229,21 @@ def test_a_call_that_the_model_spoils_is_not_a_whole_one(
         model=up.model, max_tokens=500, messages=asked, tools=ANTHROPIC_TOOLS
     ) as stream:
         assert stream.get_final_message().stop_reason == "max_tokens"
+
+
+def test_a_prompt_is_put_into_the_cache_by_a_request_for_no_tokens(
+    up: ScriptedUp, claude: anthropic.Anthropic, chat: openai.OpenAI
+) -> None:
+    asked: dict[str, Any] = {"model": up.model, "system": "You are terse. " * 99, "messages": HELLO}
+    warmed = claude.messages.create(max_tokens=0, **asked)
+    assert (warmed.content, warmed.stop_reason) == ([], "max_tokens")
+    assert warmed.usage.output_tokens == 0
+    answer = claude.messages.create(max_tokens=9, **asked)
+    assert (answer.usage.cache_read_input_tokens or 0) > 0.9 * warmed.usage.input_tokens
+    nothing = chat.completions.create(model=up.model, prompt="Well", echo=True, max_tokens=0)
+    assert (nothing.choices[0].text, nothing.choices[0].finish_reason) == ("Well", "length")
+    assert nothing.usage is not None
+    assert nothing.usage.completion_tokens == 0
 
 
 def answers(message: Message) -> list[Any]:
