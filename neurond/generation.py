@@ -35,7 +35,14 @@ from cortex_core.neuron_api import NodeModel
 from cortex_core.owned_events import OwnedEvents
 from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.supervisor.jobs import (
+    Admitted,
+    ChoiceFinished,
+    EngineJob,
+    PromptToken,
+    StreamItem,
+    Token,
+)
 from neurond.supervisor.streams import TokenStream
 from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
 from neurond.text.format_checker import FormatChecker
@@ -44,19 +51,18 @@ from neurond.text.model_text import ModelText, is_small, param_of
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import is_silent
 from neurond.text.parsing.families import Parsers
+from neurond.text.pieces import TokenPieces
 from neurond.text.pool import TextPool
+from neurond.text.prompt_scores import PromptScores, engine_sampling
 from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
-from neurond.text.truncation import shortened
+from neurond.text.truncation import cut_ids, most_tokens
 from neurond.text.vocabulary import check_sampled_ids
 
 PING_INTERVAL_S: Final = 0.5
 """No stream of events is silent for longer, so that no client waits a second for bytes: clients
 give up and try again while the first try still runs."""
 SEED_BITS: Final = 63
-TRUNCATED_ROOM: Final = 4
-"""A conversation that is cut to the context leaves a quarter of that to the answer, or less where
-the answer may not have as much."""
 SMALL_REPLAY_TOKENS: Final = 64
 """So many are fed again within about a millisecond."""
 
@@ -77,6 +83,7 @@ class _Prepared(NamedTuple):
     output: RequestOutput
     replayed: list[Event]
     weights_id: str | None
+    pieces: TokenPieces
     speaks_at_once: bool
     """Each token has its text; none waits for what follows it."""
 
@@ -185,7 +192,8 @@ class Generation:
         context = model.limit.context or text.prepared.context_tokens
         prompt = request.prompt
         if len(ids) >= context and isinstance(prompt, ChatPrompt) and prompt.truncates:
-            short = await self._pool.run(lambda: _truncated(text, request, prompt, context))
+            most = most_tokens(request.sampling, context)
+            short = await self._pool.run(lambda: cut_ids(prompt, context, most, text.token_ids))
             ids = ids if short is None else short
         if len(ids) >= context:
             raise ContextLengthExceeded(
@@ -201,13 +209,19 @@ class Generation:
             first_seq=going_on.next_seq if going_on else 0,
             parsing=plan.parsing,
         )
-        room = min(_most_tokens(request, context), context - len(ids)) - len(replay)
+        room = min(most_tokens(request.sampling, context), context - len(ids)) - len(replay)
         replayed = await self._replayed(output, replay, room, going_on)
         job = None
         if not output.all_finished:
             job = self._job(request, text, ids, replay, room, response_format)
         return _Prepared(
-            ids, job, output, replayed, model.weights_id, speaks_at_once=plan.parsing is None
+            ids,
+            job,
+            output,
+            replayed,
+            model.weights_id,
+            text.tokenizer.pieces,
+            speaks_at_once=plan.parsing is None,
         )
 
     async def _planned(
@@ -264,7 +278,7 @@ class Generation:
             model_id=request.model,
             prompt_token_ids=ids,
             replayed_token_ids=replay,
-            sampling=request.sampling,
+            sampling=engine_sampling(request),
             # The engine has to choose a token of each prompt that it computes; see `_Answer`.
             max_tokens=max(max_tokens, 1),
             seed=self._new_seed() if seed is None else seed,
@@ -294,26 +308,6 @@ class Generation:
         yield [answer.completed()]
 
 
-def _most_tokens(request: GenerateRequest, context: int) -> int:
-    limit = request.sampling.max_tokens
-    return context if limit is None else limit
-
-
-def _truncated(
-    text: ModelText, request: GenerateRequest, prompt: ChatPrompt, context: int
-) -> list[int] | None:
-    """Return the ids of as much of a conversation's end as leaves room for an answer, if any."""
-    room = min(_most_tokens(request, context), context // TRUNCATED_ROOM)
-    most_tokens = context - max(room, 1)
-
-    def count(each: ChatPrompt) -> int:
-        return len(text.token_ids(each))
-
-    short = shortened(prompt, most_tokens=most_tokens, count=count)
-    short = short or shortened(prompt, most_tokens=context - 1, count=count)
-    return None if short is None else text.token_ids(short)
-
-
 class _Answer:
     """Turns what the engine says of one request into events."""
 
@@ -331,12 +325,17 @@ class _Answer:
         self._output = prepared.output
         self._meter = meter
         self._cached_tokens = 0
+        self._scores = PromptScores(request, prepared.pieces)
 
     def take(self, items: list[StreamItem], stream: TokenStream) -> list[Event]:
         """Return the events of items; ends choices on `stream` whose stop string matched."""
         events: list[Event] = []
         computes_only = self._request.sampling.max_tokens == 0
         for item in items:
+            if isinstance(item, PromptToken):
+                self._scores.take(item)
+                continue
+            events += self._scores.told()
             match item:
                 case Token():
                     events += [] if computes_only else self._token(item, stream)
@@ -345,6 +344,7 @@ class _Answer:
                 case ChoiceFinished(index, reason):
                     # What ended is the token that nobody asked for.
                     events += self._output.finish(index, "length" if computes_only else reason)
+        events += self._scores.told()
         return events if self._prepared.speaks_at_once else self._with_ping(events)
 
     def _with_ping(self, events: list[Event]) -> list[Event]:
@@ -379,7 +379,7 @@ class _Answer:
             weights_id=self._prepared.weights_id,
             prompt_token_ids=tuple(ids) if self._request.want_prompt_token_ids else None,
         )
-        return [started, *self._prepared.replayed]
+        return [started, *self._scores.first(ids), *self._prepared.replayed]
 
     def completed(self) -> Completed:
         """Return the stream's end.

@@ -85,6 +85,7 @@ def sampling_from(
     max_tokens: int | None,
     logprobs: int | None,
     words: Mapping[str, str] | None = None,
+    scores_prompt: bool = False,
     generates: bool = True,
 ) -> SamplingParams:
     """Return checked sampling parameters.
@@ -110,6 +111,7 @@ def sampling_from(
         max_tokens=max_tokens_from(max_tokens),
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,
+        scores_prompt=scores_prompt,
     )
     check_sampling(sampling, names=words, generates=generates)
     return sampling

@@ -13,6 +13,7 @@ from cortex_core.canonical import (
     JsonObject,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -91,6 +92,8 @@ class ResponseStream:
                 return self._complete()
             case Failed(error=error):
                 return self._fail(error)
+            case PromptScored():
+                return b""
             case Ping() | Loading():
                 return self._keepalive(event)
 

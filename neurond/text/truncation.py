@@ -6,12 +6,54 @@ from typing import Final
 
 import msgspec
 
-from cortex_core.canonical import ChatPrompt, Message, ToolCallPart, ToolResultPart
+from cortex_core.canonical import (
+    ChatPrompt,
+    Message,
+    SamplingParams,
+    ToolCallPart,
+    ToolResultPart,
+)
 from cortex_core.errors import InvalidRequest
 
 _STAY: Final = ("system", "developer")
 MAX_REFUSED: Final = 8
 """Conversations in a row that the template may refuse, before it is taken to refuse them all."""
+
+
+TRUNCATED_ROOM: Final = 4
+"""A conversation that is cut to the context leaves a quarter of that to the answer, or less where
+the answer may not have as much."""
+
+
+def most_tokens(sampling: SamplingParams, context: int) -> int:
+    """Return the most tokens of an answer, were the prompt empty."""
+    return context if sampling.max_tokens is None else min(sampling.max_tokens, context)
+
+
+def cut_ids(
+    prompt: ChatPrompt,
+    context: int,
+    answer_tokens: int,
+    token_ids: Callable[[ChatPrompt], list[int]],
+) -> list[int] | None:
+    """Return the ids of as much of a conversation's end as fits, None where no end does.
+
+    Args:
+        prompt: too long as it is.
+        context: the most tokens of prompt and answer together.
+        answer_tokens: the most that the answer may have; room is left for them, within reason.
+        token_ids: renders a prompt; see `shortened`.
+    """
+    room = min(answer_tokens, context // TRUNCATED_ROOM)
+
+    def count(each: ChatPrompt) -> int:
+        return len(token_ids(each))
+
+    for most in (context - max(room, 1), context - 1):
+        short = shortened(prompt, most_tokens=most, count=count)
+        if short is not None:
+            return token_ids(short)
+    return None
 
 
 def shortened(

@@ -20,6 +20,7 @@ from cortex_core.canonical import (
     MediaPart,
     Message,
     Ping,
+    PromptScored,
     ResponseFormat,
     SamplingParams,
     Started,
@@ -44,7 +45,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import ModelLimit, NodeModel
 from neurond.generation import Generation
 from neurond.metrics import GenerationMetrics
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, PromptToken, Token
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText
 from neurond.text.parsing.answer_format import AnswerFormat
@@ -555,3 +556,39 @@ async def test_no_tokens_can_be_asked_for() -> None:
     assert ends == [Finished(0, "length"), Finished(1, "length", seq=1)]
     assert completed == Completed(Usage(len(ids_of("hi")), 0, cached_tokens=3))
     assert rig.engine.jobs[0].max_tokens == 1
+
+
+async def test_a_prompts_scores_come_before_the_answer() -> None:
+    ids = ids_of("hiya")
+
+    def play(job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(0))
+        for token_id in job.prompt_token_ids[1:]:
+            stream.deliver(PromptToken(token_id, -1.5, ((token_id, -1.5),)))
+        stream.deliver(Token(0, ids[0]))
+        stream.deliver(ChoiceFinished(0, "length"))
+
+    rig = Rig(play)
+    asked = msgspec.structs.replace(
+        request("hiya", max_tokens=0),
+        sampling=SamplingParams(max_tokens=0, logprobs=1, scores_prompt=True),
+    )
+    started, *scored, end, completed = await rig.run(asked)
+    assert isinstance(started, Started)
+    assert isinstance(end, Finished)
+    assert isinstance(completed, Completed)
+    assert all(isinstance(event, PromptScored) for event in scored)
+    scores = [score for event in scored for score in event.scores]  # type: ignore[union-attr]
+    assert [score.token_id for score in scores] == ids
+    assert "".join(score.text for score in scores) == "hiya"
+    assert [score.logprob for score in scores] == [0.0, *[-1.5] * (len(ids) - 1)]
+    assert scores[-1].top[0].token_id == ids[-1]
+    going_on = ContinueFrom(tuple(ids), (ids[0],), 1)
+    again = msgspec.structs.replace(
+        asked,
+        sampling=SamplingParams(max_tokens=3, logprobs=1, scores_prompt=True),
+        continue_from=going_on,
+    )
+    rig.engine.script = says("hYes")
+    assert not any(isinstance(event, PromptScored) for event in await rig.run(again))
+    assert not rig.engine.jobs[-1].sampling.scores_prompt
