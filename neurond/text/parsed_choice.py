@@ -85,6 +85,14 @@ class ParsedChoice:
         self._in_call = False
         self._unsent: tuple[int, ...] = ()
         """An end token that was fed; it goes out with `Finished`."""
+        self._stop_texts = tuple(stops)
+        self._looked_at_chars = 0
+        self._stopped = False
+        """A stop string has ended it."""
+        self._behind_stop = False
+        """A stop string stands in what may turn out to be text."""
+        self._withheld: tuple[int, ...] = ()
+        """Tokens behind it, of which nobody hears: where it was text, they are not counted."""
 
     def ends_at(self, token_id: int) -> bool:
         return token_id in self._ends
@@ -98,7 +106,14 @@ class ParsedChoice:
             return []
         was_prose = self._parser.in_prose
         segments = self._parser.push(self._detokenizer.push(token.token_id))
-        events = self._events(segments) or [self._silent()]
+        events = self._events(segments)
+        if self._behind_stop:
+            self._withheld += token_ids
+            if not events and self._parser.held_chars:
+                return []
+            token_ids = self._released()
+        self._behind_stop = self._holds_stop()
+        events = events or [self._silent()]
         is_prose = was_prose and self._parser.in_prose
         first = self._carrying(events[0], token_ids, token if is_prose else None)
         return [first, *events[1:]]
@@ -107,12 +122,36 @@ class ParsedChoice:
         segments = self._parser.push(self._detokenizer.flush()) + self._parser.flush()
         breaks_off: FinishReason = "malformed_call" if reason == "stop" else reason
         events = self._events(joined(segments), breaks_off)
+        self._withheld += self._unsent
+        token_ids = self._released()
         if self.finished:
-            return [*events[:-1], msgspec.structs.replace(events[-1], token_ids=self._unsent)]
+            return [*events[:-1], msgspec.structs.replace(events[-1], token_ids=token_ids)]
         self._flush_stops(events)
         if reason == "stop" and self._num_calls:
             reason = "tool_calls"
-        return [*events, self._finished(reason, self._unsent)]
+        return [*events, self._finished(reason, token_ids)]
+
+    def _holds_stop(self) -> bool:
+        """Whether a stop string stands in what may yet be text, as far as it was not looked at."""
+        held_chars = self._parser.held_chars
+        if not self._stop_texts or not held_chars or self.finished:
+            self._looked_at_chars = 0
+            return False
+        longest = max(map(len, self._stop_texts))
+        start = max(0, min(self._looked_at_chars, held_chars) - longest + 1)
+        self._looked_at_chars = held_chars
+        before = "" if start else self._stops.held
+        text = before + self._parser.held(start)
+        return any(stop in text for stop in self._stop_texts)
+
+    def _released(self) -> tuple[int, ...]:
+        """Return the tokens that were withheld; none, and they do not count, behind an end."""
+        token_ids, self._withheld = self._withheld, ()
+        was_behind, self._behind_stop = self._behind_stop, False
+        if not (was_behind and self._stopped):
+            return token_ids
+        self.num_tokens -= len(token_ids)
+        return ()
 
     def _events(
         self, segments: list[Segment], breaks_off: FinishReason = "malformed_call"
@@ -129,6 +168,7 @@ class ParsedChoice:
                     if text:
                         events.append(TextDelta(self.index, text, self._take_number()))
                     if stop is not None:
+                        self._stopped = True
                         return [*events, self._finished("stop", (), stop)]
                 case Reasoning(text):
                     self._flush_stops(events)

@@ -107,6 +107,18 @@ def test_text_comes_the_same_from_messages(up: ScriptedUp, claude: anthropic.Ant
         assert "".join(stream.text_stream) == TEXT
 
 
+@pytest.mark.parametrize(
+    "name", ["claude-sonnet-4-5", "claude-opus-4-8", "claude-haiku-4-5-20251001"]
+)
+def test_anthropics_own_names_are_answered_to(
+    up: ScriptedUp, claude: anthropic.Anthropic, name: str
+) -> None:
+    answer = claude.messages.create(model=name, messages=HELLO, max_tokens=500)
+    assert answer.model == name
+    assert [block.text for block in answer.content if block.type == "text"] == [TEXT]
+    assert claude.messages.count_tokens(model=name, messages=HELLO).input_tokens > 0
+
+
 def test_limits_and_stop_strings_cut_a_script(up: ScriptedUp, chat: openai.OpenAI) -> None:
     short = whole(chat, up, messages=HELLO, max_tokens=5)
     assert (short.choices[0].message.content, short.choices[0].finish_reason) == (

@@ -55,11 +55,13 @@ class JsonFormat(NamedTuple):
     def read(self, opener: str | None, reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
         """See `CallFormat.read`."""
         is_loose = opener is None or opener in self.loose
-        known = tools if is_loose else None
+        # A grammar holds calls at the beginning, but not in blocks of code, which are prose too.
+        callable_here = tools if opener is None else tools.unheld
+        known = callable_here if is_loose else None
         fenced = not is_loose and (yield from _takes_fence(reader))
         while True:
             if is_loose and (yield from _is_python(reader)):
-                yield from python_calls(reader, tools, sink)
+                yield from python_calls(reader, callable_here, sink)
             else:
                 if is_loose:
                     yield from reader.skip_blank()
@@ -91,7 +93,13 @@ class JsonFormat(NamedTuple):
         one = lark.any_of([lark.named_object(tool, self.key) for tool in tools])
         begins, ends = self.each
         if begins:
-            return Written(begins, f"{one} {lark.text(ends)}", self.between)
+            bare = lark.list_of(one, several=several, between=self.between)
+            return Written(
+                begins,
+                f"{one} {lark.text(ends)}",
+                self.between,
+                f"{bare} ({lark.text(ends)})?" if self.bare else None,
+            )
         begins, ends = self.all
         calls = lark.list_of(one, several=several, between=self.between)
         return Written(begins, f"{calls} {lark.text(ends)}")

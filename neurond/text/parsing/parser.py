@@ -94,6 +94,15 @@ class AnswerParser(ABC):
         """Whether the text ends in the visible answer rather than in thoughts or in a call."""
         return not self._thinks and not self._reader.is_marked
 
+    @property
+    def held_chars(self) -> int:
+        """Characters that have come and may turn out to be text or a call."""
+        return 0 if self._sink.is_open else self._reader.held_chars
+
+    def held(self, place: int) -> str:
+        """Return those of them from number `place` on."""
+        return self._reader.held(place)
+
     def push(self, text: str) -> list[Segment]:
         """Take more text; returns what is certain now."""
         self._reader.feed(text)

@@ -77,6 +77,16 @@ class Reader:
     def is_marked(self) -> bool:
         return self._mark is not None
 
+    @property
+    def held_chars(self) -> int:
+        """Characters that have come since the mark; 0 where there is none."""
+        return 0 if self._mark is None else len(self._text) - self._mark
+
+    def held(self, place: int) -> str:
+        """Return what has come since a place; see `place`."""
+        assert self._mark is not None, "the place is counted from the mark"
+        return self._text[self._mark + place :]
+
     def mark(self) -> None:
         self._mark = self._at
 

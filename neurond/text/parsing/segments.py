@@ -61,12 +61,20 @@ class Malformed(Exception):
 
 
 class Tools:
-    """The tools of one request, by name."""
+    """The tools of one request, by name.
 
-    def __init__(self, tools: tuple[Tool, ...]) -> None:
+    Args:
+        tools: all of them.
+        holds_strict: calls of strict tools are held to their parameters where they can be.
+    """
+
+    def __init__(self, tools: tuple[Tool, ...], *, holds_strict: bool = False) -> None:
         self._parameters: dict[str, JsonObject] = {
             tool.name: tool.parameters or {} for tool in tools
         }
+        free = tuple(tool for tool in tools if not (holds_strict and tool.strict))
+        self.unheld = self if len(free) == len(tools) else Tools(free)
+        """Those that may be called in spellings which no grammar holds."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._parameters

@@ -170,10 +170,10 @@ def test_images_files_and_sound_are_passed_on() -> None:
     ]
     (message,) = prompt(input=[{"role": "user", "content": content}]).messages
     assert message.content == (
-        MediaPart("image", "image/png", b"hi"),
-        MediaPart("file", url="https://example.org/a.pdf"),
-        MediaPart("file", "application/pdf", b"hi"),
-        MediaPart("audio", "audio/wav", b"hi"),
+        MediaPart("image", "image/png", b"hi", place="input[0].content[0].image_url"),
+        MediaPart("file", url="https://example.org/a.pdf", place="input[0].content[1].file_url"),
+        MediaPart("file", "application/pdf", b"hi", place="input[0].content[2].file_data"),
+        MediaPart("audio", "audio/wav", b"hi", place="input[0].content[3].input_audio.data"),
     )
 
 

@@ -184,6 +184,28 @@ def test_stop_strings_are_looked_for_in_what_is_visible() -> None:
     assert said(events, TextDelta) == "now "
 
 
+@pytest.mark.parametrize("text", ['<tool_call>{"a": stop, "b": 1} and more', "<tool_stop> and"])
+@pytest.mark.parametrize("tail", ["", "END"])
+def test_tokens_behind_a_stop_string_in_what_was_no_call_are_not_counted(
+    text: str, tail: str
+) -> None:
+    out = output("stop")
+    ids = ids_of(f"Hm {text}") + ([END] if tail else [])
+    events = feed(out, ids) + ([] if out.is_finished(0) else out.finish(0, "length"))
+    assert end_of(events).stop_sequence == "stop"
+    assert said(events, TextDelta) == f"Hm {text[: text.index('stop')]}"
+    assert tokens_of(events) == ids_of(f"Hm {text[: text.index('stop') + 4]}")
+    assert out.completion_tokens == len(tokens_of(events))
+
+
+def test_a_stop_string_in_what_becomes_a_call_takes_no_token_away() -> None:
+    text = f"Hm {CALL.replace('get_weather', 'stop')}Done"
+    events = run(text, "stop")
+    assert tokens_of(events) == ids_of(text)
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["stop"]
+    assert said(events, TextDelta) == "HmDone"
+
+
 def test_logprobs_go_with_what_is_visible() -> None:
     events = run(f"<think>Hm</think>Hi{CALL}")
     texts = [event for event in events if isinstance(event, TextDelta)]
