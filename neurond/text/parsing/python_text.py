@@ -107,7 +107,7 @@ def read_object(reader: Reader, notation: Notation, depth: int = 0) -> Steps[dic
     yield from reader.expect("{")
     value: dict[str, Any] = {}
     while (yield from reader.skip_blank()) != "}":
-        key = yield from _key(reader, notation, depth)
+        key = yield from read_key(reader, notation, depth)
         yield from reader.skip_blank()
         yield from reader.expect(":")
         value[key] = yield from read_value(reader, notation, depth + 1)
@@ -117,7 +117,12 @@ def read_object(reader: Reader, notation: Notation, depth: int = 0) -> Steps[dic
     return value
 
 
-def _key(reader: Reader, notation: Notation, depth: int) -> Steps[str]:
+def read_key(reader: Reader, notation: Notation, depth: int = 0) -> Steps[str]:
+    """Read the key of a dictionary.
+
+    Raises:
+        Malformed: something else stands here.
+    """
     if notation.bare_keys and (yield from reader.peek()) not in ("'", '"', "<"):
         key: Any = yield from reader.word("-.$")
     else:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cortex_core.canonical import Tool
-from neurond.text.parsing.call_sink import ArgumentsByName, CallSink, call_of
+from neurond.text.parsing.call_sink import ArgumentsByName, CallSink
 from neurond.text.parsing.json_calls import json_calls
 from neurond.text.parsing.lark import Lark, Written, sequence
-from neurond.text.parsing.python_text import Notation, read_object
+from neurond.text.parsing.python_text import Notation, read_key, read_value
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.schemas import Argument, arguments_of
 from neurond.text.parsing.segments import Malformed, Tools
@@ -203,10 +203,28 @@ class GemmaFormat(NamedTuple):
             name = yield from reader.word("-.")
             if not name:
                 raise Malformed("a call without a name")
-            sink.whole(call_of(name, (yield from read_object(reader, notation))))
+            yield from self._read_arguments(reader, notation, ArgumentsByName(name, sink))
             if (yield from reader.skip_blank()) != "c":
                 break
         yield from reader.try_take(self.closes)
+
+    def _read_arguments(
+        self, reader: Reader, notation: Notation, arguments: ArgumentsByName
+    ) -> Steps[None]:
+        yield from reader.expect("{")
+        while (yield from reader.skip_blank()) != "}":
+            arguments.key((yield from read_key(reader, notation)))
+            yield from reader.skip_blank()
+            yield from reader.expect(":")
+            yield from reader.skip_blank()
+            if (yield from reader.try_take(self.quote)) is not None:
+                yield from arguments.text(reader, self.quote)
+            else:
+                arguments.value((yield from read_value(reader, notation, depth=1)))
+            if (yield from reader.skip_blank()) != "}":
+                yield from reader.expect(",")
+        reader.take(1)
+        arguments.end()
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
         """See `CallFormat.written`."""

@@ -68,6 +68,17 @@ WRITTEN: Final[list[tuple[ToolParserName, str]]] = [
     ("qwen3_coder", f"<tool_call>\n{TAGGED}{CONTENT}\n</parameter>\n</function>\n</tool_call>"),
     ("seed", f"<seed:tool_call>{TAGGED}{CONTENT}\n</parameter></function></seed:tool_call>"),
     (
+        "gemma4",
+        f'<|tool_call>call:write_file{{path:<|"|>a.py<|"|>,content:<|"|>{CONTENT}<|"|>}}<tool_call|>',
+    ),
+    (
+        "functiongemma",
+        (
+            f"<start_function_call>call:write_file{{path:<escape>a.py<escape>,content:<escape>{CONTENT}"
+            "<escape>}<end_function_call>"
+        ),
+    ),
+    (
         "glm",
         (
             "<tool_call>write_file\n<arg_key>path</arg_key>\n<arg_value>a.py</arg_value>\n"
