@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from neurond.text.parsing.call_sink import CallSink
 from neurond.text.parsing.json_stream import told_object
-from neurond.text.parsing.json_text import ARGUMENT_KEYS, NAME_KEYS, calls_in
+from neurond.text.parsing.json_text import ARGUMENT_KEYS, NAME_KEYS, call_in
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.segments import Malformed, Tools
 
@@ -66,8 +66,7 @@ def _one(reader: Reader, known: Tools | None, sink: CallSink) -> Steps[None]:
     head = yield from _head(reader)
     if head is None:
         reader.back(place)
-        for call in calls_in((yield from reader.json()), known):
-            sink.whole(call)
+        sink.whole(call_in((yield from reader.json()), known))
         return
     if known is not None and head.name not in known:
         raise Malformed(f"there is no tool {head.name!r}")

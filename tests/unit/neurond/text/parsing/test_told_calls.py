@@ -201,6 +201,9 @@ def test_a_call_is_begun_no_sooner_than_it_is_certain() -> None:
 def test_arguments_before_the_name_and_such_as_are_no_object_come_whole() -> None:
     assert parse('<tool_call>{"arguments": {"a": 1}, "name": "x"}') == [Call("x", '{"a": 1}')]
     assert parse('<tool_call>{"name": "x", "arguments": "{\\"a\\": 1}"}') == [Call("x", '{"a": 1}')]
+    assert parse('<tool_call>{"arguments": {"a": "\\d", "b": True, }, "name": "x"}') == [
+        Call("x", '{"a": "\\\\d", "b": true }')
+    ], "the same slips are mended"
     assert parse('<tool_call>{"name": "x", "arguments": null}') == [Call("x", "{}")]
     assert parse('<tool_call>{"name": "x", "arguments": [1]}') == [
         Text('<tool_call>{"name": "x", "arguments": [1]}')
