@@ -107,6 +107,7 @@ def test_text_comes_the_same_from_messages(up: ScriptedUp, claude: anthropic.Ant
         assert "".join(stream.text_stream) == TEXT
 
 
+@pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
 @pytest.mark.parametrize(
     "name", ["claude-sonnet-4-5", "claude-opus-4-8", "claude-haiku-4-5-20251001"]
 )
