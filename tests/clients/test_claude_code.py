@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import NodeClient
-from tests.fakes.scripted_models import call
+from tests.fakes.scripted_models import call, spoilt
 from tests.fakes.up_process import ScriptedUp, scripted_up
 
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
@@ -41,6 +41,24 @@ def file(tmp_path: Path) -> Path:
 
 def test_it_reads_and_edits_a_file(claude_code: NodeClient, file: Path, tmp_path: Path) -> None:
     with scripted_up(tmp_path / "up", *rules(file), context_tokens=CONTEXT) as up:
+        done = claude_code.run(
+            *("-p", TASK, "--model", up.model, "--allowedTools", "Read,Edit"),
+            cwd=file.parent,
+            environment=environment(up),
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip() == DONE
+    assert file.read_text() == RIGHT
+
+
+def test_it_goes_on_after_a_call_that_the_model_spoils(
+    claude_code: NodeClient, file: Path, tmp_path: Path
+) -> None:
+    first, second, third = rules(file)
+    spoils = first | {"answer": spoilt(first["answer"])}
+    again = {"turn": 2, "answer": call("Read", file_path=str(file))}
+    later = (second | {"turn": 3}, third | {"turn": 4})
+    with scripted_up(tmp_path / "up", spoils, again, *later, context_tokens=CONTEXT) as up:
         done = claude_code.run(
             *("-p", TASK, "--model", up.model, "--allowedTools", "Read,Edit"),
             cwd=file.parent,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import NodeClient
-from tests.fakes.scripted_models import call
+from tests.fakes.scripted_models import call, spoilt
 from tests.fakes.up_process import ScriptedUp, scripted_up
 
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
@@ -39,6 +39,23 @@ def test_it_reads_and_edits_a_file(codex: NodeClient, tmp_path: Path) -> None:
     with scripted_up(tmp_path / "up", *RULES, context_tokens=CONTEXT) as up:
         configure(codex.home, up)
         # Its own sandbox needs namespaces that a container may not give; the folder is a test's.
+        asked = ["exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", TASK]
+        done = codex.run(*asked, cwd=work)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip() == DONE
+    assert file.read_text() == RIGHT
+
+
+def test_it_goes_on_after_a_call_that_the_model_spoils(codex: NodeClient, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    file = work / "notes.txt"
+    file.write_text(WRONG)
+    spoils = RULES[0] | {"answer": spoilt(RULES[0]["answer"])}
+    # Nothing was read; the client has only told the model that its call cannot be.
+    edits = {"turn": 2, "answer": RULES[1]["answer"]}
+    with scripted_up(tmp_path / "up", spoils, edits, RULES[2], context_tokens=CONTEXT) as up:
+        configure(codex.home, up)
         asked = ["exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", TASK]
         done = codex.run(*asked, cwd=work)
     assert done.returncode == 0, done.stdout + done.stderr
