@@ -4,11 +4,12 @@ A `GenerateRequest` goes forward from the gateway's HTTP worker to the neuron's 
 `Event`s comes back. Both travel as JSON (`POST /generate`, one event per line, see
 `docs/protocol.md`). Nothing here knows a dialect, a tokenizer or a socket.
 
-Order of a stream: any number of `Loading` and `Ping`, one `Started`, deltas of one or more
-choices interleaved, one `Finished` for each choice, then `Completed`; or `Failed` in place of
-whatever was still to come. Within a choice, a tool call's deltas follow its start before anything
-else does: some dialects close a call for good when the next thing begins. `Ping` may stand
-anywhere. `Completed` and `Failed` are terminal and exactly one of them ends every stream.
+Order of a stream: any number of `Loading` and `Ping`, one `Started`, `PromptScored` where that is
+asked for, deltas of one or more choices interleaved, one `Finished` for each choice, then
+`Completed`; or `Failed` in place of whatever was still to come. Within a choice, a tool call's
+deltas follow its start before anything else does: some dialects close a call for good when the next
+thing begins. `Ping` may stand anywhere. `Completed` and `Failed` are terminal and exactly one of
+them ends every stream.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -23,7 +24,11 @@ JsonObject = dict[str, Any]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
+FinishReason = Literal[
+    "stop", "length", "tool_calls", "content_filter", "cancelled", "malformed_call"
+]
+"""`malformed_call`: the last call broke off, as what the model wrote was not the rest of it; its
+arguments are the beginning of an object of JSON."""
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
@@ -37,6 +42,8 @@ class MediaPart(msgspec.Struct, frozen=True, tag="media", omit_defaults=True):
     media_type: str | None = None
     data: bytes | None = None
     url: str | None = None
+    place: str | None = None
+    """JSON path in the client's request, for errors: turns here are not its messages one by one."""
 
 
 class ReasoningPart(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True):
@@ -110,6 +117,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
     """Extra variables for the template, for example `enable_thinking`."""
     continue_final_message: bool = False
     """The last turn is the assistant's and has text: the answer goes on where that text ends."""
+    truncates: bool = False
+    """Where the conversation is longer than the context, its oldest turns are left out."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -170,10 +179,13 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Texts that end the answer; neither sent nor counted."""
     stop_token_ids: tuple[int, ...] = ()
     max_tokens: int | None = None
-    """Tokens of output per choice; clamped to what the context leaves, never refused."""
+    """Tokens of output per choice; clamped to what the context leaves, never refused. With 0 the
+    prompt is computed, and so is in the prefix cache, and each choice ends with `length`."""
     ignore_eos: bool = False
     logprobs: int | None = None
     """None: none. 0 to 20: the chosen token's, and so many of the most likely ones'."""
+    scores_prompt: bool = False
+    """Log probabilities are wanted of the prompt's tokens too; needs `logprobs`."""
 
 
 class ContinueFrom(msgspec.Struct, frozen=True):
@@ -275,6 +287,18 @@ class Started(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
     prompt_token_ids: tuple[int, ...] | None = None
 
 
+class PromptScored(msgspec.Struct, frozen=True, tag="prompt_scored", omit_defaults=True):
+    """Log probabilities of more tokens of the prompt, in their order, before all deltas.
+
+    They have no number: where a request is asked again they come again, from the first one on.
+    `index` is the first choice of that prompt. Over all of these events there is one score for each
+    token; that of the first one, behind nothing, is 0 and means nothing.
+    """
+
+    index: int
+    scores: tuple[TokenLogprob, ...]
+
+
 class TextDelta(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
     """More of the visible answer. `text` may be empty while a stop string may be forming.
 
@@ -311,7 +335,9 @@ class ToolCallStarted(msgspec.Struct, frozen=True, tag="tool_call_started", omit
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call_delta", omit_defaults=True):
-    """More of a call's arguments; over one call they concatenate to valid JSON."""
+    """More of a call's arguments. Over one call they concatenate to an object of JSON; over the
+    last one of a choice that ends with `length`, `cancelled` or `malformed_call`, maybe to the
+    beginning of one. `arguments` may be empty while nothing is certain."""
 
     index: int
     call_index: int
@@ -347,6 +373,7 @@ Event = (
     Ping
     | Loading
     | Started
+    | PromptScored
     | TextDelta
     | ReasoningDelta
     | ToolCallStarted

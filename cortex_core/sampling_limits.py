@@ -29,15 +29,20 @@ _RANGES: Final[tuple[Check, ...]] = (
     ("presence_penalty", lambda value: -2 <= value <= 2, "-2 to 2"),
     ("frequency_penalty", lambda value: -2 <= value <= 2, "-2 to 2"),
     ("seed", lambda value: 0 <= value <= MAX_SEED, "0 to 2^64 - 1"),
-    ("max_tokens", lambda value: 1 <= value <= MAX_COUNT, "1 or more"),
     ("logprobs", lambda value: 0 <= value <= MAX_LOGPROBS, f"0 to {MAX_LOGPROBS}"),
 )
 
 
-def check_sampling(sampling: SamplingParams, *, names: Mapping[str, str] | None = None) -> None:
+def check_sampling(
+    sampling: SamplingParams,
+    *,
+    names: Mapping[str, str] | None = None,
+    generates: bool = False,
+) -> None:
     """Check every range that `SamplingParams` documents.
 
     Args:
+        generates: the dialect has no requests for no tokens.
         names: field of `SamplingParams` to the client's own word for it, where they differ.
 
     Raises:
@@ -48,6 +53,9 @@ def check_sampling(sampling: SamplingParams, *, names: Mapping[str, str] | None 
         value = getattr(sampling, field)
         if value is not None and not holds(value):
             raise _out_of_range(words.get(field, field), value, expected)
+    least, most = int(generates), sampling.max_tokens
+    if most is not None and not least <= most <= MAX_COUNT:
+        raise _out_of_range(words.get("max_tokens", "max_tokens"), most, f"{least} or more")
     _check_stops(sampling, words.get("stop", "stop"))
     _check_token_ids(sampling, words)
 

@@ -46,12 +46,14 @@ class AppParts(msgspec.Struct, frozen=True):
     clock: Callable[[], float]
     started_at: int
     """Seconds since 1970; the same for every worker of this gateway."""
+    drop_billing_line: bool = True
+    """See `AnthropicMessages`."""
 
 
 def create_app(parts: AppParts) -> FalconApp:
     """Return the application. It owns nothing; closing the parts is the caller's."""
     app: FalconApp = App()
-    anthropic = AnthropicMessages()
+    anthropic = AnthropicMessages(drop_billing_line=parts.drop_billing_line)
 
     def generation(dialect: Dialect) -> GenerationResource:
         return GenerationResource(dialect, parts.gateway, parts.clock)

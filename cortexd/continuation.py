@@ -16,6 +16,7 @@ from cortex_core.canonical import (
     GenerateRequest,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     Usage,
@@ -71,11 +72,15 @@ class StreamLedger:
         self._attempts = 0
         self._tokens_at_attempt = 0
         self._continued = False
+        self._scores_sent = 0
+        self._scores_taken = 0
+        """Of the prompt: those that the client has, and those that the present replica gave."""
 
     def next_request(self) -> GenerateRequest:
         """Return what the next replica is to be asked, and count the attempt."""
         self._attempts = self._attempts_in_vain() + 1
         self._tokens_at_attempt = self.completion_tokens
+        self._scores_taken = 0
         if not self.tokens_sent or self.started is None:
             return self._request
         self._continued = True
@@ -100,6 +105,8 @@ class StreamLedger:
                 return event
             case Started():
                 return self._take_started(event)
+            case PromptScored():
+                return self._take_scores(event)
             case Failed():
                 raise error_from_info(event.error)
             case Completed():
@@ -117,6 +124,14 @@ class StreamLedger:
         if isinstance(event, Finished):
             self._finished.add(event.index)
         return event
+
+    def _take_scores(self, event: PromptScored) -> PromptScored | None:
+        """Return the scores that the client has not; another replica begins anew with them."""
+        begin = self._scores_taken
+        self._scores_taken += len(event.scores)
+        fresh = event.scores[max(0, self._scores_sent - begin) :]
+        self._scores_sent = max(self._scores_sent, self._scores_taken)
+        return msgspec.structs.replace(event, scores=fresh) if fresh else None
 
     def used(self) -> Usage:
         """Return the tokens that the request has come to so far."""

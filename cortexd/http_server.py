@@ -23,6 +23,7 @@ from cortexd.http_worker import DRAIN_MARGIN_S
 from cortexd.listening import BACKLOG
 from cortexd.responses.store import StoreSettings
 from cortexd.worker_app import WorkerApp
+from cortexd.worker_parts import WorkerSettings
 
 KEEPALIVE_S = 75
 WORKER_TIMEOUT_S = 60
@@ -56,7 +57,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
         self._environment = environment
         self._config = config.gateway
         self._workers = http_workers(config)
-        self._store = store_settings(config)
+        self._settings = worker_settings(config)
         self._rows = WorkerRows(environment)
         super().__init__()
 
@@ -91,7 +92,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
 
     def load(self) -> WorkerApp:
         """Called by gunicorn, in each worker."""
-        return WorkerApp(self._environment, self._store)
+        return WorkerApp(self._environment, self._settings)
 
     def _pre_fork(self, _arbiter: Any, worker: Any) -> None:
         worker.in_flight_row = self._rows.take()
@@ -105,10 +106,13 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # no types
 
 
-def store_settings(config: CortexConfig) -> StoreSettings:
-    """Return where workers keep responses, and how many."""
+def worker_settings(config: CortexConfig) -> WorkerSettings:
+    """Return what workers have to know of the configuration."""
     responses = config.responses
-    return StoreSettings(state_dir(config), responses.ttl_s, responses.max_mb * MIB)
+    return WorkerSettings(
+        StoreSettings(state_dir(config), responses.ttl_s, responses.max_mb * MIB),
+        config.gateway.drop_billing_line,
+    )
 
 
 def _memory_dir() -> str | None:

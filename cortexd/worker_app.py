@@ -6,8 +6,7 @@ from typing import Any
 
 from cortexd.child_env import ChildEnvironment
 from cortexd.drain import Drain
-from cortexd.responses.store import StoreSettings
-from cortexd.worker_parts import WorkerParts
+from cortexd.worker_parts import WorkerParts, WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +23,12 @@ class WorkerApp:
         active: requests that are being served.
     """
 
-    def __init__(self, environment: ChildEnvironment, store: StoreSettings) -> None:
+    def __init__(self, environment: ChildEnvironment, settings: WorkerSettings) -> None:
         self.row = 0
         self.active = 0
         self.drain = Drain()
         self._environment = environment
-        self._store = store
+        self._settings = settings
         self._parts: WorkerParts | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +46,7 @@ class WorkerApp:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            parts = WorkerParts(self._environment, self.row, self.drain, self._store)
+            parts = WorkerParts(self._environment, self.row, self.drain, self._settings)
         except Exception as error:
             log.exception("worker not started")
             await send({"type": "lifespan.startup.failed", "message": str(error)})

@@ -29,11 +29,18 @@ FLEET_HWM_MESSAGES = 4096
 """Messages that may wait for the fleet actor while it is away; more are refused."""
 
 
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """What the configuration says of a worker."""
+
+    store: StoreSettings
+    drop_billing_line: bool
+
+
 class WorkerParts:
     """Owns this worker's mappings, its channel to the fleet actor and its connections to nodes."""
 
     def __init__(
-        self, environment: ChildEnvironment, row: int, drain: Drain, store: StoreSettings
+        self, environment: ChildEnvironment, row: int, drain: Drain, settings: WorkerSettings
     ) -> None:
         """Put everything together; the event loop runs already.
 
@@ -62,7 +69,7 @@ class WorkerParts:
         )
         self._channel.on_message(self._fleet.on_message)
         self._nodes = NeuronClient()
-        self._responses = ResponseStore(store, clock=time.time)
+        self._responses = ResponseStore(settings.store, clock=time.time)
         metrics = GatewayMetrics(CollectorRegistry())
         gateway = Gateway(
             fleet=self._fleet,
@@ -88,6 +95,7 @@ class WorkerParts:
                 drain=drain,
                 clock=time.monotonic,
                 started_at=environment.started_at,
+                drop_billing_line=settings.drop_billing_line,
             )
         )
 

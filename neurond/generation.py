@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
+    ChatPrompt,
     Completed,
     ContinueFrom,
     CountTokensRequest,
@@ -32,7 +33,14 @@ from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
 from neurond.guarded_events import begun, one_by_one, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.supervisor.jobs import (
+    Admitted,
+    ChoiceFinished,
+    EngineJob,
+    PromptToken,
+    StreamItem,
+    Token,
+)
 from neurond.supervisor.streams import TokenStream
 from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
 from neurond.text.format_checker import FormatChecker
@@ -41,9 +49,12 @@ from neurond.text.model_text import ModelText, is_small, param_of
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import is_silent
 from neurond.text.parsing.families import Parsers
+from neurond.text.pieces import TokenPieces
 from neurond.text.pool import TextPool
+from neurond.text.prompt_scores import PromptScores, engine_sampling
 from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
+from neurond.text.truncation import cut_ids, most_tokens
 from neurond.text.vocabulary import check_sampled_ids
 
 PING_INTERVAL_S: Final = 0.5
@@ -70,8 +81,9 @@ class _Prepared(NamedTuple):
     output: RequestOutput
     replayed: list[Event]
     weights_id: str | None
+    pieces: TokenPieces
     speaks_at_once: bool
-    """Each token has its text; none waits until a call is whole."""
+    """Each token has its text; none waits for what follows it."""
 
 
 class Generation:
@@ -188,6 +200,11 @@ class Generation:
             check_continuation(request, going_on, vocab_size=text.prepared.vocab_size)
             ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
         context = model.limit.context or text.prepared.context_tokens
+        prompt = request.prompt
+        if len(ids) >= context and isinstance(prompt, ChatPrompt) and prompt.truncates:
+            most = most_tokens(request.sampling, context)
+            short = await self._pool.run(lambda: cut_ids(prompt, context, most, text.token_ids))
+            ids = ids if short is None else short
         if len(ids) >= context:
             raise ContextLengthExceeded(
                 prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
@@ -202,13 +219,19 @@ class Generation:
             first_seq=going_on.next_seq if going_on else 0,
             parsing=plan.parsing,
         )
-        room = min(request.sampling.max_tokens or context, context - len(ids)) - len(replay)
+        room = min(most_tokens(request.sampling, context), context - len(ids)) - len(replay)
         replayed = await self._replayed(output, replay, room, going_on)
         job = None
         if not output.all_finished:
             job = self._job(request, text, ids, replay, room, response_format)
         return _Prepared(
-            ids, job, output, replayed, model.weights_id, speaks_at_once=plan.parsing is None
+            ids,
+            job,
+            output,
+            replayed,
+            model.weights_id,
+            text.tokenizer.pieces,
+            speaks_at_once=plan.parsing is None,
         )
 
     async def _planned(
@@ -265,8 +288,9 @@ class Generation:
             model_id=request.model,
             prompt_token_ids=ids,
             replayed_token_ids=replay,
-            sampling=request.sampling,
-            max_tokens=max_tokens,
+            sampling=engine_sampling(request),
+            # The engine has to choose a token of each prompt that it computes; see `_Answer`.
+            max_tokens=max(max_tokens, 1),
             seed=self._new_seed() if seed is None else seed,
             n=request.n,
             eos_token_ids=text.prepared.eos_token_ids,
@@ -293,22 +317,30 @@ class _Answer:
         self._output = prepared.output
         self._meter = meter
         self._cached_tokens = 0
+        self._scores = PromptScores(request, prepared.pieces)
 
     def take(self, items: list[StreamItem], stream: TokenStream) -> list[Event]:
         """Return the events of items; ends choices on `stream` whose stop string matched."""
         events: list[Event] = []
+        computes_only = self._request.sampling.max_tokens == 0
         for item in items:
+            if isinstance(item, PromptToken):
+                self._scores.take(item)
+                continue
+            events += self._scores.told()
             match item:
                 case Token():
-                    events += self._token(item, stream)
+                    events += [] if computes_only else self._token(item, stream)
                 case Admitted(cached_tokens):
                     events += self.admitted(cached_tokens)
                 case ChoiceFinished(index, reason):
-                    events += self._output.finish(index, reason)
+                    # What ended is the token that nobody asked for.
+                    events += self._output.finish(index, "length" if computes_only else reason)
+        events += self._scores.told()
         return events if self._prepared.speaks_at_once else self._with_ping(events)
 
     def _with_ping(self, events: list[Event]) -> list[Event]:
-        """Add a `Ping` where a call is being written, of which nothing is told before its end."""
+        """Add a `Ping` where what is being written may be a call, and so cannot be told yet."""
         now_s = time.monotonic()
         if not all(is_silent(event) for event in events):
             self._spoke_s = now_s
@@ -339,7 +371,7 @@ class _Answer:
             weights_id=self._prepared.weights_id,
             prompt_token_ids=tuple(ids) if self._request.want_prompt_token_ids else None,
         )
-        return [started, *self._prepared.replayed]
+        return [started, *self._scores.first(ids), *self._prepared.replayed]
 
     def completed(self) -> Completed:
         """Return the stream's end.

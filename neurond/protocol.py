@@ -21,7 +21,7 @@ from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
 from cortex_core.neuron_api import Dtype, EmbeddingSizes, KvDtype, Speculation
 
-ACTOR_PROTOCOL_VERSION = 6
+ACTOR_PROTOCOL_VERSION = 7
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""

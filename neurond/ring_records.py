@@ -7,7 +7,7 @@ carries them as opaque bytes.
 | offset | size | field                                                                   |
 |--------|------|-------------------------------------------------------------------------|
 | 0      | 4    | stream, unsigned; notice: 0                                             |
-| 4      | 1    | kind: 0 token, 1 finish, 2 vector, 3 notice                             |
+| 4      | 1    | kind: 0 token, 1 finish, 2 vector, 3 notice, 4 token of the prompt      |
 | 5      | 1    | token: number of top entries, 0 to 20; finish: index into `_REASONS`    |
 | 6      | 2    | token: 1 if a logprob is given; else 0                                  |
 | 8      | 4    | token id, unsigned; vector: number of its input, from 0; else 0         |
@@ -29,7 +29,7 @@ from neurond.protocol import RingNotice
 
 _HEAD = struct.Struct("<IBBHIf")
 _TOP = struct.Struct("<If")
-_TOKEN, _FINISH, _VECTOR, _NOTICE = 0, 1, 2, 3
+_TOKEN, _FINISH, _VECTOR, _NOTICE, _PROMPT_TOKEN = 0, 1, 2, 3, 4
 _NOTICE_HEAD = _HEAD.pack(0, _NOTICE, 0, 0, 0, 0.0)
 _notices: msgspec.msgpack.Decoder[RingNotice] = msgspec.msgpack.Decoder(RingNotice)
 _NUMBER_BYTES = 4
@@ -39,6 +39,15 @@ _REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
 
 class TokenRecord(msgspec.Struct, frozen=True, gc=False):
     """One sampled token. `top` holds (token id, logprob), most likely first."""
+
+    stream: int
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class PromptTokenRecord(msgspec.Struct, frozen=True, gc=False):
+    """A token of a prompt, with the log probability that it has there."""
 
     stream: int
     token_id: int
@@ -61,15 +70,21 @@ class VectorRecord(msgspec.Struct, frozen=True, gc=False):
     vector: bytes
 
 
-Record = TokenRecord | FinishRecord | VectorRecord | RingNotice
+Record = TokenRecord | PromptTokenRecord | FinishRecord | VectorRecord | RingNotice
 
 
 def encode_token(
-    stream: int, token_id: int, logprob: float | None, top: Sequence[tuple[int, float]]
+    stream: int,
+    token_id: int,
+    logprob: float | None,
+    top: Sequence[tuple[int, float]],
+    *,
+    of_prompt: bool = False,
 ) -> bytes:
     """Return the record of one token; at most 20 `top` entries."""
     given = logprob is not None
-    head = _HEAD.pack(stream, _TOKEN, len(top), given, token_id, logprob or 0.0)
+    kind = _PROMPT_TOKEN if of_prompt else _TOKEN
+    head = _HEAD.pack(stream, kind, len(top), given, token_id, logprob or 0.0)
     return head if not top else head + b"".join(_TOP.pack(*entry) for entry in top)
 
 
@@ -97,9 +112,10 @@ def decode_record(data: bytes | memoryview) -> Record:
     if len(data) < _HEAD.size:
         raise ProtocolError(f"cannot read a token record: it has {len(data)} bytes")
     stream, kind, count, given, token_id, logprob = _HEAD.unpack_from(data)
-    if kind == _TOKEN and len(data) == _HEAD.size + count * _TOP.size:
+    if kind in (_TOKEN, _PROMPT_TOKEN) and len(data) == _HEAD.size + count * _TOP.size:
         top = tuple(_TOP.iter_unpack(data[_HEAD.size :])) if count else ()
-        return TokenRecord(stream, token_id, logprob if given else None, top)
+        record = TokenRecord if kind == _TOKEN else PromptTokenRecord
+        return record(stream, token_id, logprob if given else None, top)
     if kind == _FINISH and count < len(_REASONS):
         return FinishRecord(stream, _REASONS[count])
     if kind == _VECTOR and len(data) > _HEAD.size and len(data) % _NUMBER_BYTES == 0:

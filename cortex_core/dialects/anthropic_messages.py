@@ -52,15 +52,22 @@ _decoder = msgspec.json.Decoder(MessagesBody)
 
 
 class AnthropicMessages:
-    """The dialect; stateless, one object serves every request."""
+    """The dialect; stateless, one object serves every request.
+
+    Args:
+        drop_billing_line: see `anthropic_turns.BILLING_LINE`.
+    """
 
     name = "anthropic_messages"
+
+    def __init__(self, *, drop_billing_line: bool = True) -> None:
+        self._drop_billing_line = drop_billing_line
 
     def decode_request(self, body: bytes, *, request_id: RequestId) -> DecodedMessages:
         """Return the canonical request for a client's body."""
         wire = read_json(_decoder, body)
         check_served(wire)
-        prompt, ignored = _prompt(wire)
+        prompt, ignored = self._prompt(wire)
         response_format = format_from(wire)
         if response_format is not None and prompt.continue_final_message:
             why = "an answer in this format begins anew; end with a turn of the user"
@@ -91,7 +98,7 @@ class AnthropicMessages:
         """
         wire = read_json(_decoder, body)
         check_served(wire)
-        return DecodedCount(checked_model(wire.model), _prompt(wire)[0])
+        return DecodedCount(checked_model(wire.model), self._prompt(wire)[0])
 
     def encode_count_tokens(self, prompt_tokens: int) -> bytes:
         """Return the answer to a count."""
@@ -109,6 +116,27 @@ class AnthropicMessages:
     def response_headers(self, request_id: RequestId) -> dict[str, str]:
         """Return the headers that successful answers carry."""
         return anthropic_errors.response_headers(request_id)
+
+    def _prompt(self, wire: MessagesBody) -> tuple[ChatPrompt, tuple[str, ...]]:
+        """Return the prompt, and the JSON paths of what was left out of the request."""
+        turns = turns_from(wire.system, wire.messages, drop_billing_line=self._drop_billing_line)
+        check_num_tools(len(wire.tools or ()) + len(turns.tool_changes))
+        offered = OfferedTools()
+        for index, tool in enumerate(wire.tools or ()):
+            offered.declare(tool, f"tools[{index}]")
+        for place, change in turns.tool_changes.items():
+            offered.change(change, place)
+        effort = wire.output_config.effort if wire.output_config else None
+        prompt = ChatPrompt(
+            messages=tuple(turns.messages),
+            tools=offered.tools,
+            tool_choice=offered.choice(wire.tool_choice),
+            parallel_tool_calls=parallel_from(wire.tool_choice),
+            reasoning_effort=turns.effort or effort,
+            template_kwargs=template_kwargs(wire.thinking, turns.messages),
+            continue_final_message=turns.goes_on,
+        )
+        return prompt, (*turns.ignored, *offered.ignored, *left_out(wire))
 
 
 class MessageEncoder:
@@ -153,28 +181,6 @@ def _sampling(wire: MessagesBody) -> SamplingParams:
     )
     check_sampling(sampling, names={"stop": "stop_sequences"})
     return sampling
-
-
-def _prompt(wire: MessagesBody) -> tuple[ChatPrompt, tuple[str, ...]]:
-    """Return the prompt, and the JSON paths of what was left out of the request."""
-    turns = turns_from(wire.system, wire.messages)
-    check_num_tools(len(wire.tools or ()) + len(turns.tool_changes))
-    offered = OfferedTools()
-    for index, tool in enumerate(wire.tools or ()):
-        offered.declare(tool, f"tools[{index}]")
-    for place, change in turns.tool_changes.items():
-        offered.change(change, place)
-    effort = wire.output_config.effort if wire.output_config else None
-    prompt = ChatPrompt(
-        messages=tuple(turns.messages),
-        tools=offered.tools,
-        tool_choice=offered.choice(wire.tool_choice),
-        parallel_tool_calls=parallel_from(wire.tool_choice),
-        reasoning_effort=turns.effort or effort,
-        template_kwargs=template_kwargs(wire.thinking, turns.messages),
-        continue_final_message=turns.goes_on,
-    )
-    return prompt, (*turns.ignored, *offered.ignored, *left_out(wire))
 
 
 def _form(decoded: Decoded) -> AnswerForm:

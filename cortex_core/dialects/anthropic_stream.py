@@ -9,6 +9,7 @@ from cortex_core.canonical import (
     Finished,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -66,6 +67,8 @@ class MessageStream:
                 return self._complete(usage)
             case Failed(error=error):
                 return error_frame(error, request_id=self._decoded.request.request_id)
+            case PromptScored():
+                return b""
             case Ping() | Loading():
                 return self._keepalive(event)
 

@@ -89,10 +89,12 @@ class Turns:
         calls = any(isinstance(part, ToolCallPart) for part in parts)
         return isinstance(last, TextPart) and bool(last.text) and not calls
 
-    def add_system(self, system: str | list[TextBlock] | None) -> None:
-        """Add the text that stands before the conversation, without `BILLING_LINE`."""
+    def add_system(
+        self, system: str | list[TextBlock] | None, *, drop_billing_line: bool = True
+    ) -> None:
+        """Add the text that stands before the conversation, maybe without `BILLING_LINE`."""
         parts = text_parts(system)
-        if parts and parts[0].text.startswith(BILLING_LINE):
+        if drop_billing_line and parts and parts[0].text.startswith(BILLING_LINE):
             _, _, rest = parts[0].text.partition("\n")
             parts = (TextPart(rest), *parts[1:]) if rest else parts[1:]
         if parts:
@@ -165,8 +167,15 @@ class Turns:
                 yield from block_parts(block, place=place)
 
 
-def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]) -> Turns:
+def turns_from(
+    system: str | list[TextBlock] | None,
+    messages: list[WireMessage],
+    *,
+    drop_billing_line: bool = True,
+) -> Turns:
     """Return the conversation as the client ordered it, with `system` first.
+
+    `drop_billing_line` leaves out the line that begins with `BILLING_LINE`.
 
     Raises:
         InvalidRequest: there are no messages, too many, only ones of which nothing is left, or one
@@ -177,7 +186,7 @@ def turns_from(system: str | list[TextBlock] | None, messages: list[WireMessage]
     num_before = num_blocks(system) if system else 0
     check_num_parts(num_before + sum(num_blocks(each.content) for each in messages))
     turns = Turns()
-    turns.add_system(system)
+    turns.add_system(system, drop_billing_line=drop_billing_line)
     users = [index for index, message in enumerate(messages) if message.role == "user"]
     last_user = users[-1] if users else -1
     for index, message in enumerate(messages):

@@ -10,6 +10,7 @@ from cortex_core.canonical import (
     Finished,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -67,6 +68,7 @@ class Choice:
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.calls: list[CallRun] = []
+        self.prompt_scores: list[TokenLogprob] = []
         self._finished: Finished | None = None
 
     @property
@@ -159,6 +161,8 @@ class Collector:
                 self._error = error
             case Ping() | Loading():
                 pass
+            case PromptScored(index=index, scores=scores):
+                self._choice(index).prompt_scores.extend(scores)
             case _:
                 self._delta(event)
 
@@ -167,9 +171,7 @@ class Collector:
     ) -> None:
         if self._started is None:
             raise ProtocolError("cannot collect the answer: a delta came before it started")
-        if event.index >= len(self._choices):
-            raise ProtocolError(f"cannot collect choice {event.index}: it was not asked for")
-        choice = self._choices[event.index]
+        choice = self._choice(event.index)
         match event:
             case TextDelta(text=text, logprobs=logprobs):
                 choice.add_text(text, logprobs)
@@ -181,6 +183,11 @@ class Collector:
                 choice.add_arguments(event)
             case Finished():
                 choice.finish(event)
+
+    def _choice(self, index: int) -> Choice:
+        if index >= len(self._choices):
+            raise ProtocolError(f"cannot collect choice {index}: it was not asked for")
+        return self._choices[index]
 
     def choice(self, index: int) -> Choice:
         """Return what has come of a choice so far."""

@@ -22,7 +22,7 @@ def media_from_base64(kind: Kind, media_type: str | None, text: str, *, place: s
         raise refuse(place, "not valid base64") from None
     if not data:
         raise refuse(place, "the data is empty")
-    return MediaPart(kind=kind, media_type=media_type, data=data)
+    return MediaPart(kind=kind, media_type=media_type, data=data, place=place)
 
 
 def media_from_url(kind: Kind, url: str, *, place: str) -> MediaPart:
@@ -33,7 +33,7 @@ def media_from_url(kind: Kind, url: str, *, place: str) -> MediaPart:
     """
     scheme, _, rest = url.partition(":")
     if scheme.lower() in ("http", "https") and rest.startswith("//"):
-        return MediaPart(kind=kind, url=url)
+        return MediaPart(kind=kind, url=url, place=place)
     if scheme.lower() != "data":
         raise refuse(place, "expected an http, https or data URL")
     head, comma, payload = rest.partition(",")

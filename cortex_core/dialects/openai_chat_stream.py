@@ -7,6 +7,7 @@ from cortex_core.canonical import (
     Finished,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -54,6 +55,8 @@ class ChatStream:
                 return last + DONE
             case Failed(error=error):
                 return error_frame(error, request_id=self._decoded.request.request_id)
+            case PromptScored():
+                return b""
             case Ping() | Loading():
                 return keepalive_comment(event)
 

@@ -1,6 +1,6 @@
 """Canonical events as answers of `POST /v1/completions`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -12,6 +12,7 @@ from cortex_core.canonical import (
     Finished,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -21,7 +22,7 @@ from cortex_core.canonical import (
     ToolCallStarted,
 )
 from cortex_core.dialects.base import Decoded
-from cortex_core.dialects.collector import Choice, Collector
+from cortex_core.dialects.collector import Answer, Choice, Collector
 from cortex_core.dialects.keepalive import keepalive_comment
 from cortex_core.dialects.openai_answers import FINISH_REASONS, UsageBody, usage_json
 from cortex_core.dialects.openai_chunks import DONE, ChunkFrame
@@ -34,8 +35,9 @@ class TextLogprobs(msgspec.Struct, frozen=True):
     """`text_offset` counts characters from the begin of the choice's text."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    """None for the first token of a prompt, behind nothing."""
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -71,8 +73,10 @@ class CompletionEncoder:
         self._frame = ChunkFrame(
             decoded, chunk_id=self._id, kind="text_completion", created=created
         )
+        self._scores_prompt = decoded.request.sampling.scores_prompt
         self._echoed = _echoed(decoded)
         self._offsets = [0] * decoded.choices
+        self._begun = [False] * decoded.choices
         self._collector = Collector(choices=decoded.choices)
 
     def event(self, event: Event) -> bytes:
@@ -89,6 +93,8 @@ class CompletionEncoder:
                 return last + DONE
             case Failed(error=error):
                 return error_frame(error, request_id=self._decoded.request.request_id)
+            case PromptScored():
+                return self._echo(event)
             case Ping() | Loading():
                 return keepalive_comment(event)
             case ToolCallStarted() | ToolCallDelta():
@@ -96,6 +102,8 @@ class CompletionEncoder:
 
     def _start(self, event: Started) -> bytes:
         self._frame.start(event)
+        if self._scores_prompt:
+            return b""  # the prompt comes with its scores
         texts = [b'"text":' + json_text(text) for text in self._echoed if text]
         return b"".join(self._frame.chunk(index, text) for index, text in enumerate(texts))
 
@@ -112,6 +120,23 @@ class CompletionEncoder:
         chances = _logprobs(logprobs, offset_chars)
         return self._frame.chunk(event.index, delta, logprobs=chances)
 
+    def _echo(self, event: PromptScored) -> bytes:
+        """Return more of a prompt for each of its choices."""
+        joined = _joined(event.scores)
+        chunks: list[bytes] = []
+        for index in range(event.index, event.index + self._decoded.request.n):
+            text, begins = joined, not self._begun[index]
+            if self._echoed[index]:
+                text = self._echoed[index] if begins else ""
+            if begins:
+                self._begun[index] = True
+                self._offsets[index] = _begin(self._echoed[index], event.scores)
+            chances = _logprobs(event.scores, self._offsets[index], first=begins)
+            self._offsets[index] += len(joined)
+            delta = b'"text":' + json_text(text)
+            chunks.append(self._frame.chunk(index, delta, logprobs=chances))
+        return b"".join(chunks)
+
     def feed(self, event: Event) -> None:
         """Collect `event` for `body`."""
         self._collector.feed(event)
@@ -125,14 +150,16 @@ class CompletionEncoder:
             model=self._decoded.model,
             system_fingerprint=answer.started.weights_id,
             choices=[
-                _choice(index, choice, echoed)
-                for index, (choice, echoed) in enumerate(
-                    zip(answer.choices, self._echoed, strict=True)
-                )
+                _choice(index, choice, self._echoed[index], self._scores_of(answer, index))
+                for index, choice in enumerate(answer.choices)
             ],
             usage=usage_json(answer.usage),
         )
         return msgspec.json.encode(whole)
+
+    def _scores_of(self, answer: Answer, index: int) -> list[TokenLogprob]:
+        n = self._decoded.request.n
+        return answer.choices[index - index % n].prompt_scores
 
 
 def _echoed(decoded: Decoded) -> list[str]:
@@ -140,26 +167,45 @@ def _echoed(decoded: Decoded) -> list[str]:
     if not decoded.echo:
         return [""] * decoded.choices
     prompts = (decoded.request.prompt, *decoded.further_prompts)
-    texts = [prompt.text for prompt in prompts if isinstance(prompt, TextPrompt)]
+    texts = [prompt.text if isinstance(prompt, TextPrompt) else "" for prompt in prompts]
     return [text for text in texts for _ in range(decoded.request.n)]
 
 
-def _choice(index: int, choice: Choice, echoed: str) -> TextChoice:
+def _choice(index: int, choice: Choice, echoed: str, scores: list[TokenLogprob]) -> TextChoice:
     if choice.calls:
         raise ProtocolError("cannot encode a tool call: completions have no tools")
-    text = echoed + "".join(run.text for run in choice.runs)
-    logprobs = _logprobs(choice.logprobs, 0) if choice.logprobs else None
+    text = (echoed or _joined(scores)) + "".join(run.text for run in choice.runs)
+    told = [*scores, *choice.logprobs]
+    begin = _begin(echoed, scores)
+    logprobs = _logprobs(told, begin, first=bool(scores)) if told else None
     return TextChoice(index, text, logprobs, FINISH_REASONS[choice.finished.reason])
 
 
-def _logprobs(logprobs: Iterable[TokenLogprob], offset_chars: int) -> TextLogprobs:
+def _joined(scores: Iterable[TokenLogprob]) -> str:
+    return "".join(score.text for score in scores)
+
+
+def _begin(echoed: str, scores: Sequence[TokenLogprob]) -> int:
+    """Return where the first token begins: before the text where that has it not, as begin tokens
+    are not echoed.
+    """
+    if not echoed or not scores or echoed.startswith(scores[0].text):
+        return 0
+    return -len(scores[0].text)
+
+
+def _logprobs(
+    logprobs: Iterable[TokenLogprob], offset_chars: int, *, first: bool = False
+) -> TextLogprobs:
+    """Return tokens in the dialect's form; `first` says that a prompt begins with them."""
     found = TextLogprobs([], [], [], [])
     for each in logprobs:
         found.tokens.append(each.text)
-        found.token_logprobs.append(each.logprob)
-        found.top_logprobs.append(_by_text(each.top))
-        found.text_offset.append(offset_chars)
+        found.token_logprobs.append(None if first else each.logprob)
+        found.top_logprobs.append(None if first else _by_text(each.top))
+        found.text_offset.append(max(0, offset_chars))
         offset_chars += len(each.text)
+        first = False
     return found
 
 

@@ -57,7 +57,13 @@ class OpenAICompletions(OpenAIReplies):
             request_id=request_id,
             model=ModelId(checked_model(wire.model)),
             prompt=prompts[0],
-            sampling=sampling_from(wire, max_tokens=wire.max_tokens, logprobs=wire.logprobs),
+            sampling=sampling_from(
+                wire,
+                max_tokens=wire.max_tokens,
+                logprobs=wire.logprobs,
+                scores_prompt=bool(wire.echo) and wire.logprobs is not None,
+                generates=False,
+            ),
             n=n,
             response_format=response_format_from(wire),
             principal=principal_of(wire.safety_identifier or wire.user),
@@ -81,10 +87,9 @@ def _refuse_what_is_not_served(wire: CompletionBody, n: int, prompts: list[Promp
         raise refuse("suffix", "not supported; put the text after the gap into the prompt")
     if wire.best_of is not None and wire.best_of > n:
         raise refuse("best_of", "not supported; ask for n choices and pick one")
-    if wire.echo and wire.logprobs is not None:
-        raise refuse("echo", "cannot be combined with logprobs: prompts have none here")
-    if wire.echo and not all(isinstance(prompt, TextPrompt) for prompt in prompts):
-        raise refuse("echo", "needs a prompt that is text: token ids are not turned into one")
+    is_text = all(isinstance(prompt, TextPrompt) for prompt in prompts)
+    if wire.echo and wire.logprobs is None and not is_text:
+        raise refuse("echo", "needs a prompt that is text, or logprobs: ids alone have no text")
 
 
 def _prompts(wire: str | list[str | int | list[int]]) -> list[Prompt]:

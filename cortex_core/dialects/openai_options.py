@@ -85,11 +85,13 @@ def sampling_from(
     max_tokens: int | None,
     logprobs: int | None,
     words: Mapping[str, str] | None = None,
+    scores_prompt: bool = False,
+    generates: bool = True,
 ) -> SamplingParams:
     """Return checked sampling parameters.
 
     `logprobs` is the canonical count; `words` names the fields that `max_tokens` and `logprobs`
-    came from, where they differ.
+    came from, where they differ; `generates` refuses to make no tokens.
 
     Raises:
         InvalidRequest: a value is out of its range.
@@ -109,8 +111,9 @@ def sampling_from(
         max_tokens=max_tokens_from(max_tokens),
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,
+        scores_prompt=scores_prompt,
     )
-    check_sampling(sampling, names=words)
+    check_sampling(sampling, names=words, generates=generates)
     return sampling
 
 

@@ -115,8 +115,6 @@ class OpenAIResponses(OpenAIReplies):
             principal=principal_of(wire.safety_identifier or wire.user),
         )
         warnings = [*(f"{place}: not served, left out" for place in turns.ignored), *asked.warnings]
-        if wire.truncation == "auto":
-            warnings.append("truncation: auto is not served, a prompt that is too long is refused")
         return DecodedResponse(
             request=request,
             model=wire.model,
@@ -208,4 +206,5 @@ def _prompt(wire: ResponsesBody, turns: Turns, asked: ToolsAsked) -> ChatPrompt:
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         reasoning_effort=effort,
         template_kwargs={"enable_thinking": False} if effort == "none" else {},
+        truncates=wire.truncation == "auto",
     )

@@ -51,8 +51,13 @@ def response_json(
 
 
 def status_after(finished: Finished) -> str:
-    """Return the status of an answer, and of its last item, that ended so."""
+    """Return the status of an answer that ended so."""
     return INCOMPLETE if finished.reason in _WHY_INCOMPLETE else COMPLETED
+
+
+def last_status_after(finished: Finished) -> str:
+    """Return the status of an answer's last item."""
+    return INCOMPLETE if finished.reason == "malformed_call" else status_after(finished)
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def whole_json(
             item_json(
                 run,
                 item_id(run, request_id, index),
-                status=status if last else COMPLETED,
+                status=last_status_after(choice.finished) if last else COMPLETED,
                 summarised=summarised,
             )
         )

@@ -1,7 +1,7 @@
 """The body of `POST /v1/responses`, and what its members ask for beside a conversation."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -65,7 +65,7 @@ class ResponsesBody(SharedOptions, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning: WireReasoning | None = None
     text: WireText | None = None
-    truncation: str | None = None
+    truncation: Literal["auto", "disabled"] | None = None
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
@@ -151,7 +151,7 @@ def repeated(wire: ResponsesBody, asked: ToolsAsked, warnings: Sequence[str]) ->
         "tools": [tool_json(tool) for tool in asked.tools],
         "top_logprobs": wire.top_logprobs or 0,
         "top_p": wire.top_p,
-        "truncation": "disabled",
+        "truncation": wire.truncation or "disabled",
         "user": wire.user,
     }
     return members | ({"warnings": list(warnings)} if warnings else {})

@@ -13,6 +13,7 @@ from cortex_core.canonical import (
     JsonObject,
     Loading,
     Ping,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -27,6 +28,7 @@ from cortex_core.dialects.openai_responses_answers import (
     begun_json,
     item_id,
     item_json,
+    last_status_after,
     logprobs_json,
     response_json,
     status_after,
@@ -81,7 +83,7 @@ class ResponseStream:
                 return self._opened()
             case Finished():
                 self._collector.feed(event)
-                return self._close(status_after(event))
+                return self._close(last_status_after(event))
             case Started():
                 self._collector.feed(event)
                 return b"" if self._begun else self._begin()
@@ -90,6 +92,8 @@ class ResponseStream:
                 return self._complete()
             case Failed(error=error):
                 return self._fail(error)
+            case PromptScored():
+                return b""
             case Ping() | Loading():
                 return self._keepalive(event)
 

@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from cortex_core.errors import ConfigError
+from cortexd.config import TiersConfig
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL, UpPorts
 from cortexd.up.folders import UpFolders
 
@@ -46,14 +47,20 @@ endpoint = "http://{HOST}:{ports.neuron}"
 
 
 def models_toml(model: str) -> str:
-    """Return `models.toml`: the two small models, and `model` if it is another one."""
+    """Return `models.toml`: the two small models, and `model` if it is another one.
+
+    `model` answers for each tier.
+    """
     others = [] if model in (DEFAULT_MODEL, SECOND_MODEL) else [model]
     entries = [f"[[models]]\nid = {_quoted(one)}\n" for one in (DEFAULT_MODEL, *others)]
     entries.append(
         f"[[models]]\nid = {_quoted(SECOND_MODEL)}\nchat_template = {_quoted(PLAIN_TEMPLATE)}\n"
     )
     aliases = "".join(f"{_quoted(name)} = {_quoted(to)}\n" for name, to in ALIASES.items())
-    return "\n".join([_HEADER, *entries, f"[aliases]\n{aliases}"])
+    # Claude Code and the SDKs' examples name Anthropic's own models; one of ours answers for all.
+    lines = TiersConfig.__struct_fields__
+    tiers = "".join(f"{line} = {_quoted(model)}\n" for line in lines)
+    return "\n".join([_HEADER, *entries, f"[aliases]\n{aliases}", f"[tiers]\n{tiers}"])
 
 
 def neuron_toml(folders: UpFolders, ports: UpPorts, model: str) -> str:

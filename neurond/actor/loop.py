@@ -377,6 +377,9 @@ class ActorLoop:
 
     def _tell(self, output: StepOutput) -> None:
         outbox = self._outbox
+        for stream, token in output.scores:
+            record = encode_token(stream, token.token_id, token.logprob, token.top, of_prompt=True)
+            outbox.record(record)
         for stream, token, reason in output.tokens:
             outbox.record(encode_token(stream, token.token_id, token.logprob, token.top))
             if reason is not None:

@@ -36,7 +36,7 @@ class BlockAllocator:
 
     def num_missing(self, seq: Sequence) -> int:
         """Return how many tokens of a sequence without blocks are not in the prefix cache."""
-        known = self._cache.match(seq.token_ids, (len(seq.token_ids) - 1) // self._block_tokens)
+        known = self._cache.match(seq.token_ids, seq.num_skippable // self._block_tokens)
         self._cache.release(reversed(known))
         return len(seq.token_ids) - len(known) * self._block_tokens
 
@@ -47,7 +47,7 @@ class BlockAllocator:
         """
         num_tokens = len(seq.token_ids)
         # The last token is always computed, for its logits, and no shared block is written to.
-        known = self._cache.match(seq.token_ids, (num_tokens - 1) // self._block_tokens)
+        known = self._cache.match(seq.token_ids, seq.num_skippable // self._block_tokens)
         num_missing = blocks_for(num_tokens, self._block_tokens) - len(known)
         if self._cache.num_available < num_missing + num_spare:
             self._cache.release(reversed(known))
@@ -82,7 +82,7 @@ class BlockAllocator:
         size = self._block_tokens
         while (
             seq.num_computed == seq.num_known_blocks * size
-            and seq.num_computed + size < len(seq.token_ids)
+            and seq.num_computed + size <= seq.num_skippable
             and self._cache.adopt(seq.table, seq.token_ids, seq.num_known_blocks)
         ):
             seq.num_known_blocks += 1

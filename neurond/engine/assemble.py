@@ -78,7 +78,11 @@ def _add_drafted(batch: ScheduledBatch, seq: Sequence, drafts: array[int]) -> No
 
 def _add_prefill(batch: ScheduledBatch, seq: Sequence, num_tokens: int) -> None:
     stop = seq.num_computed + num_tokens
+    first = len(batch.token_ids) - seq.num_computed
     _add_queries(batch, seq, seq.token_ids[seq.num_computed : stop])
+    for place in seq.to_score(num_tokens):
+        batch.sample_rows.append(first + place)
+        batch.rows.append(seq.row.scoring(seq.token_ids[place + 1]))
     if stop == len(seq.token_ids):
         batch.sample_rows.append(len(batch.token_ids) - 1)
         batch.rows.append(seq.row)

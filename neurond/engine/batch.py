@@ -17,12 +17,15 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
+
+CERTAIN: Final = 1e30
+"""Added to a logit, it makes its token the one that is chosen."""
 
 
 @dataclass(slots=True)
@@ -82,6 +85,9 @@ class Row:
     """Set if, and only if, `sampling` has a repetition, presence or frequency penalty."""
     grammar: Grammar | None = None
     """Has taken the output so far; advanced by the scheduler as tokens are chosen."""
+    scored: int | None = None
+    """A token of the prompt whose log probability is wanted, in place of a token to choose: the
+    sampling parameters are such that it is chosen. The row is for this step only."""
     drafts: Sequence[int] = ()
     """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
 
@@ -92,6 +98,13 @@ class Row:
         Randomness is a function of (`seed`, `choice`, this) and of nothing else.
         """
         return len(self.token_ids) - self.num_prompt_tokens + len(self.drafts)
+
+    def scoring(self, token_id: int) -> Row:
+        """Return a row that tells the log probability of `token_id` as this one's would."""
+        sampling = SamplingParams(
+            temperature=0.0, logprobs=self.sampling.logprobs, logit_bias={token_id: CERTAIN}
+        )
+        return replace(self, sampling=sampling, counts=None, grammar=None, scored=token_id)
 
     def behind(self, drafts: Sequence[int]) -> Row:
         """Return the row for the token behind `drafts`, as if they were chosen; for one step."""

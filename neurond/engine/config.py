@@ -23,6 +23,8 @@ class SchedulerConfig:
     """Most query tokens in one step; beside decodes, prompts get fewer as steps take longer."""
     max_draft_rows: int = 0
     """Most query tokens of a step with drafts; 0 drafts nothing."""
+    max_rows: int = 0
+    """Rows that the runner has logits for; more than one for each sequence score prompts."""
     max_waiting: int = 256
     """Most choices that wait beyond the places that are free."""
 

@@ -66,6 +66,8 @@ class StepOutput:
     """Requests whose first choice got its blocks, with its number of cached tokens."""
     tokens: list[tuple[int, SampledToken, FinishReason | None]] = field(default_factory=list)
     """Stream, token, and the reason if the stream ends with this token."""
+    scores: list[tuple[int, SampledToken]] = field(default_factory=list)
+    """Stream, and a token of its prompt with its log probability; before all its tokens."""
     vectors: list[tuple[int, int, bytes]] = field(default_factory=list)
     """Stream, number of the input, and its vector; see `engine.embedding`."""
     finished: list[tuple[int, FinishReason]] = field(default_factory=list)
@@ -275,6 +277,9 @@ class Engine:
         if results.failed:
             self._fail(results.failed, output)
         failed = {request_id for request_id, _ in output.failed}
+        output.scores = [
+            (seq.stream, token) for seq, token in results.scores if seq.request_id not in failed
+        ]
         for seq, token, reason in results.tokens:
             if seq.request_id in failed:
                 continue

@@ -35,6 +35,7 @@ from __future__ import annotations
 from array import array
 from bisect import insort
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
@@ -69,6 +70,8 @@ class StepResults:
     """What a computed step did to the sequences it sampled."""
 
     tokens: list[tuple[Sequence, SampledToken, FinishReason | None]]
+    scores: list[tuple[Sequence, SampledToken]]
+    """Tokens of prompts that were to be scored, in their order."""
     failed: list[tuple[Sequence, ErrorInfo]]
     """Rows that the runner could not sample; still running, the caller removes them."""
 
@@ -181,9 +184,11 @@ class Scheduler:
 
     def complete(self, sampled: AbstractSequence[SampledToken | ErrorInfo]) -> StepResults:
         """Take what the runner chose for the rows of the scheduled batch, in their order."""
-        results = StepResults([], [])
+        results = StepResults([], [], [])
         chosen = iter(sampled)
         for seq, num_tokens in self._chunks:
+            if seq.num_scored < seq.num_to_score:
+                self._score(seq, num_tokens, chosen, results)
             if seq.num_computed + num_tokens < len(seq.token_ids):
                 self._allocator.computed(seq, num_tokens)
                 continue
@@ -224,7 +229,7 @@ class Scheduler:
         for seq in prompts:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)
-        return admitted, self._shares.deal(prompts, budget)
+        return admitted, self._with_rows(self._shares.deal(prompts, budget), num_decodes)
 
     def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
         drafted: list[Draft] = []
@@ -240,6 +245,38 @@ class Scheduler:
             if room:
                 drafted.append((seq, drafts[:room]))
         return drafted
+
+    def _with_rows(self, prefills: list[Chunk], num_decodes: int) -> list[Chunk]:
+        """Return the chunks, those whose tokens are scored cut to the rows that there are."""
+        if not any(seq.num_scored < seq.num_to_score for seq, _ in prefills):
+            return prefills
+        spare = max(self.config.max_rows, self.config.max_sequences) - num_decodes - len(prefills)
+        chunks: list[Chunk] = []
+        for seq, num_tokens in prefills:
+            rows = len(seq.to_score(num_tokens)) + (num_tokens == seq.num_left)
+            if rows > spare + 1:
+                num_tokens -= rows - spare - 1
+                rows = len(seq.to_score(num_tokens))
+            spare -= max(rows - 1, 0)
+            chunks.append((seq, num_tokens))
+        return chunks
+
+    def _score(
+        self,
+        seq: Sequence,
+        num_tokens: int,
+        chosen: Iterator[SampledToken | ErrorInfo],
+        results: StepResults,
+    ) -> None:
+        """Take the scores of the next `num_tokens` tokens of a prompt."""
+        for place in seq.to_score(num_tokens):
+            token = next(chosen)
+            if isinstance(token, ErrorInfo):
+                results.failed.append((seq, token))
+                continue
+            scored = SampledToken(seq.token_ids[place + 1], token.logprob, token.top)
+            results.scores.append((seq, scored))
+            seq.num_scored = place + 1
 
     def _take(
         self, seq: Sequence, num_computed: int, token: SampledToken, results: StepResults

@@ -61,6 +61,9 @@ class ScriptedRunner:
         return seconds
 
     def _choose(self, row: Row) -> SampledToken | ErrorInfo:
+        if row.scored is not None:
+            top = ((row.scored, 0.0),) if row.sampling.logprobs else ()
+            return SampledToken(row.scored, 0.0, top)
         answer = self._answer(row)
         if isinstance(answer, ErrorInfo):
             return answer

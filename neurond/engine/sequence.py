@@ -63,11 +63,18 @@ class Sequence:
     """Tokens that were not in the prefix cache when it began to wait."""
     started: bool = False
     """It has had blocks at least once."""
+    num_scored: int = 0
+    """Tokens behind the prompt's first one whose log probability was told."""
+    num_to_score: int = 0
+    """Of which it is wanted, all that stand behind the first or none."""
     token_ids: array[int] = field(init=False)
     """The same object as `row.token_ids`."""
 
     def __post_init__(self) -> None:
         self.token_ids = self.row.token_ids
+        sampling = self.row.sampling
+        if sampling.scores_prompt and sampling.logprobs is not None and not self.row.choice:
+            self.num_to_score = self.row.num_prompt_tokens - 1
 
     @property
     def stream(self) -> int:
@@ -83,10 +90,22 @@ class Sequence:
         return len(self.token_ids) - self.num_computed
 
     @property
+    def num_skippable(self) -> int:
+        """Leading tokens that need not be computed where somebody else has done so."""
+        return self.num_scored if self.num_scored < self.num_to_score else len(self.token_ids) - 1
+
+    def to_score(self, num_tokens: int) -> range:
+        """Return the places among the next `num_tokens` whose logits are wanted for scores."""
+        start = max(self.num_computed, self.num_scored)
+        return range(start, max(start, min(self.num_computed + num_tokens, self.num_to_score)))
+
+    @property
     def next_block(self) -> BlockKey | None:
         """What the prefix cache will know its next block by; None if it is not going to be full."""
         size, start = self.table.block_tokens, self.num_computed
         if start != self.num_known_blocks * size or self.num_left <= size:
+            return None
+        if start + size > self.num_skippable:
             return None
         before = self.table.blocks[self.num_known_blocks - 1] if self.num_known_blocks else None
         return before, self.token_ids[start : start + size].tobytes()

@@ -7,7 +7,13 @@ from neurond.kernels.abi import ABI, BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_model import PackedModel
-from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
+from neurond.models.model_serving import (
+    ModelServing,
+    draft_rows,
+    kv_sizes,
+    step_rows,
+    step_tokens_for,
+)
 
 
 class HostServing(ModelServing):
@@ -48,7 +54,7 @@ class HostServing(ModelServing):
                 kernels.kv_pages(packed.struct, sizes.num_blocks, kv_format),
                 max_tokens=step_tokens,
                 max_sequences=max_sequences,
-                max_rows=max(max_sequences, rows),
+                max_rows=step_rows(max_sequences, rows),
             )
         except OSError as ex:
             raise OutOfMemory(

@@ -16,6 +16,10 @@ CUDA_DRAFT_ROWS = 48
 """Rows that a decode step computes for little more than one: the CPU kernels multiply 6 at once; a
 GPU waits for its memory until there are far more, which nobody has measured here yet."""
 
+SCORED_ROWS = 32
+"""Rows that a step has logits for at least, so that prompts are scored by more than one token a
+step; each is a float32 for every token of the vocabulary."""
+
 
 @dataclass(frozen=True, slots=True)
 class KvSizes:
@@ -65,6 +69,11 @@ def step_tokens_for(max_sequences: int, *, on_cuda: bool = False) -> int:
     return max(CUDA_STEP_TOKENS if on_cuda else STEP_TOKENS, max_sequences)
 
 
+def step_rows(max_sequences: int, max_draft_rows: int) -> int:
+    """Return the rows that a step may have logits for."""
+    return max(max_sequences, max_draft_rows, SCORED_ROWS)
+
+
 def draft_rows(speculation: Speculation, *, on_cuda: bool = False) -> int:
     """Return the most rows of a step with drafts, 0 for none."""
     if speculation == "off":
@@ -94,6 +103,7 @@ class ModelServing:
             max_sequences=max_sequences,
             step_tokens=step_tokens,
             max_draft_rows=max_draft_rows,
+            max_rows=step_rows(max_sequences, max_draft_rows),
         )
 
     def new_engine(self) -> Engine:

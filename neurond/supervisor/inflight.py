@@ -26,8 +26,23 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
 from cortex_core.logs import kv
 from neurond import protocol
-from neurond.ring_records import FinishRecord, Record, TokenRecord, VectorRecord, decode_record
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, EngineJob, Token, Vector
+from neurond.ring_records import (
+    FinishRecord,
+    PromptTokenRecord,
+    Record,
+    TokenRecord,
+    VectorRecord,
+    decode_record,
+)
+from neurond.supervisor.jobs import (
+    Admitted,
+    ChoiceFinished,
+    EmbedJob,
+    EngineJob,
+    PromptToken,
+    Token,
+    Vector,
+)
 from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0
@@ -176,7 +191,7 @@ class InFlight:
 
     def _take(self, record: Record, notices: list[protocol.ModelNotice]) -> None:
         match record:
-            case TokenRecord() | FinishRecord() | VectorRecord():
+            case TokenRecord() | PromptTokenRecord() | FinishRecord() | VectorRecord():
                 self._deliver(record)
             case protocol.Admitted():
                 self.admitted(record)
@@ -185,15 +200,20 @@ class InFlight:
             case _:
                 notices.append(record)
 
-    def _deliver(self, record: TokenRecord | FinishRecord | VectorRecord) -> None:
+    def _deliver(
+        self, record: TokenRecord | PromptTokenRecord | FinishRecord | VectorRecord
+    ) -> None:
         request = self._by_stream.get(record.stream)
         if request is None:
             _log.error("token record without a request", extra=kv(stream=record.stream))
             return
         index = record.stream - request.first_stream
         if isinstance(record, TokenRecord):
-            item = Token(index, record.token_id, record.logprob, record.top)
-            request.stream.deliver(item)
+            token = Token(index, record.token_id, record.logprob, record.top)
+            request.stream.deliver(token)
+        elif isinstance(record, PromptTokenRecord):
+            scored = PromptToken(record.token_id, record.logprob or 0.0, record.top)
+            request.stream.deliver(scored)
         elif isinstance(record, VectorRecord):
             request.stream.deliver(Vector(record.index, record.vector))
         else:

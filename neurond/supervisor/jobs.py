@@ -56,6 +56,14 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     top: tuple[tuple[int, float], ...] = ()
 
 
+class PromptToken(msgspec.Struct, frozen=True, gc=False):
+    """The next token of the prompt behind its first one, with its log probability."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, gc=False):
     """Choice `index` has ended; nothing of it follows."""
 
@@ -73,4 +81,4 @@ class Vector(msgspec.Struct, frozen=True, gc=False):
     vector: bytes
 
 
-StreamItem = Admitted | Token | ChoiceFinished | Vector
+StreamItem = Admitted | PromptToken | Token | ChoiceFinished | Vector

@@ -1,9 +1,10 @@
 """Trying formats out before a device is asked to keep to them.
 
 A library in the supervisor or in an actor that overflows its stack, or compiles for minutes, takes
-everybody's requests along. So each format that was not seen lately is compiled once in a process
-of its own (`neurond.text.format_check`), which has bounds. From the first one on, the next process
-stands ready: starting one takes a hundred times as long as compiling.
+everybody's requests along. So each format that was not seen lately, accepted or refused, is
+compiled once in a process of its own (`neurond.text.format_check`), which has bounds. From the
+first one on, the next process stands ready: starting one takes a hundred times as long as
+compiling.
 """
 
 import asyncio
@@ -42,8 +43,8 @@ class FormatChecker:
         self._max_pending = max_pending
         self._pending = 0
         self._turn = asyncio.Lock()
-        self._known: OrderedDict[bytes, None] = OrderedDict()
-        """Digests: a format can have 256 KB."""
+        self._known: OrderedDict[bytes, ErrorInfo | None] = OrderedDict()
+        """By digest, as a format can have 256 KB: why it was refused, None where it was not."""
         self._ready: asyncio.Task[Process] | None = None
 
     async def check(self, response_format: bytes) -> None:
@@ -54,25 +55,45 @@ class FormatChecker:
             Overloaded: there was no time for it.
         """
         key = blake2b(response_format).digest()
-        if key in self._known:
-            self._known.move_to_end(key)
+        if self._is_known(key):
             return
         if self._pending >= self._max_pending:
             raise _overloaded(f"{self._pending} others are waiting")
         self._pending += 1
         try:
             async with self._turn:
-                await _check_in(await self._take_process(), response_format)
+                if not self._is_known(key):
+                    await self._learn(key, response_format)
         finally:
             self._pending -= 1
-        self._known[key] = None
-        while len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
 
     async def close(self) -> None:
         """End the process that stands ready; nothing is checked any more."""
         if self._ready is not None:
             await _end(await self._ready)
+
+    def _is_known(self, key: bytes) -> bool:
+        """Whether a format was accepted; raises what it was refused with."""
+        if key not in self._known:
+            return False
+        self._known.move_to_end(key)
+        refusal = self._known[key]
+        if refusal is not None:
+            raise error_from_info(refusal)
+        return True
+
+    async def _learn(self, key: bytes, response_format: bytes) -> None:
+        try:
+            await _check_in(await self._take_process(), response_format)
+        except InvalidRequest as ex:
+            self._remember(key, ex.info())
+            raise
+        self._remember(key, None)
+
+    def _remember(self, key: bytes, refusal: ErrorInfo | None) -> None:
+        self._known[key] = refusal
+        while len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     async def _take_process(self) -> Process:
         """Return the process that stands ready, and let the next one start."""

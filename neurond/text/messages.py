@@ -179,8 +179,9 @@ def _tool(tool: Tool) -> JsonObject:
 def _refuse_media(parts: tuple[object, ...], path: str) -> None:
     for place, part in enumerate(parts):
         if isinstance(part, MediaPart):
+            where = part.place or f"{path}.content[{place}]"
             raise WrongModality(
-                f"cannot read {path}.content[{place}]: the model takes text only, and this is "
+                f"cannot read {where}: the model takes text only, and this is "
                 f"{part.media_type or part.kind}",
-                param=f"{path}.content[{place}]",
+                param=where,
             )

@@ -1,8 +1,8 @@
 """One choice whose text is taken apart: tokens to deltas of answer, thoughts and calls. Pure.
 
 Each token leads to at least one event, the first of which has its id, so that a stream can be
-continued from any event on. A call is announced when it is whole: what a model began to write and
-what turned out to be no call comes as text.
+continued from any event on. A call is announced when it is certain: what a model began to write and
+what turned out to be no call comes as text. A call that breaks off later ends the choice.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +25,14 @@ from cortex_core.ids import RequestId
 from neurond.supervisor.jobs import Token
 from neurond.text.detokenizer import Detokenizer
 from neurond.text.parsing.parser import AnswerParser, joined
-from neurond.text.parsing.segments import Call, Reasoning, Segment, Text
+from neurond.text.parsing.segments import (
+    CallArguments,
+    CallBegun,
+    CallEnded,
+    Reasoning,
+    Segment,
+    Text,
+)
 from neurond.text.pieces import TokenPieces
 from neurond.text.stops import StopMatcher
 
@@ -75,8 +82,17 @@ class ParsedChoice:
         self._ends = ends
         self._take_number = take_number
         self._num_calls = 0
+        self._in_call = False
         self._unsent: tuple[int, ...] = ()
         """An end token that was fed; it goes out with `Finished`."""
+        self._stop_texts = tuple(stops)
+        self._looked_at_chars = 0
+        self._stopped = False
+        """A stop string has ended it."""
+        self._behind_stop = False
+        """A stop string stands in what may turn out to be text."""
+        self._withheld: tuple[int, ...] = ()
+        """Tokens behind it, of which nobody hears: where it was text, they are not counted."""
 
     def ends_at(self, token_id: int) -> bool:
         return token_id in self._ends
@@ -90,23 +106,60 @@ class ParsedChoice:
             return []
         was_prose = self._parser.in_prose
         segments = self._parser.push(self._detokenizer.push(token.token_id))
-        events = self._events(segments) or [self._silent()]
+        events = self._events(segments)
+        if self._behind_stop:
+            self._withheld += token_ids
+            if not events and self._parser.held_chars:
+                return []
+            token_ids = self._released()
+        self._behind_stop = self._holds_stop()
+        events = events or [self._silent()]
         is_prose = was_prose and self._parser.in_prose
         first = self._carrying(events[0], token_ids, token if is_prose else None)
         return [first, *events[1:]]
 
     def finish(self, reason: FinishReason) -> list[Delta]:
         segments = self._parser.push(self._detokenizer.flush()) + self._parser.flush()
-        events = self._events(joined(segments))
+        breaks_off: FinishReason = "malformed_call" if reason == "stop" else reason
+        events = self._events(joined(segments), breaks_off)
+        self._withheld += self._unsent
+        token_ids = self._released()
         if self.finished:
-            return [*events[:-1], msgspec.structs.replace(events[-1], token_ids=self._unsent)]
+            return [*events[:-1], msgspec.structs.replace(events[-1], token_ids=token_ids)]
         self._flush_stops(events)
         if reason == "stop" and self._num_calls:
             reason = "tool_calls"
-        return [*events, self._finished(reason, self._unsent)]
+        return [*events, self._finished(reason, token_ids)]
 
-    def _events(self, segments: list[Segment]) -> list[Delta]:
-        """Return the events of segments, up to the one that ends the choice if one does."""
+    def _holds_stop(self) -> bool:
+        """Whether a stop string stands in what may yet be text, as far as it was not looked at."""
+        held_chars = self._parser.held_chars
+        if not self._stop_texts or not held_chars or self.finished:
+            self._looked_at_chars = 0
+            return False
+        longest = max(map(len, self._stop_texts))
+        start = max(0, min(self._looked_at_chars, held_chars) - longest + 1)
+        self._looked_at_chars = held_chars
+        before = "" if start else self._stops.held
+        text = before + self._parser.held(start)
+        return any(stop in text for stop in self._stop_texts)
+
+    def _released(self) -> tuple[int, ...]:
+        """Return the tokens that were withheld; none, and they do not count, behind an end."""
+        token_ids, self._withheld = self._withheld, ()
+        was_behind, self._behind_stop = self._behind_stop, False
+        if not (was_behind and self._stopped):
+            return token_ids
+        self.num_tokens -= len(token_ids)
+        return ()
+
+    def _events(
+        self, segments: list[Segment], breaks_off: FinishReason = "malformed_call"
+    ) -> list[Delta]:
+        """Return the events of segments, up to the one that ends the choice if one does.
+
+        `breaks_off` is why a call that is not whole is not.
+        """
         events: list[Delta] = []
         for segment in segments:
             match segment:
@@ -115,25 +168,32 @@ class ParsedChoice:
                     if text:
                         events.append(TextDelta(self.index, text, self._take_number()))
                     if stop is not None:
+                        self._stopped = True
                         return [*events, self._finished("stop", (), stop)]
                 case Reasoning(text):
                     self._flush_stops(events)
                     events.append(ReasoningDelta(self.index, text, self._take_number()))
-                case Call():
+                case CallBegun(name):
                     self._flush_stops(events)
-                    events += self._call(segment)
-                    if not self._parsing.parallel_calls:
-                        return [*events, self._finished("tool_calls", ())]
+                    events.append(self._call_started(name))
+                case CallArguments(text):
+                    events.append(self._more_arguments(text))
+                case CallEnded(is_whole):
+                    self._in_call = False
+                    if not is_whole or not self._parsing.parallel_calls:
+                        reason = "tool_calls" if is_whole else breaks_off
+                        return [*events, self._finished(reason, ())]
         return events
 
-    def _call(self, call: Call) -> list[Delta]:
+    def _call_started(self, name: str) -> ToolCallStarted:
         number = self._num_calls
         self._num_calls += 1
+        self._in_call = True
         id_ = call_id(self._parsing.request_id, self.index, number)
-        return [
-            ToolCallStarted(self.index, number, id_, call.name, self._take_number()),
-            ToolCallDelta(self.index, number, call.arguments, self._take_number()),
-        ]
+        return ToolCallStarted(self.index, number, id_, name, self._take_number())
+
+    def _more_arguments(self, text: str) -> ToolCallDelta:
+        return ToolCallDelta(self.index, self._num_calls - 1, text, self._take_number())
 
     def _flush_stops(self, events: list[Delta]) -> None:
         held = self._stops.flush()
@@ -145,6 +205,8 @@ class ParsedChoice:
             events.append(TextDelta(self.index, held, self._take_number()))
 
     def _silent(self) -> Delta:
+        if self._in_call:
+            return self._more_arguments("")
         if self._parser.thinks:
             return ReasoningDelta(self.index, "", self._take_number())
         return TextDelta(self.index, "", self._take_number())
@@ -167,9 +229,13 @@ class ParsedChoice:
 
 def is_silent(event: Event) -> bool:
     """Whether a client is told nothing by an event."""
-    return isinstance(event, TextDelta | ReasoningDelta) and not (
-        event.text or (isinstance(event, TextDelta) and event.logprobs)
-    )
+    match event:
+        case TextDelta(text=text, logprobs=logprobs):
+            return not text and not logprobs
+        case ReasoningDelta(text=text) | ToolCallDelta(arguments=text):
+            return not text
+        case _:
+            return False
 
 
 def call_id(request_id: RequestId, index: int, number: int) -> str:

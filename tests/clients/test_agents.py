@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients.agents import AGENTS, CONTEXT_TOKENS, Agent, Fleet
+from tests.clients.agents import AGENTS, CONTEXT_TOKENS, Agent, ClaudeCode, Codex, Fleet
 from tests.clients.install import npm_install
 from tests.clients.tasks import DONE, RIGHT, TASK, WRONG, assert_right, wrong_file
+from tests.fakes.scripted_models import spoilt
 from tests.fakes.up_process import scripted_up
 
 pytestmark = pytest.mark.timeout(900)  # its client is installed first
@@ -15,24 +16,35 @@ pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.command)
 def test_it_reads_and_edits_a_file(agent: Agent, tmp_path: Path) -> None:
+    assert_done(agent, tmp_path, f"I read it.\n{agent.read(wrong_file(tmp_path))}")
+
+
+@pytest.mark.parametrize("agent", [ClaudeCode(), Codex()], ids=lambda agent: agent.command)
+def test_it_goes_on_after_a_call_that_the_model_spoils(agent: Agent, tmp_path: Path) -> None:
+    assert_done(agent, tmp_path, spoilt(agent.read(wrong_file(tmp_path))))
+
+
+def assert_done(agent: Agent, tmp_path: Path, first_answer: str) -> None:
+    """Run it in a folder that has the wrong file, and look at what came of it."""
     installed = npm_install(tmp_path / "npm", agent.package)
     home = tmp_path / "home"
     home.mkdir()
-    file = wrong_file(tmp_path)
-    with scripted_up(tmp_path / "up", *rules(agent, file), context_tokens=CONTEXT_TOKENS) as up:
+    file = tmp_path / "work" / "notes.txt"
+    script = rules(agent, file, first_answer)
+    with scripted_up(tmp_path / "up", *script, context_tokens=CONTEXT_TOKENS) as up:
         done = agent.run(installed, home, Fleet(up.base_url, up.model), file.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().endswith(DONE)
     assert_right(file)
 
 
-def rules(agent: Agent, file: Path) -> list[dict[str, Any]]:
+def rules(agent: Agent, file: Path, first_answer: str) -> list[dict[str, Any]]:
     """Return the script: it reads, edits once it has seen what is wrong, and says so."""
-    reads = f"I read it.\n{agent.read(file)}"
     return [
         *agent.asides,
         {"latest_contains": [RIGHT], "answer": DONE},
         {"latest_contains": [WRONG], "answer": agent.edit(file)},
-        {"latest_contains": [TASK], "answer": reads},
+        {"latest_contains": [TASK], "answer": first_answer},
+        {"turn": 2, "answer": agent.read(file)},  # the first call was spoilt
         {"answer": DONE},  # where the tool that edits does not show what came of it
     ]

@@ -123,6 +123,40 @@ def test_stop_strings_end_the_answer_and_are_not_sent(fleet: FleetProcess) -> No
     assert cut.usage.completion_tokens < 8
 
 
+@pytest.mark.parametrize("max_tokens", [0, 1])
+def test_continuations_are_scored_as_an_evaluation_harness_asks_for_it(
+    fleet: FleetProcess, max_tokens: int
+) -> None:
+    """A context and a continuation as token ids, several at a time, twice: from the cache too."""
+    context = tokenizer().encode("The capital of France is", add_special_tokens=False).ids
+    endings = [
+        tokenizer().encode(text, add_special_tokens=False).ids
+        for text in (" Paris, of course.", " Banana, of course.")
+    ]
+    asked: dict[str, Any] = {
+        "model": SMOLLM2,
+        "prompt": [context + ending for ending in endings],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "logprobs": 1,
+        "echo": True,
+        "seed": 1,
+    }
+    first, again = (fleet.openai.completions.create(**asked) for _ in range(2))
+    sums: list[float] = []
+    for choice, repeated, ending in zip(first.choices, again.choices, endings, strict=True):
+        assert choice.logprobs is not None
+        assert choice.logprobs.token_logprobs is not None
+        assert choice.logprobs == repeated.logprobs
+        scores = choice.logprobs.token_logprobs
+        assert len(scores) == len(context) + len(ending) + max_tokens
+        assert scores[0] is None
+        assert all(score <= 0 for score in scores[1:])
+        assert choice.text.startswith("The capital of France is")
+        sums.append(sum(scores[len(context) : len(context) + len(ending)]))
+    assert sums[0] > sums[1] + 3
+
+
 def test_a_large_max_tokens_is_clamped(fleet: FleetProcess) -> None:
     prompt = list(tokenizer().encode("the fox and the hound " * 150).ids)[: CONTEXT - 12]
     answer = fleet.openai.completions.create(

@@ -24,6 +24,12 @@ SAID = "Köln has 18 °C, Paris 21 °C."
 TEXT = "Hello, 世界 — from the script. 🙂"
 LONG = "One two three. " * 400
 RULES: list[dict[str, Any]] = [
+    {"turn": 1, "contains": ["write it down"], "answer": call("write_file", path="a", text=LONG)},
+    {
+        "turn": 1,
+        "contains": ["badly"],
+        "answer": call("write_file", path="a", n=3)[:-15] + " or 4}}",
+    },
     {
         "turn": 1,
         "contains": ["weather", "get_weather"],
@@ -101,6 +107,19 @@ def test_text_comes_the_same_from_messages(up: ScriptedUp, claude: anthropic.Ant
         assert "".join(stream.text_stream) == TEXT
 
 
+@pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name", ["claude-sonnet-4-5", "claude-opus-4-8", "claude-haiku-4-5-20251001"]
+)
+def test_anthropics_own_names_are_answered_to(
+    up: ScriptedUp, claude: anthropic.Anthropic, name: str
+) -> None:
+    answer = claude.messages.create(model=name, messages=HELLO, max_tokens=500)
+    assert answer.model == name
+    assert [block.text for block in answer.content if block.type == "text"] == [TEXT]
+    assert claude.messages.count_tokens(model=name, messages=HELLO).input_tokens > 0
+
+
 def test_limits_and_stop_strings_cut_a_script(up: ScriptedUp, chat: openai.OpenAI) -> None:
     short = whole(chat, up, messages=HELLO, max_tokens=5)
     assert (short.choices[0].message.content, short.choices[0].finish_reason) == (
@@ -174,6 +193,70 @@ def test_openai_tools_are_streamed(up: ScriptedUp, chat: openai.OpenAI) -> None:
     assert choice.finish_reason == "tool_calls"
     calls = choice.message.tool_calls or []
     assert [json.loads(one.function.arguments) for one in calls] == [KOELN, PARIS]
+
+
+def test_a_long_argument_comes_while_it_is_written(
+    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Please write it down."}]
+    chunks = chat.chat.completions.create(
+        model=up.model, messages=asked, tools=OPENAI_TOOLS, stream=True
+    )
+    told = [
+        call.function.arguments or ""
+        for chunk in chunks
+        for choice in chunk.choices
+        for call in choice.delta.tool_calls or ()
+        if call.function is not None
+    ]
+    assert json.loads("".join(told)) == {"path": "a", "text": LONG}
+    assert max(map(len, told)) < 200, "no part of it waits for the rest"
+    with claude.messages.stream(
+        model=up.model, max_tokens=9000, messages=asked, tools=ANTHROPIC_TOOLS
+    ) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        message = stream.get_final_message()
+    assert max(map(len, pieces)) < 200
+    assert [b.input for b in message.content if isinstance(b, ToolUseBlock)] == [
+        {"path": "a", "text": LONG}
+    ]
+    with chat.responses.stream(
+        model=up.model, input=asked, tools=[OPENAI_TOOLS[0]["function"] | {"type": "function"}]
+    ) as events:
+        deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+        response = events.get_final_response()
+    assert max(map(len, deltas)) < 200
+    assert response.output[0].type == "function_call"
+    assert response.output[0].arguments == "".join(deltas) == "".join(told)
+
+
+def test_a_call_that_the_model_spoils_is_not_a_whole_one(
+    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Write it badly."}]
+    (choice,) = whole(chat, up, messages=asked, tools=OPENAI_TOOLS).choices
+    assert choice.finish_reason == "tool_calls"
+    (spoilt,) = choice.message.tool_calls or []
+    assert spoilt.function.arguments == '{"path": "a", "n": 3'
+    with claude.messages.stream(
+        model=up.model, max_tokens=500, messages=asked, tools=ANTHROPIC_TOOLS
+    ) as stream:
+        assert stream.get_final_message().stop_reason == "max_tokens"
+
+
+def test_a_prompt_is_put_into_the_cache_by_a_request_for_no_tokens(
+    up: ScriptedUp, claude: anthropic.Anthropic, chat: openai.OpenAI
+) -> None:
+    asked: dict[str, Any] = {"model": up.model, "system": "You are terse. " * 99, "messages": HELLO}
+    warmed = claude.messages.create(max_tokens=0, **asked)
+    assert (warmed.content, warmed.stop_reason) == ([], "max_tokens")
+    assert warmed.usage.output_tokens == 0
+    answer = claude.messages.create(max_tokens=9, **asked)
+    assert (answer.usage.cache_read_input_tokens or 0) > 0.9 * warmed.usage.input_tokens
+    nothing = chat.completions.create(model=up.model, prompt="Well", echo=True, max_tokens=0)
+    assert (nothing.choices[0].text, nothing.choices[0].finish_reason) == ("Well", "length")
+    assert nothing.usage is not None
+    assert nothing.usage.completion_tokens == 0
 
 
 def answers(message: Message) -> list[Any]:

@@ -24,6 +24,7 @@ class EngineUnderTest:
     streams: count = field(default_factory=count)
     cached_tokens: list[int] = field(default_factory=list)
     reasons: dict[int, FinishReason] = field(default_factory=dict)
+    scores: dict[int, list[SampledToken]] = field(default_factory=dict)
 
     def submit(
         self,
@@ -58,12 +59,19 @@ class EngineUnderTest:
             output = self.engine.step()
             assert not output.failed, output.failed
             self.cached_tokens += [cached for _, cached in output.admitted]
+            for stream, token in output.scores:
+                self.scores.setdefault(stream, []).append(token)
             for stream, token, reason in output.tokens:
                 tokens.setdefault(stream, []).append(token)
                 if reason is not None:
                     self.reasons[stream] = reason
         self.engine.check()
         return tokens
+
+    def finish_one(self, prompt: Sequence[int], sampling: SamplingParams) -> SampledToken:
+        """Run one choice alone, of one token; return that."""
+        stream = self.submit(prompt, 1, sampling)
+        return self.finish()[stream][0]
 
     def generate(
         self,
@@ -92,6 +100,7 @@ def make_engine(
     step_tokens: int = 512,
     context_tokens: int = 512,
     max_draft_rows: int = 0,
+    max_rows: int = 0,
 ) -> EngineUnderTest:
     """Return an engine over `loaded` with a KV cache of its own."""
     cache = KvCache(
@@ -109,5 +118,6 @@ def make_engine(
         max_sequences=max_sequences,
         step_tokens=step_tokens,
         max_draft_rows=max_draft_rows,
+        max_rows=max_rows,
     )
     return EngineUnderTest(Engine(runner, config))

@@ -60,6 +60,11 @@ class FakeRunner:
     def _choose(self, batch: ScheduledBatch, flat: int, row: Row) -> SampledToken | ErrorInfo:
         if row.stream in self.failing_streams:
             return self.failing_streams[row.stream]
+        if row.scored is not None:
+            # What a token's score depends on: all tokens before it, whose states are read below.
+            table = batch.block_tables[bisect_right(batch.cu_seqlens_q, flat) - 1]
+            state = self._states[self._slot(table, batch.positions[flat])]
+            return SampledToken(row.scored, score_of(state, row.scored))
         table = batch.block_tables[bisect_right(batch.cu_seqlens_q, flat) - 1]
         states = [self._states[self._slot(table, i)] for i in range(batch.positions[flat] + 1)]
         counts = row.counts
@@ -72,6 +77,21 @@ class FakeRunner:
     def _slot(self, table: array[int], position: int) -> int:
         block, offset = divmod(position, self._block_tokens)
         return table[block] * self._block_tokens + offset
+
+
+def score_of(state: int, token_id: int) -> float:
+    """Return the log probability of a token behind those that made `state`."""
+    return -float(hash((state, token_id)) % 1000)
+
+
+def expected_scores(prompt: Sequence[int]) -> list[float]:
+    """Return the scores of a prompt's tokens behind the first."""
+    scores: list[float] = []
+    state = 0
+    for position, (token_id, following) in enumerate(itertools.pairwise(prompt)):
+        state = _state(state, token_id, position)
+        scores.append(score_of(state, following))
+    return scores
 
 
 def expected_tokens(
@@ -120,6 +140,9 @@ def check_batch(batch: ScheduledBatch) -> None:
         positions = batch.positions[starts[index] : starts[index + 1]]
         assert list(positions) == list(range(stop - length, stop))
     for flat, row in zip(batch.sample_rows, batch.rows, strict=True):
+        if row.scored is not None:
+            assert row.token_ids[batch.positions[flat] + 1] == row.scored
+            continue
         seen = [*row.token_ids, *row.drafts]
         assert batch.positions[flat] + 1 == len(seen)
         assert batch.token_ids[flat] == seen[-1]

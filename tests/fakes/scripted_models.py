@@ -23,5 +23,11 @@ def call(name: str, **arguments: Any) -> str:
     return f"<tool_call>\n{body}\n</tool_call>"
 
 
+def spoilt(written: str) -> str:
+    """Return a call of which the last argument, a text, ends too soon and is followed by more."""
+    place = written.rindex('"}')
+    return f'{written[:place]}x" "y"{written[place + 1 :]}'
+
+
 def _line(key: str, value: Any) -> str:
     return f"{key} = {json.dumps(value, ensure_ascii=False)}"

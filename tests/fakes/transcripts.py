@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from cortex_core.canonical import Tool
 from cortex_core.neuron_api import ReasoningParserName, ToolParserName
-from neurond.text.parsing.segments import Call, Reasoning, Segment, Text
+from neurond.text.parsing.segments import (
+    Call,
+    CallArguments,
+    CallBegun,
+    CallEnded,
+    Reasoning,
+    Segment,
+    Text,
+)
 
 WEATHER = Tool(
     "get_weather",
@@ -43,12 +51,44 @@ ROME_3 = Call("get_weather", '{"city": "Rome", "days": 3}')
 ROME_3_COMPACT = Call("get_weather", '{"city":"Rome","days":3}')
 
 
+class BrokenCall(NamedTuple):
+    """A call that broke off, with what was told of its arguments."""
+
+    name: str
+    arguments: str
+
+
+Told = Text | Reasoning | Call | BrokenCall
+
+
+def told(segments: list[Segment]) -> list[Told]:
+    """Return segments with the pieces of each call as one; a call that is open is broken."""
+    result: list[Told] = []
+    open_call: list[str] | None = None
+    for segment in segments:
+        match segment:
+            case CallBegun(name):
+                assert open_call is None, "calls do not overlap"
+                open_call = [name, ""]
+            case CallArguments(text):
+                assert open_call is not None
+                open_call[1] += text
+            case CallEnded(is_whole):
+                assert open_call is not None
+                result.append((Call if is_whole else BrokenCall)(*open_call))
+                open_call = None
+            case _:
+                assert open_call is None, "nothing stands within a call"
+                result.append(segment)
+    return [*result, BrokenCall(*open_call)] if open_call is not None else result
+
+
 class Transcript(NamedTuple):
     name: str
     tools: ToolParserName
     reasoning: ReasoningParserName
     text: str
-    segments: list[Segment]
+    segments: "list[Told]"
     thinks: bool = False
 
 

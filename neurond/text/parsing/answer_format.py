@@ -73,7 +73,7 @@ class AnswerFormat:
         return MarkedParser(
             self._reasoning,
             calls,
-            Tools(tools),
+            Tools(tools, holds_strict=True),
             self._hidden,
             thinks=thinks,
             keep_blanks=keep_blanks,
@@ -109,6 +109,7 @@ class AnswerFormat:
             tools=tools,
             several=prompt.parallel_tool_calls and mode != "named",
             required=mode != "auto",
+            goes_on=prompt.continue_final_message,
         )
         return self._form(wanted, prompt_token_ids)
 
@@ -127,7 +128,13 @@ class AnswerFormat:
         tools = () if self.parsers.tools == "none" else tools_of(prompt)
         if not tools and not self._is_harmony and self._thoughts_left(prompt_token_ids) is None:
             return None
-        wanted = HeldAnswer(tools, prompt.parallel_tool_calls, required=False, final=final)
+        wanted = HeldAnswer(
+            tools,
+            prompt.parallel_tool_calls,
+            required=False,
+            final=final,
+            goes_on=prompt.continue_final_message,
+        )
         return self._form(wanted, prompt_token_ids)
 
     def _form(self, wanted: HeldAnswer, prompt_token_ids: Sequence[int]) -> HeldForm:

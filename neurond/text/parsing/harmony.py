@@ -8,15 +8,14 @@ messages stands `<|start|>assistant`, where the recipient may stand too.
 import re
 from typing import Final
 
-from neurond.text.parsing.json_text import arguments_of
+from neurond.text.parsing.json_calls import told_call
 from neurond.text.parsing.parser import AnswerParser
 from neurond.text.parsing.reader import Markers, Steps
-from neurond.text.parsing.segments import Call, Malformed
+from neurond.text.parsing.segments import Malformed
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 END, CALL, RETURN = "<|end|>", "<|call|>", "<|return|>"
 HARMONY_MARKERS: Final = frozenset({START, CHANNEL, MESSAGE, CONSTRAIN, END, CALL, RETURN})
-_HEADERS: Final = Markers({START, CHANNEL, MESSAGE})
 _BODIES: Final = Markers(HARMONY_MARKERS)
 _CHANNEL: Final = re.compile(r"<\|channel\|>\s*(\w+)")
 _RECIPIENT: Final = re.compile(r"\bto=(?:functions\.)?([^\s<]+)")
@@ -45,7 +44,8 @@ class HarmonyParser(AnswerParser):
         super().__init__(hidden, keep_blanks=keep_blanks)
 
     def _answer(self) -> Steps[None]:
-        marker = yield from self._prose(_HEADERS)
+        # Where the prompt ends in a message, the answer begins in its body.
+        marker = yield from self._body()
         while marker is not None:
             try:
                 header = yield from self._header(marker)
@@ -55,8 +55,6 @@ class HarmonyParser(AnswerParser):
             marker = yield from self._message(header)
 
     def _header(self, marker: str) -> Steps[str]:
-        if marker == MESSAGE:
-            return ""
         return marker + (yield from self._reader.until(MESSAGE))
 
     def _message(self, header: str) -> Steps[str | None]:
@@ -64,10 +62,9 @@ class HarmonyParser(AnswerParser):
         recipient = _RECIPIENT.search(header)
         if recipient is not None and self._wants_calls:
             try:
-                arguments = arguments_of((yield from self._reader.json()))
-                self._found(Call(recipient.group(1), arguments))
+                yield from told_call(self._reader, recipient.group(1), self._sink)
             except Malformed:
-                self._give_back()
+                yield from self._spoilt()
             else:
                 self._reader.unmark()
         else:

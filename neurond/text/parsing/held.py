@@ -1,5 +1,6 @@
 """Grammars for whole answers that are held to calls, or to calls or JSON. Pure."""
 
+import json
 from typing import Final, NamedTuple
 
 from cortex_core.canonical import ResponseFormat, Tool
@@ -11,12 +12,13 @@ from neurond.text.parsing.parser import CallFormat, ReasoningMarks
 _BLANKS: Final = r"/[ \n]{0,2}/"
 _NO_LIST: Final = r"/[ \t\r\n]{0,8}([^\s\[](.|\n)*)?/"
 """Text that does not begin as a list."""
+_CALL: Final = rf'/\s*[\[{{]([\[{{\s]*"({"|".join(sorted(FIRST_KEYS))})"|\s*[\w.\-]+\()(.|\n)*/'
+"""Text that begins as a call of JSON does: with one of their first keys, or with `[name(`."""
 _NO_CALL: Final = (
     r"/[ \t\r\n]{0,8}([^\s\[{](.|\n)*)?/ | "
-    r"(/[ \t\r\n]{0,8}[\[{](.|\n)*/ & ~"
-    rf'/\s*[\[{{]([\[{{\s]*"({"|".join(sorted(FIRST_KEYS))})"|\s*[\w.\-]+\()(.|\n)*/)'
+    rf"(/[ \t\r\n]{{0,8}}[\[{{](.|\n)*/ & ~{_CALL})"
 )
-"""Text that no call of JSON begins with: it has none of their first keys, and no `[name(`."""
+"""Text that no call of JSON begins with."""
 
 
 class HeldAnswer(NamedTuple):
@@ -27,6 +29,8 @@ class HeldAnswer(NamedTuple):
     required: bool
     final: ResponseFormat | None = None
     """The form, of JSON, that an answer without calls has; None where that is prose."""
+    goes_on: bool = False
+    """The prompt ends in the answer's own text."""
 
 
 def marked_grammar(
@@ -70,7 +74,19 @@ def marked_grammar(
     opens = written.opens.rstrip()
     gap = lark.rule(_BLANKS) if opens != written.opens else ""
     one = lark.rule(f"{lark.up_to(opens)} {gap} {written.rest}")
-    return lark.grammar(f"{thoughts} {one}* {lark.rule(ANYTHING)}")
+    if written.bare is None:
+        return lark.grammar(f"{thoughts} {one}* {lark.rule(ANYTHING)}")
+    first = f"{_up_to(lark, opens)} {gap} {written.rest}"
+    prose = f"{first} {one}* {lark.rule(ANYTHING)} | {lark.terminal(_NO_CALL)}"
+    return lark.grammar(f"{thoughts} ({lark.rule(written.bare)} | {lark.rule(prose)})")
+
+
+def _up_to(lark: Lark, end: str) -> str:
+    """Return an expression of text up to `end`, and that, which does not begin as a call."""
+    if lark.is_special(end):
+        return f"{lark.terminal(_NO_CALL)} {lark.text(end)}"
+    whole = lark.terminal(f"({ANYTHING} {json.dumps(end)}) & ~{_CALL}")
+    return lark.rule(whole, attributes="[lazy]")
 
 
 def harmony_grammar(wanted: HeldAnswer, lark: Lark) -> str:
@@ -78,19 +94,28 @@ def harmony_grammar(wanted: HeldAnswer, lark: Lark) -> str:
     between = f"{lark.up_to(END)} {lark.text(START + 'assistant')}"
     thoughts = lark.rule(f"{lark.text(CHANNEL + 'analysis' + MESSAGE)} {between}")
     answers: list[str] = []
+    going_on = between if wanted.goes_on else ""
     for tool in wanted.tools:
         header = f"{CHANNEL}commentary to=functions.{tool.name} {CONSTRAIN}json{MESSAGE}"
         answers.append(f"{lark.text(header)} {lark.arguments(tool)}")
     if wanted.required:
-        return lark.grammar(f"{thoughts}? {lark.any_of(answers)}")
+        return lark.grammar(f"{going_on} {thoughts}? {lark.any_of(answers)}")
     head = lark.text(CHANNEL + "final" + MESSAGE)
     if wanted.final is not None:
-        # A preamble would be text before the JSON.
-        answers.append(f"{head} {_json_of(lark, wanted.final)}")
-        return lark.grammar(f"{thoughts}* {lark.any_of(answers)}")
+        # A preamble, or more of a turn that goes on, would be text before the JSON.
+        text = _json_of(lark, wanted.final)
+        if not wanted.goes_on:
+            answers.append(f"{head} {text}")
+            return lark.grammar(f"{thoughts}* {lark.any_of(answers)}")
+        ends = lark.text(END + START + "assistant")
+        calls = f" | {ends} {thoughts}* {lark.any_of(answers)}" if answers else ""
+        return lark.grammar(f"{text}{calls}")
     preamble = lark.rule(f"{lark.text(CHANNEL + 'commentary' + MESSAGE)} {between}")
     answers.append(f"{head} {lark.rule(ANYTHING)}")
-    return lark.grammar(f"({thoughts} | {preamble})* {lark.any_of(answers)}")
+    held = f"({thoughts} | {preamble})* {lark.any_of(answers)}"
+    if wanted.goes_on:
+        held = f"{lark.rule(ANYTHING)} ({lark.text(END + START + 'assistant')} {held})?"
+    return lark.grammar(held)
 
 
 def _json_of(lark: Lark, final: ResponseFormat) -> str:

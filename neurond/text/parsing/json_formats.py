@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cortex_core.canonical import Tool
-from neurond.text.parsing.json_text import arguments_of, calls_in, looks_like_call
+from neurond.text.parsing.call_sink import CallSink
+from neurond.text.parsing.json_calls import json_calls, told_call
+from neurond.text.parsing.json_text import looks_like_call
 from neurond.text.parsing.lark import Lark, Written
-from neurond.text.parsing.parser import FoundCall
 from neurond.text.parsing.python_text import python_calls
 from neurond.text.parsing.reader import Reader, Steps
-from neurond.text.parsing.segments import Call, Malformed, Tools
+from neurond.text.parsing.segments import Tools
 
 _BETWEEN: Final = " \t\r\n;,"
 _TOO_MANY: Final = " \t\r\n}]"
@@ -51,22 +52,21 @@ class JsonFormat(NamedTuple):
         """See `CallFormat.markers`."""
         return frozenset((*self.opens, *self.closes))
 
-    def read(
-        self, opener: str | None, reader: Reader, tools: Tools, found: FoundCall
-    ) -> Steps[None]:
+    def read(self, opener: str | None, reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
         """See `CallFormat.read`."""
         is_loose = opener is None or opener in self.loose
-        known = tools if is_loose else None
+        # A grammar holds calls at the beginning, but not in blocks of code, which are prose too.
+        callable_here = tools if opener is None else tools.unheld
+        known = callable_here if is_loose else None
         fenced = not is_loose and (yield from _takes_fence(reader))
         while True:
             if is_loose and (yield from _is_python(reader)):
-                yield from python_calls(reader, tools, found)
+                yield from python_calls(reader, callable_here, sink)
             else:
                 if is_loose:
                     yield from reader.skip_blank()
                     yield from looks_like_call(reader)
-                for call in calls_in((yield from reader.json()), known):
-                    found(call)
+                yield from json_calls(reader, known, sink)
             following = yield from reader.skip_blank(_BETWEEN)
             if not following or not (following in "{[" or (is_loose and _begins_name(following))):
                 break
@@ -93,7 +93,13 @@ class JsonFormat(NamedTuple):
         one = lark.any_of([lark.named_object(tool, self.key) for tool in tools])
         begins, ends = self.each
         if begins:
-            return Written(begins, f"{one} {lark.text(ends)}", self.between)
+            bare = lark.list_of(one, several=several, between=self.between)
+            return Written(
+                begins,
+                f"{one} {lark.text(ends)}",
+                self.between,
+                f"{bare} ({lark.text(ends)})?" if self.bare else None,
+            )
         begins, ends = self.all
         calls = lark.list_of(one, several=several, between=self.between)
         return Written(begins, f"{calls} {lark.text(ends)}")
@@ -115,18 +121,17 @@ class MistralFormat(NamedTuple):
         return frozenset({"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"})
 
     def read(
-        self, _opener: str | None, reader: Reader, _tools: Tools, found: FoundCall
+        self, _opener: str | None, reader: Reader, _tools: Tools, sink: CallSink
     ) -> Steps[None]:
         """See `CallFormat.read`."""
         if (yield from reader.skip_blank()) in ("[", "{"):
-            for call in calls_in((yield from reader.json()), None):
-                found(call)
+            yield from json_calls(reader, None, sink)
             return
         name = yield from reader.word("-.")
         while (marker := (yield from reader.try_take("[CALL_ID]", "[ARGS]"))) is not None:
             if marker == "[CALL_ID]":
                 yield from reader.word("-")
-        found(_named(name, (yield from reader.json())))
+        yield from told_call(reader, name, sink)
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
         """See `CallFormat.written`."""
@@ -165,7 +170,7 @@ class SectionFormat(NamedTuple):
         return frozenset({self.begins, self.call_begins, self.separator, self.call_ends, self.ends})
 
     def read(
-        self, opener: str | None, reader: Reader, _tools: Tools, found: FoundCall
+        self, opener: str | None, reader: Reader, _tools: Tools, sink: CallSink
     ) -> Steps[None]:
         """See `CallFormat.read`."""
         if opener == self.begins:
@@ -178,7 +183,7 @@ class SectionFormat(NamedTuple):
                 name = (yield from reader.until("\n")).strip()
                 yield from reader.skip_blank()
                 yield from reader.expect("```json")
-            found(_named(_bare_name(name), (yield from reader.json())))
+            yield from told_call(reader, _bare_name(name), sink)
             yield from reader.skip_blank(" \t\r\n`")
             yield from reader.try_take(self.call_ends)
             yield from reader.skip_blank()
@@ -196,12 +201,6 @@ class SectionFormat(NamedTuple):
         ]
         several_of = lark.list_of(lark.any_of(calls), several=several, between=self.call_gap)
         return Written(self.begins, f"{several_of} {lark.text(self.ends)}")
-
-
-def _named(name: str, arguments: str) -> Call:
-    if not name:
-        raise Malformed("a call without a name")
-    return Call(name, arguments_of(arguments))
 
 
 def _bare_name(name: str) -> str:

@@ -1,14 +1,14 @@
 """Calls that are written as JSON objects. Pure.
 
-`{"name": …, "arguments": {…}}`, one or an array of them, with the names that the families have for
-these keys. Arguments are kept as the model wrote them.
+`{"name": …, "arguments": {…}}`, with the names that the families have for these keys. Arguments are
+kept as the model wrote them, but for what is mended.
 """
 
-import json
-from typing import Any, Final, NoReturn
+from typing import Final
 
 import msgspec
 
+from neurond.text.parsing.json_stream import told_object
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.segments import Call, Malformed, Tools
 
@@ -18,49 +18,46 @@ FIRST_KEYS: Final = frozenset({*NAME_KEYS, *ARGUMENT_KEYS, "type", "id", "tool_c
 _ErrorTypes = (msgspec.DecodeError, UnicodeError, ValueError, RecursionError)
 
 
-def calls_in(text: str, known: Tools | None) -> list[Call]:
-    """Return the calls that a JSON text is.
+def call_in(text: str, known: Tools | None) -> Call:
+    """Return the call that an object of JSON is.
 
     Args:
-        text: an object or array, whole.
+        text: the object, whole.
         known: the tools that may be named; None takes any name.
 
     Raises:
-        Malformed: it is not, or not only, calls.
+        Malformed: it is none.
     """
     try:
-        entries = _decoded(text)
+        entry = msgspec.json.decode(mended(text).encode(), type=dict[str, msgspec.Raw])
+        call = _call(entry)
     except _ErrorTypes as ex:
         raise Malformed(f"this is no JSON: {ex}") from ex
-    calls = [_call(entry) for entry in entries]
-    if not calls:
-        raise Malformed("an array of no calls")
-    for call in calls:
-        if known is not None and call.name not in known:
-            raise Malformed(f"there is no tool {call.name!r}")
-    return calls
+    if known is not None and call.name not in known:
+        raise Malformed(f"there is no tool {call.name!r}")
+    return call
 
 
-def arguments_of(text: str) -> str:
-    """Return a call's arguments as an object of JSON.
+def mended(text: str) -> str:
+    """Return an object of JSON without the slips that `json_stream` mends.
 
     Raises:
-        Malformed: they are none.
+        Malformed: it is none.
     """
     try:
-        repaired = _valid(text)
-        value = msgspec.json.decode(repaired)
-        if isinstance(value, str):
-            # An object that was written down twice.
-            repaired = _valid(value)
-            value = msgspec.json.decode(repaired)
-    except _ErrorTypes as ex:
-        raise Malformed(f"this is no JSON: {ex}") from ex
-    if value is None:
-        return "{}"
-    if not isinstance(value, dict):
-        raise Malformed("arguments are an object")
-    return repaired
+        msgspec.json.decode(text.encode())
+    except msgspec.DecodeError:
+        reader = Reader()
+        reader.feed(text)
+        reader.mark()
+        reader.end()
+        pieces: list[str] = []
+        for _ in told_object(reader, pieces.append):
+            raise AssertionError("all of the text is there") from None
+        if reader.rest.strip():
+            raise Malformed("something follows the object") from None
+        return "".join(pieces)
+    return text
 
 
 def looks_like_call(reader: Reader) -> Steps[None]:
@@ -79,26 +76,6 @@ def looks_like_call(reader: Reader) -> Steps[None]:
     reader.back(place)
 
 
-def _decoded(text: str) -> list[dict[str, msgspec.Raw]]:
-    kind = list[dict[str, msgspec.Raw]] if text.startswith("[") else dict[str, msgspec.Raw]
-    value: Any = msgspec.json.decode(_valid(text).encode(), type=kind)
-    return value if isinstance(value, list) else [value]
-
-
-def _valid(text: str) -> str:
-    """Return JSON that others read too; models leave line ends in strings as they are."""
-    try:
-        msgspec.json.decode(text.encode())
-    except msgspec.DecodeError:
-        value = json.loads(text, strict=False, parse_constant=_refuse_constant)
-        return json.dumps(value, ensure_ascii=False)
-    return text
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _call(entry: dict[str, msgspec.Raw]) -> Call:
     inner = entry.get("function")
     if inner is not None and bytes(inner).startswith(b"{"):
@@ -108,4 +85,18 @@ def _call(entry: dict[str, msgspec.Raw]) -> Call:
     if not name or not isinstance(name, str):
         raise Malformed("a call without a name")
     raw = next((entry[key] for key in ARGUMENT_KEYS if key in entry), None)
-    return Call(name, "{}" if raw is None else arguments_of(bytes(raw).decode()))
+    return Call(name, "{}" if raw is None else _arguments(bytes(raw).decode()))
+
+
+def _arguments(text: str) -> str:
+    """Return arguments, as they are written in a call, as an object."""
+    value = msgspec.json.decode(text)
+    if isinstance(value, str):
+        # An object that was written down twice.
+        text = mended(value)
+        value = msgspec.json.decode(text)
+    if value is None:
+        return "{}"
+    if not isinstance(value, dict):
+        raise Malformed("arguments are an object")
+    return text

@@ -31,6 +31,9 @@ class Written(NamedTuple):
     """What follows it, as an expression: one call, or all of them."""
     between: str | None = None
     """Text between two of these; None where `rest` has all calls."""
+    bare: str | None = None
+    """Calls without `opens` at the beginning of an answer, as an expression; None where there are
+    none."""
 
 
 class Lark:

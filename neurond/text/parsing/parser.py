@@ -2,20 +2,29 @@
 
 The common shape of an answer: thoughts between two markers, at its beginning or between calls;
 prose; calls, each behind a marker or, where a format has none, at the beginning. What looks like a
-call and is none is prose. Blanks between prose and a marker, and behind one, are no prose.
+call and is none is prose. A call is told as soon as it is certain, its arguments as they come;
+where the text then leaves the format, the answer is over. Blanks between prose and a marker, and
+behind one, are no prose.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from cortex_core.canonical import Tool
+from neurond.text.parsing.call_sink import CallSink
 from neurond.text.parsing.lark import Lark, Written
 from neurond.text.parsing.reader import Markers, Reader, Steps
-from neurond.text.parsing.segments import Call, Malformed, Reasoning, Segment, Text, Tools
-
-FoundCall = Callable[[Call], None]
-"""Told of each call as soon as it is whole."""
+from neurond.text.parsing.segments import (
+    CallArguments,
+    CallBegun,
+    CallSegment,
+    Malformed,
+    Reasoning,
+    Segment,
+    Text,
+    Tools,
+)
 
 
 class ReasoningMarks(NamedTuple):
@@ -44,13 +53,11 @@ class CallFormat(Protocol):
     def bare(self) -> str:
         """Characters that a call without an opener can begin with."""
 
-    def read(
-        self, opener: str | None, reader: Reader, tools: Tools, found: FoundCall
-    ) -> Steps[None]:
+    def read(self, opener: str | None, reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
         """Read calls behind `opener`, or bare ones from their first character on.
 
         Raises:
-            Malformed: what follows the last call that was found is none.
+            Malformed: what follows is none, or not the rest of the call that was begun.
         """
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
@@ -67,6 +74,7 @@ class AnswerParser(ABC):
 
     def __init__(self, hidden: Collection[str], *, keep_blanks: bool) -> None:
         self._reader = Reader()
+        self._sink = CallSink(self._reader, self._say_call)
         self._hidden = hidden
         self._keep_blanks = keep_blanks
         self._segments: list[Segment] = []
@@ -85,6 +93,15 @@ class AnswerParser(ABC):
     def in_prose(self) -> bool:
         """Whether the text ends in the visible answer rather than in thoughts or in a call."""
         return not self._thinks and not self._reader.is_marked
+
+    @property
+    def held_chars(self) -> int:
+        """Characters that have come and may turn out to be text or a call."""
+        return 0 if self._sink.is_open else self._reader.held_chars
+
+    def held(self, place: int) -> str:
+        """Return those of them from number `place` on."""
+        return self._reader.held(place)
 
     def push(self, text: str) -> list[Segment]:
         """Take more text; returns what is certain now."""
@@ -124,10 +141,18 @@ class AnswerParser(ABC):
         self._behind_marker = True
         self._thinks = thinks
 
-    def _found(self, call: Call) -> None:
-        self._turn(thinks=False)
-        self._segments.append(call)
-        self._reader.mark()
+    def _say_call(self, segment: CallSegment) -> None:
+        if isinstance(segment, CallBegun):
+            self._turn(thinks=False)
+        self._segments.append(segment)
+
+    def _spoilt(self) -> Steps[None]:
+        """What was read since the mark is no call: it is text, or the end if one was begun."""
+        if not self._sink.is_open:
+            self._give_back()
+            return
+        self._sink.break_off()
+        yield from self._reader.drop_rest()
 
     def _give_back(self) -> None:
         """What was read since the mark is text after all."""
@@ -157,7 +182,7 @@ class AnswerParser(ABC):
 
 
 def joined(segments: list[Segment]) -> list[Segment]:
-    """Return segments with those of one kind that follow each other as one, but for calls."""
+    """Return segments with texts of one kind that follow each other as one."""
     result: list[Segment] = []
     for segment in segments:
         last = result[-1] if result else None
@@ -165,6 +190,8 @@ def joined(segments: list[Segment]) -> list[Segment]:
             result[-1] = Text(last.text + segment.text)
         elif isinstance(segment, Reasoning) and isinstance(last, Reasoning):
             result[-1] = Reasoning(last.text + segment.text)
+        elif isinstance(segment, CallArguments) and isinstance(last, CallArguments):
+            result[-1] = CallArguments(last.text + segment.text)
         else:
             result.append(segment)
     return result
@@ -255,9 +282,9 @@ class MarkedParser(AnswerParser):
 
     def _read_calls(self, calls: CallFormat, opener: str | None) -> Steps[str | None]:
         try:
-            yield from calls.read(opener, self._reader, self._tools, self._found)
+            yield from calls.read(opener, self._reader, self._tools, self._sink)
         except Malformed:
-            self._give_back()
+            yield from self._spoilt()
             return (yield from self._prose(self._in_prose))
         self._reader.unmark()
         return None

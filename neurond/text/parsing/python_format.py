@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cortex_core.canonical import Tool
+from neurond.text.parsing.call_sink import CallSink
 from neurond.text.parsing.lark import Lark, Written, sequence
-from neurond.text.parsing.parser import FoundCall
 from neurond.text.parsing.python_text import python_calls
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.schemas import arguments_of
@@ -30,12 +30,12 @@ class PythonFormat(NamedTuple):
         return frozenset((*self.openers, "<|python_end|>", "</function_calls>"))
 
     def read(
-        self, _opener: str | None, reader: Reader, tools: Tools, found: FoundCall
+        self, _opener: str | None, reader: Reader, tools: Tools, sink: CallSink
     ) -> Steps[None]:
         """See `CallFormat.read`."""
         following: str = yield from reader.skip_blank()
         while True:
-            yield from python_calls(reader, tools, found)
+            yield from python_calls(reader, tools, sink)
             following = yield from reader.skip_blank()
             if not (following.isalpha() or following in ("_", "[")):
                 break

@@ -7,9 +7,9 @@ needs the end before it can tell whether the beginning is a call at all.
 import math
 from typing import Any, Final, NamedTuple
 
-from neurond.text.parsing.parser import FoundCall
+from neurond.text.parsing.call_sink import CallSink, call_of
 from neurond.text.parsing.reader import Reader, Steps
-from neurond.text.parsing.segments import MAX_DEPTH, Call, Malformed, Tools, call_of
+from neurond.text.parsing.segments import MAX_DEPTH, Call, Malformed, Tools
 
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "\n": ""}
 _CODES: Final = {"x": 2, "u": 4, "U": 8}
@@ -33,7 +33,7 @@ class Notation(NamedTuple):
 PYTHON: Final = Notation()
 
 
-def python_calls(reader: Reader, tools: Tools, found: FoundCall) -> Steps[None]:
+def python_calls(reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
     """Read `name(key=value, …)`, or a list of such. Only tools that there are can be called.
 
     Raises:
@@ -43,7 +43,7 @@ def python_calls(reader: Reader, tools: Tools, found: FoundCall) -> Steps[None]:
     is_list = (yield from reader.try_take("[")) is not None
     while True:
         yield from reader.skip_blank()
-        found((yield from _python_call(reader, tools)))
+        sink.whole((yield from _python_call(reader, tools)))
         if not is_list:
             return
         yield from reader.skip_blank()
@@ -107,7 +107,7 @@ def read_object(reader: Reader, notation: Notation, depth: int = 0) -> Steps[dic
     yield from reader.expect("{")
     value: dict[str, Any] = {}
     while (yield from reader.skip_blank()) != "}":
-        key = yield from _key(reader, notation, depth)
+        key = yield from read_key(reader, notation, depth)
         yield from reader.skip_blank()
         yield from reader.expect(":")
         value[key] = yield from read_value(reader, notation, depth + 1)
@@ -117,7 +117,12 @@ def read_object(reader: Reader, notation: Notation, depth: int = 0) -> Steps[dic
     return value
 
 
-def _key(reader: Reader, notation: Notation, depth: int) -> Steps[str]:
+def read_key(reader: Reader, notation: Notation, depth: int = 0) -> Steps[str]:
+    """Read the key of a dictionary.
+
+    Raises:
+        Malformed: something else stands here.
+    """
     if notation.bare_keys and (yield from reader.peek()) not in ("'", '"', "<"):
         key: Any = yield from reader.word("-.$")
     else:

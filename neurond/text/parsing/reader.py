@@ -77,6 +77,16 @@ class Reader:
     def is_marked(self) -> bool:
         return self._mark is not None
 
+    @property
+    def held_chars(self) -> int:
+        """Characters that have come since the mark; 0 where there is none."""
+        return 0 if self._mark is None else len(self._text) - self._mark
+
+    def held(self, place: int) -> str:
+        """Return what has come since a place; see `place`."""
+        assert self._mark is not None, "the place is counted from the mark"
+        return self._text[self._mark + place :]
+
     def mark(self) -> None:
         self._mark = self._at
 
@@ -102,6 +112,11 @@ class Reader:
         text = self._text[self._at : self._at + length]
         self._at += length
         return text
+
+    def take_match(self, pattern: re.Pattern[str]) -> str:
+        """Take what `pattern` matches here of what has come; it may match nothing."""
+        found = pattern.match(self._text, self._at)
+        return self.take(len(found.group())) if found is not None else ""
 
     def more(self) -> Steps[None]:
         """Wait for more text.
@@ -201,6 +216,27 @@ class Reader:
                 end = self._at
                 self.back(start)
                 return self.take(end - self._at)
+
+    def json_string(self) -> Steps[str]:
+        """Take a string of JSON, quotes and all, as far as quotes and backslashes tell.
+
+        Raises:
+            Malformed: there is none.
+        """
+        start = self.place()
+        yield from self.expect('"')
+        yield from self._json_string()
+        end = self._at
+        self.back(start)
+        return self.take(end - self._at)
+
+    def drop_rest(self) -> Steps[None]:
+        """Take all that comes."""
+        while not self.ended:
+            self._at = len(self._text)
+            self._mark = None
+            yield
+        self._at = len(self._text)
 
     def _json_string(self) -> Steps[None]:
         while True:

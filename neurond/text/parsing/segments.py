@@ -1,6 +1,5 @@
 """What the text of an answer is made of. Pure."""
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -24,6 +23,32 @@ class Reasoning(NamedTuple):
     text: str
 
 
+class CallBegun(NamedTuple):
+    """A call, of which nothing but its name is known yet."""
+
+    name: str
+
+
+class CallArguments(NamedTuple):
+    """More of the arguments of the call that was begun last; never empty.
+
+    Those of a whole call concatenate to an object of JSON, those of one that broke off to the
+    beginning of one.
+    """
+
+    text: str
+
+
+class CallEnded(NamedTuple):
+    """The call that was begun last has all its arguments, or broke off and nothing follows."""
+
+    is_whole: bool
+
+
+CallSegment = CallBegun | CallArguments | CallEnded
+Segment = Text | Reasoning | CallSegment
+
+
 class Call(NamedTuple):
     """A whole call. `arguments` is a JSON object as text."""
 
@@ -31,26 +56,37 @@ class Call(NamedTuple):
     arguments: str
 
 
-Segment = Text | Reasoning | Call
-
-
 class Malformed(Exception):
     """The text is not what its format would have it be. No error of the request: it is text."""
 
 
 class Tools:
-    """The tools of one request, by name."""
+    """The tools of one request, by name.
 
-    def __init__(self, tools: tuple[Tool, ...]) -> None:
+    Args:
+        tools: all of them.
+        holds_strict: calls of strict tools are held to their parameters where they can be.
+    """
+
+    def __init__(self, tools: tuple[Tool, ...], *, holds_strict: bool = False) -> None:
         self._parameters: dict[str, JsonObject] = {
             tool.name: tool.parameters or {} for tool in tools
         }
+        free = tuple(tool for tool in tools if not (holds_strict and tool.strict))
+        self.unheld = self if len(free) == len(tools) else Tools(free)
+        """Those that may be called in spellings which no grammar holds."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._parameters
 
     def __bool__(self) -> bool:
         return bool(self._parameters)
+
+    def is_text(self, name: str, argument: str) -> bool:
+        """Whether an argument is text, whatever it says."""
+        parameters = self._parameters.get(name, {})
+        schema = argument_schema(parameters, argument)
+        return is_text_schema(schema, parameters) and not takes_null(schema, parameters)
 
     def value(self, name: str, argument: str, text: str) -> Any:
         """Return what the value of an argument stands for; see `value_of`.
@@ -84,23 +120,3 @@ def value_of(text: str, schema: JsonObject, root: JsonObject) -> Any:
     except RecursionError:
         raise Malformed("it nests too deeply") from None
     return value
-
-
-def call_of(name: str, arguments: Mapping[str, Any]) -> Call:
-    """Return a call whose arguments have been read.
-
-    Raises:
-        Malformed: it has no name, or the arguments are not what JSON can say.
-    """
-    if not name:
-        raise Malformed("a call without a name")
-    try:
-        return Call(name, msgspec.json.encode(arguments).decode())
-    except (
-        msgspec.EncodeError,
-        UnicodeEncodeError,
-        OverflowError,
-        RecursionError,
-        TypeError,
-    ) as ex:
-        raise Malformed(str(ex)) from ex

@@ -4,16 +4,16 @@ Sources: the chat templates of Qwen 3 Coder and GLM 4.5 to 4.7, FunctionGemma an
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cortex_core.canonical import Tool
-from neurond.text.parsing.json_text import calls_in
+from neurond.text.parsing.call_sink import ArgumentsByName, CallSink
+from neurond.text.parsing.json_calls import json_calls
 from neurond.text.parsing.lark import Lark, Written, sequence
-from neurond.text.parsing.parser import FoundCall
-from neurond.text.parsing.python_text import Notation, read_object
+from neurond.text.parsing.python_text import Notation, read_key, read_value
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.schemas import Argument, arguments_of
-from neurond.text.parsing.segments import Malformed, Tools, call_of
+from neurond.text.parsing.segments import Malformed, Tools
 
 _GLM_KEY: Final = r"/[^\s<]+/"
 
@@ -37,17 +37,14 @@ class QwenTagsFormat(NamedTuple):
         """See `CallFormat.markers`."""
         return frozenset({f"<{self.outer}>", f"</{self.outer}>"})
 
-    def read(
-        self, opener: str | None, reader: Reader, tools: Tools, found: FoundCall
-    ) -> Steps[None]:
+    def read(self, opener: str | None, reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
         """See `CallFormat.read`."""
         if opener != "<function=" and (yield from reader.skip_blank()) in ("{", "["):
-            for call in calls_in((yield from reader.json()), None):
-                found(call)
+            yield from json_calls(reader, None, sink)
         else:
             if opener != "<function=":
                 yield from reader.expect("<function=")
-            yield from _qwen_function(reader, tools, found)
+            yield from _qwen_function(reader, tools, sink)
         yield from reader.skip_blank()
         yield from reader.try_take(f"</{self.outer}>")
 
@@ -86,19 +83,23 @@ def plain_value(lark: Lark, argument: Argument, *, strict: bool) -> str:
     return lark.json(argument.schema, strict=strict)
 
 
-def _qwen_function(reader: Reader, tools: Tools, found: FoundCall) -> Steps[None]:
+def _qwen_function(reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
     name = (yield from reader.until(">")).strip()
-    arguments: dict[str, Any] = {}
+    arguments = ArgumentsByName(name, sink)
     while True:
         yield from reader.skip_blank()
         if (yield from reader.expect("<parameter=", "</function>")) == "</function>":
-            found(call_of(name, arguments))
+            arguments.end()
             return
         key = (yield from reader.until(">")).strip()
-        value = yield from reader.until("</parameter>")
+        arguments.key(key)
         # The line ends around a value belong to the format, what else is blank to the value.
-        value = value.removeprefix("\n").removesuffix("\n")
-        arguments[key] = tools.value(name, key, value)
+        if tools.is_text(name, key):
+            yield from arguments.text(reader, "</parameter>", in_lines=True)
+        else:
+            value = yield from reader.until("</parameter>")
+            value = value.removeprefix("\n").removesuffix("\n")
+            arguments.value(tools.value(name, key, value))
 
 
 class GlmFormat(NamedTuple):
@@ -126,22 +127,26 @@ class GlmFormat(NamedTuple):
         )
 
     def read(
-        self, _opener: str | None, reader: Reader, tools: Tools, found: FoundCall
+        self, _opener: str | None, reader: Reader, tools: Tools, sink: CallSink
     ) -> Steps[None]:
         """See `CallFormat.read`."""
         yield from reader.skip_blank()
         name = yield from reader.word("-.")
-        arguments: dict[str, Any] = {}
+        arguments = ArgumentsByName(name, sink)
         while True:
             yield from reader.skip_blank()
             if (yield from reader.expect("<arg_key>", "</tool_call>")) == "</tool_call>":
-                found(call_of(name, arguments))
+                arguments.end()
                 return
             key = (yield from reader.until("</arg_key>")).strip()
             yield from reader.skip_blank()
             yield from reader.expect("<arg_value>")
-            value = yield from reader.until("</arg_value>")
-            arguments[key] = tools.value(name, key, value)
+            arguments.key(key)
+            if tools.is_text(name, key):
+                yield from arguments.text(reader, "</arg_value>")
+            else:
+                value = yield from reader.until("</arg_value>")
+                arguments.value(tools.value(name, key, value))
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
         """See `CallFormat.written`."""
@@ -188,20 +193,38 @@ class GemmaFormat(NamedTuple):
         return frozenset({self.opens, self.closes, self.quote})
 
     def read(
-        self, _opener: str | None, reader: Reader, _tools: Tools, found: FoundCall
+        self, _opener: str | None, reader: Reader, _tools: Tools, sink: CallSink
     ) -> Steps[None]:
         """See `CallFormat.read`."""
         notation = Notation((self.quote,), bare_keys=True)
         while True:
             yield from reader.skip_blank()
             yield from reader.expect("call:")
-            name = (yield from reader.word("-.")).strip()
+            name = yield from reader.word("-.")
             if not name:
                 raise Malformed("a call without a name")
-            found(call_of(name, (yield from read_object(reader, notation))))
+            yield from self._read_arguments(reader, notation, ArgumentsByName(name, sink))
             if (yield from reader.skip_blank()) != "c":
                 break
         yield from reader.try_take(self.closes)
+
+    def _read_arguments(
+        self, reader: Reader, notation: Notation, arguments: ArgumentsByName
+    ) -> Steps[None]:
+        yield from reader.expect("{")
+        while (yield from reader.skip_blank()) != "}":
+            arguments.key((yield from read_key(reader, notation)))
+            yield from reader.skip_blank()
+            yield from reader.expect(":")
+            yield from reader.skip_blank()
+            if (yield from reader.try_take(self.quote)) is not None:
+                yield from arguments.text(reader, self.quote)
+            else:
+                arguments.value((yield from read_value(reader, notation, depth=1)))
+            if (yield from reader.skip_blank()) != "}":
+                yield from reader.expect(",")
+        reader.take(1)
+        arguments.end()
 
     def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:  # noqa: ARG002 - each call is opened anew
         """See `CallFormat.written`."""

@@ -74,8 +74,10 @@ class Engines:
         num_blocks: int = 128,
         step_tokens: int = 128,
         max_draft_rows: int = 0,
+        max_rows: int = 0,
     ) -> EngineUnderTest:
-        sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": max(8, max_draft_rows)}
+        rows = max(8, max_draft_rows, max_rows)
+        sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": rows}
         pages = self._kernels.kv_pages(self._model.struct, num_blocks, self._kv_format)
         pool = self._pools[threads]
         runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
@@ -86,6 +88,7 @@ class Engines:
             max_sequences=8,
             step_tokens=step_tokens,
             max_draft_rows=max_draft_rows,
+            max_rows=max_rows,
         )
         return EngineUnderTest(Engine(runner, config))
 
@@ -119,6 +122,25 @@ def run(
     ]
     tokens = engine.finish()
     return [list(tokens[stream]) for stream in streams]
+
+
+def test_a_prompt_is_scored_as_its_tokens_are_when_they_are_chosen(engines: Engines) -> None:
+    (prompt,) = prompts(1)
+    asked = SamplingParams(temperature=0.0, ignore_eos=True, logprobs=3, scores_prompt=True)
+    found = []
+    for max_rows in (0, 32):
+        engine = engines.engine(max_rows=max_rows)
+        stream = engine.submit(prompt, 1, asked)
+        tokens = engine.finish()
+        found.append([*engine.scores[stream], *tokens[stream]])
+    assert found[0] == found[1]
+    scores = found[0][:-1]
+    assert [token.token_id for token in scores] == prompt[1:]
+    assert found[0][-1] == engines.engine().finish_one(prompt, asked)
+    for place in (1, 7, len(prompt) - 1):
+        forced = SamplingParams(temperature=0.0, logprobs=3, logit_bias={prompt[place]: 100.0})
+        chosen = engines.engine().finish_one(prompt[:place], forced)
+        assert chosen == scores[place - 1]
 
 
 def test_bits_do_not_depend_on_company_chunks_or_threads(engines: Engines) -> None:

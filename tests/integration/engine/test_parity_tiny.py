@@ -3,6 +3,7 @@
 import random
 
 import pytest
+import torch
 
 from cortex_core.canonical import SamplingParams
 from tests.fakes.engine_runs import GREEDY, ids, make_engine
@@ -30,6 +31,26 @@ def test_one_request_is_what_transformers_generates(tiny, name):
     pair = tiny(name)
     out = make_engine(pair.loaded).generate(PROMPTS[0], MAX_TOKENS)
     assert out == pair.generate(PROMPTS[0], MAX_TOKENS)
+
+
+@ALL
+@torch.inference_mode()
+def test_a_prompt_is_scored_as_transformers_does_it(tiny, name):
+    pair = tiny(name)
+    prompt = PROMPTS[0]
+    logits = pair.reference(torch.tensor([prompt])).logits[0].float()
+    expected = logits.log_softmax(-1)[:-1].gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0]
+    asked = SamplingParams(temperature=0.0, logprobs=2, scores_prompt=True)
+    for max_rows in (0, 64):
+        engine = make_engine(pair.loaded, max_rows=max_rows, step_tokens=24)
+        stream = engine.submit(prompt, 1, asked)
+        engine.finish()
+        scores = engine.scores[stream]
+        assert ids(scores) == prompt[1:]
+        told = torch.tensor([score.logprob for score in scores])
+        torch.testing.assert_close(told, expected, atol=2e-4, rtol=1e-3)
+        likeliest = [score.top[0][0] for score in scores]
+        assert likeliest == logits[:-1].argmax(-1).tolist()
 
 
 @ALL

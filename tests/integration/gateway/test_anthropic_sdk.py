@@ -19,6 +19,7 @@ from cortex_core.canonical import (
     ReasoningPart,
     Started,
     TextDelta,
+    TextPart,
     ToolCallDelta,
     ToolCallPart,
     ToolCallStarted,
@@ -134,6 +135,33 @@ async def test_an_agents_turn_streamed_and_whole(
     last = prompt.messages[-1].content[0]
     assert isinstance(last, ToolResultPart)
     assert last.is_error
+
+
+async def test_the_line_for_anthropics_books_is_dropped_as_the_gateway_is_told(
+    tmp_path: Path, neuron: FakeNeuron
+) -> None:
+    line = {"type": "text", "text": "x-anthropic-billing-header: cc_version=2; cch=3f2a1;"}
+    brief = {"type": "text", "text": "Be brief."}
+    for value, expected in (("true", ["Be brief."]), ("false", [line["text"], "Be brief."])):
+        folder = tmp_path / value
+        folder.mkdir()
+        process = ServeProcess(
+            folder, neuron.endpoint, environment={"CORTEX_GATEWAY__DROP_BILLING_LINE": value}
+        )
+        try:
+            async with GatewayClient(process.base_url) as knocking:
+                await knocking.wait_ready()
+            async with anthropic.AsyncAnthropic(
+                base_url=process.base_url, api_key="none", max_retries=0
+            ) as made:
+                system: Any = [line, brief]
+                await made.messages.create(messages=[QUESTION], system=system, **ASKED)
+        finally:
+            await asyncio.to_thread(process.close)
+        prompt = neuron.generated[-1].prompt
+        assert isinstance(prompt, ChatPrompt)
+        said = [part.text for part in prompt.messages[0].content if isinstance(part, TextPart)]
+        assert said == expected
 
 
 async def test_a_wait_for_the_model_and_a_break_are_the_sdks_to_read(

@@ -73,6 +73,18 @@ async def test_a_format_takes_a_process_the_first_time_only(checker: FormatCheck
     assert children() == [ready]
 
 
+async def test_a_refusal_is_remembered(checker: FormatChecker) -> None:
+    wanted, says = HARMFUL["no end of compiling"]
+    await checker.check(GOOD)
+    with pytest.raises(InvalidRequest, match=says):
+        await checker.check(wanted)
+    (ready,) = children()
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        await checker.check(wanted)
+    assert caught.value.param == "response_format"
+    assert children() == [ready], "nothing was compiled again"
+
+
 async def test_a_format_is_not_kept_whole(checker: FormatChecker) -> None:
     wanted = format_of(regex="[0-9]+")
     before = sys.getrefcount(wanted)

@@ -59,7 +59,7 @@ def test_the_defaults_are_accepted() -> None:
         ("frequency_penalty", float("nan"), "frequency_penalty"),
         ("seed", -1, "seed"),
         ("seed", 2**64, "seed"),
-        ("max_tokens", 0, "max_tokens"),
+        ("max_tokens", -1, "max_tokens"),
         ("max_tokens", 10**4000, "max_tokens"),
         ("logprobs", 21, "logprobs"),
         ("stop", ("a", ""), "stop[1]"),
@@ -80,7 +80,11 @@ def test_what_is_out_of_range_is_refused_by_name(field: str, value: Any, param: 
 
 def test_errors_use_the_client_s_word_for_a_field() -> None:
     with pytest.raises(InvalidRequest, match="max_completion_tokens: expected 1 or more") as caught:
-        check_sampling(SamplingParams(max_tokens=0), names={"max_tokens": "max_completion_tokens"})
+        check_sampling(
+            SamplingParams(max_tokens=0),
+            names={"max_tokens": "max_completion_tokens"},
+            generates=True,
+        )
     assert caught.value.param == "max_completion_tokens"
     with pytest.raises(InvalidRequest) as caught:
         check_sampling(SamplingParams(stop=("",)), names={"stop": "stop_sequences"})

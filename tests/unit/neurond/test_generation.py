@@ -20,6 +20,7 @@ from cortex_core.canonical import (
     MediaPart,
     Message,
     Ping,
+    PromptScored,
     ResponseFormat,
     SamplingParams,
     Started,
@@ -44,7 +45,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import ModelLimit, NodeModel
 from neurond.generation import Generation
 from neurond.metrics import GenerationMetrics
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, PromptToken, Token
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText
 from neurond.text.parsing.answer_format import AnswerFormat
@@ -111,8 +112,10 @@ class ScriptedEngine:
 
 
 class Texts:
+    template = "{{ messages[-1].content }}"
+
     async def get(self, _model_id: ModelId, _template: str | None = None) -> ModelText:
-        template = ChatTemplate("{{ messages[-1].content }}", model=MODEL, special_tokens={})
+        template = ChatTemplate(self.template, model=MODEL, special_tokens={})
         tokenizer = model_tokenizer(TOKENIZER)
         answers = AnswerFormat(Parsers("hermes", "none"), tokenizer.pieces)
         return ModelText(prepared(TOKENIZER), tokenizer, template, answers)
@@ -148,9 +151,10 @@ class Rig:
         self.registry = CollectorRegistry()
         self.pool = TextPool(1)
         self.formats = Formats()
+        self.texts = Texts()
         self.generation = Generation(
             self.engine,
-            Texts(),  # type: ignore[arg-type]  # it opens one model only
+            self.texts,  # type: ignore[arg-type]  # it opens one model only
             self.pool,
             self.formats,  # type: ignore[arg-type]  # it starts no process
             GenerationMetrics(self.registry),
@@ -508,3 +512,83 @@ async def test_tokens_are_counted_without_an_engine() -> None:
     many = CountTokensRequest(TextPrompt("q" * 5000))
     assert await rig.generation.count_tokens(MODEL, many) == 5000
     assert rig.engine.jobs == []
+
+
+def talk(*texts: str, truncates: bool, max_tokens: int | None = None) -> GenerateRequest:
+    turns = tuple(
+        Message("assistant" if number % 2 else "user", (TextPart(text),))
+        for number, text in enumerate(texts)
+    )
+    prompt = ChatPrompt(turns, truncates=truncates)
+    return GenerateRequest(RequestId("r"), MODEL, prompt, SamplingParams(max_tokens=max_tokens))
+
+
+@pytest.mark.parametrize(("max_tokens", "kept"), [(4, 3), (None, 1), (40, 1)])
+async def test_a_conversation_is_cut_to_the_context_with_room_for_an_answer(
+    max_tokens: int | None, kept: int
+) -> None:
+    rig = Rig(says("Yes"))
+    rig.texts.template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    turns = ["a" * 20, "b" * 20, "c" * 20, "d" * 20, "e" * 20]
+    events = await rig.run(talk(*turns, truncates=True, max_tokens=max_tokens))
+    assert text_of(events) == "Yes"
+    (job,) = rig.engine.jobs
+    assert job.prompt_token_ids == ids_of("".join(turns[-kept:]))
+    assert job.max_tokens == min(max_tokens or CONTEXT, CONTEXT - 20 * kept)
+
+
+async def test_a_last_turn_is_taken_unless_it_fills_the_context() -> None:
+    rig = Rig(says("Y", end=False))
+    rig.texts.template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    await rig.run(talk("a" * 20, "b" * 20, "c" * 62, truncates=True))
+    assert rig.engine.jobs[0].prompt_token_ids == ids_of("c" * 62)
+    for texts, truncates in ((["a", "b", "c" * 80], True), (["a" * 40, "b", "c" * 40], False)):
+        with pytest.raises(ContextLengthExceeded, match="tokens > 63"):
+            await rig.run(talk(*texts, truncates=truncates))
+
+
+async def test_no_tokens_can_be_asked_for() -> None:
+    rig = Rig(says("Yes"))
+    events = await rig.run(request("hi", n=2, max_tokens=0, logprobs=1))
+    started, *ends, completed = events
+    assert isinstance(started, Started)
+    assert started.cached_tokens == 3
+    assert ends == [Finished(0, "length"), Finished(1, "length", seq=1)]
+    assert completed == Completed(Usage(len(ids_of("hi")), 0, cached_tokens=3))
+    assert rig.engine.jobs[0].max_tokens == 1
+
+
+async def test_a_prompts_scores_come_before_the_answer() -> None:
+    ids = ids_of("hiya")
+
+    def play(job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(0))
+        for token_id in job.prompt_token_ids[1:]:
+            stream.deliver(PromptToken(token_id, -1.5, ((token_id, -1.5),)))
+        stream.deliver(Token(0, ids[0]))
+        stream.deliver(ChoiceFinished(0, "length"))
+
+    rig = Rig(play)
+    asked = msgspec.structs.replace(
+        request("hiya", max_tokens=0),
+        sampling=SamplingParams(max_tokens=0, logprobs=1, scores_prompt=True),
+    )
+    started, *scored, end, completed = await rig.run(asked)
+    assert isinstance(started, Started)
+    assert isinstance(end, Finished)
+    assert isinstance(completed, Completed)
+    assert all(isinstance(event, PromptScored) for event in scored)
+    scores = [score for event in scored for score in event.scores]  # type: ignore[union-attr]
+    assert [score.token_id for score in scores] == ids
+    assert "".join(score.text for score in scores) == "hiya"
+    assert [score.logprob for score in scores] == [0.0, *[-1.5] * (len(ids) - 1)]
+    assert scores[-1].top[0].token_id == ids[-1]
+    going_on = ContinueFrom(tuple(ids), (ids[0],), 1)
+    again = msgspec.structs.replace(
+        asked,
+        sampling=SamplingParams(max_tokens=3, logprobs=1, scores_prompt=True),
+        continue_from=going_on,
+    )
+    rig.engine.script = says("hYes")
+    assert not any(isinstance(event, PromptScored) for event in await rig.run(again))
+    assert not rig.engine.jobs[-1].sampling.scores_prompt

@@ -14,6 +14,7 @@ from cortex_core.ids import ModelId, RequestId
 from neurond.protocol import Admitted, ModelLoading, RequestFailed, RingNotice
 from neurond.ring_records import (
     FinishRecord,
+    PromptTokenRecord,
     TokenRecord,
     VectorRecord,
     decode_record,
@@ -34,6 +35,8 @@ def test_tokens_come_back_as_they_went(
     data = encode_token(stream, token_id, logprob, top)
 
     assert decode_record(data) == TokenRecord(stream, token_id, logprob, tuple(top))
+    data = encode_token(stream, token_id, logprob, top, of_prompt=True)
+    assert decode_record(data) == PromptTokenRecord(stream, token_id, logprob, tuple(top))
 
 
 @pytest.mark.parametrize(

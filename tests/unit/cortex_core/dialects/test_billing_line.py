@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cortex_core.canonical import ChatPrompt
+from cortex_core.canonical import ChatPrompt, TextPart
 from cortex_core.dialects.anthropic_messages import AnthropicMessages
 from cortex_core.ids import RequestId
 
@@ -21,6 +21,17 @@ def prompt(system: Any) -> ChatPrompt:
     assert isinstance(decoded, ChatPrompt)
     assert counted == decoded, "a count would be of another prompt"
     return decoded
+
+
+def test_the_line_stays_where_that_is_wanted() -> None:
+    line = LINE.format("3f2a1")
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "system": [text(line)]}
+    dialect = AnthropicMessages(drop_billing_line=False)
+    data = json.dumps(body).encode()
+    decoded = dialect.decode_request(data, request_id=RequestId("r")).request.prompt
+    assert decoded == dialect.decode_count_tokens(data).prompt
+    assert isinstance(decoded, ChatPrompt)
+    assert decoded.messages[0].content == (TextPart(line),)
 
 
 def text(words: str) -> dict[str, str]:

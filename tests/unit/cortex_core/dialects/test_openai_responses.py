@@ -170,10 +170,10 @@ def test_images_files_and_sound_are_passed_on() -> None:
     ]
     (message,) = prompt(input=[{"role": "user", "content": content}]).messages
     assert message.content == (
-        MediaPart("image", "image/png", b"hi"),
-        MediaPart("file", url="https://example.org/a.pdf"),
-        MediaPart("file", "application/pdf", b"hi"),
-        MediaPart("audio", "audio/wav", b"hi"),
+        MediaPart("image", "image/png", b"hi", place="input[0].content[0].image_url"),
+        MediaPart("file", url="https://example.org/a.pdf", place="input[0].content[1].file_url"),
+        MediaPart("file", "application/pdf", b"hi", place="input[0].content[2].file_data"),
+        MediaPart("audio", "audio/wav", b"hi", place="input[0].content[3].input_audio.data"),
     )
 
 
@@ -191,10 +191,20 @@ def test_what_only_openai_can_do_is_left_out_and_told() -> None:
     left_out = ("input[0]", "input[1]", "input[2]", "input[3]", "tools[1]", "tools[2]")
     assert decoded.ignored == left_out
     warnings = decoded.asked["warnings"]
-    assert [text.split(":")[0] for text in warnings] == [*left_out, "truncation"]
+    assert [text.split(":")[0] for text in warnings] == [*left_out]
     assert "type 'web_search' is not served" in warnings[4]
     assert [tool["name"] for tool in decoded.asked["tools"]] == ["f"]
     assert "warnings" not in decode(input="hi").asked
+
+
+def test_a_conversation_may_be_cut_to_the_context_where_that_is_asked_for() -> None:
+    for truncation, truncates in (("auto", True), ("disabled", False), (None, False)):
+        decoded = decode(input="hi", truncation=truncation)
+        assert decoded.request.prompt.truncates is truncates
+        assert decoded.asked["truncation"] == (truncation or "disabled")
+        assert "warnings" not in decoded.asked
+    with pytest.raises(InvalidRequest, match="truncation"):
+        decode(input="hi", truncation="some")
 
 
 F, G = Tool("f", None, {"type": "object"}), Tool("g", None, {"type": "object"}, strict=True)

@@ -14,6 +14,7 @@ from cortex_core.canonical import (
     Finished,
     Loading,
     Ping,
+    PromptScored,
     Started,
     TextDelta,
     TokenLogprob,
@@ -312,6 +313,57 @@ def test_an_echo_goes_before_each_choice_of_its_prompt() -> None:
         for choice in data["choices"] if isinstance(data, dict) else ():
             texts[choice["index"]] += choice["text"]
     assert texts == expected
+
+
+def test_a_prompt_is_echoed_with_its_scores() -> None:
+    """As evaluation harnesses read it: the first token has none."""
+    scores = (
+        TokenLogprob(1, "<s>", 0.0),
+        TokenLogprob(2, "Hi", -1.5, (TokenLogprob(3, "Ho", -0.5),)),
+        TokenLogprob(4, " you", -2.5, (TokenLogprob(4, " you", -2.5),)),
+    )
+    events: list[Any] = [
+        started(),
+        PromptScored(0, scores[:1]),
+        PromptScored(0, scores[1:]),
+        TextDelta(0, "!", logprobs=(TokenLogprob(5, "!", -0.25, (TokenLogprob(5, "!", -0.25),)),)),
+        TextDelta(1, "?", logprobs=(TokenLogprob(6, "?", -0.75, (TokenLogprob(5, "!", -0.25),)),)),
+        Finished(0, "length"),
+        Finished(1, "length"),
+        Completed(Usage(3, 2)),
+    ]
+    tops = [None, {"Ho": -0.5}, {" you": -2.5}, {"!": -0.25}]
+    for prompt, text, offsets in (
+        ("Hi you", "Hi you", [0, 0, 2, 6]),
+        ([1, 2, 4], "<s>Hi you", [0, 3, 5, 9]),
+    ):
+        fields: dict[str, Any] = {"prompt": prompt, "n": 2, "echo": True, "logprobs": 1}
+        asked = decode(COMPLETIONS, **fields)
+        assert asked.request.sampling.scores_prompt
+        body = whole(COMPLETIONS, asked, events)
+        # The SDK types scores as if none could be null, which the first is even from OpenAI.
+        client = openai_client(recorder(body), strict=False)
+        answer = client.completions.create(model=MODEL, prompt="hi")
+        for choice, last, chance in zip(answer.choices, "!?", (-0.25, -0.75), strict=True):
+            assert choice.text == text + last
+            told: Any = choice.logprobs
+            assert told.tokens == ["<s>", "Hi", " you", last]
+            assert told.token_logprobs == [None, -1.5, -2.5, chance]
+            assert told.top_logprobs == tops
+            assert told.text_offset == offsets
+        seen: dict[int, list[Any]] = {0: [], 1: []}
+        for _, data in frames(streamed(COMPLETIONS, decode(COMPLETIONS, **fields), events)):
+            for each in data["choices"] if isinstance(data, dict) else ():
+                seen[each["index"]].append(each)
+        for index, chunks in seen.items():
+            assert "".join(each["text"] for each in chunks) == text + "!?"[index]
+            told = [each["logprobs"] for each in chunks if each["logprobs"]]
+            assert [score for each in told for score in each["token_logprobs"]][:3] == [
+                None,
+                -1.5,
+                -2.5,
+            ]
+            assert [place for each in told for place in each["text_offset"]] == offsets
 
 
 def test_completions_know_no_tools() -> None:

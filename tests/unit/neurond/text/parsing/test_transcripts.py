@@ -4,6 +4,7 @@
 import json
 from itertools import pairwise
 
+import jiter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,8 @@ from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS
 from neurond.text.parsing.harmony import HARMONY_MARKERS, HarmonyParser
 from neurond.text.parsing.parser import AnswerParser, MarkedParser, joined
 from neurond.text.parsing.reader import Markers
-from neurond.text.parsing.segments import Call, Segment, Tools
-from tests.fakes.transcripts import TOOLS, TRANSCRIPTS, Transcript
+from neurond.text.parsing.segments import Tools
+from tests.fakes.transcripts import TOOLS, TRANSCRIPTS, BrokenCall, Call, Told, Transcript, told
 
 by_name = pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda each: each.name)
 any_transcript = st.sampled_from(TRANSCRIPTS)
@@ -34,9 +35,21 @@ def parser(
     )
 
 
-def parse(made: AnswerParser, pieces: list[str]) -> list[Segment]:
+def parse(made: AnswerParser, pieces: list[str]) -> list[Told]:
     segments = [segment for piece in pieces for segment in made.push(piece)]
-    return joined(segments + made.flush())
+    return told(joined(segments + made.flush()))
+
+
+def begins_an_object(text: str) -> bool:
+    """Whether JSON can go on from here to an object, and is none yet."""
+    if not text:
+        return True
+    value = jiter.from_json(text.encode(), partial_mode=True)
+    try:
+        json.loads(text)
+    except ValueError:
+        return isinstance(value, dict)
+    return False
 
 
 def cut(text: str, places: list[int]) -> list[str]:
@@ -75,6 +88,9 @@ def test_a_spoilt_answer_is_cut_without_change_and_arguments_are_json(
     for segment in whole:
         if isinstance(segment, Call):
             assert isinstance(json.loads(segment.arguments), dict)
+        elif isinstance(segment, BrokenCall):
+            assert segment is whole[-1]
+            assert begins_an_object(segment.arguments)
 
 
 @given(any_transcript, st.integers(1, 400))
@@ -82,9 +98,11 @@ def test_of_an_answer_that_breaks_off_nothing_is_lost(transcript: Transcript, le
     """Where no call was whole yet, all that came is there, but for thoughts' markers."""
     text = transcript.text[: length % len(transcript.text)]
     segments = parse(parser(transcript), [text])
-    if transcript.tools == "harmony" or any(isinstance(each, Call) for each in segments):
+    if transcript.tools == "harmony" or any(
+        isinstance(each, Call | BrokenCall) for each in segments
+    ):
         return
-    said = "".join(each.text for each in segments if not isinstance(each, Call))
+    said = "".join(each.text for each in segments if not isinstance(each, Call | BrokenCall))
     marks = REASONING_MARKS.get(transcript.reasoning)
     for marker in (marks.opens, marks.closes, marks.label) if marks is not None else ():
         text = text.replace(marker, "")
@@ -110,7 +128,7 @@ def test_markers_that_are_special_tokens_never_show(transcript: Transcript) -> N
     hidden = frozenset(calls.markers if calls is not None else ()) - {"functools"}
     for end in range(0, len(transcript.text), 3):
         segments = parse(parser(transcript, hidden=hidden), [transcript.text[:end]])
-        shown = "".join(each.text for each in segments if not isinstance(each, Call))
+        shown = "".join(each.text for each in segments if not isinstance(each, Call | BrokenCall))
         assert not any(
             marker in shown for marker in hidden if marker.startswith(("<|", "[", "<｜"))
         )

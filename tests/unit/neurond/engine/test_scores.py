@@ -1,0 +1,94 @@
+"""Scores of prompts: each token's once, whatever is cached, shared, cut into steps or put out."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cortex_core.canonical import SamplingParams
+from neurond.engine.engine import Engine
+from tests.fakes.fake_runner import FakeRunner, expected_scores
+from tests.unit.neurond.engine.engines import alone, new_engine, request
+
+SCORED = SamplingParams(logprobs=0, scores_prompt=True)
+PROMPT = list(range(3, 40))
+
+
+def told(engine: Engine) -> tuple[dict[int, list[float]], dict[int, list[int]]]:
+    """Run an engine to its end; return the scores and the tokens of each stream."""
+    scores: dict[int, list[float]] = {}
+    tokens: dict[int, list[int]] = {}
+    for _ in range(500):
+        if not engine.has_work():
+            return scores, tokens
+        output = engine.step()
+        assert not output.failed
+        for stream, token in output.scores:
+            assert stream not in tokens, "scores come before tokens"
+            assert token.logprob is not None
+            scores.setdefault(stream, []).append(token.logprob)
+        for stream, token, _ in output.tokens:
+            tokens.setdefault(stream, []).append(token.token_id)
+        engine.check()
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("max_rows", [0, 1, 3, 100])
+def test_every_token_behind_the_first_has_its_score(max_rows: int) -> None:
+    engine, _ = new_engine(max_rows=max_rows, max_sequences=2)
+    engine.add(asked := request(0, PROMPT, sampling=SCORED))
+    scores, tokens = told(engine)
+    assert scores == {0: expected_scores(PROMPT)}
+    assert tokens == {0: alone(asked)}
+
+
+def test_a_prompt_of_one_token_has_none() -> None:
+    engine, _ = new_engine()
+    engine.add(request(0, [5], sampling=SCORED))
+    assert told(engine)[0] == {}
+
+
+def test_what_is_cached_is_scored_all_the_same() -> None:
+    engine, _ = new_engine()
+    engine.add(request(0, PROMPT))
+    told(engine)
+    engine.add(request(1, PROMPT, sampling=SCORED))
+    assert told(engine)[0] == {1: expected_scores(PROMPT)}
+    engine.add(request(2, PROMPT))
+    assert engine.step().admitted[0][1] > 0, "what was computed for scores is cached too"
+
+
+def test_the_first_choice_alone_is_scored() -> None:
+    engine, _ = new_engine()
+    engine.add(asked := request(0, PROMPT, sampling=SCORED, n=3))
+    scores, tokens = told(engine)
+    assert scores == {0: expected_scores(PROMPT)}
+    assert tokens == {choice: alone(asked, choice) for choice in range(3)}
+
+
+@settings(max_examples=60)
+@given(
+    prompts=st.lists(
+        st.tuples(st.integers(1, 30), st.integers(0, 2), st.booleans()), min_size=1, max_size=6
+    ),
+    max_rows=st.integers(0, 12),
+    num_blocks=st.integers(10, 40),
+    step_tokens=st.integers(4, 24),
+)
+def test_scores_do_not_depend_on_company_or_memory(
+    prompts: list[tuple[int, int, bool]], max_rows: int, num_blocks: int, step_tokens: int
+) -> None:
+    engine, runner = new_engine(
+        max_rows=max_rows, max_sequences=4, num_blocks=num_blocks, step_tokens=step_tokens
+    )
+    assert isinstance(runner, FakeRunner)
+    wanted, expected = {}, {}
+    for stream, (length, first, scored) in enumerate(prompts):
+        prompt = [first, *range(1, length)]
+        sampling = SCORED if scored else SamplingParams()
+        engine.add(request(stream, prompt, sampling=sampling))
+        expected[stream] = alone(request(stream, prompt))
+        if scored and length > 1:
+            wanted[stream] = expected_scores(prompt)
+    scores, tokens = told(engine)
+    assert scores == wanted
+    assert tokens == expected
