@@ -16,13 +16,14 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
+from neurond.engine.images import ImagePrompt
 
 
 @dataclass(slots=True)
@@ -82,6 +83,8 @@ class Row:
     """Set if, and only if, `sampling` has a repetition, presence or frequency penalty."""
     grammar: Grammar | None = None
     """Has taken the output so far; advanced by the scheduler as tokens are chosen."""
+    images: ImagePrompt | None = None
+    """None where the prompt is all text."""
     drafts: Sequence[int] = ()
     """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
 
@@ -101,6 +104,17 @@ class Row:
             output.update(drafts)
             counts = TokenCounts(counts.prompt, output)
         return replace(self, drafts=drafts, counts=counts)
+
+
+class ImageQueries(NamedTuple):
+    """The query tokens of one sequence whose prompt has images."""
+
+    at: int
+    """Where they begin among the tokens of the batch."""
+    position: int
+    """Where they begin in the sequence."""
+    num_tokens: int
+    row: Row
 
 
 @dataclass(slots=True)
@@ -127,6 +141,8 @@ class ScheduledBatch:
     """
     max_seqlen_q: int
     max_seqlen_k: int
+    with_images: list[ImageQueries] = field(default_factory=list)
+    """Every sequence whose prompt has images, whichever of its tokens are computed."""
 
     @property
     def num_sequences(self) -> int:
@@ -135,6 +151,15 @@ class ScheduledBatch:
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+
+class RowFailed(Exception):
+    """The step was not computed because of one sequence: it can be without that one."""
+
+    def __init__(self, row: Row, error: ErrorInfo) -> None:
+        super().__init__(error.message)
+        self.row = row
+        self.error = error
 
 
 class SampledToken(msgspec.Struct, frozen=True, gc=False):
@@ -161,6 +186,7 @@ class Runner(Protocol):
             for example where its logits are not finite.
 
         Raises:
+            RowFailed: the step was not computed; the request of that row fails.
             CortexError: the step was not computed; every request in the batch fails with it.
             Any other exception is a defect or a broken device, and ends the actor.
         """

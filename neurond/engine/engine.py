@@ -23,10 +23,11 @@ from cortex_core.errors import (
     QueueFull,
 )
 from cortex_core.ids import RequestId
-from neurond.engine.batch import Grammar, Row, Runner, SampledToken
+from neurond.engine.batch import Grammar, Row, RowFailed, Runner, SampledToken
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.drafts import Drafter
+from neurond.engine.images import ImagePrompt
 from neurond.engine.scheduler import Scheduler, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
@@ -56,6 +57,7 @@ class EngineRequest:
     principal: str | None = None
     grammar: Grammar | None = None
     """What the output is held to, not complete with what is replayed; the engine's from now on."""
+    images: ImagePrompt | None = None
 
 
 @dataclass(slots=True)
@@ -181,6 +183,10 @@ class Engine:
             return output
         try:
             sampled = self._runner.execute(step.batch)
+        except RowFailed as ex:
+            guilty = [seq for seq in self._scheduler.abandon() if seq.row is ex.row]
+            self._fail([(seq, ex.error) for seq in guilty], output)
+            return output
         except CortexError as ex:
             self._fail([(seq, ex.info()) for seq in self._scheduler.abandon()], output)
             return output
@@ -255,6 +261,7 @@ class Engine:
                 num_prompt_tokens=num_prompt_tokens,
                 counts=count_tokens(sampling, token_ids, num_prompt_tokens),
                 grammar=grammar.fork() if grammar is not None and choice else grammar,
+                images=request.images,
             ),
             table=self._scheduler.new_table(),
             stop_token_ids=frozenset((*eos_token_ids, *sampling.stop_token_ids)),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neurond.attention.base import AttentionBackend, AttentionParams, AttentionPlan
     from neurond.engine.batch import SampledToken, ScheduledBatch
     from neurond.engine.kv_cache import KvCache
+    from neurond.engine.vision import Vision
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,15 @@ class ModelRunner:
     """Runs one model. Called from the actor's one thread."""
 
     def __init__(
-        self, model: nn.Module, device: torch.device, backend: AttentionBackend, cache: KvCache
+        self,
+        model: nn.Module,
+        device: torch.device,
+        backend: AttentionBackend,
+        cache: KvCache,
+        vision: Vision | None = None,
     ) -> None:
         self._model = model
+        self._vision = vision
         self._device = device
         self._backend = backend
         self._cache = cache
@@ -68,6 +75,7 @@ class ModelRunner:
         """See `Runner.execute`.
 
         Raises:
+            RowFailed: an image of that row cannot be computed.
             OutOfMemory: the device has no memory for the step's activations.
         """
         try:
@@ -85,9 +93,15 @@ class ModelRunner:
             self._cache.clear(self._indices(fresh))
         plan = self._backend.plan(self._attention_batch(batch))
         step = _Step(self._cache, plan, self._indices(batch.slot_mapping))
+        inputs = {
+            "input_ids": self._indices(batch.token_ids)[None],
+            "position_ids": self._indices(batch.positions)[None],
+        }
+        if batch.with_images:
+            assert self._vision is not None, "a model of text got images"
+            inputs = self._vision.inputs(batch.with_images, **inputs)
         logits = self._model(
-            input_ids=self._indices(batch.token_ids)[None],
-            position_ids=self._indices(batch.positions)[None],
+            **inputs,
             use_cache=False,
             logits_to_keep=self._indices(batch.sample_rows),
             paged=step,

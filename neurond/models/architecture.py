@@ -39,13 +39,14 @@ def check_config(config: PreTrainedConfig) -> None:
     """
     if config.is_encoder_decoder:
         raise _refused(config, "it has an encoder, and only decoders can be served")
-    layer_types = set(getattr(config, "layer_types", None) or ())
+    text_config = config.get_text_config()
+    layer_types = set(getattr(text_config, "layer_types", None) or ())
     if unknown := layer_types - KNOWN_LAYER_TYPES:
         raise _refused(
             config,
             f"it has layers of type {', '.join(sorted(unknown))}, which keep other state than K/V",
         )
-    for rope_type in _rope_types(getattr(config, "rope_parameters", None)):
+    for rope_type in _rope_types(getattr(text_config, "rope_parameters", None)):
         if rope_type in STEP_DEPENDENT_ROPE:
             raise _refused(config, f"rotary scaling {rope_type!r} cannot be batched")
 
@@ -82,10 +83,11 @@ def trace_attention(model: PreTrainedModel) -> tuple[AttentionLayer, ...]:
             logits_to_keep=torch.ones(1, dtype=torch.int64, device=model.device),
             paged=trace,
         )
-    if len(trace.layers) != config.num_hidden_layers:
+    text_config = config.get_text_config()
+    if len(trace.layers) != text_config.num_hidden_layers:
         raise _refused(
             config,
-            f"{len(trace.layers)} of its {config.num_hidden_layers} layers attend through "
+            f"{len(trace.layers)} of its {text_config.num_hidden_layers} layers attend through "
             "AttentionInterface",
         )
     _check_windows(config, trace.layers)
@@ -113,7 +115,7 @@ class _Trace:
 
 def _check_windows(config: PreTrainedConfig, layers: Sequence[AttentionLayer]) -> None:
     """A layer that slides by its type but gives no window relied on a mask that is not built."""
-    types = getattr(config, "layer_types", None) or ()
+    types = getattr(config.get_text_config(), "layer_types", None) or ()
     for layer_type, layer in zip(types, layers, strict=False):
         window = layer.params.window
         if (layer_type == "sliding_attention") != (window is not None):

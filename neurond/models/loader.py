@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
@@ -30,6 +36,7 @@ from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.prepared import PreparedModel
 
 MAX_NAMES_TOLD = 3
+TOWER_ATTENTION = "sdpa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,12 @@ def load_model(
     config = read_config(folder)
     check_config(config)
     register_attention()
-    model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
+    if manifest.images is None:
+        model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
+    else:
+        # The vision tower attends within images, by itself.
+        attention = {"text_config": ATTENTION_NAME, "vision_config": TOWER_ATTENTION}
+        model = build_model(AutoModelForImageTextToText, config, torch_dtype, attention)
     check_model(model)
     wide: frozenset[str] = frozenset()
     if manifest.kind == "gguf":
@@ -132,11 +144,12 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def build_model(
-    kind: Any, config: PreTrainedConfig, dtype: torch.dtype, attention: str
+    kind: Any, config: PreTrainedConfig, dtype: torch.dtype, attention: str | dict[str, str]
 ) -> PreTrainedModel:
     """Return the model of `config` on the meta device, with parameters of `dtype`.
 
-    `kind` is one of transformers' Auto classes, `attention` a name of its AttentionInterface.
+    `kind` is one of transformers' Auto classes, `attention` a name of its AttentionInterface or
+    such names by part of the config.
 
     Built as float32 and cast afterwards: transformers would set torch's default type, which is one
     for all threads, and an engine may be stepping in another.

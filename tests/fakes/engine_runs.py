@@ -11,9 +11,11 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine, EngineRequest
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
+from neurond.engine.vision import Vision
 from neurond.models.loader import LoadedModel
 
 GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
+SAMPLED = SamplingParams(temperature=1.3, top_p=0.95, top_k=100, min_p=0.001, ignore_eos=True)
 
 
 @dataclass
@@ -101,7 +103,9 @@ def make_engine(
         dtype=loaded.dtype,
         device=loaded.device.torch_device,
     )
-    runner = ModelRunner(loaded.model, loaded.device.torch_device, ReferenceBackend(), cache)
+    device = loaded.device.torch_device
+    vision = Vision(loaded.model, device) if loaded.manifest.images is not None else None
+    runner = ModelRunner(loaded.model, device, ReferenceBackend(), cache, vision)
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=context_tokens,

@@ -1,0 +1,94 @@
+"""A model's own image processor, as transformers has it, without what it needs for text and video.
+
+Imports transformers, which takes seconds: for the image process and for preparing a model.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+from cortex_core.errors import InvalidRequest, ModelLoadFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+
+class ProcessedImage(NamedTuple):
+    """An image as the model takes it."""
+
+    inputs: dict[str, "NDArray[np.generic]"]
+    """Arrays by keyword of the model's `get_image_features`."""
+    replacement: str
+    """What stands in the prompt for the placeholder that the chat template writes."""
+
+
+class ModelImageProcessor:
+    """Attributes:
+    placeholder: what the chat template writes for an image.
+    token_id: of the same text as a token.
+    tokenizer: the model's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the processor of the model in `folder`.
+
+        Raises:
+            ModelLoadFailed: it has none, or none that works here.
+        """
+        try:
+            self._processor = _read(folder)
+            self.placeholder = str(self._processor.image_token)
+            self.token_id = int(self._processor.image_token_id)
+            self.tokenizer = self._processor.tokenizer
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as ex:
+            raise ModelLoadFailed(
+                f"cannot read the image processor of {folder}: {str(ex).strip()}"
+            ) from ex
+
+    def process(self, image: "Image") -> ProcessedImage:
+        """Return what the model sees of an image.
+
+        Raises:
+            InvalidRequest: the processor does not take it, for example for its proportions.
+        """
+        processor = self._processor
+        options: dict[str, Any] = processor._merge_kwargs(  # noqa: SLF001 -- what __call__ does
+            tokenizer_init_kwargs={}, return_tensors="np"
+        )["images_kwargs"]
+        try:
+            inputs = processor.image_processor([image], **options)
+            replacement = processor.replace_image_token(inputs, image_idx=0, **options)
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError) as ex:
+            raise InvalidRequest(f"cannot read the image: {ex}") from ex
+        for name in ("rows", "cols"):  # for the replacement only
+            inputs.pop(name, None)
+        return ProcessedImage(dict(inputs), str(replacement))
+
+
+def _read(folder: Path) -> Any:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kind: Any = PROCESSOR_MAPPING[type(config)]
+
+    class ImagesOnly(kind):  # type: ignore[misc]  # a class known when it runs
+        """The model's processor without one for video, which needs torchvision."""
+
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument is None:
+                return None
+            return super().check_argument_for_proper_class(argument_name, argument)
+
+    parts = {
+        "image_processor": lambda: AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, backend="pil"
+        ),
+        "tokenizer": lambda: AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ),
+    }
+    arguments = [parts[name]() if name in parts else None for name in kind.get_attributes()]
+    settings, _ = kind.get_processor_dict(folder, local_files_only=True)
+    return ImagesOnly.from_args_and_dict(arguments, settings)
