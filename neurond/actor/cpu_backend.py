@@ -72,7 +72,7 @@ class CpuBackend:
             from neurond.actor.scripted import serve_script
 
             return serve_script(command, manifest)
-        if command.dtype == "float32" or not manifest.generates:
+        if command.dtype == "float32" or not manifest.has_plan:
             return self._with_torch(self._configure).load(command, on_progress)
         if isinstance(kernels, NoKernels):
             return self._with_torch(self._configure).load_instead(

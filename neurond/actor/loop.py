@@ -29,6 +29,7 @@ from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
 from neurond.actor.backend import Backend
 from neurond.actor.formats import FormatQueue
+from neurond.actor.images import ImageInbox
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
 from neurond.actor.outbox import Outbox
@@ -77,6 +78,7 @@ class ActorLoop:
         data: BlockingChannel[DataCommand],
         outbox: Outbox,
         prompt_area: Segment,
+        images: ImageInbox,
         liveness: LivenessWriter,
         deadlines: PhaseDeadlines,
     ) -> None:
@@ -85,6 +87,7 @@ class ActorLoop:
         self._data = data
         self._outbox = outbox
         self._prompt_area = prompt_area
+        self._images = images
         self._liveness = liveness
         self._deadlines = deadlines
         self._loader = Loader(backend)
@@ -248,6 +251,7 @@ class ActorLoop:
 
     def _engine_request(self, command: Generate) -> EngineRequest:
         token_ids = self._token_ids(command.prompt_offset, command.num_prompt_tokens)
+        images = self._images.take(command, token_ids) if command.images else None
         return EngineRequest(
             request_id=command.request_id,
             first_stream=command.first_stream,
@@ -260,6 +264,7 @@ class ActorLoop:
             eos_token_ids=command.eos_token_ids,
             priority=command.priority,
             principal=command.principal,
+            images=images,
         )
 
     def _token_ids(self, offset: int, count: int) -> "array[int]":

@@ -16,6 +16,7 @@ from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import ZmqContext, connect_socket
 from cortex_core.logs import kv, set_up_logging
 from neurond.actor.backend import Backend, make_backend
+from neurond.actor.images import ImageInbox
 from neurond.actor.launch import Launch
 from neurond.actor.loop import ActorLoop
 from neurond.actor.outbox import Outbox
@@ -100,7 +101,10 @@ def _serve(
         )
     )
     outbox = Outbox(ring, Bell(launch.bell.fd))
-    loop = ActorLoop(backend, control, data, outbox, prompt_area, liveness, launch.deadlines)
+    images = ImageInbox(launch.images.fd)
+    loop = ActorLoop(
+        backend, control, data, outbox, prompt_area, images, liveness, launch.deadlines
+    )
     loop.run()
 
 

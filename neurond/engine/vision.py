@@ -1,8 +1,8 @@
 """What a model sees in images: features in place of placeholders, and positions in two dimensions.
 
 The vision tower is transformers' own and runs once for an image: when the first of its placeholders
-is computed. Its features are kept by the image's key, within bounds, so that the chunks of a prompt,
-the choices of a request and the turns of a conversation share them.
+is computed. Its features are kept by the image's key, within bounds, so that the chunks of a
+prompt, the choices of a request and the turns of a conversation share them.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ class Vision:
         max_features_bytes: int = MAX_FEATURES_BYTES,
     ) -> None:
         self._model: Any = model
+        whole: Any = model.base_model
+        self._inputs = inspect.signature(whole.get_image_features).parameters
         self._device = device
         self._max_bytes = max_features_bytes
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
-        self._rope_index: Any = getattr(model.base_model, "get_rope_index", None)
+        self._rope_index: Any = getattr(whole, "get_rope_index", None)
         self._positions: WeakKeyDictionary[ImagePrompt, _Positions] = WeakKeyDictionary()
 
     def inputs(
@@ -128,6 +130,7 @@ class Vision:
         inputs = {
             name: torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
             for name, values in image.inputs.items()
+            if name in self._inputs
         }
         try:
             found = self._model.get_image_features(**inputs, return_dict=True).pooler_output

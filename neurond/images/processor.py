@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from cortex_core.errors import InvalidRequest, ModelLoadFailed
+from neurond.sources.prepared import ImageTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,13 +24,12 @@ class ProcessedImage(NamedTuple):
     inputs: dict[str, "NDArray[np.generic]"]
     """Arrays by keyword of the model's `get_image_features`."""
     replacement: str
-    """What stands in the prompt for the placeholder that the chat template writes."""
+    """What stands in the prompt in place of what the chat template writes."""
 
 
 class ModelImageProcessor:
     """Attributes:
-    placeholder: what the chat template writes for an image.
-    token_id: of the same text as a token.
+    tokens: what stands for images in prompts.
     tokenizer: the model's.
     """
 
@@ -40,10 +40,17 @@ class ModelImageProcessor:
             ModelLoadFailed: it has none, or none that works here.
         """
         try:
-            self._processor = _read(folder)
-            self.placeholder = str(self._processor.image_token)
-            self.token_id = int(self._processor.image_token_id)
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            self._processor = _read(folder, config)
             self.tokenizer = self._processor.tokenizer
+            token_id = int(config.image_token_id)
+            self.tokens = ImageTokens(
+                placeholder=str(self._processor.image_token),
+                token=str(self.tokenizer.convert_ids_to_tokens(token_id)),
+                token_id=token_id,
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as ex:
             raise ModelLoadFailed(
                 f"cannot read the image processor of {folder}: {str(ex).strip()}"
@@ -64,13 +71,12 @@ class ModelImageProcessor:
             replacement = processor.replace_image_token(inputs, image_idx=0, **options)
         except (ValueError, TypeError, ZeroDivisionError, OverflowError) as ex:
             raise InvalidRequest(f"cannot read the image: {ex}") from ex
-        for name in ("rows", "cols"):  # for the replacement only
-            inputs.pop(name, None)
-        return ProcessedImage(dict(inputs), str(replacement))
+        # What else there is, such as the number of tiles, was for the replacement.
+        names = processor.image_processor.model_input_names
+        return ProcessedImage({name: inputs[name] for name in names}, str(replacement))
 
 
-def _read(folder: Path) -> Any:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+def _read(folder: Path, config: Any) -> Any:
     kind: Any = PROCESSOR_MAPPING[type(config)]
 
     class ImagesOnly(kind):  # type: ignore[misc]  # a class known when it runs

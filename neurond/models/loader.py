@@ -29,9 +29,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from cortex_core.errors import ModelLoadFailed
 from neurond.engine.device import Device
+from neurond.engine.vision import Vision
 from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
 from neurond.models.gguf_weights import GgufWeights
+from neurond.models.vision_check import check_vision
 from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.prepared import PreparedModel
 
@@ -52,6 +54,8 @@ class LoadedModel:
     """Memory of parameters and buffers, tied ones once."""
     weights_id: str
     """Equal for equal weights in equal format; the kernel variant is added by `serving`."""
+    vision: Vision | None = None
+    """None where the model takes text only."""
     wide: frozenset[str] = frozenset()
     """Matrices for which a GGUF has more bits than int4."""
 
@@ -102,6 +106,10 @@ def load_model(
     layers = trace_attention(model)
     for index, layer in enumerate(layers):
         layer.module.kv_layer = index  # type: ignore[assignment]  # a module takes any attribute
+    vision = None
+    if manifest.images is not None:
+        vision = Vision(model, device.torch_device)
+        check_vision(model, folder, vision)
     return LoadedModel(
         model=model,
         layers=layers,
@@ -110,6 +118,7 @@ def load_model(
         manifest=manifest,
         weights_bytes=weights_bytes(model),
         weights_id=f"{manifest.weights_hash}-{dtype}",
+        vision=vision,
         wide=wide,
     )
 

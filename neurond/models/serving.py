@@ -15,7 +15,6 @@ from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import kv_block_bytes
 from neurond.engine.runner import ModelRunner
-from neurond.engine.vision import Vision
 from neurond.models.loader import LoadedModel
 from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes
 
@@ -75,8 +74,7 @@ class Serving(ModelServing):
             device=loaded.device.torch_device,
         )
         device = loaded.device.torch_device
-        vision = Vision(loaded.model, device) if loaded.manifest.images is not None else None
-        runner = ModelRunner(loaded.model, device, backend, cache, vision)
+        runner = ModelRunner(loaded.model, device, backend, cache, loaded.vision)
         weights_id = f"{loaded.weights_id}-{backend.name}"
         on_cuda = loaded.device.compute_capability is not None
         rows = draft_rows(speculation, on_cuda=on_cuda)

@@ -49,8 +49,9 @@ class ImageTokens(msgspec.Struct, frozen=True):
 
     placeholder: str
     """Written by the chat template, once for an image."""
+    token: str
+    """Stands in the prompt once for each feature; often the same text."""
     token_id: int
-    """Of the same text as a token, which stands in the prompt once for each feature."""
 
 
 class PreparedModel(msgspec.Struct, frozen=True):

@@ -11,7 +11,6 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine, EngineRequest
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
-from neurond.engine.vision import Vision
 from neurond.models.loader import LoadedModel
 
 GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
@@ -104,8 +103,7 @@ def make_engine(
         device=loaded.device.torch_device,
     )
     device = loaded.device.torch_device
-    vision = Vision(loaded.model, device) if loaded.manifest.images is not None else None
-    runner = ModelRunner(loaded.model, device, ReferenceBackend(), cache, vision)
+    runner = ModelRunner(loaded.model, device, ReferenceBackend(), cache, loaded.vision)
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=context_tokens,

@@ -1,4 +1,4 @@
-"""Prompts with images: tokens are those of transformers, however they are batched, cut and cached."""
+"""Prompts with images: tokens are those of transformers, whatever is batched, cut or cached."""
 
 import io
 import random
@@ -11,15 +11,14 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from cortex_core.errors import InvalidRequest
+from cortex_core.errors import InvalidRequest, ModelLoadFailed
 from neurond.engine.images import ImagePrompt, place_images
 from neurond.images.decoding import decode_image
 from neurond.images.processor import ModelImageProcessor, ProcessedImage
 from neurond.models.loader import LoadedModel, load_model
-from neurond.sources.prepared import ImageTokens
 from tests.fakes.engine_runs import SAMPLED, ids, make_engine
 from tests.fakes.prepared_models import write_manifest
-from tests.fakes.tiny_vision import TINY_VISION
+from tests.fakes.tiny_vision import TINY_VISION, make_gemma3
 
 ALL = pytest.mark.parametrize("name", TINY_VISION)
 MAX_TOKENS = 12
@@ -63,11 +62,11 @@ class VisionPair:
                 token_ids += part
                 continue
             seen = self.processor.process(picture(part))
-            num_tokens = seen.replacement.count(self.processor.placeholder)
+            num_tokens = seen.replacement.count(self.processor.tokens.token)
             token_ids += self.encode(seen.replacement)
             pictures.append(seen)
             images.append((bytes([part]) * 32, num_tokens, seen.inputs))
-        placed = place_images(token_ids, self.processor.token_id, images) if images else None
+        placed = place_images(token_ids, self.processor.tokens.token_id, images) if images else None
         return Prompt(token_ids, tuple(pictures), placed)
 
     def generate(self, prompt: Prompt, max_tokens: int = MAX_TOKENS) -> list[int]:
@@ -78,7 +77,7 @@ class VisionPair:
             for name in prompt.pictures[0].inputs:
                 values = [torch.from_numpy(seen.inputs[name]) for seen in prompt.pictures]
                 inputs[name] = torch.cat(values)
-            types = (token_ids == self.processor.token_id).long()
+            types = (token_ids == self.processor.tokens.token_id).long()
             if hasattr(self.reference.model, "get_rope_index"):
                 inputs["mm_token_type_ids"] = types
         self.reference.generation_config.eos_token_id = None
@@ -103,8 +102,9 @@ def vision(cpu, tmp_path_factory) -> Callable[[str], VisionPair]:
             folder = tmp_path_factory.mktemp("vision") / name
             reference = TINY_VISION[name](folder)
             processor = ModelImageProcessor(folder)
-            images = ImageTokens(processor.placeholder, processor.token_id)
-            manifest = write_manifest(folder, "safetensors", reference.config, images=images)
+            manifest = write_manifest(
+                folder, "safetensors", reference.config, images=processor.tokens
+            )
             loaded = load_model(folder, manifest, "float32", cpu, lambda progress: None)
             tokenizer = processor.tokenizer
             encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
@@ -166,7 +166,7 @@ def test_the_same_image_is_cached_and_another_is_not(vision, name):
 
     other = place_images(
         first.token_ids,
-        pair.processor.token_id,
+        pair.processor.tokens.token_id,
         [
             (b"another image of the same size..", len(image.places), inverted(image.inputs))
             for image in first.images.images
@@ -230,7 +230,7 @@ def test_an_image_that_cannot_be_computed_fails_its_request_alone(vision):
     good = pair.prompt(words(2, 6), 0, words(3, 5))
     bad = place_images(
         good.token_ids,
-        pair.processor.token_id,
+        pair.processor.tokens.token_id,
         [(b"x" * 32, len(good.images.images[0].places), pair.processor.process(picture(3)).inputs)],
     )
     engine = make_engine(pair.loaded)
@@ -243,6 +243,17 @@ def test_an_image_that_cannot_be_computed_fails_its_request_alone(vision):
     assert failed == [(f"request-{streams[1]}", "internal_error")]
     assert tokens == pair.generate(good, 4)
     engine.engine.check()
+
+
+def test_a_model_whose_images_look_ahead_is_refused(cpu, tmp_path):
+    reference = make_gemma3(tmp_path / "gemma3")
+    tokens = ModelImageProcessor(tmp_path / "gemma3").tokens
+    manifest = write_manifest(tmp_path / "gemma3", "safetensors", reference.config, images=tokens)
+    with pytest.raises(ModelLoadFailed) as caught:
+        load_model(tmp_path / "gemma3", manifest, "float32", cpu, lambda progress: None)
+    assert caught.value.message == (
+        "cannot serve Gemma3ForConditionalGeneration: tokens of an image attend to those behind them"
+    )
 
 
 def test_placeholders_that_no_image_has_are_refused():
