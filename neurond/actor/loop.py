@@ -62,6 +62,8 @@ from neurond.ring_records import encode_finish, encode_token, encode_vector
 
 _BLOCKED_POLL_S = 0.002
 _USAGE_INTERVAL_S = 1.0
+_LOOKING_FACTOR = 5
+"""A vision tower over a large image on a few processors may take so much longer than a step."""
 _MAX_FAILED_STEPS = 3
 """Unexpected exceptions of one engine in a row after which the process is not to be trusted."""
 
@@ -332,7 +334,10 @@ class ActorLoop:
         self._wakeups.wait(_BLOCKED_POLL_S)
 
     def _step(self, serving: Serving) -> None:
-        self._enter(Phase.STEPPING, self._deadlines.step_s)
+        engine = serving.engine
+        looks = isinstance(engine, Engine) and engine.may_look
+        factor = _LOOKING_FACTOR if looks else 1
+        self._enter(Phase.STEPPING, factor * self._deadlines.step_s)
         began_s = time.monotonic()
         try:
             output = self._compute(serving)

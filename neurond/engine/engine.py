@@ -88,6 +88,7 @@ class Engine:
         self._unadmitted: set[RequestId] = set()
         self._finished: list[tuple[int, FinishReason]] = []  # told by the next step
         self._arrivals = 0
+        self._num_with_images = 0
 
     @property
     def num_running(self) -> int:
@@ -100,6 +101,11 @@ class Engine:
     @property
     def num_paused(self) -> int:
         return self._scheduler.num_paused
+
+    @property
+    def may_look(self) -> bool:
+        """Whether a step may have to compute an image, which can take a hundred times as long."""
+        return self._num_with_images > 0
 
     @property
     def scheduler(self) -> Scheduler:
@@ -132,6 +138,7 @@ class Engine:
             seq = self._sequence(request, choice, leader)
             leader = leader or seq
             self._sequences[seq.stream] = seq
+            self._num_with_images += request.images is not None
             self._scheduler.add(seq)
         self._streams_of[request.request_id] = list(_streams(request))
         self._unadmitted.add(request.request_id)
@@ -210,6 +217,8 @@ class Engine:
             assert stream in self._streams_of[seq.request_id]
         live = self.num_running + self.num_waiting + self.num_paused
         assert live == len(self._sequences), "a sequence is lost"
+        with_images = [seq for seq in self._sequences.values() if seq.row.images is not None]
+        assert len(with_images) == self._num_with_images
         assert self._unadmitted <= self._streams_of.keys()
 
     def _refuse_invalid(self, request: EngineRequest) -> None:
@@ -301,6 +310,7 @@ class Engine:
         for stream in streams:
             seq = self._sequences.pop(stream, None)
             if seq is not None:
+                self._num_with_images -= seq.row.images is not None
                 self._scheduler.remove(seq)
 
     def _end(self, stream: int, reason: FinishReason) -> None:
@@ -313,6 +323,7 @@ class Engine:
     def _forget(self, seq: Sequence) -> None:
         """Drop the names of a sequence that has ended, and of its request with the last one."""
         del self._sequences[seq.stream]
+        self._num_with_images -= seq.row.images is not None
         streams = self._streams_of[seq.request_id]
         if not any(stream in self._sequences for stream in streams):
             del self._streams_of[seq.request_id]

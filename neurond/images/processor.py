@@ -3,6 +3,7 @@
 Imports transformers, which takes seconds: for the image process and for preparing a model.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +79,9 @@ class ModelImageProcessor:
 
 def _read(folder: Path, config: Any) -> Any:
     kind: Any = PROCESSOR_MAPPING[type(config)]
+    module: Any = sys.modules[kind.__module__]
+    if getattr(module, "num2words", module) is None:
+        module.num2words = str  # SmolVLM's demands the library, for times in videos
 
     class ImagesOnly(kind):  # type: ignore[misc]  # a class known when it runs
         """The model's processor without one for video, which needs torchvision."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cortex_core.canonical import (
     ChatPrompt,
+    ContinueFrom,
     Finished,
     GenerateRequest,
     MediaPart,
@@ -72,6 +73,13 @@ class VisionFleet:
         self.folder = folder
         self.model = ModelId(f"file:{folder}")
 
+    def generate(self, request: GenerateRequest) -> tuple[Started, list[int]]:
+        answer = self.fleet.node.post("/generate", content=msgspec.json.encode(request))
+        events = events_of(answer.content)
+        (started,) = [event for event in events if isinstance(event, Started)]
+        texts = [event for event in events if isinstance(event, TextDelta | Finished)]
+        return started, [id_ for event in texts for id_ in event.token_ids]
+
     def chat(self, *parts: dict[str, Any], **options: Any) -> Any:
         return self.fleet.openai.chat.completions.create(
             model="vision",
@@ -112,10 +120,7 @@ def test_tokens_are_those_of_transformers(vision: VisionFleet) -> None:
         SamplingParams(temperature=0, max_tokens=MAX_TOKENS, ignore_eos=True),
         want_prompt_token_ids=True,
     )
-    answer = vision.fleet.node.post("/generate", content=msgspec.json.encode(request))
-    events = events_of(answer.content)
-    (started,) = [event for event in events if isinstance(event, Started)]
-    said = [id_ for e in events if isinstance(e, TextDelta | Finished) for id_ in e.token_ids]
+    started, said = vision.generate(request)
     processor = ModelImageProcessor(vision.folder)
     seen = processor.process(Image.open(io.BytesIO(picture)))
     expected_prompt = processor.tokenizer(
@@ -137,6 +142,24 @@ def test_tokens_are_those_of_transformers(vision: VisionFleet) -> None:
             **{name: torch.from_numpy(values) for name, values in seen.inputs.items()},
         )
     assert said == tokens[0, len(expected_prompt) :].tolist()
+
+
+def test_a_continuation_sees_the_image(vision: VisionFleet) -> None:
+    parts = (MediaPart("image", "image/png", png(7)), TextPart("tell me"))
+    sampling = SamplingParams(temperature=1, seed=5, max_tokens=MAX_TOKENS, ignore_eos=True)
+    whole = GenerateRequest(
+        RequestId("r"),
+        vision.model,
+        ChatPrompt((Message("user", parts),)),
+        sampling,
+        want_prompt_token_ids=True,
+    )
+    started, said = vision.generate(whole)
+    going_on = ContinueFrom(started.prompt_token_ids or (), tuple(said[:3]), 3)
+    vision.fleet.unload(vision.model)  # what was computed is gone with it
+    vision.fleet.load("vision")
+    _, rest = vision.generate(msgspec.structs.replace(whole, continue_from=going_on))
+    assert rest == said[3:]
 
 
 def test_all_dialects_say_the_same(vision: VisionFleet) -> None:
@@ -295,6 +318,11 @@ def test_images_that_are_refused(vision: VisionFleet, data: bytes, why: str) -> 
     assert "messages[0].content[2]" in caught.value.message
     assert caught.value.param == "messages[0].content[2]"
     assert vision.chat(openai_image(png(1)), text("see")).usage.completion_tokens > 0
+
+
+def test_a_model_that_sees_embeds_text_too(vision: VisionFleet) -> None:
+    answer = vision.fleet.openai.embeddings.create(model="vision", input=["hello"])
+    assert len(answer.data[0].embedding) == 64
 
 
 def test_too_many_images(vision: VisionFleet) -> None:

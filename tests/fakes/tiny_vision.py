@@ -1,5 +1,6 @@
 """Small random models that take images, with their processors, as files of a model's folder."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,22 +19,18 @@ from transformers import (
     PreTrainedTokenizerFast,
     ProcessorMixin,
     Qwen2_5_VLConfig,
+    SmolVLMConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from tests.fakes.tiny_models import COMMON
+from tests.fakes.tiny_vision_templates import IDEFICS_TEMPLATE, LLAVA_TEMPLATE, QWEN_TEMPLATE
 from tests.fakes.tokenizers_made import EOS, byte_level
 
-QWEN_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
-    "{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 QWEN_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
 
@@ -92,14 +89,9 @@ def make_qwen(folder: Path) -> PreTrainedModel:
     """Write a tiny Qwen2.5-VL to `folder` as its hub's repositories are; return it."""
     tokenizer = tokenizer_with((*QWEN_TOKENS, *TURN_TOKENS))
     tokenizer.chat_template = QWEN_TEMPLATE
-    torch.manual_seed(20240229)
-    model = AutoModelForImageTextToText.from_config(
-        qwen_config(tokenizer), dtype=torch.float32, attn_implementation="eager"
-    )
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(processor_class="Qwen2_5_VLProcessor").save_pretrained(folder)
-    return model.eval()
+    return saved_model(folder, qwen_config(tokenizer))
 
 
 IDEFICS_TOKENS = (
@@ -109,19 +101,6 @@ IDEFICS_TOKENS = (
     "<global-img>",
     *(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)),
 )
-IDEFICS_TEMPLATE = (
-    "{% for m in messages %}{{ m.role | capitalize }}:{% for c in m.content %}"
-    "{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}"
-    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-"""As SmolVLM's: it shows nothing of a turn that is not in parts."""
-LLAVA_TEMPLATE = (
-    "{% for m in messages %}{{ m.role | upper }}: {% if m.content is string %}{{ m.content }}"
-    "{% else %}{% for c in m.content | selectattr('type', 'equalto', 'image') %}<image>\n"
-    "{% endfor %}{% for c in m.content | selectattr('type', 'equalto', 'text') %}{{ c.text }}"
-    "{% endfor %}{% endif %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""As LLaVA's: images stand before the text of their turn."""
 TOWER = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -149,6 +128,25 @@ def make_idefics3(folder: Path) -> PreTrainedModel:
     images = Idefics3ImageProcessorPil(processor_class="Idefics3Processor", **sizes)
     processor = Idefics3Processor(images, tokenizer, image_seq_len=4)
     return write(folder, config, tokenizer, IDEFICS_TEMPLATE, processor)
+
+
+def make_smolvlm(folder: Path) -> PreTrainedModel:
+    """As Idefics3, by a processor that wants another one for video."""
+    tokenizer = tokenizer_with((*IDEFICS_TOKENS, "<video>"))
+    tokenizer.chat_template = IDEFICS_TEMPLATE
+    config = SmolVLMConfig(
+        text_config={"model_type": "llama", **text_config(tokenizer)},
+        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=None,
+    )
+    sizes = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+    SmolVLMImageProcessorPil(processor_class="SmolVLMProcessor", **sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    settings = {"image_seq_len": 4, "processor_class": "SmolVLMProcessor"}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    return saved_model(folder, config)
 
 
 def make_llava(folder: Path) -> PreTrainedModel:
@@ -206,17 +204,23 @@ def write(
 ) -> PreTrainedModel:
     """Write a random model to `folder`; return it."""
     tokenizer.chat_template = template
+    model = saved_model(folder, config)
+    processor.save_pretrained(folder)
+    return model
+
+
+def saved_model(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
     torch.manual_seed(20240229)
     model = AutoModelForImageTextToText.from_config(
         config, dtype=torch.float32, attn_implementation="eager"
     )
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
     return model.eval()
 
 
 TINY_VISION: dict[str, Callable[[Path], PreTrainedModel]] = {
     "qwen2.5-vl": make_qwen,
     "idefics3": make_idefics3,
+    "smolvlm": make_smolvlm,
     "llava": make_llava,
 }

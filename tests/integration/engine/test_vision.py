@@ -76,7 +76,9 @@ class VisionPair:
         if prompt.pictures:
             for name in prompt.pictures[0].inputs:
                 values = [torch.from_numpy(seen.inputs[name]) for seen in prompt.pictures]
-                inputs[name] = torch.cat(values)
+                # The tiles of Idefics are a prompt's, in the second dimension.
+                tiles = "pixel_attention_mask" in prompt.pictures[0].inputs
+                inputs[name] = torch.cat(values, dim=1 if tiles else 0)
             types = (token_ids == self.processor.tokens.token_id).long()
             if hasattr(self.reference.model, "get_rope_index"):
                 inputs["mm_token_type_ids"] = types
@@ -252,7 +254,8 @@ def test_a_model_whose_images_look_ahead_is_refused(cpu, tmp_path):
     with pytest.raises(ModelLoadFailed) as caught:
         load_model(tmp_path / "gemma3", manifest, "float32", cpu, lambda progress: None)
     assert caught.value.message == (
-        "cannot serve Gemma3ForConditionalGeneration: tokens of an image attend to those behind them"
+        "cannot serve Gemma3ForConditionalGeneration: "
+        "tokens of an image attend to those behind them"
     )
 
 
