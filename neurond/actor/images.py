@@ -49,6 +49,10 @@ class ImageInbox:
             ],
         )
 
+    def close(self) -> None:
+        """Take nothing more."""
+        self._socket.close()
+
     def _take_fds(self, request_id: RequestId, count: int) -> list[int]:
         while True:
             try:

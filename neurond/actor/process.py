@@ -1,5 +1,6 @@
 """An actor process from its hello to its exit status."""
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -101,11 +102,11 @@ def _serve(
         )
     )
     outbox = Outbox(ring, Bell(launch.bell.fd))
-    images = ImageInbox(launch.images.fd)
-    loop = ActorLoop(
-        backend, control, data, outbox, prompt_area, images, liveness, launch.deadlines
-    )
-    loop.run()
+    with contextlib.closing(ImageInbox(launch.images.fd)) as images:
+        loop = ActorLoop(
+            backend, control, data, outbox, prompt_area, images, liveness, launch.deadlines
+        )
+        loop.run()
 
 
 def _configuration(control: BlockingChannel[ControlCommand]) -> Configure:

@@ -101,4 +101,5 @@ def _read(folder: Path, config: Any) -> Any:
     }
     arguments = [parts[name]() if name in parts else None for name in kind.get_attributes()]
     settings, _ = kind.get_processor_dict(folder, local_files_only=True)
-    return ImagesOnly.from_args_and_dict(arguments, settings)
+    images_only: Any = ImagesOnly
+    return images_only.from_args_and_dict(arguments, settings)
