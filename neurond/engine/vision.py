@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_FEATURES_BYTES: Final = 128 << 20
 """Of features kept for later; those of the image in use are kept in any case."""
+DEEP: Final = "deepstack_visual_embeds"
+"""What language models call features for their first layers, beside those for their input."""
 IMAGE_TYPE: Final = 1
 """What transformers' `mm_token_type_ids` call a placeholder of an image; text is 0."""
 
@@ -41,6 +43,14 @@ class _Positions:
     """[3, tokens] on the host."""
     delta: int
     """What is added to the place of a token behind the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Deep:
+    """Features for the first layers of the language model, which go along with `embedded`."""
+
+    embedded: torch.Tensor
+    arguments: dict[str, Any]
 
 
 class Vision:
@@ -61,6 +71,11 @@ class Vision:
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
         self._rope_index: Any = getattr(whole, "get_rope_index", None)
         self._positions: WeakKeyDictionary[ImagePrompt, _Positions] = WeakKeyDictionary()
+        self._deep: _Deep | None = None
+        decoder: Any = model.get_decoder()
+        if DEEP in inspect.signature(decoder.forward).parameters:
+            # The model around it takes none that were computed before.
+            decoder.register_forward_pre_hook(self._with_deep, with_kwargs=True)
 
     def inputs(
         self,
@@ -81,14 +96,37 @@ class Vision:
         if seen:
             embedded = self._model.get_input_embeddings()(input_ids)
             places = torch.from_numpy(np.concatenate([places for places, _ in seen]))
-            features = torch.cat([features for _, features in seen]).to(embedded.dtype)
-            embedded[0, places.to(self._device)] = features
+            places = places.to(self._device)
+            features = torch.cat([features for _, features in seen], dim=1).to(embedded.dtype)
+            embedded[0, places] = features[0]
             del inputs["input_ids"]
             inputs["inputs_embeds"] = embedded
+            self._deep = self._deep_of(embedded, places, features[1:])
         return inputs
 
+    def deep_arguments(self, embedded: torch.Tensor | None) -> dict[str, Any]:
+        """Return what else the language model gets with `inputs_embeds`; forgets it."""
+        deep, self._deep = self._deep, None
+        return deep.arguments if deep is not None and deep.embedded is embedded else {}
+
+    def _with_deep(
+        self, _decoder: object, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, named | self.deep_arguments(named.get("inputs_embeds"))
+
+    def _deep_of(
+        self, embedded: torch.Tensor, places: torch.Tensor, features: torch.Tensor
+    ) -> _Deep | None:
+        if not len(features):
+            return None
+        mask = torch.zeros(embedded.shape[:2], dtype=torch.bool, device=self._device)
+        mask[0, places] = True  # ascending, as the features are
+        return _Deep(embedded, {"visual_pos_masks": mask, DEEP: list(features)})
+
     def features(self, image: PromptImage) -> torch.Tensor:
-        """Return an image's features, [placeholders, hidden size], on the device.
+        """Return an image's features, [inputs, placeholders, hidden size], on the device.
+
+        The first are for the language model's input, any others for its first layers.
 
         Raises:
             CortexError: they cannot be computed.
@@ -112,7 +150,7 @@ class Vision:
             places = np.frombuffer(image.places, np.int32).astype(np.int64)
             begin, end = np.searchsorted(places, (first, last))
             if begin < end:
-                features = self._features_for(image, queries.row)[begin:end]
+                features = self._features_for(image, queries.row)[:, begin:end]
                 found.append((places[begin:end] - first + queries.at, features))
         return found
 
@@ -133,16 +171,15 @@ class Vision:
             if name in self._inputs
         }
         try:
-            found = self._model.get_image_features(**inputs, return_dict=True).pooler_output
+            found = self._model.get_image_features(**inputs, return_dict=True)
         except torch.OutOfMemoryError as ex:
             raise OutOfMemory(f"cannot look at an image: {ex}; send a smaller one") from ex
-        features: torch.Tensor = (
-            found if isinstance(found, torch.Tensor) else torch.cat(list(found))
-        )
-        features = features.reshape(-1, features.shape[-1])
-        if len(features) != len(image.places):
+        deep = getattr(found, "deepstack_features", None) or ()
+        features = torch.stack([_flat(each) for each in (found.pooler_output, *deep)])
+        num_features = features.shape[1]
+        if num_features != len(image.places):
             raise _cannot_look(
-                f"the model has {len(features)} features for {len(image.places)} placeholder tokens"
+                f"the model has {num_features} features for {len(image.places)} placeholder tokens"
             )
         return features
 
@@ -189,6 +226,12 @@ class Vision:
         }
         of_prompt, delta = self._rope_index(token_ids, mm_token_type_ids=types, **grids)
         return _Positions(of_prompt[:, 0], int(delta[0, 0]))
+
+
+def _flat(features: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return features as [placeholders, hidden size], however they are divided."""
+    whole = features if isinstance(features, torch.Tensor) else torch.cat(list(features))
+    return whole.reshape(-1, whole.shape[-1])
 
 
 def _cannot_look(why: str) -> InternalError:

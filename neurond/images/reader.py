@@ -50,7 +50,7 @@ class ImageReader:
         self._limits = limits
         self._pool = pool
         self._turn = asyncio.Lock()
-        self._pending = 0
+        self._jobs: set[asyncio.Task[list[ReadImage]]] = set()
         self._process: _ImageProcess | None = None
         self._starting: asyncio.Task[_ImageProcess] | None = None
 
@@ -62,7 +62,8 @@ class ImageReader:
     async def read(self, folder: Path, images: Sequence[FoundImage]) -> list[ReadImage]:
         """Return images as the model in `folder` takes them.
 
-        Cancelling gives back what was read.
+        Who is cancelled leaves at once; the image that is being read is read to its end, as ending
+        the process would cost others seconds.
 
         Raises:
             InvalidRequest: there are too many, or one is too large, broken or no image; the
@@ -70,23 +71,24 @@ class ImageReader:
             Overloaded: there was no time for them.
         """
         self._check(images)
-        if self._pending >= MAX_PENDING:
-            raise _overloaded(f"{self._pending} other requests wait with theirs")
-        self._pending += 1
-        done: list[ReadImage] = []
+        if len(self._jobs) >= MAX_PENDING:
+            raise _overloaded(f"{len(self._jobs)} other requests wait with theirs")
+        left = asyncio.Event()
+        job = asyncio.create_task(self._read_all(folder, images, left))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
         try:
-            async with self._turn:
-                for image in images:
-                    done.append(await self._read(folder, image))  # noqa: PERF401 - those before an error are closed
-        except BaseException:
-            close_images(done)
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            left.set()
+            job.add_done_callback(_close_results)
             raise
-        finally:
-            self._pending -= 1
-        return done
 
     async def close(self) -> None:
         """End the process; nothing is read any more."""
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
         if self._starting is not None:
             with contextlib.suppress(CortexError):
                 self._process = await self._starting
@@ -109,6 +111,21 @@ class ImageReader:
                     "most; make it smaller",
                     param=place,
                 )
+
+    async def _read_all(
+        self, folder: Path, images: Sequence[FoundImage], left: asyncio.Event
+    ) -> list[ReadImage]:
+        done: list[ReadImage] = []
+        try:
+            async with self._turn:
+                for image in images:
+                    if left.is_set():
+                        break
+                    done.append(await self._read(folder, image))
+        except BaseException:
+            close_images(done)
+            raise
+        return done
 
     async def _read(self, folder: Path, image: FoundImage) -> ReadImage:
         process = await self._running()
@@ -237,6 +254,11 @@ def _in_segment(data: bytes) -> Segment:
     while left:  # unlike a copy into the mapping this lets other threads run
         left = left[os.pwrite(segment.fd, left, len(data) - len(left)) :]
     return segment
+
+
+def _close_results(job: "asyncio.Task[list[ReadImage]]") -> None:
+    if not job.cancelled() and job.exception() is None:
+        close_images(job.result())
 
 
 def _close_result(storing: "asyncio.Future[Segment]") -> None:

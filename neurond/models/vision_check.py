@@ -22,7 +22,7 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.errors import CortexError
 from neurond.engine.batch import ImageQueries, Row, RowFailed
 from neurond.engine.images import place_images
-from neurond.engine.vision import Vision
+from neurond.engine.vision import DEEP, Vision
 from neurond.images.processor import ModelImageProcessor
 from neurond.models.architecture import refused
 from neurond.models.attention_hook import ATTENTION_NAME
@@ -89,12 +89,6 @@ def check_vision(model: PreTrainedModel, folder: Path, vision: Vision) -> None:
     token_id = processor.tokens.token_id
     token_ids = [0, 0, *ids, 0, 0]
     given, at_first_layer = _watch(model, token_ids, token_id, seen.inputs)
-    extra = sorted(name for name, value in given.items() if name not in KNOWN and value is not None)
-    if extra:
-        raise refused(
-            model.config,
-            f"its language model takes {', '.join(extra)} beside what an image is like",
-        )
     _check_mask(model, at_first_layer, len(token_ids))
     _check_inputs(model, vision, token_ids, token_id, seen.inputs, given)
 
@@ -179,10 +173,21 @@ def _check_inputs(
         ours = vision.inputs(queries, input_ids=ids, position_ids=positions)
     except RowFailed as ex:
         raise refused(model.config, ex.error.message) from ex
-    expected = given["inputs_embeds"].float()
-    difference = (ours["inputs_embeds"].float() - expected).abs().max()
-    if not bool(difference <= TOLERANCE * expected.abs().max()):
+    embedded = ours["inputs_embeds"]
+    deep = vision.deep_arguments(embedded)
+    unknown = {name for name, value in given.items() if value is not None} - KNOWN - deep.keys()
+    if unknown:
+        told = ", ".join(sorted(unknown))
+        raise refused(model.config, f"its language model takes {told} beside embeddings")
+    compared = [(embedded, given["inputs_embeds"])]
+    compared += zip(deep.get(DEEP, ()), given.get(DEEP) or (), strict=True)
+    if not all(_close(one, other) for one, other in compared):
         raise refused(model.config, "it does not put an image's features in place of embeddings")
     theirs = given.get("position_ids")
     if theirs is not None and not bool((theirs == ours["position_ids"]).all()):
         raise refused(model.config, "it counts positions in an image in a way of its own")
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    difference = (one.float() - other.float()).abs().max()
+    return bool(difference <= TOLERANCE * other.float().abs().max())

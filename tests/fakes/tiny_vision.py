@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     ProcessorMixin,
     Qwen2_5_VLConfig,
+    Qwen3VLConfig,
     SmolVLMConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -130,6 +131,41 @@ def make_idefics3(folder: Path) -> PreTrainedModel:
     return write(folder, config, tokenizer, IDEFICS_TEMPLATE, processor)
 
 
+def make_qwen3(folder: Path) -> PreTrainedModel:
+    """Features go into the first layers too."""
+    tokenizer = tokenizer_with((*QWEN_TOKENS, *TURN_TOKENS))
+    tokenizer.chat_template = QWEN_TEMPLATE
+    ids = tokenizer.convert_tokens_to_ids
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10_000.0,
+        "mrope_section": [2, 3, 3],
+        "mrope_interleaved": True,
+    }
+    config = Qwen3VLConfig(
+        text_config={**text_config(tokenizer), "rope_parameters": rope},
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "patch_size": 16,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+            "initializer_range": 0.2,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )
+    tokenizer.save_pretrained(folder)
+    images = Qwen2VLImageProcessorPil(processor_class="Qwen3VLProcessor", patch_size=16)
+    images.save_pretrained(folder)
+    return saved_model(folder, config)
+
+
 def make_smolvlm(folder: Path) -> PreTrainedModel:
     """As Idefics3, by a processor that wants another one for video."""
     tokenizer = tokenizer_with((*IDEFICS_TOKENS, "<video>"))
@@ -220,6 +256,7 @@ def saved_model(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
 
 TINY_VISION: dict[str, Callable[[Path], PreTrainedModel]] = {
     "qwen2.5-vl": make_qwen,
+    "qwen3-vl": make_qwen3,
     "idefics3": make_idefics3,
     "smolvlm": make_smolvlm,
     "llava": make_llava,

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
+from cortex_core.canonical import SamplingParams
 from cortex_core.errors import InvalidRequest, ModelLoadFailed
 from neurond.engine.images import ImagePrompt, place_images
 from neurond.images.decoding import decode_image
@@ -208,6 +209,18 @@ def test_choices_share_a_prompt_with_images(vision, name):
     tokens = engine.finish()
     for choice in range(3):
         assert ids(tokens[stream + choice]) == pair.generate(prompt)
+
+
+@ALL
+def test_drafts_change_nothing(vision, name):
+    pair = vision(name)
+    prompt = pair.prompt(words(2, 6), 0, words(3, 5))
+    few = SamplingParams(temperature=0.0, logit_bias={40: 30.0, 41: 30.0}, ignore_eos=True)
+    plain, drafting = make_engine(pair.loaded), make_engine(pair.loaded, max_draft_rows=12)
+    for engine in (plain, drafting):
+        engine.submit(prompt.token_ids, 40, few, images=prompt.images)
+    assert plain.finish() == drafting.finish()
+    assert drafting.engine.scheduler.num_accepted_tokens > 0
 
 
 @ALL
