@@ -94,9 +94,11 @@ class Vision:
             inputs["position_ids"] = self._rotary_positions(with_images, position_ids)
         seen = [found for queries in with_images for found in self._seen(queries)]
         if seen:
-            embedded = self._model.get_input_embeddings()(input_ids)
             places = torch.from_numpy(np.concatenate([places for places, _ in seen]))
             places = places.to(self._device)
+            # A placeholder can be beyond the embedding.
+            known_ids = input_ids.index_fill(1, places, 0)
+            embedded = self._model.get_input_embeddings()(known_ids)
             features = torch.cat([features for _, features in seen], dim=1).to(embedded.dtype)
             embedded[0, places] = features[0]
             del inputs["input_ids"]

@@ -34,6 +34,8 @@ from neurond.text.pool import TextPool
 
 MAX_PENDING: Final = 256
 """Requests with images that are read or wait for it."""
+MAX_REQUEST_BYTES: Final = 1 << 30
+"""Of the images of one request, as a vision tower takes them: some 25 MB for a megapixel."""
 RETRY_AFTER_S: Final = 1.0
 START_S: Final = 120.0
 """For the process to be ready for its first image; transformers takes seconds to import."""
@@ -122,6 +124,7 @@ class ImageReader:
                     if left.is_set():
                         break
                     done.append(await self._read(folder, image))
+                    _refuse_large(done, image.place)
         except BaseException:
             close_images(done)
             raise
@@ -241,6 +244,16 @@ class _ImageProcess:
             await ready
         finally:
             loop.remove_reader(self._connection)
+
+
+def _refuse_large(images: Sequence[ReadImage], place: str) -> None:
+    size = sum(image.segment.size_bytes for image in images)
+    if size > MAX_REQUEST_BYTES:
+        raise InvalidRequest(
+            f"cannot read {place}: with it the request's images have {size} bytes as the model "
+            f"takes them, {MAX_REQUEST_BYTES} is the most; leave out some, or make them smaller",
+            param=place,
+        )
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

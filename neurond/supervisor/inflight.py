@@ -33,7 +33,7 @@ from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0
 MAX_IMAGE_BYTES = 1 << 30
-"""Of images in flight on a device, as a vision tower takes them: 4 MB for a megapixel and more."""
+"""Of images in flight on a device, as a vision tower takes them: some 25 MB for a megapixel."""
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ class InFlight:
     def _room_for(self, images: Sequence[ReadImage]) -> int:
         """Return the bytes of images, which the actor holds until their request ends."""
         size = sum(image.segment.size_bytes for image in images)
-        # A request alone has room in any case: the number and size of its images have limits.
+        # A request alone has room in any case: its images have a limit of their own.
         if self._image_bytes and self._image_bytes + size > MAX_IMAGE_BYTES:
             raise Overloaded(
                 f"cannot take the request: its images have {size} bytes, and those in flight have "

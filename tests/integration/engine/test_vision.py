@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ class VisionPair:
     reference: PreTrainedModel
     loaded: LoadedModel
     processor: ModelImageProcessor
+    folder: Path
     encode: Callable[[str], list[int]]
 
     def prompt(self, *parts: list[int] | int) -> Prompt:
@@ -111,7 +113,7 @@ def vision(cpu, tmp_path_factory) -> Callable[[str], VisionPair]:
             loaded = load_model(folder, manifest, "float32", cpu, lambda progress: None)
             tokenizer = processor.tokenizer
             encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
-            pairs[name] = VisionPair(reference, loaded, processor, encode)
+            pairs[name] = VisionPair(reference, loaded, processor, folder, encode)
         return pairs[name]
 
     return pair
@@ -209,6 +211,17 @@ def test_choices_share_a_prompt_with_images(vision, name):
     tokens = engine.finish()
     for choice in range(3):
         assert ids(tokens[stream + choice]) == pair.generate(prompt)
+
+
+@ALL
+def test_towers_run_in_bfloat16(vision, cpu, name):
+    pair = vision(name)
+    manifest = pair.loaded.manifest
+    narrow = load_model(pair.folder, manifest, "bfloat16", cpu, lambda progress: None)
+    prompt = pair.prompt(words(2, 6), 0, words(3, 5))
+    engine = make_engine(narrow)
+    stream = engine.submit(prompt.token_ids, MAX_TOKENS, images=prompt.images)
+    assert len(engine.finish()[stream]) == MAX_TOKENS
 
 
 @ALL

@@ -70,6 +70,16 @@ async def test_limits_name_the_image(reader: ImageReader) -> None:
     assert caught.value.param == "messages[0].content[1]"
 
 
+async def test_what_a_request_may_hold_has_a_bound(
+    reader: ImageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "MAX_REQUEST_BYTES", 100)
+    close_images(await read(reader, image(b"a")))
+    with pytest.raises(InvalidRequest, match="128 bytes as the model takes them, 100") as caught:
+        await read(reader, image(b"a"), image(b"a", "messages[0].content[1]"))
+    assert caught.value.param == "messages[0].content[1]"
+
+
 @pytest.mark.parametrize(
     ("folder", "error", "why"),
     [
