@@ -162,12 +162,14 @@ class ImageReader:
         """Return the process, started if none runs."""
         self.warm()
         if self._starting is not None:
-            starting = self._starting
+            starting, ended = self._starting, self._process
             try:
                 self._process = await asyncio.shield(starting)
             finally:
                 if starting.done():
                     self._starting = None
+            if ended is not None:
+                await ended.end()  # it died with nothing to do, and its socket is still here
         assert self._process is not None, "it was started"
         return self._process
 
