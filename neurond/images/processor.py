@@ -4,6 +4,7 @@ Imports transformers, which takes seconds: for the image process and for prepari
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,7 +92,7 @@ def _read(folder: Path, config: Any) -> Any:
                 return None
             return super().check_argument_for_proper_class(argument_name, argument)
 
-    parts = {
+    parts: dict[str, Callable[[], Any]] = {
         "image_processor": lambda: AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, backend="pil"
         ),
