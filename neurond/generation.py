@@ -30,8 +30,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
-from cortex_core.owned_events import OwnedEvents
-from neurond.guarded_events import begun, pings_until
+from neurond.guarded_events import begun, one_by_one, pings_until
 from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.prompt_tokens import PromptReader, PromptTokens
@@ -134,8 +133,7 @@ class Generation:
             CortexError: the request was refused before there was anything to say; the whole
                 answer can still be this error.
         """
-        batches = await self.start_batches(request)
-        return OwnedEvents(_one_by_one(batches), batches)
+        return one_by_one(await self.start_batches(request))
 
     async def start_batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
         """Return the request's events as `start` does, all together that are there at a time.
@@ -388,12 +386,3 @@ def _give_back(preparing: "asyncio.Task[_Prepared]") -> None:
     """Close what a request's preparation holds, wherever it was left."""
     if not preparing.cancelled() and preparing.exception() is None:
         preparing.result().prompt.close()
-
-
-async def _one_by_one(
-    batches: AsyncGenerator[list[Event], None],
-) -> AsyncGenerator[Event, None]:
-    async with aclosing(batches):
-        async for events in batches:
-            for event in events:
-                yield event
