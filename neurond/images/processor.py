@@ -65,12 +65,12 @@ class ModelImageProcessor:
             InvalidRequest: the processor does not take it, for example for its proportions.
         """
         processor = self._processor
-        options: dict[str, Any] = processor._merge_kwargs(  # noqa: SLF001 -- what __call__ does
+        # What its __call__ does, which wants the text too.
+        options: dict[str, Any] = processor._merge_kwargs(  # noqa: SLF001
             tokenizer_init_kwargs={}, return_tensors="np"
         )["images_kwargs"]
         try:
-            inputs = processor.image_processor([image], **options)
-            replacement = processor.replace_image_token(inputs, image_idx=0, **options)
+            inputs, (replacement,) = processor._process_images([image], **options)  # noqa: SLF001
         except (ValueError, TypeError, ZeroDivisionError, OverflowError) as ex:
             raise InvalidRequest(f"cannot read the image: {ex}") from ex
         # What else there is, such as the number of tiles, was for the replacement.

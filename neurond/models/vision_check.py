@@ -83,8 +83,8 @@ def check_vision(model: PreTrainedModel, folder: Path, vision: Vision) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (*PROBE_PIXELS, 3), dtype=np.uint8)
     try:
         seen = processor.process(Image.fromarray(pixels))
-    except CortexError as ex:
-        raise refused(model.config, f"its image processor does not work: {ex.message}") from ex
+    except (CortexError, KeyError, IndexError, AttributeError, RuntimeError) as ex:
+        raise refused(model.config, f"its image processor does not work here: {ex!r}") from ex
     ids = processor.tokenizer(seen.replacement, add_special_tokens=False).input_ids
     token_id = processor.tokens.token_id
     token_ids = [0, 0, *ids, 0, 0]
