@@ -21,7 +21,7 @@ from neurond.sources.layer_weights import LayerWeights
 
 MANIFEST = "model.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-FORMAT = 4
+FORMAT = 3
 
 
 class WeightsFile(msgspec.Struct, frozen=True):
