@@ -20,7 +20,7 @@ MAX_WAIT_S = 86_400
 WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 """How long an operator lets something wait for running requests: at most a day."""
 
-Dtype = Literal["float32", "bfloat16", "int8", "int4"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 """What weights are kept in."""
 
 KvDtype = Literal["bfloat16", "int8"]
@@ -69,7 +69,10 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: Literal["cpu", "cuda"] = "cpu"
     compute_capability: str | None = None
     attention_backend: str | None = None
-    """What the device's actor picked: `flash-attn-2`, `torch-reference` or `cpu-kernels`."""
+    """What the device's actor picked: `flash-attn-2`, `triton`, `torch-varlen`, `torch-reference`
+    or `cpu-kernels`."""
+    uuid: str | None = None
+    """Of a CUDA device, as the driver names it."""
     kernels: str | None = None
     """Variant of the CPU kernels: `avx512`, `avx2` or `portable`."""
     kernels_unavailable_reason: str | None = None

@@ -2,13 +2,17 @@
 
 `Devices.discover` runs once at start, in the main thread, before any actor is spawned. A host
 without a usable NVIDIA device has one device, `cpu`, and says why there is no other. What
-`CUDA_VISIBLE_DEVICES` leaves out counts as not there; see `visible_indices`.
+`CUDA_VISIBLE_DEVICES` leaves out counts as not there; see `visible_devices`. A GPU that is divided
+into MIG instances is as many devices, `cuda-N-M`.
 """
 
+import contextlib
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import pynvml
@@ -22,6 +26,9 @@ from neurond.host import host_memory
 _log = logging.getLogger(__name__)
 CPU = DeviceName("cpu")
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
+BFLOAT16_MIN_MAJOR = 8
+
+T = TypeVar("T")
 
 
 class DeviceSample(msgspec.Struct, frozen=True):
@@ -96,7 +103,7 @@ class Devices:
             used = memory.total_bytes - memory.free_bytes
             return DeviceSample(memory.total_bytes, used, memory.free_bytes)
         try:
-            return _measure_cuda(device.index)
+            return _measure_cuda(device)
         except pynvml.NVMLError as ex:
             _log.warning("device not measured", extra=kv(device=device.id, cause=ex))
             total = device.vram_total_mb * MIB
@@ -125,6 +132,30 @@ def _cpu_name() -> str:
     return "CPU"
 
 
+def computes_bfloat16(device: DeviceInfo) -> bool:
+    """Tell whether a CUDA device has instructions for bfloat16; older ones emulate it slowly."""
+    major, _, _ = (device.compute_capability or "").partition(".")
+    return major.isdecimal() and int(major) >= BFLOAT16_MIN_MAJOR
+
+
+def torch_has_cuda() -> bool:
+    """Tell whether the torch that actors will import is built with CUDA, without importing it."""
+    spec = importlib.util.find_spec("torch")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return any(Path(folder, "lib", "libtorch_cuda.so").exists() for folder in folders or ())
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """A GPU in NVML's order, and the devices on it: itself, or the instances it is divided into.
+
+    One that cannot be asked has none, and says why.
+    """
+
+    uuid: str | None
+    devices: list[DeviceInfo]
+    error: str | None = None
+
+
 def _discover_cuda() -> tuple[Devices | None, str | None]:
     try:
         pynvml.nvmlInit()
@@ -134,11 +165,13 @@ def _discover_cuda() -> tuple[Devices | None, str | None]:
         count = pynvml.nvmlDeviceGetCount()
         if count == 0:
             return None, "the NVIDIA driver lists no device"
+        if not torch_has_cuda():
+            return None, f"the driver lists {count} devices, but PyTorch is built without CUDA"
         version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        visible = _visible(count)
-        if not visible:
-            return None, f"{VISIBLE_VARIABLE} names none of the {count} devices of this host"
-        found = [_cuda_info(index) for index in visible]
+        gpus = [_gpu(index) for index in range(count)]
+        found = visible_devices(os.environ.get(VISIBLE_VARIABLE), gpus)
+        if not found:
+            return None, _why_none(gpus)
         driver = _word(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError as ex:
         return None, f"NVML cannot list devices: {ex}"
@@ -149,47 +182,88 @@ def _discover_cuda() -> tuple[Devices | None, str | None]:
     ), None
 
 
-def visible_indices(variable: str, uuids: Sequence[str]) -> list[int]:
-    """Return which of the devices with `uuids`, in NVML's order, the variable lets be used.
+def visible_devices(variable: str | None, gpus: Sequence[Gpu]) -> list[DeviceInfo]:
+    """Return the devices, in NVML's order, that CUDA_VISIBLE_DEVICES lets be used.
 
     As in CUDA, it lists indices or beginnings of UUIDs, and ends at the first word that names no
-    device; indices are those of `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which are NVML's.
+    device; indices are those of `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which are NVML's. Who names a GPU
+    means all its instances.
     """
-    indices: set[int] = set()
-    for word in variable.split(","):
-        index = _named_index(word.strip(), uuids)
-        if index is None:
-            break
-        indices.add(index)
-    return sorted(indices)
-
-
-def _named_index(word: str, uuids: Sequence[str]) -> int | None:
-    if word.isdecimal():
-        return int(word) if int(word) < len(uuids) else None
-    named = [place for place, uuid in enumerate(uuids) if word and uuid.startswith(word)]
-    return named[0] if len(named) == 1 else None
-
-
-def _visible(count: int) -> list[int]:
-    variable = os.environ.get(VISIBLE_VARIABLE)
+    everything = [device for gpu in gpus for device in gpu.devices]
     if variable is None:
-        return list(range(count))
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-    return visible_indices(variable, [_word(pynvml.nvmlDeviceGetUUID(one)) for one in handles])
+        return everything
+    chosen: set[DeviceName] = set()
+    for word in variable.split(","):
+        named = _named(word.strip(), gpus)
+        if not named:
+            break
+        chosen.update(device.id for device in named)
+    return [device for device in everything if device.id in chosen]
 
 
-def _cuda_info(index: int) -> DeviceInfo:
+def _named(word: str, gpus: Sequence[Gpu]) -> list[DeviceInfo]:
+    if word.isdecimal():
+        return gpus[int(word)].devices if int(word) < len(gpus) else []
+    whole = [gpu.devices for gpu in gpus if word and (gpu.uuid or "").startswith(word)]
+    parts = [
+        [device]
+        for gpu in gpus
+        for device in gpu.devices
+        if word and device.uuid != gpu.uuid and (device.uuid or "").startswith(word)
+    ]
+    named = whole + parts
+    return named[0] if len(named) == 1 else []
+
+
+def _why_none(gpus: Sequence[Gpu]) -> str:
+    errors = [gpu.error for gpu in gpus if gpu.error is not None]
+    if errors:
+        return f"NVML cannot list devices: {errors[0]}"
+    if not any(gpu.devices for gpu in gpus):
+        return "every device is in MIG mode and has no instance"
+    return f"{VISIBLE_VARIABLE} names none of the {len(gpus)} devices of this host"
+
+
+def _gpu(index: int) -> Gpu:
+    """Ask one GPU; its neighbours can be used without it."""
+    try:
+        return _asked_gpu(index)
+    except pynvml.NVMLError as ex:
+        _log.error("device left out", extra=kv(device=f"cuda-{index}", cause=ex))
+        return Gpu(None, [], str(ex))
+
+
+def _asked_gpu(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return DeviceInfo(
-        index=index,
-        name=_word(pynvml.nvmlDeviceGetName(handle)),
-        vram_total_mb=_cuda_memory(handle).total_bytes // MIB,
-        id=DeviceName(f"cuda-{index}"),
-        kind="cuda",
-        compute_capability=f"{major}.{minor}",
-    )
+    uuid = _told(lambda: _word(pynvml.nvmlDeviceGetUUID(handle)))
+    name = f"cuda-{index}"
+    parts = {name: handle}
+    mode = _told(lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])
+    if mode == pynvml.NVML_DEVICE_MIG_ENABLE:
+        parts = {f"{name}-{place}": part for place, part in enumerate(_instances(handle))}
+    devices = [
+        DeviceInfo(
+            index=index,
+            name=_word(pynvml.nvmlDeviceGetName(part)),
+            vram_total_mb=_cuda_memory(part).total_bytes // MIB,
+            id=DeviceName(part_name),
+            kind="cuda",
+            compute_capability=f"{major}.{minor}",
+            uuid=uuid if part is handle else _word(pynvml.nvmlDeviceGetUUID(part)),
+        )
+        for part_name, part in parts.items()
+    ]
+    return Gpu(uuid, devices)
+
+
+def _instances(handle: Any) -> list[Any]:
+    """Return the MIG instances of a GPU; places that none has are left out."""
+    found = []
+    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        with contextlib.suppress(pynvml.NVMLError_NotFound):
+            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
+    return found
 
 
 def _cuda_memory(handle: Any) -> DeviceSample:
@@ -202,18 +276,26 @@ def _cuda_memory(handle: Any) -> DeviceSample:
     return DeviceSample(int(memory.total), int(memory.used), int(memory.free))
 
 
-def _measure_cuda(index: int) -> DeviceSample:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def _measure_cuda(device: DeviceInfo) -> DeviceSample:
+    if device.uuid is None:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index)
+    else:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)
     memory = _cuda_memory(handle)
-    busy = _told(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-    heat = _told(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+    busy = _told(lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
+    heat = _told(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)))
     return DeviceSample(memory.total_bytes, memory.used_bytes, memory.free_bytes, busy, heat)
 
 
-def _told(ask: Callable[[], Any]) -> int | None:
+def _told(ask: Callable[[], T]) -> T | None:
+    """Return the answer; None where the device, or its driver, has none of the kind."""
     try:
-        return int(ask())
-    except pynvml.NVMLError_NotSupported:
+        return ask()
+    except (
+        pynvml.NVMLError_NotSupported,
+        pynvml.NVMLError_InvalidArgument,  # of an instance that is asked what its GPU knows
+        pynvml.NVMLError_FunctionNotFound,
+    ):
         return None
 
 

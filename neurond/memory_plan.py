@@ -16,8 +16,17 @@ from neurond.weight_choice import DeviceKind, WeightChoice
 BLOCK_TOKENS = 16
 PAGED_BLOCK_TOKENS = 256
 """Where the attention backend wants pages of so many tokens; others take them too."""
+CUDA_STEP_TOKENS = 2048
+"""Query tokens in one step of a CUDA device, at least: with fewer it waits for the host, whose part
+of a step is the same for any number."""
 ACTIVATION_BYTES = 256 * MIB
 """Kept free for the largest step."""
+_CUDA_ACTIVATION_BYTES = 512 * MIB
+"""Of this for what does not depend on the model: libraries, recorded steps, draws, gathered K/V."""
+_STATES_PER_TOKEN = 24
+"""Of a decoder's width, that a layer has of one token at once, with those between its matrices."""
+_LOGIT_BYTES = 8
+"""Of each logit of a step, as the model computes it and in float32."""
 DEFAULT_MAX_SEQUENCES = 64
 """In one step. How many find room is decided by the KV cache, whose size has bounds of its own."""
 KV_SHARE_OF_FREE = 0.5
@@ -29,11 +38,18 @@ MIN_CONTEXT_TOKENS = 8192
 """A context that nobody named is not shrunk below this, unless the model's own is shorter."""
 MAX_ROPE_POSITIONS = 131_072
 """Longest context that packed weights have rotary tables for: 64 MiB for heads of 128."""
-_WEIGHT_BYTES: dict[Dtype, float] = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0625, "int4": 0.625}
+_WEIGHT_BYTES: dict[Dtype, float] = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "float16": 2.0,
+    "int8": 1.0625,
+    "int4": 0.625,
+}
 """Of one weight of a matrix, with its share of the scales."""
 _HEAD_DTYPES: dict[Dtype, Dtype] = {"bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
 """Of packed weights, by what the layers are in; a head that is tied to the embedding is a copy."""
 
+_OF_LARGE_PAGES = ("flash-attn-2", "triton", "torch-varlen")
 _OF_DECODERS = (
     "kv_cache_mb",
     "kv_dtype",
@@ -57,10 +73,11 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     """See `weight_choice.WeightChoice`."""
     kv_dtype: KvDtype | None = None
     """See `kv_choice.choose_kv`."""
+    activation_bytes: int = ACTIVATION_BYTES
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_cache_bytes + ACTIVATION_BYTES
+        return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes
 
 
 def weights_bytes(model: PreparedModel, dtype: Dtype, kind: DeviceKind) -> int:
@@ -89,9 +106,20 @@ def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
     return int(layers + model.vocab_size * model.hidden_size * each + ropes)
 
 
+def activation_bytes(
+    model: PreparedModel, dtype: Dtype, kind: DeviceKind, max_sequences: int
+) -> int:
+    """Return what to keep free for the largest step of a decoder."""
+    if kind == "cpu":
+        return ACTIVATION_BYTES
+    tokens = max(CUDA_STEP_TOKENS, max_sequences)
+    states = tokens * model.hidden_size * _STATES_PER_TOKEN * int(_WEIGHT_BYTES[dtype])
+    return _CUDA_ACTIVATION_BYTES + states + max_sequences * model.vocab_size * _LOGIT_BYTES
+
+
 def block_tokens_for(kind: DeviceKind, attention_backend: str | None) -> int:
     """Return the tokens of a block on a device, whose backend may not be known yet."""
-    paged = kind == "cuda" if attention_backend is None else attention_backend == "flash-attn-2"
+    paged = kind == "cuda" if attention_backend is None else attention_backend in _OF_LARGE_PAGES
     return PAGED_BLOCK_TOKENS if paged else BLOCK_TOKENS
 
 
@@ -124,9 +152,10 @@ def plan_memory(
     dtype = weights.dtype
     held = weights_bytes(model, dtype, kind)
     per_token = kv_bytes_per_token(model, kv_dtype or dtype)
-    left = free_bytes - held - ACTIVATION_BYTES
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
+    activations = activation_bytes(model, dtype, kind, sequences)
+    left = free_bytes - held - activations
     floor = context if profile.context_tokens else min(context, MIN_CONTEXT_TOKENS)
     least = _pool_tokens(floor, 1, block_tokens) * per_token
     whole = _pool_tokens(context, sequences, block_tokens) * per_token
@@ -139,7 +168,7 @@ def plan_memory(
         share = int(left * KV_SHARE_OF_FREE)
         kv = min(whole, max(least, min(share, default_kv_bytes or share)))
     if kv > left:
-        raise OutOfMemory(_arithmetic(model, dtype, device, held, kv, free_bytes))
+        raise OutOfMemory(_arithmetic(model, dtype, device, held, kv, activations, free_bytes))
     fitting = (kv // per_token // block_tokens - 1) * block_tokens
     return MemoryPlan(
         dtype=dtype,
@@ -151,6 +180,7 @@ def plan_memory(
         # Torch has no such keys and values: who names them wants the kernels.
         fallback_dtype=None if profile.kv_dtype == "int8" else weights.fallback_dtype,
         kv_dtype=kv_dtype,
+        activation_bytes=activations,
     )
 
 
@@ -172,7 +202,7 @@ def _plan_encoder(
             )
     held = unpacked_bytes(model, dtype)
     if held > free_bytes - ACTIVATION_BYTES:
-        raise OutOfMemory(_arithmetic(model, dtype, device, held, 0, free_bytes))
+        raise OutOfMemory(_arithmetic(model, dtype, device, held, 0, ACTIVATION_BYTES, free_bytes))
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     return MemoryPlan(dtype, context, max_sequences=1, weights_bytes=held, kv_cache_bytes=0)
 
@@ -198,13 +228,19 @@ def _pool_tokens(context_tokens: int, sequences: int, block_tokens: int) -> int:
 
 
 def _arithmetic(
-    model: PreparedModel, dtype: str, device: DeviceName, weights: int, kv: int, free: int
+    model: PreparedModel,
+    dtype: str,
+    device: DeviceName,
+    weights: int,
+    kv: int,
+    activations: int,
+    free: int,
 ) -> str:
-    needed = weights + kv + ACTIVATION_BYTES
+    needed = weights + kv + activations
     return (
         f"cannot load {model.model_id} on {device}: it needs {_mib(needed)} MiB "
         f"(weights {_mib(weights)} in {dtype} + KV cache {_mib(kv)} + activations "
-        f"{_mib(ACTIVATION_BYTES)}), free are {_mib(max(0, free))} MiB; lower context_tokens, "
+        f"{_mib(activations)}), free are {_mib(max(0, free))} MiB; lower context_tokens, "
         "max_sequences or kv_cache_mb, or unload another model"
     )
 

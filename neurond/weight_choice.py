@@ -35,11 +35,13 @@ def choose_weights(
     device: DeviceName,
     kind: DeviceKind,
     has_kernels: bool,
+    computes_bfloat16: bool = True,
 ) -> WeightChoice:
     """Return what the profile names, else what loses little of what the model's files hold.
 
     Args:
         has_kernels: whether the device has CPU kernels, or may have: it has not opened yet.
+        computes_bfloat16: whether a CUDA device does, or has to emulate it.
 
     Raises:
         InvalidRequest: the device has no such weights.
@@ -53,9 +55,15 @@ def choose_weights(
                 "cpu; leave dtype out, or name the device",
                 param="profile.dtype",
             )
-        return WeightChoice(named or "bfloat16")
+        return WeightChoice(named or ("bfloat16" if computes_bfloat16 else "float16"))
     if not model.has_plan:
         return _of_torch(model, named)
+    if named == "float16":
+        raise InvalidRequest(
+            f"cannot load {model.model_id} on {device}: float16 weights are for CUDA devices; "
+            "leave dtype out, or name bfloat16",
+            param="profile.dtype",
+        )
     if named is not None:
         return WeightChoice(named, "bfloat16" if named == "bfloat16" else None)
     return WeightChoice(_default(model), "float32") if has_kernels else WeightChoice("float32")
@@ -66,7 +74,7 @@ def _of_torch(model: PreparedModel, named: Dtype | None) -> WeightChoice:
 
     An encoder's is float32 wherever it runs: vectors are compared with others, made elsewhere.
     """
-    if named in KERNELS_ONLY:
+    if named in KERNELS_ONLY or named == "float16":
         kind = "models that take images" if model.generates else "encoders"
         raise InvalidRequest(
             f"cannot load {model.model_id} as {named}: {kind} are served in float32 or bfloat16; "

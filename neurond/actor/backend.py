@@ -65,7 +65,8 @@ class Backend(Protocol):
         """Load a model, in the loader thread, while others are being stepped.
 
         Raises:
-            CortexError: it cannot be loaded; nothing of it stays in memory.
+            CortexError: it cannot be loaded; nothing of it stays in memory. After `DeviceFailed`
+                the process must end.
         """
         ...
 

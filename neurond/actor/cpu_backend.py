@@ -72,14 +72,15 @@ class CpuBackend:
             from neurond.actor.scripted import serve_script
 
             return serve_script(command, manifest)
-        if command.dtype == "float32" or not manifest.has_plan:
+        named = command.dtype
+        if named == "float32" or named == "float16" or not manifest.has_plan:
             return self._with_torch(self._configure).load(command, on_progress)
         if isinstance(kernels, NoKernels):
             return self._with_torch(self._configure).load_instead(
                 command, f"there are no CPU kernels ({kernels.reason})", on_progress
             )
         _refuse_too_large(self._configure, manifest, command)
-        weight_format: WeightFormat = "bf16" if command.dtype == "bfloat16" else command.dtype
+        weight_format: WeightFormat = "bf16" if named == "bfloat16" else named
         path = packed_path(folder, manifest.weights_hash, weight_format, kernels.variant)
         packed = open_packed(path, kernels, manifest.weights_hash, weight_format)
         if packed is None:

@@ -22,7 +22,13 @@ from neurond.weight_choice import KERNELS_ONLY
 
 log = logging.getLogger(__name__)
 
-_NUMBER_BYTES: Final[dict[Dtype, int]] = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
+_NUMBER_BYTES: Final[dict[Dtype, int]] = {
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "int8": 1,
+    "int4": 1,
+}
 """Of a key or value, without scales."""
 
 

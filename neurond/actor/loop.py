@@ -17,6 +17,7 @@ from typing import assert_never
 from cortex_core.canonical import FinishReason
 from cortex_core.errors import (
     CortexError,
+    DeviceFailed,
     ErrorInfo,
     InvalidRequest,
     ModelNotLoaded,
@@ -173,6 +174,8 @@ class ActorLoop:
             self._num_loading -= 1
             command, result = outcome
             if isinstance(result, ErrorInfo):
+                if result.code == DeviceFailed.code:
+                    raise error_from_info(result)
                 self._outbox.notice(ModelLoadFailed(command.model_id, result))
                 continue
             for serving in engines_of(result):

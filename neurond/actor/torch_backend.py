@@ -1,16 +1,19 @@
 """What an actor computes with: torch, on the device that it is told to open."""
 
 import gc
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from cortex_core.errors import CortexError, OutOfMemory
+from cortex_core.errors import CortexError, DeviceFailed, OutOfMemory, error_from_info
+from cortex_core.logs import kv
 from cortex_core.neuron_api import EmbeddingSizes
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
 from neurond.actor.scripted import serve_script
+from neurond.devices import BFLOAT16_MIN_MAJOR
 from neurond.engine.device import Device, open_device
 from neurond.memory_plan import unpacked_bytes
 from neurond.models.decoder_states import DecoderStates
@@ -19,6 +22,8 @@ from neurond.models.loader import LoadedModel, load_model
 from neurond.models.serving import Serving, preferred_backend
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import DECODER_POOLING, PreparedModel, read_manifest
+
+_log = logging.getLogger(__name__)
 
 
 class TorchBackend:
@@ -40,7 +45,7 @@ class TorchBackend:
         )
         memory = self._device.memory_info()
         return OpenedDevice(
-            attention_backend=preferred_backend(self._device, "bfloat16"),
+            attention_backend=preferred_backend(self._device, _typical_dtype(self._device)).name,
             memory_total_bytes=memory.total_bytes,
             memory_free_bytes=memory.free_bytes,
         )
@@ -59,7 +64,30 @@ class TorchBackend:
         Raises:
             ModelLoadFailed: the model cannot be read, or not be served.
             OutOfMemory: weights and cache do not fit; the message has the arithmetic.
+            DeviceFailed: the device is lost; the process must end.
         """
+        try:
+            made = self._load(command, on_progress, kernels_unavailable_reason)
+            # The engines' thread has a stream of its own, which waits for nothing of this one's.
+            self.device.settle()
+        except Exception as ex:  # noqa: BLE001 - told as one of ours
+            if not isinstance(ex, CortexError):
+                _log.exception("load failed", extra=kv(model=command.model_id))
+            error = self._of_load(ex).info()
+        else:
+            return made
+        # Only here nothing refers to the exception any more, nor through it to what was loaded.
+        if error.code != DeviceFailed.code:
+            gc.collect()
+            self.device.settle()
+        raise error_from_info(error)
+
+    def _load(
+        self,
+        command: LoadModel,
+        on_progress: Callable[[float], None],
+        kernels_unavailable_reason: str | None,
+    ) -> ServedModel:
         folder = Path(command.model_dir)
         manifest = read_manifest(folder)
         if manifest.kind == "script":
@@ -67,7 +95,7 @@ class TorchBackend:
         _refuse_too_large(self.device, manifest, command)
         if not manifest.generates:
             encoder = load_encoder(folder, manifest, command.dtype, self.device, on_progress)
-            return _served_encoder(encoder, manifest, command)
+            return self._serve_encoder(encoder, manifest, command)
         loaded = load_model(folder, manifest, command.dtype, self.device, on_progress)
         return self.serve(loaded, command, kernels_unavailable_reason)
 
@@ -95,7 +123,7 @@ class TorchBackend:
             kernels_unavailable_reason=kernels_unavailable_reason,
         )
         free = made.free
-        return replace(made, free=lambda: _free(free))
+        return replace(made, free=lambda: self._free(free))
 
     def describe(self, error: Exception) -> CortexError:
         """Return a library's exception as one of ours."""
@@ -108,31 +136,45 @@ class TorchBackend:
 
     def is_poisoned(self, error: Exception) -> bool:
         """Tell whether CUDA's context is lost: after most of its errors nothing works any more."""
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError | CortexError):
             return False
-        return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+        told = str(error)
+        # Of torch, of its libraries and of Triton.
+        return isinstance(error, torch.AcceleratorError) or "CUDA error" in told or "[CUDA]" in told
+
+    def _serve_encoder(
+        self, encoder: Encoder, manifest: PreparedModel, command: LoadModel
+    ) -> ServedModel:
+        context_tokens = min(command.context_tokens, encoder.max_input_tokens)
+        loaded = ModelLoaded(
+            model_id=command.model_id,
+            weights_id=f"{manifest.weights_hash}-{command.dtype}",
+            weights_bytes=encoder.weights_bytes,
+            kv_cache_bytes=0,
+            num_blocks=0,
+            context_tokens=context_tokens,
+            dtype=command.dtype,
+            kernels="torch",
+            embedding=EmbeddingSizes(encoder.dimensions, context_tokens),
+        )
+        return ServedModel(loaded, None, lambda: self._free(gc.collect), None, encoder)
+
+    def _free(self, free: Callable[[], object]) -> None:
+        self.device.settle()
+        free()
+        self.device.settle()
+
+    def _of_load(self, error: Exception) -> CortexError:
+        if self.is_poisoned(error):
+            return DeviceFailed(f"cannot go on with {self.device.name}: {error}")
+        return self.describe(error)
 
 
-def _served_encoder(encoder: Encoder, manifest: PreparedModel, command: LoadModel) -> ServedModel:
-    context_tokens = min(command.context_tokens, encoder.max_input_tokens)
-    loaded = ModelLoaded(
-        model_id=command.model_id,
-        weights_id=f"{manifest.weights_hash}-{command.dtype}",
-        weights_bytes=encoder.weights_bytes,
-        kv_cache_bytes=0,
-        num_blocks=0,
-        context_tokens=context_tokens,
-        dtype=command.dtype,
-        kernels="torch",
-        embedding=EmbeddingSizes(encoder.dimensions, context_tokens),
-    )
-    return ServedModel(loaded, None, lambda: _free(gc.collect), None, encoder)
-
-
-def _free(free: Callable[[], object]) -> None:
-    free()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _typical_dtype(device: Device) -> torch.dtype:
+    """Return what models are loaded in where their profile names nothing."""
+    capability = device.compute_capability
+    old = capability is not None and capability[0] < BFLOAT16_MIN_MAJOR
+    return torch.float16 if old else torch.bfloat16
 
 
 def _refuse_too_large(device: Device, manifest: PreparedModel, command: LoadModel) -> None:

@@ -40,6 +40,36 @@ class AttentionBatch:
     max_seqlen_k: int
     block_tokens: int
 
+    def decodes(self) -> "AttentionBatch":
+        """Return the first `num_decodes` sequences, of which there is at least one."""
+        count = self.num_decodes
+        return AttentionBatch(
+            cu_seqlens_q=self.cu_seqlens_q[: count + 1],
+            seq_lens_k=self.seq_lens_k[:count],
+            block_tables=self.block_tables[:count],
+            query_lens=self.query_lens[:count],
+            kv_lens=self.kv_lens[:count],
+            num_decodes=count,
+            max_seqlen_q=1,
+            max_seqlen_k=max(self.kv_lens[:count]),
+            block_tokens=self.block_tokens,
+        )
+
+    def others(self) -> "AttentionBatch":
+        """Return the sequences behind the decodes, of which there is at least one."""
+        count = self.num_decodes
+        return AttentionBatch(
+            cu_seqlens_q=self.cu_seqlens_q[count:] - count,
+            seq_lens_k=self.seq_lens_k[count:],
+            block_tables=self.block_tables[count:],
+            query_lens=self.query_lens[count:],
+            kv_lens=self.kv_lens[count:],
+            num_decodes=0,
+            max_seqlen_q=max(self.query_lens[count:]),
+            max_seqlen_k=max(self.kv_lens[count:]),
+            block_tokens=self.block_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionParams:
@@ -70,6 +100,31 @@ class AttentionPlan(Protocol):
         ...
 
 
+class MixedPlan:
+    """Decodes, and what stands behind them, each by a plan of its own."""
+
+    def __init__(self, decodes: AttentionPlan, others: AttentionPlan, num_decodes: int) -> None:
+        self._decodes = decodes
+        self._others = others
+        self._num_decodes = num_decodes
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key_pages: torch.Tensor,
+        value_pages: torch.Tensor,
+        params: AttentionParams,
+    ) -> torch.Tensor:
+        """See `AttentionPlan.attend`."""
+        first, rest = query[: self._num_decodes], query[self._num_decodes :]
+        return torch.cat(
+            (
+                self._decodes.attend(first, key_pages, value_pages, params),
+                self._others.attend(rest, key_pages, value_pages, params),
+            )
+        )
+
+
 class AttentionBackend(Protocol):
     """A way to compute paged attention on one kind of device. Holds no state of a step."""
 
@@ -81,6 +136,16 @@ class AttentionBackend(Protocol):
     @property
     def page_multiple_tokens(self) -> int:
         """A page's tokens are a multiple of this."""
+        ...
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether a step of decodes alone can be recorded once and replayed for other sequences.
+
+        Then its plan reads nothing of the batch but tensors, `max_seqlen_q`, and how many
+        sequences there are; what the host knows of lengths are upper bounds. Of pages it reads no
+        further than a sequence is long.
+        """
         ...
 
     def plan(self, batch: AttentionBatch) -> AttentionPlan:

@@ -1,26 +1,35 @@
 """Paged attention by flash-attn 2, for CUDA devices from compute capability 8.0 on.
 
-A step of one query a sequence goes through `flash_attn_with_kvcache`, any other through
-`flash_attn_varlen_func`, which takes decodes and prefills at once. K/V are in the pages already,
-so both get block tables and lengths that include the step's own tokens. Both are asked for one
-split of the keys: with more, a token's bits would depend on how many others share the step.
+Decodes go through `flash_attn_with_kvcache`, which reads the K/V of grouped heads once and can
+split a long context among the device; everything else goes through `flash_attn_varlen_func`. K/V
+are in the pages already, so both get block tables and lengths that include the step's own tokens.
+
+A decode's keys are cut into `DECODE_SPLITS` parts at places that depend on its own length alone,
+and prompts' are not split: left to flash-attn, the number of parts would follow how many others
+share the step, and with it a token's bits.
 
 flash-attn has no sinks. A sink only adds `exp(sink)` to the denominator of the softmax, so the
 output without it, times `sigmoid(lse - sink)`, is the output with it.
 
-Versions: 2.8.3.post2. Later ones read the largest length back from the device on every paged
-decode, which stalls the step.
+Versions: 2.8.3.post2. From 2.8.4 on it reads the largest length back from the device on every paged
+decode, in every layer: right, but slow, and not to be recorded in a graph.
 """
 
 import importlib
 from typing import Any, Protocol, cast
 
 import torch
+from packaging.version import InvalidVersion, Version
 from torch.nn.functional import pad
 
-from neurond.attention.base import AttentionBatch, AttentionParams
+from neurond.attention.base import AttentionBatch, AttentionParams, AttentionPlan, MixedPlan
+from neurond.attention.sinks import with_sinks
 
 PAGE_MULTIPLE_TOKENS = 256
+DECODE_SPLITS = 16
+"""Parts of a decode's keys: enough that one sequence of 8 K/V heads occupies a large device; for
+many short ones the parts cost a few percent of a step."""
+FIRST_THAT_WAITS = Version("2.8.4")
 
 Window = tuple[int, int]
 UNLIMITED: Window = (-1, -1)
@@ -74,29 +83,49 @@ class Flash2Backend:
     name = "flash-attn-2"
     page_multiple_tokens = PAGE_MULTIPLE_TOKENS
 
-    def __init__(self, varlen: VarlenAttention, with_kvcache: KvCacheAttention) -> None:
+    def __init__(
+        self,
+        varlen: VarlenAttention,
+        with_kvcache: KvCacheAttention,
+        *,
+        can_be_recorded: bool = True,
+    ) -> None:
         self._varlen = varlen
         self._with_kvcache = with_kvcache
+        self.can_be_recorded = can_be_recorded
 
-    def plan(self, batch: AttentionBatch) -> "_DecodePlan | _MixedPlan":
-        """Choose the function for one step."""
+    def plan(self, batch: AttentionBatch) -> AttentionPlan:
+        """Choose the functions for one step."""
         # Not num_decodes: a prompt may have one token left, and for steps of one query a sequence
         # `flash_attn_varlen_func` may swap heads and batch.
         if batch.max_seqlen_q == 1:
             return _DecodePlan(batch, self._with_kvcache)
-        return _MixedPlan(batch, self._varlen)
+        if batch.num_decodes == 0:
+            return _VarlenPlan(batch, self._varlen)
+        return MixedPlan(
+            _DecodePlan(batch.decodes(), self._with_kvcache),
+            _VarlenPlan(batch.others(), self._varlen),
+            batch.num_decodes,
+        )
 
 
 def load_flash2() -> Flash2Backend:
     """Import flash-attn.
 
     Raises:
-        ImportError: it is not installed, or not for this torch.
+        ImportError: it is not installed, or not for this torch, or is another version of it that
+            has other functions: flash-attn 4 installs a package of the same name.
     """
     module = importlib.import_module("flash_attn")
+    try:
+        varlen, with_kvcache = module.flash_attn_varlen_func, module.flash_attn_with_kvcache
+        version = Version(module.__version__)
+    except (AttributeError, InvalidVersion) as ex:
+        raise ImportError(f"flash_attn is not flash-attn 2: {ex}") from ex
     return Flash2Backend(
-        cast("VarlenAttention", module.flash_attn_varlen_func),
-        cast("KvCacheAttention", module.flash_attn_with_kvcache),
+        cast("VarlenAttention", varlen),
+        cast("KvCacheAttention", with_kvcache),
+        can_be_recorded=version < FIRST_THAT_WAITS,
     )
 
 
@@ -122,13 +151,13 @@ class _DecodePlan:
             causal=True,
             window_size=_window(params),
             softcap=params.softcap or 0.0,
-            num_splits=1,
+            num_splits=DECODE_SPLITS,
             return_softmax_lse=True,
         )
-        return _with_sinks(out.squeeze(1), lse.squeeze(2), params)
+        return with_sinks(out.squeeze(1), lse.squeeze(2), params)
 
 
-class _MixedPlan:
+class _VarlenPlan:
     def __init__(self, batch: AttentionBatch, attention: VarlenAttention) -> None:
         self._batch = batch
         self._attention = attention
@@ -156,17 +185,9 @@ class _MixedPlan:
             return_attn_probs=True,
             block_table=self._batch.block_tables,
         )
-        return _with_sinks(out, lse.transpose(0, 1), params)
+        return with_sinks(out, lse.transpose(0, 1), params)
 
 
 def _window(params: AttentionParams) -> Window:
     """flash-attn counts the keys before the query's own."""
     return UNLIMITED if params.window is None else (params.window - 1, 0)
-
-
-def _with_sinks(out: torch.Tensor, lse: torch.Tensor, params: AttentionParams) -> torch.Tensor:
-    """Rescale `out` [T, num_heads, dim] by `lse` [T, num_heads] where there are sinks."""
-    if params.sinks is None:
-        return out
-    share = torch.sigmoid(lse - params.sinks.float())
-    return (out.float() * share.unsqueeze(-1)).to(out.dtype)

@@ -4,6 +4,10 @@ Decodes are gathered into padded batches of similar length, so that a long conte
 ones costs at most twice its share; the heads of a group stand in for query positions, so K/V are
 not repeated. Prefills go one sequence at a time. Gather indices and masks are made once per step
 and kind of layer, not once per layer, from lengths that the host knows.
+
+What a step takes beside the pages is bounded on any device: a group of decodes gathers
+`GATHER_TOKENS` at most, or one sequence. Torch's own kernels for GPUs take a mask or grouped heads
+but not both, and what serves both writes all scores down; so prompts are cut there to `MAX_SCORES`.
 """
 
 from collections import defaultdict
@@ -15,12 +19,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from neurond.attention.base import AttentionBatch, AttentionParams
 from neurond.engine.upload import upload
 
+GATHER_TOKENS = 32_768
+"""Tokens of K/V, padding included, that are copied out of the pages at once."""
+MAX_SCORES = 1 << 24
+"""Scores that a prompt's part on a GPU has at once, over all heads: 64 MiB in float32."""
+
 
 class ReferenceBackend:
     """Any dtype, any head size, any device."""
 
     name = "torch-reference"
     page_multiple_tokens = 1
+    can_be_recorded = False
 
     def plan(self, batch: AttentionBatch) -> "ReferencePlan":
         """Prepare the gathers of one step."""
@@ -139,10 +149,30 @@ class _Prefill:
         value_pages: torch.Tensor,
         params: AttentionParams,
     ) -> torch.Tensor:
-        query = query.transpose(0, 1)  # [num_heads, n, head_dim]
         keys = self._gather(key_pages)
         values = self._gather(value_pages)
         mask = self._mask(params.window, query.device)
+        at_once = queries_at_once(query, self._num_keys)
+        if at_once >= self._num_queries:
+            return self._attend(query, keys, values, mask, params)
+        if mask is None:
+            mask = self._causal(None, query.device)
+        return torch.cat(
+            [
+                self._attend(part, keys, values, seen, params)
+                for part, seen in zip(query.split(at_once), mask.split(at_once), strict=True)
+            ]
+        )
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        mask: torch.Tensor | None,
+        params: AttentionParams,
+    ) -> torch.Tensor:
+        query = query.transpose(0, 1)  # [num_heads, n, head_dim]
         if params.softcap is None and params.sinks is None:
             out = scaled_dot_product_attention(
                 query[None],
@@ -185,6 +215,13 @@ class _Prefill:
         return mask
 
 
+def queries_at_once(query: torch.Tensor, num_keys: int) -> int:
+    """Return how many of `query` [n, num_heads, dim] may have their scores written down at once."""
+    if query.is_cpu:
+        return query.shape[0]
+    return max(1, MAX_SCORES // (query.shape[1] * num_keys))
+
+
 def _decodes(batch: AttentionBatch) -> list[_Decodes]:
     """Group the decodes by length, within a factor of two."""
     if batch.num_decodes == 0:
@@ -193,7 +230,12 @@ def _decodes(batch: AttentionBatch) -> list[_Decodes]:
     for index in range(batch.num_decodes):
         num_blocks = -(-batch.kv_lens[index] // batch.block_tokens)
         members[num_blocks.bit_length()].append(index)
-    return [_decode_group(batch, indices) for indices in members.values()]
+    groups = []
+    for bits, indices in members.items():
+        at_once = max(1, GATHER_TOKENS // ((1 << bits) * batch.block_tokens))
+        parts = range(0, len(indices), at_once)
+        groups += [_decode_group(batch, indices[start : start + at_once]) for start in parts]
+    return groups
 
 
 def _decode_group(batch: AttentionBatch, indices: list[int]) -> _Decodes:

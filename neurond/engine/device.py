@@ -3,12 +3,15 @@
 Opened once in an actor's life, in the process that owns the device.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from cortex_core.errors import InternalError
+from cortex_core.errors import DeviceFailed, InternalError
+from neurond.engine.cuda_graphs import CudaGraphs
+from neurond.engine.decode_graphs import Recorder
 from neurond.host import process_memory
 
 
@@ -38,6 +41,20 @@ class Device(Protocol):
 
     def memory_info(self) -> MemoryInfo: ...
 
+    def recorder(self) -> Recorder | None:
+        """Return what records steps of one model; None where that is of no use."""
+        ...
+
+    def settle(self) -> None:
+        """Wait for all that was submitted, and give back memory that is kept and not in use.
+
+        From any thread; waits for a step that another one records.
+
+        Raises:
+            Exception: what the device has to say, if it is lost.
+        """
+        ...
+
 
 class CpuDevice:
     """The host's processors, shared with everything else on the host."""
@@ -54,15 +71,22 @@ class CpuDevice:
         memory = process_memory(self._budget_bytes)
         return MemoryInfo(memory.total_bytes, memory.free_bytes)
 
+    def recorder(self) -> None:
+        """Return None: kernels are called here, not submitted."""
+        return
+
+    def settle(self) -> None:
+        """Do nothing: all is done when it is submitted."""
+
 
 class CudaDevice:
     """One CUDA device, the only one that this process sees."""
 
-    def __init__(self, name: str, index: int, memory_budget_bytes: int | None) -> None:
+    def __init__(self, name: str, memory_budget_bytes: int | None) -> None:
         self.name = name
-        self.torch_device = torch.device("cuda", index)
+        self.torch_device = torch.device("cuda", 0)
         self._budget_bytes = memory_budget_bytes
-        torch.cuda.set_device(self.torch_device)
+        self._recording = threading.Lock()
 
     @property
     def compute_capability(self) -> tuple[int, int]:
@@ -80,6 +104,52 @@ class CudaDevice:
             free_bytes = min(free_bytes, max(0, total_bytes - in_use_bytes))
         return MemoryInfo(total_bytes, free_bytes)
 
+    def recorder(self) -> CudaGraphs:
+        """Return a recorder with memory of its own."""
+        return CudaGraphs(self.torch_device, self._recording)
+
+    def settle(self) -> None:
+        """See `Device.settle`."""
+        with self._recording:
+            torch.cuda.synchronize(self.torch_device)
+            torch.cuda.empty_cache()
+
+
+def _start_cuda(name: str) -> None:
+    """Make the context, compute something, and give this thread a stream of its own.
+
+    Weights that are loaded meanwhile are copied by other threads, and in a common stream what they
+    do would stand before the next step.
+
+    Raises:
+        DeviceFailed: it cannot be done; the message says why and what can be.
+    """
+    try:
+        torch.cuda.init()
+        torch.cuda.set_device(0)
+        torch.ones(1, device="cuda").add_(1).item()
+        torch.cuda.set_stream(torch.cuda.Stream())
+    except (RuntimeError, AssertionError) as ex:
+        raise DeviceFailed(f"cannot use {name}: {_first_line(ex)}{_advice()}") from ex
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _advice() -> str:
+    """Return what may be amiss with this torch, as the end of a message."""
+    if torch.version.cuda is None:
+        return (
+            f"; torch {torch.__version__} is built without CUDA: install one that is built with it"
+        )
+    kinds = ", ".join(torch.cuda.get_arch_list())  # empty where the driver does not start
+    return (
+        f"; torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+        + (f" and devices of {kinds}" if kinds else "")
+        + ": driver and device must fit that"
+    )
+
 
 def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Device:
     """Open the device called `name` and set this process up for it.
@@ -93,13 +163,13 @@ def open_device(name: str, threads: int, memory_budget_bytes: int | None) -> Dev
         memory_budget_bytes: most that this process may use of the device; None is all of it.
 
     Raises:
-        InternalError: there is no such device.
+        InternalError: no device has such a name.
+        DeviceFailed: there is none, or it cannot be used.
     """
     torch.set_num_threads(threads)
     if name == "cpu":
         return CpuDevice(memory_budget_bytes)
-    if name.startswith("cuda-") and torch.cuda.device_count() > 0:
-        return CudaDevice(name, 0, memory_budget_bytes)
-    raise InternalError(
-        f"cannot open device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices"
-    )
+    if name.startswith("cuda-"):
+        _start_cuda(name)
+        return CudaDevice(name, memory_budget_bytes)
+    raise InternalError(f"cannot open device {name!r}: it is neither cpu nor of CUDA")

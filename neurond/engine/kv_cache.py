@@ -26,6 +26,7 @@ class KvCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        self.device = device
         self.num_blocks = num_blocks
         self.block_tokens = block_tokens
         self.blank_block = num_blocks

@@ -15,7 +15,9 @@ import torch
 
 from cortex_core.errors import OutOfMemory
 from neurond.attention.base import AttentionBatch
+from neurond.engine.decode_graphs import DecodeColumns, DecodeGraphs, Recorder
 from neurond.engine.masks import masks_of
+from neurond.engine.rehearsal import rehearsal
 from neurond.engine.sampler import Choices, sample
 from neurond.engine.upload import upload
 
@@ -69,6 +71,38 @@ class ModelRunner:
         self._device = device
         self._backend = backend
         self._cache = cache
+        self._graphs: DecodeGraphs | None = None
+
+    @torch.inference_mode()
+    def record_decodes(
+        self, recorder: Recorder, *, max_sequences: int, context_tokens: int
+    ) -> None:
+        """Record steps of decodes alone, to be replayed from now on. Before the first step.
+
+        Raises:
+            NotRecordable: this model's steps cannot be recorded; they are submitted as before.
+        """
+        assert self._backend.can_be_recorded, f"{self._backend.name} cannot be recorded"
+        self._graphs = DecodeGraphs(
+            recorder,
+            self._compute_decodes,
+            self._cache,
+            max_sequences=max_sequences,
+            context_tokens=context_tokens,
+        )
+
+    @torch.inference_mode()
+    def rehearse(self, step_tokens: int, max_sequences: int) -> None:
+        """Compute the step that takes most memory, a prompt's tokens and a draw for each sequence.
+
+        It tells at once what the first such requests would find out, and they do not wait for
+        libraries to be opened. Leaves the blank block as it was. Before the first step.
+
+        Raises:
+            OutOfMemory: the device has no memory for such a step.
+        """
+        self.execute(rehearsal(self._cache, step_tokens, max_sequences))
+        self._cache.clear(self._indices(array("i", [self._cache.blank_block])))
 
     @torch.inference_mode()
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
@@ -91,22 +125,51 @@ class ModelRunner:
         fresh = _fresh_blocks(batch.slot_mapping, self._cache.block_tokens)
         if fresh:
             self._cache.clear(self._indices(fresh))
-        plan = self._backend.plan(self._attention_batch(batch))
-        step = _Step(self._cache, plan, self._indices(batch.slot_mapping))
+        # A recorded step has one position for a token, behind an image there are three.
+        graphs = None if batch.with_images else self._graphs
+        logits = graphs.run(batch) if graphs is not None else None
+        if logits is None:
+            logits = self._compute(
+                self._inputs(batch),
+                self._indices(batch.slot_mapping),
+                self._attention_batch(batch),
+                self._indices(batch.sample_rows),
+            )
+        return sample(logits, batch.rows, masks_of(batch.rows))
+
+    def _inputs(self, batch: ScheduledBatch) -> dict[str, torch.Tensor]:
         inputs = {
             "input_ids": self._indices(batch.token_ids)[None],
             "position_ids": self._indices(batch.positions)[None],
         }
-        if batch.with_images:
-            assert self._vision is not None, "a model of text got images"
-            inputs = self._vision.inputs(batch.with_images, **inputs)
-        logits = self._model(
+        if not batch.with_images:
+            return inputs
+        assert self._vision is not None, "a model of text got images"
+        return self._vision.inputs(batch.with_images, **inputs)
+
+    def _compute(
+        self,
+        inputs: dict[str, torch.Tensor],
+        slots: torch.Tensor,
+        attention: AttentionBatch,
+        sample_rows: torch.Tensor | int,
+    ) -> torch.Tensor:
+        """Submit the forward pass; return the logits of `sample_rows`, of all where that is 0."""
+        output = self._model(
             **inputs,
             use_cache=False,
-            logits_to_keep=self._indices(batch.sample_rows),
-            paged=step,
-        ).logits
-        return sample(logits[0], batch.rows, masks_of(batch.rows))
+            logits_to_keep=sample_rows,
+            paged=_Step(self._cache, self._backend.plan(attention), slots),
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def _compute_decodes(self, columns: DecodeColumns) -> torch.Tensor:
+        inputs = {
+            "input_ids": columns.token_ids[None],
+            "position_ids": columns.positions[None],
+        }
+        return self._compute(inputs, columns.slots, columns.attention, 0)
 
     def _indices(self, column: array[int]) -> torch.Tensor:
         return upload(column, torch.int64, self._device)

@@ -15,7 +15,8 @@ only candidates are sorted (`_candidates`):
 - with top-p, tokens of probability below (1 - top_p) / V hold less than 1 - top_p together, so all
   others hold more than top_p: the set that top-p looks for is among them;
 - min-p alone needs no order.
-On other devices, a full sort costs less than waiting for the number of candidates.
+On other devices, waiting for the number of candidates costs more than a full sort, which is spared
+where top-k bounds that number for every row that needs order.
 
 The draw inverts the cumulative distribution in order of token ids, in float64. A rounding
 difference in a logit, as between batches of different size, then moves the outcome by no more than
@@ -42,6 +43,8 @@ from neurond.engine.upload import upload
 
 HOST_ROWS = 16
 """Rows drawn for at once on the host: what they take then stays in its caches."""
+DEVICE_LOGITS = 1 << 22
+"""Logits drawn from at once on other devices: with what sorting takes, 60 bytes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ def _draw_rows(
     logits: torch.Tensor, rows: Sequence[Row], drawn: list[int], greedy: torch.Tensor
 ) -> torch.Tensor:
     """Return `greedy` with the rows `drawn` replaced by draws."""
-    count = HOST_ROWS if logits.is_cpu else len(drawn)
+    count = HOST_ROWS if logits.is_cpu else max(1, DEVICE_LOGITS // logits.shape[-1])
     tokens = greedy.clone()
     for start in range(0, len(drawn), count):
         part = drawn[start : start + count]
@@ -165,10 +168,7 @@ def _thresholds(logits: torch.Tensor, totals: torch.Tensor, rows: Sequence[Row])
     """
     vocab_size = logits.shape[-1]
     params = [row.sampling for row in rows]
-    if logits.is_cpu:
-        ordered = _candidates(logits, totals, params)
-    else:
-        ordered = logits.sort(-1, descending=True).values
+    ordered = _candidates(logits, totals, params) if logits.is_cpu else _largest(logits, params)
     highest = ordered[:, :1]
     weights = (ordered - highest).exp()
 
@@ -193,6 +193,14 @@ def _thresholds(logits: torch.Tensor, totals: torch.Tensor, rows: Sequence[Row])
     min_p = upload([p.min_p or 0.0 for p in params], torch.float32, logits.device)
     by_ratio = highest.squeeze(-1) + min_p.log()
     return torch.maximum(by_order, by_ratio)
+
+
+def _largest(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Return [S, K], descending: all logits that a threshold may be; K follows from `params`."""
+    if any(p.top_k is None and (p.top_p or 1.0) < 1.0 for p in params):
+        return logits.sort(-1, descending=True).values
+    count = max((p.top_k for p in params if p.top_k is not None), default=1)
+    return logits.topk(min(count, logits.shape[-1])).values
 
 
 def _candidates(

@@ -15,6 +15,7 @@ from cortex_core.errors import ErrorInfo, ModelLoadFailed, OutOfMemory
 from neurond.engine.device import Device
 from neurond.engine.embedding import EmbedInput
 from neurond.models.loader import (
+    TORCH_DTYPES,
     build_model,
     check_files,
     load_safetensors,
@@ -91,7 +92,7 @@ def load_encoder(
         ModelLoadFailed: names the file, or the architecture, and what is wrong with it.
     """
     assert manifest.pooling is not None, "an encoder is prepared with its pooling"
-    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    torch_dtype = TORCH_DTYPES[dtype]
     check_files(folder, manifest)
     model = build_model(AutoModel, read_config(folder), torch_dtype, ATTENTION)
     if getattr(model, "pooler", None) is not None:

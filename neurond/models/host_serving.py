@@ -59,4 +59,4 @@ class HostServing(ModelServing):
         weights_id = f"{decoder.weights_hash}-{computed_by}"
         if kv_format != "bf16":
             weights_id += f"-kv-{kv_format}"
-        super().__init__(runner, sizes, weights_id, max_sequences, rows)
+        super().__init__(runner, sizes, weights_id, max_sequences, step_tokens, rows)

@@ -27,11 +27,12 @@ from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils.logging import disable_progress_bar
 
-from cortex_core.errors import ModelLoadFailed
+from cortex_core.errors import ModelLoadFailed, OutOfMemory
 from neurond.engine.device import Device
 from neurond.engine.vision import Vision
 from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
+from neurond.models.experts_choice import choose_experts
 from neurond.models.gguf_weights import GgufWeights
 from neurond.models.vision_check import check_vision
 from neurond.models.weights import LazyTensor, LoadProgress
@@ -39,6 +40,11 @@ from neurond.sources.prepared import PreparedModel
 
 MAX_NAMES_TOLD = 3
 TOWER_ATTENTION = "sdpa"
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +84,13 @@ def load_model(
     May run in a thread of its own beside engines that step; one load at a time.
 
     Args:
-        dtype: `float32` or `bfloat16`.
+        dtype: one of `TORCH_DTYPES`.
         on_progress: told the fraction of the file read, from reading threads.
 
     Raises:
         ModelLoadFailed: names the file, or the architecture, and what is wrong with it.
     """
-    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    torch_dtype = TORCH_DTYPES[dtype]
     check_files(folder, manifest)
     config = read_config(folder)
     check_config(config)
@@ -96,6 +102,7 @@ def load_model(
         attention = {"text_config": ATTENTION_NAME, "vision_config": TOWER_ATTENTION}
         model = build_model(AutoModelForImageTextToText, config, torch_dtype, attention)
     check_model(model)
+    choose_experts(model, torch_dtype, device)
     wide: frozenset[str] = frozenset()
     if manifest.kind == "gguf":
         path = folder / manifest.weights[0].name
@@ -232,6 +239,8 @@ def _fill(
             dict(weights),
             LoadStateDictConfig(device_map={"": device}, weight_mapping=mapping),
         )
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # of the device, not of the file
     except (RuntimeError, ValueError, OSError, SafetensorError) as ex:
         raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
     model.mark_tied_weights_as_initialized(info)
@@ -266,6 +275,8 @@ def _refuse_gaps(
 ) -> None:
     if errors:
         name, reason = next(iter(errors.items()))
+        if "OutOfMemoryError" in reason:
+            raise OutOfMemory(f"cannot hold {name} from {path}: {reason.splitlines()[-1]}")
         raise ModelLoadFailed(f"cannot read {name} from {path}: {reason.splitlines()[-1]}")
     for name, found, expected in mismatched:
         raise ModelLoadFailed(

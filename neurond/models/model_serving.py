@@ -7,9 +7,10 @@ from cortex_core.neuron_api import Speculation
 from neurond.engine.batch import Runner
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
+from neurond.memory_plan import CUDA_STEP_TOKENS
 
 STEP_TOKENS = 512
-"""Query tokens in one step, at least."""
+"""Query tokens in one step, at least; on CUDA `memory_plan.CUDA_STEP_TOKENS`."""
 CPU_DRAFT_ROWS = 6
 CUDA_DRAFT_ROWS = 48
 """Rows that a decode step computes for little more than one: the CPU kernels multiply 6 at once; a
@@ -59,9 +60,9 @@ def kv_sizes(
     )
 
 
-def step_tokens_for(max_sequences: int) -> int:
+def step_tokens_for(max_sequences: int, *, on_cuda: bool = False) -> int:
     """Return the query tokens that a step may have: every sequence can decode in each."""
-    return max(STEP_TOKENS, max_sequences)
+    return max(CUDA_STEP_TOKENS if on_cuda else STEP_TOKENS, max_sequences)
 
 
 def draft_rows(speculation: Speculation, *, on_cuda: bool = False) -> int:
@@ -80,6 +81,7 @@ class ModelServing:
         sizes: KvSizes,
         weights_id: str,
         max_sequences: int,
+        step_tokens: int,
         max_draft_rows: int = 0,
     ) -> None:
         self.sizes = sizes
@@ -90,7 +92,7 @@ class ModelServing:
             context_tokens=sizes.context_tokens,
             block_tokens=sizes.block_tokens,
             max_sequences=max_sequences,
-            step_tokens=step_tokens_for(max_sequences),
+            step_tokens=step_tokens,
             max_draft_rows=max_draft_rows,
         )
 

@@ -1,7 +1,10 @@
 """From a loaded model to an engine that torch computes: choice of attention backend, wiring."""
 
+import importlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+import torch
 
 from cortex_core.errors import OutOfMemory
 from cortex_core.logs import kv
@@ -9,25 +12,64 @@ from cortex_core.neuron_api import Speculation
 from neurond.attention.base import AttentionBackend
 from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
-from neurond.attention.selection import BackendName, choose_backend
+from neurond.attention.selection import choose_backend, takes_paged_decodes
+from neurond.attention.trial import TYPICAL, Heads, why_not
+from neurond.attention.varlen import TorchVarlenBackend
+from neurond.engine.decode_graphs import NotRecordable
 from neurond.engine.device import Device
 from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import kv_block_bytes
 from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel
-from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes
+from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
 
 log = logging.getLogger(__name__)
 
 
 def preferred_backend(
-    device: Device, dtype: str, head_dims: Iterable[tuple[int, int]] = ()
-) -> BackendName:
-    """Return the backend that serves models of `dtype` and such heads on `device`."""
+    device: Device, dtype: torch.dtype, layers: Sequence[Heads] = (TYPICAL,)
+) -> AttentionBackend:
+    """Return the fastest backend that serves such layers on `device`.
+
+    Raises:
+        torch.AcceleratorError: the device is lost.
+    """
     capability = device.compute_capability
-    has_flash2 = capability is not None and _has_flash2()
-    return choose_backend(capability, dtype, head_dims, has_flash2=has_flash2)
+    name = choose_backend(
+        capability,
+        str(dtype).removeprefix("torch."),
+        [(each.shape.key_dim, each.shape.value_dim) for each in layers],
+        has_flash2=capability is not None and _has_flash2(),
+        has_softcap=any(each.params.softcap is not None for each in layers),
+    )
+    match name:
+        case "flash-attn-2":
+            return load_flash2()
+        case "torch-varlen":
+            return _with_paged_decodes(TorchVarlenBackend(), device, dtype, layers)
+        case "torch-reference" if capability is not None:
+            return _with_paged_decodes(ReferenceBackend(), device, dtype, layers)
+        case "torch-reference":
+            return ReferenceBackend()
+
+
+def _with_paged_decodes(
+    others: AttentionBackend, device: Device, dtype: torch.dtype, layers: Sequence[Heads]
+) -> AttentionBackend:
+    """Return `others`, but for decodes, where Triton's kernels are right on this device."""
+    if any(not takes_paged_decodes(each.shape.key_dim, each.shape.value_dim) for each in layers):
+        return others
+    try:
+        backend = load_paged_decodes(others)
+    except ImportError as ex:
+        reason: str | None = str(ex)
+    else:
+        reason = why_not(backend, layers, dtype, device.torch_device)
+    if reason is None:
+        return backend
+    log.warning("serving without Triton's kernels", extra=kv(cause=reason))
+    return others
 
 
 class Serving(ModelServing):
@@ -43,12 +85,12 @@ class Serving(ModelServing):
         block_tokens: int,
         speculation: Speculation = "off",
     ) -> None:
-        """Allocate the KV cache.
+        """Allocate the KV cache; on CUDA try the largest step, and record steps of decodes.
 
         Raises:
             OutOfMemory: it does not fit what is given, or what the device has.
         """
-        backend = _backend(loaded)
+        backend = attention_backend(loaded)
         multiple = backend.page_multiple_tokens
         whole_pages = -(-block_tokens // multiple) * multiple
         shapes = [layer.shape for layer in loaded.layers]
@@ -77,8 +119,14 @@ class Serving(ModelServing):
         runner = ModelRunner(loaded.model, device, backend, cache, loaded.vision)
         weights_id = f"{loaded.weights_id}-{backend.name}"
         on_cuda = loaded.device.compute_capability is not None
+        step_tokens = step_tokens_for(max_sequences, on_cuda=on_cuda)
+        if on_cuda:
+            runner.rehearse(step_tokens, max_sequences)
+            loaded.device.settle()  # what it took is not kept beside what follows
+        if backend.can_be_recorded:
+            _record(runner, loaded, max_sequences, sizes.context_tokens)
         rows = draft_rows(speculation, on_cuda=on_cuda)
-        super().__init__(runner, sizes, weights_id, max_sequences, rows)
+        super().__init__(runner, sizes, weights_id, max_sequences, step_tokens, rows)
 
 
 def build_engine(
@@ -98,13 +146,23 @@ def build_engine(
     ).new_engine()
 
 
-def _backend(loaded: LoadedModel) -> AttentionBackend:
-    name = preferred_backend(
-        loaded.device,
-        str(loaded.dtype).removeprefix("torch."),
-        [(layer.shape.key_dim, layer.shape.value_dim) for layer in loaded.layers],
-    )
-    return load_flash2() if name == "flash-attn-2" else ReferenceBackend()
+def attention_backend(loaded: LoadedModel) -> AttentionBackend:
+    """Return what serves a model's layers where they are."""
+    heads = [Heads(layer.num_heads, layer.shape, layer.params) for layer in loaded.layers]
+    return preferred_backend(loaded.device, loaded.dtype, heads)
+
+
+def _record(
+    runner: ModelRunner, loaded: LoadedModel, max_sequences: int, context_tokens: int
+) -> None:
+    recorder = loaded.device.recorder()
+    if recorder is None:
+        return
+    try:
+        runner.record_decodes(recorder, max_sequences=max_sequences, context_tokens=context_tokens)
+    except NotRecordable as ex:
+        fields = kv(model=loaded.manifest.model_id, cause=ex)
+        log.warning("decodes not recorded as graphs: steps take longer", extra=fields)
 
 
 def _has_flash2() -> bool:
@@ -114,3 +172,14 @@ def _has_flash2() -> bool:
         log.warning("serving without flash-attn", extra=kv(cause=ex))
         return False
     return True
+
+
+def load_paged_decodes(others: AttentionBackend) -> AttentionBackend:
+    """Return a backend whose decodes are Triton's kernels.
+
+    Raises:
+        ImportError: there is no Triton: torch has it where it is built with CUDA.
+    """
+    module = importlib.import_module("neurond.attention.paged_decodes")
+    backend: AttentionBackend = module.PagedDecodes(others)
+    return backend

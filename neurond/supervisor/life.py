@@ -41,6 +41,7 @@ _BACKENDS = {
     "cpu": "neurond.actor.cpu_backend:CpuBackend",
     "cuda": "neurond.actor.torch_backend:TorchBackend",
 }
+_ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 _CONTROL_SUFFIX = ".control.sock"
 _DATA_SUFFIX = ".data.sock"
 
@@ -204,10 +205,15 @@ def _deadlines(settings: SupervisorSettings) -> PhaseDeadlines:
 
 
 def _environment(device: DeviceInfo, threads: int) -> dict[str, str]:
+    visible = (device.uuid or str(device.index)) if device.kind == "cuda" else ""
     return {
-        # NVML counts devices by bus; CUDA must too, and the actor must see no other than its own.
+        # The actor must see no device but its own. By UUID: CUDA leaves out devices that it cannot
+        # use, and its indices then differ from NVML's.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": str(device.index) if device.kind == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": visible,
+        # Models come and go in one process, with caches of any size: pages of memory are mapped
+        # where they are wanted, and what is free is not left in pieces.
+        _ALLOCATOR_VARIABLE: os.environ.get(_ALLOCATOR_VARIABLE, "expandable_segments:True"),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",

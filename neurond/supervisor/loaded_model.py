@@ -9,7 +9,7 @@ from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.lifecycle.model import ModelLifecycle
-from neurond.memory_plan import ACTIVATION_BYTES, MemoryPlan
+from neurond.memory_plan import MemoryPlan
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.ports import ProgressCallback
 
@@ -67,5 +67,5 @@ class LoadedModel:
             return None
         if self.loaded is None:
             return Reservation(self.device, self.plan.total_bytes, arriving=True)
-        taken = self.loaded.weights_bytes + self.loaded.kv_cache_bytes + ACTIVATION_BYTES
+        taken = self.loaded.weights_bytes + self.loaded.kv_cache_bytes + self.plan.activation_bytes
         return Reservation(self.device, taken, arriving=False)

@@ -12,7 +12,7 @@ from cortex_core.ipc.child import DeathPipe
 from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
 from cortex_core.neuron_api import DeviceState, Dtype, LoadRequest
 from neurond import protocol
-from neurond.devices import Devices
+from neurond.devices import Devices, computes_bfloat16
 from neurond.host import host_threads
 from neurond.kv_choice import choose_kv
 from neurond.memory_plan import (
@@ -29,7 +29,7 @@ from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.spawn import stop_resource_tracker
-from neurond.weight_choice import choose_weights
+from neurond.weight_choice import WeightChoice, choose_weights
 
 
 class DevicePool:
@@ -110,13 +110,7 @@ class DevicePool:
         room = choose_device(request.model_id, request.devices, rooms)
         actor = self.get(room.device)
         kind = actor.info.kind
-        weights = choose_weights(
-            model,
-            request.profile.dtype,
-            device=room.device,
-            kind=kind,
-            has_kernels=actor.has_kernels,
-        )
+        weights = _weights(model, request.profile.dtype, actor)
         kv_dtype = choose_kv(
             model, request.profile.kv_dtype, weights, device=room.device, kind=kind
         )
@@ -139,12 +133,9 @@ class DevicePool:
         `named` is the dtype of the model's profile. None: no device has such weights.
         """
         for actor in self._actors.values():
-            info = actor.info
             with contextlib.suppress(InvalidRequest):
-                weights = choose_weights(
-                    model, named, device=info.id, kind=info.kind, has_kernels=actor.has_kernels
-                )
-                return weights_bytes(model, weights.dtype, info.kind)
+                weights = _weights(model, named, actor)
+                return weights_bytes(model, weights.dtype, actor.info.kind)
         return None
 
     def state_of(self, device: DeviceName) -> DeviceState:
@@ -173,3 +164,14 @@ class DevicePool:
             reserved_bytes=sum(entry.size_bytes for entry in here),
             arriving_bytes=sum(entry.size_bytes for entry in here if entry.arriving),
         )
+
+
+def _weights(model: PreparedModel, named: Dtype | None, actor: DeviceActor) -> WeightChoice:
+    return choose_weights(
+        model,
+        named,
+        device=actor.info.id,
+        kind=actor.info.kind,
+        has_kernels=actor.has_kernels,
+        computes_bfloat16=computes_bfloat16(actor.info),
+    )

@@ -4,6 +4,8 @@ import platform
 import socket
 from typing import Final, get_args
 
+import msgspec
+
 from cortex_core import __version__
 from cortex_core.neuron_api import (
     MIB,
@@ -145,13 +147,8 @@ def _servable(model: LoadedModel | None, actor: DeviceActor | None) -> Servable:
 
 def _device_info(actor: DeviceActor) -> DeviceInfo:
     info, opened = actor.info, actor.opened
-    return DeviceInfo(
-        index=info.index,
-        name=info.name,
-        vram_total_mb=info.vram_total_mb,
-        id=info.id,
-        kind=info.kind,
-        compute_capability=info.compute_capability,
+    return msgspec.structs.replace(
+        info,
         attention_backend=actor.attention_backend,
         kernels=opened.kernels if opened else None,
         kernels_unavailable_reason=opened.kernels_unavailable_reason if opened else None,

@@ -22,7 +22,7 @@ READY_TIMEOUT_S = 60.0
 class Node:
     """A supervisor under test, and the shortest way to use it."""
 
-    def __init__(self, root: Path, **settings: object) -> None:
+    def __init__(self, root: Path, devices: Devices | None = None, **settings: object) -> None:
         runtime_dir = root / "run"
         models = root / "models"
         models.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class Node:
         self.supervisor = Supervisor(
             SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),
             self.library,
-            Devices.discover([CPU]),
+            devices or Devices.discover([CPU]),
             lambda model_id: self.profiles.get(model_id, ModelProfile()),
         )
 

@@ -43,6 +43,8 @@ class WithoutDriver(TorchFunctionMode):
             return args[0].to(CASTS[func])
         if func is torch.Tensor.contiguous:
             return args[0].clone(memory_format=torch.contiguous_format)
+        if func is torch.Tensor.copy_:
+            return aten.copy_(args[0], args[1])
         if func is torch.Tensor.pin_memory:
             return args[0]
         result = func(*args, **(kwargs or {}))

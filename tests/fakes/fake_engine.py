@@ -29,6 +29,7 @@ import msgspec
 from cortex_core.canonical import ResponseFormat
 from cortex_core.errors import (
     CortexError,
+    DeviceFailed,
     ErrorInfo,
     InternalError,
     InvalidRequest,
@@ -138,6 +139,8 @@ class CountingBackend:
             _wait_for(folder / "go")
         if folder.name.startswith("bad"):
             raise ModelLoadFailed(f"cannot load {command.model_id}: the file is truncated")
+        if folder.name.startswith("lost"):
+            raise DeviceFailed("cannot go on with cpu: it fell off the bus")
         if folder.name.startswith("fatal"):
             os._exit(14)
         config = SchedulerConfig(
@@ -172,6 +175,15 @@ class CountingBackend:
 
     def is_poisoned(self, error: Exception) -> bool:
         return isinstance(error, PoisonedError)
+
+
+class TellingBackend(CountingBackend):
+    """Tells what its process may see of CUDA, in the place of an attention backend's name."""
+
+    def open(self, configure: Configure) -> OpenedDevice:
+        names = ("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
+        told = " ".join(repr(os.environ.get(name)) for name in names)
+        return OpenedDevice(told, 1 << 30, 1 << 30)
 
 
 class DyingBackend(CountingBackend):

@@ -1,4 +1,4 @@
-"""flash-attn 2's functions with its signatures and its refusals, and numbers from plain torch.
+"""Functions of flash-attn 2 and torch: their signatures and refusals, numbers from plain torch.
 
 Signatures and checks are those of flash-attn 2.8.3.post2 (flash_attn/flash_attn_interface.py,
 csrc/flash_attn/flash_api.cpp), but for the device: these run anywhere.
@@ -78,7 +78,7 @@ def flash_attn_with_kvcache(
     assert v is None
     assert cache_batch_idx is None
     assert cache_leftpad is None
-    assert num_splits == 1, "more splits make a token depend on its batch"
+    assert 1 <= num_splits <= 128, "left to flash-attn, splits make a token depend on its batch"
     assert cache_seqlens.dtype == torch.int32, "seqlens_k must have dtype int32"
     assert cache_seqlens.is_contiguous()
     assert cache_seqlens.shape == (q.shape[0],)
@@ -101,6 +101,61 @@ def flash_attn_with_kvcache(
         lses.append(lse.transpose(0, 1))
     out = torch.stack(outs)
     return (out, torch.stack(lses)) if return_softmax_lse else out
+
+
+def varlen_attn(
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    return_aux=None,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+    seqused_k=None,
+    block_table=None,
+    num_splits=None,
+):
+    """Torch's own, `torch.nn.attention.varlen.varlen_attn` of 2.13, as far as it serves."""
+    assert block_table is None, "paging is not served by torch's flash-attn 2"
+    assert query.dtype in (torch.float16, torch.bfloat16)
+    assert query.dtype == key.dtype == value.dtype
+    for tensor in (query, key, value):
+        assert tensor.dim() == 3
+        assert tensor.stride(-1) == 1
+    for lengths in (cu_seq_q, cu_seq_k, seqused_k):
+        assert lengths.dtype == torch.int32
+        assert lengths.is_contiguous()
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    assert num_splits == 1, "left to torch, splits make a token depend on its batch"
+    assert isinstance(window_size, tuple), "a list is not taken for causal"
+    starts, key_starts = cu_seq_q.tolist(), cu_seq_k.tolist()
+    assert (starts[-1], key_starts[-1]) == (query.shape[0], key.shape[0])
+    assert max(seqused_k.tolist()) == max_k
+    assert int(cu_seq_q.diff().max()) == max_q
+    outs, lses = [], []
+    for index, kv_len in enumerate(seqused_k.tolist()):
+        first, last = key_starts[index], key_starts[index + 1]
+        assert kv_len <= last - first
+        out, lse = _attend(
+            query[starts[index] : starts[index + 1]],
+            key[None, first:last],
+            value[None, first:last],
+            torch.zeros(1, dtype=torch.int32),
+            kv_len,
+            scale,
+            window_size == (-1, 0),
+            window_size,
+            0.0,
+        )
+        outs.append(out)
+        lses.append(lse)
+    out, lse = torch.cat(outs), torch.cat(lses).transpose(0, 1)
+    return (out, lse) if return_aux is not None and return_aux.lse else out
 
 
 def _check_tensors(q, k, v, block_table):

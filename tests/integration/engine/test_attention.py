@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from neurond.attention import reference, varlen
 from neurond.attention.base import AttentionParams
 from neurond.attention.flash2 import Flash2Backend
 from neurond.attention.reference import ReferenceBackend
+from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.kv_shape import LayerShape
 from tests.fakes import flash_attn_checked
 from tests.fakes.attention_cases import attend_slowly, make_case
@@ -85,6 +87,72 @@ def test_flash2_keeps_the_contract(step, kind):
     out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("at_once", [1, 600, 32_768])
+@pytest.mark.parametrize("kind", ["plain", "window", "window of one", "sinks"])
+@pytest.mark.parametrize("step", STEPS)
+def test_torchs_own_keeps_the_contract(step, kind, at_once, monkeypatch):
+    monkeypatch.setattr(varlen, "GATHER_TOKENS", at_once)
+    case = make_case(STEPS[step], shape=SHAPE, block_tokens=256, dtype=torch.bfloat16)
+    backend = TorchVarlenBackend(flash_attn_checked.varlen_attn)
+    out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+def test_torchs_own_takes_a_sequence_of_several_pages():
+    case = make_case(
+        [(1, 300), (1, 600), (40, 290)], shape=SHAPE, block_tokens=256, dtype=torch.bfloat16
+    )
+    params = KINDS["window"]
+    backend = TorchVarlenBackend(flash_attn_checked.varlen_attn)
+    out = backend.plan(case.batch).attend(case.query, *case.pages, params)
+    torch.testing.assert_close(out.double(), attend_slowly(case, params), atol=2e-2, rtol=2e-2)
+
+
+def test_flash2_gives_a_decode_the_same_beside_a_prompt():
+    lens = [(1, 300), (1, 5), (40, 290)]
+    case = make_case(lens, shape=SHAPE, block_tokens=256, dtype=torch.bfloat16)
+    calls = []
+
+    def with_kvcache(q, *args, **options):
+        calls.append((q.shape[0], options["num_splits"]))
+        return flash_attn_checked.flash_attn_with_kvcache(q, *args, **options)
+
+    backend = Flash2Backend(flash_attn_checked.flash_attn_varlen_func, with_kvcache)
+    mixed = backend.plan(case.batch).attend(case.query, *case.pages, KINDS["all"])
+    alone = backend.plan(case.batch.decodes()).attend(case.query[:2], *case.pages, KINDS["all"])
+    assert torch.equal(mixed[:2], alone)
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("kind", ["plain", "window", "all"])
+@pytest.mark.parametrize("lens", [[(9, 9)], [(5, 14)], [(7, 19), (12, 12)]])
+def test_a_prompt_may_be_cut_by_its_queries(lens, kind, monkeypatch):
+    monkeypatch.setattr(reference, "queries_at_once", lambda query, num_keys: 4)
+    case = make_case(lens, shape=SHAPE)
+    out = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=1e-5, rtol=1e-5)
+
+
+def test_what_the_reference_gathers_is_bounded(monkeypatch):
+    monkeypatch.setattr(reference, "GATHER_TOKENS", 16)
+    case = make_case([(1, 5), (1, 8), (1, 1), (1, 31), (1, 16), (3, 9)], shape=SHAPE)
+    gathered = []
+    select = torch.Tensor.index_select
+
+    def counted(pages, dim, index):
+        if pages.dim() == 4:
+            gathered.append(index.numel() * pages.shape[1])
+        return select(pages, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", counted)
+    out = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, KINDS["all"])
+    assert max(gathered) == 32, "one sequence may have more"
+    torch.testing.assert_close(
+        out.double(), attend_slowly(case, KINDS["all"]), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("num_decodes", [0, 1])

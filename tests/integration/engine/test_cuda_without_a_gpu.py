@@ -4,33 +4,27 @@ A fake tensor refuses to mix devices and to be read back, so a step that passes 
 and lets no host tensor in among the device's. Streams and graphs are not reached by this.
 """
 
-from array import array
-from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cortex_core.canonical import SamplingParams
+from neurond.attention import reference
 from neurond.attention.flash2 import Flash2Backend
 from neurond.attention.reference import ReferenceBackend
-from neurond.engine.batch import Row, ScheduledBatch, TokenCounts
+from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.device import CudaDevice, MemoryInfo
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import LayerShape
+from neurond.engine.rehearsal import rehearsal
 from neurond.engine.runner import ModelRunner
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
 from tests.fakes.fake_cuda import fake_cuda
+from tests.fakes.step_batches import PAGE, STEPS, batch_of
 from tests.fakes.tiny_models import TINY_CONFIGS, VOCAB_SIZE
 
 CUDA = torch.device("cuda", 0)
-PAGE = 256
-SAMPLINGS = [
-    SamplingParams(temperature=0.0),
-    SamplingParams(top_k=5, top_p=0.9, min_p=0.01, logprobs=3),
-    SamplingParams(repetition_penalty=1.2, presence_penalty=0.5, logit_bias={3: 1.0}, logprobs=0),
-    SamplingParams(),
-]
 
 
 def varlen_shapes(q, k, v, cu_seqlens_q, cu_seqlens_k, max_q, max_k, *, block_table, **options):
@@ -52,6 +46,7 @@ def kvcache_shapes(q, k_cache, v_cache, *, cache_seqlens, block_table, **options
 
 BACKENDS = {
     "flash-attn-2": lambda: Flash2Backend(varlen_shapes, kvcache_shapes),
+    "torch-varlen": TorchVarlenBackend,
     "torch-reference": ReferenceBackend,
 }
 
@@ -80,52 +75,17 @@ def move_to_cuda(model) -> int:
     return len(attention)
 
 
-class Anything:
-    """A grammar that allows every token."""
-
-    def allowed(self) -> array:
-        return array("I", [2**32 - 1] * (VOCAB_SIZE // 32))
-
-
-def row(sampling: SamplingParams, length: int, grammar: Anything | None) -> Row:
-    tokens = array("i", range(length))
-    counts = TokenCounts(frozenset(tokens), dict(Counter([1, 2])))
-    return Row(0, 0, 1, sampling, tokens, length - 1, counts, grammar)
-
-
-def batch_of(lens: list[tuple[int, int]], num_decodes: int) -> ScheduledBatch:
-    """A step of (query tokens, context tokens), decodes first; every sequence is sampled."""
-    starts, positions, slots, tables = [0], [], [], []
-    for index, (query_len, kv_len) in enumerate(lens):
-        starts.append(starts[-1] + query_len)
-        places = range(kv_len - query_len, kv_len)
-        positions += places
-        tables.append(array("i", [2 * index, 2 * index + 1]))
-        slots += [tables[-1][place // PAGE] * PAGE + place % PAGE for place in places]
-    return ScheduledBatch(
-        token_ids=array("i", [1] * starts[-1]),
-        positions=array("i", positions),
-        slot_mapping=array("i", slots),
-        cu_seqlens_q=array("i", starts),
-        seq_lens_k=array("i", [kv_len for _, kv_len in lens]),
-        block_tables=tables,
-        sample_rows=array("i", [end - 1 for end in starts[1:]]),
-        rows=[
-            row(SAMPLINGS[index % len(SAMPLINGS)], kv_len, Anything() if index % 2 else None)
-            for index, (_, kv_len) in enumerate(lens)
-        ],
-        num_decodes=num_decodes,
-        max_seqlen_q=max(query_len for query_len, _ in lens),
-        max_seqlen_k=max(kv_len for _, kv_len in lens),
+def fake_runner(model, backend) -> ModelRunner:
+    """A runner of a model that is on meta, where CUDA is faked."""
+    num_layers = move_to_cuda(model)
+    cache = KvCache(
+        [LayerShape(2, 16, 16)] * num_layers,
+        num_blocks=16,
+        block_tokens=PAGE,
+        dtype=torch.bfloat16,
+        device=CUDA,
     )
-
-
-STEPS = {
-    "decode": ([(1, 5), (1, 300), (1, 257), (1, 1)], 4),
-    "prefill": ([(40, 40)], 0),
-    "mixed": ([(1, 5), (1, 300), (9, 20), (40, 300)], 2),
-    "rests of prompts": ([(1, 257), (1, 1)], 0),
-}
+    return ModelRunner(model, CUDA, backend, cache)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -135,20 +95,64 @@ def test_a_step_never_waits_for_the_device(name, step, backend, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     model = meta_model(name).eval()
     with fake_cuda(), torch.no_grad():
-        num_layers = move_to_cuda(model)
-        cache = KvCache(
-            [LayerShape(2, 16, 16)] * num_layers,
-            num_blocks=16,
-            block_tokens=PAGE,
-            dtype=torch.bfloat16,
-            device=CUDA,
-        )
-        runner = ModelRunner(model, CUDA, BACKENDS[backend](), cache)
+        runner = fake_runner(model, BACKENDS[backend]())
         lens, num_decodes = STEPS[step]
         choices = runner.submit(batch_of(lens, num_decodes))
         assert choices.tokens.device == CUDA
         assert choices.tokens.shape == (len(lens),)
         assert choices.highest.device == CUDA
+
+
+class CallingRecorder:
+    """Calls what it should record, once for each size and again for each step."""
+
+    def record(self, compute):
+        graph = SimpleNamespace(output=compute(), replayed=0)
+
+        def replay():
+            graph.output.copy_(compute())
+            graph.replayed += 1
+
+        graph.replay = replay
+        self.largest = max(getattr(self, "largest", graph), graph, key=lambda one: len(one.output))
+        return graph
+
+
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_a_step_to_record_never_waits_for_the_device(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    recorder = CallingRecorder()
+    lens, num_decodes = STEPS["decode"]
+    model = meta_model(name).eval()
+    with fake_cuda(), torch.no_grad():
+        runner = fake_runner(model, BACKENDS["flash-attn-2"]())
+        runner.record_decodes(recorder, max_sequences=6, context_tokens=1000)
+        with torch.inference_mode():
+            choices = runner.submit(batch_of(lens, num_decodes))
+        assert recorder.largest.output.shape == (6, VOCAB_SIZE)
+        assert choices.tokens.device == CUDA
+        assert choices.tokens.shape == (len(lens),)
+        assert recorder.largest.replayed == 0
+        assert choices.highest.device == CUDA
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rehearsal_never_waits_for_the_device(backend, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    model = meta_model("qwen3-moe").eval()
+    with fake_cuda(), torch.no_grad():
+        runner = fake_runner(model, BACKENDS[backend]())
+        choices = runner.submit(rehearsal(runner._cache, 600, 300))
+        assert choices.tokens.shape == (300,)
+
+
+def test_the_scores_of_a_prompt_are_cut_on_a_device():
+    with fake_cuda():
+        query = torch.empty((512, 32, 128), device=CUDA)
+        assert reference.queries_at_once(query, 1000) == 512 + 12
+        assert reference.queries_at_once(query, 32_768) == 16
+        assert reference.queries_at_once(query, 10**7) == 1
+        assert reference.queries_at_once(query.new_empty(query.shape, device="cpu"), 10**7) == 512
 
 
 def test_reading_a_result_back_is_noticed():
@@ -157,10 +161,9 @@ def test_reading_a_result_back_is_noticed():
 
 
 def test_the_memory_of_a_device_counts_what_torch_has_cached(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (300, 1000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 400)
-    assert CudaDevice("cuda-0", 0, None).memory_info() == MemoryInfo(1000, 400)
-    assert CudaDevice("cuda-0", 0, 600).memory_info() == MemoryInfo(600, 200)
-    assert CudaDevice("cuda-0", 0, 300).memory_info() == MemoryInfo(300, 0)
+    assert CudaDevice("cuda-0", None).memory_info() == MemoryInfo(1000, 400)
+    assert CudaDevice("cuda-0", 600).memory_info() == MemoryInfo(600, 200)
+    assert CudaDevice("cuda-0", 300).memory_info() == MemoryInfo(300, 0)

@@ -8,6 +8,7 @@ import torch
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
+from neurond.engine import sampler
 from neurond.engine.batch import Row
 from neurond.engine.masks import Masks
 from neurond.engine.randomness import uniform
@@ -78,6 +79,25 @@ def test_rows_of_every_kind_share_a_batch_and_keep_their_tokens():
     rows = [row(sampling, seed=index) for index, sampling in enumerate(samplings)]
     alone = [tokens_of(logits[index : index + 1], [one])[0] for index, one in enumerate(rows)]
     assert tokens_of(logits, rows) == alone
+
+
+@pytest.mark.parametrize("filters", [FILTERS, [f for f in FILTERS if f.top_k or not f.top_p]])
+def test_a_devices_thresholds_keep_what_the_hosts_do(filters, monkeypatch):
+    rows = [row(each, seed=index) for index, each in enumerate(filters)]
+    logits = logits_of(len(rows))
+    expected = tokens_of(logits, rows)
+    monkeypatch.setattr(
+        sampler, "_candidates", lambda logits, _totals, params: sampler._largest(logits, params)
+    )
+    assert tokens_of(logits, rows) == expected
+
+
+def test_only_what_orders_are_asked_for_is_ordered():
+    logits = logits_of(3)
+    few = [SamplingParams(top_k=7, top_p=0.5), SamplingParams(min_p=0.1), SamplingParams()]
+    assert sampler._largest(logits, few).shape == (3, 7)
+    assert sampler._largest(logits, few[1:]).shape == (3, 1)
+    assert sampler._largest(logits, [*few[:2], SamplingParams(top_p=0.5)]).shape == (3, VOCAB)
 
 
 def test_greedy_takes_the_most_likely():

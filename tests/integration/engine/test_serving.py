@@ -1,6 +1,7 @@
 """A model's memory is planned, bounded, refused with the arithmetic; failures stay its own."""
 
 import gc
+import logging
 import weakref
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.errors import (
+    CortexError,
+    DeviceFailed,
     ErrorInfo,
     InternalError,
     InvalidRequest,
@@ -179,10 +182,71 @@ def test_errors_of_libraries_become_ours():
     assert not backend.is_poisoned(ValueError("what"))
 
 
-@pytest.mark.parametrize("name", ["cuda-0", "cuda-x", "tpu-1", "cuda"])
+@pytest.mark.parametrize("name", ["tpu-1", "cuda"])
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(InternalError, match=name):
         open_device(name, 1, None)
+
+
+def test_a_torch_without_cuda_is_told(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(DeviceFailed, match=r"cannot use cuda-0: .*is built without CUDA"):
+        open_device("cuda-0", 1, None)
+
+
+def test_a_driver_that_is_too_old_is_told(monkeypatch):
+    old = "The NVIDIA driver on your system is too old (found version 11040). Please update\nmore"
+
+    def fail() -> None:
+        raise RuntimeError(old)
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
+    with pytest.raises(DeviceFailed) as caught:
+        open_device("cuda-0", 1, None)
+    assert "found version 11040" in caught.value.message
+    assert "is built for CUDA 13.0 and devices of sm_75, sm_90" in caught.value.message
+    assert "more" not in caught.value.message
+
+
+class Weights:
+    """Something that a load holds when it fails."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory", OutOfMemory),
+        (torch.AcceleratorError, "CUDA error: uncorrectable ECC error", DeviceFailed),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", DeviceFailed),
+        (ValueError, "what", InternalError),
+        (ModelLoadFailed, "cannot read", ModelLoadFailed),
+    ],
+)
+def test_a_load_that_fails_says_what_failed_and_keeps_nothing(
+    kind, message, expected, tmp_path, monkeypatch
+):
+    folder = tmp_path / "llama"
+    prepare_model(make_tiny_model("llama"), folder)
+    held = []
+
+    def fail(*_args):
+        weights = Weights()
+        weights.itself = weights
+        held.append(weakref.ref(weights))
+        raise kind(message)
+
+    monkeypatch.setattr("neurond.actor.torch_backend.load_model", fail)
+    # What pytest catches of a log it keeps, with all that an exception refers to.
+    monkeypatch.setattr(logging.getLogger("neurond.actor.torch_backend"), "disabled", True)
+    backend = TorchBackend()
+    backend.open(Configure(DeviceName("cpu"), 1))
+    with pytest.raises(CortexError, match=message) as caught:
+        backend.load(load_command(folder), lambda progress: None)
+    assert type(caught.value) is expected
+    # The process ends with its device; nothing is given back to that.
+    assert (held[0]() is None) == (expected is not DeviceFailed)
 
 
 def test_a_memory_budget_bounds_what_is_free():

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.fakes.actor_node import Node
 async def make_node(tmp_path: Path) -> AsyncIterator[Callable[..., Node]]:
     made: list[Node] = []
 
-    def make(**settings: object) -> Node:
+    def make(**settings: Any) -> Node:
         made.append(Node(tmp_path, **settings))
         return made[-1]
 

@@ -118,6 +118,17 @@ async def test_a_model_that_kills_its_actor_is_not_tried_again(node: Node) -> No
     assert node.restarts == 1
 
 
+async def test_a_device_that_is_lost_during_a_load_is_replaced(node: Node) -> None:
+    model_id = await node.loaded()
+    lost = node.library.add("lost")
+
+    with pytest.raises(DeviceFailed, match="fell off the bus"):
+        await node.supervisor.load(LoadRequest(lost), ignore_progress)
+
+    assert await works_again(node, model_id)
+    assert node.restarts == 1
+
+
 async def test_a_runtime_folder_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
     node = Node(tmp_path / ("d" * 100))
 

@@ -68,8 +68,11 @@ def test_errors_are_told_apart() -> None:
     shapes = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     host = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    codes = [backend.describe(error).code for error in (exhausted, host, broken, shapes)]
+    kernel = RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+    errors = (exhausted, host, broken, shapes, kernel)
 
-    assert codes == ["out_of_memory", "out_of_memory", "internal_error", "internal_error"]
-    poisoned = [backend.is_poisoned(error) for error in (exhausted, host, broken, shapes)]
-    assert poisoned == [False, False, True, False]
+    codes = [backend.describe(error).code for error in errors]
+
+    assert codes == ["out_of_memory", "out_of_memory", *["internal_error"] * 3]
+    poisoned = [backend.is_poisoned(error) for error in errors]
+    assert poisoned == [False, False, True, False, True]

@@ -12,9 +12,11 @@ from neurond.kv_choice import kv_bytes_per_token
 from neurond.memory_plan import (
     ACTIVATION_BYTES,
     BLOCK_TOKENS,
+    CUDA_STEP_TOKENS,
     MIN_CONTEXT_TOKENS,
     PAGED_BLOCK_TOKENS,
     MemoryPlan,
+    activation_bytes,
     block_tokens_for,
     plan_memory,
     weights_bytes,
@@ -83,7 +85,7 @@ def test_int4_leaves_some_matrices_as_int8() -> None:
 
 
 def test_what_is_left_open_takes_a_share_of_what_is_free() -> None:
-    chosen = plan(ModelProfile(), 18 * GIB + ACTIVATION_BYTES)
+    chosen = plan(ModelProfile(), 18 * GIB + activation_bytes(MODEL, "bfloat16", "cuda", 64))
 
     assert chosen.kv_cache_bytes == 8 * GIB
     # One block of the cache pads tables and holds no context.
@@ -150,7 +152,22 @@ def test_blocks_are_what_the_devices_backend_wants() -> None:
     assert block_tokens_for("cpu", "torch-reference") == BLOCK_TOKENS
     assert block_tokens_for("cuda", "torch-reference") == BLOCK_TOKENS
     assert block_tokens_for("cuda", "flash-attn-2") == PAGED_BLOCK_TOKENS
+    assert block_tokens_for("cuda", "torch-varlen") == PAGED_BLOCK_TOKENS
     assert block_tokens_for("cuda", None) == PAGED_BLOCK_TOKENS
+
+
+def test_a_step_on_cuda_takes_what_its_tokens_and_its_draws_do() -> None:
+    assert activation_bytes(MODEL, "bfloat16", "cpu", 64) == ACTIVATION_BYTES
+    few = activation_bytes(MODEL, "bfloat16", "cuda", 1)
+    many = activation_bytes(MODEL, "bfloat16", "cuda", 2 * CUDA_STEP_TOKENS)
+    assert few >= ACTIVATION_BYTES + CUDA_STEP_TOKENS * HIDDEN * 2
+    assert many - few > CUDA_STEP_TOKENS * (2 * HIDDEN + 4 * VOCABULARY)
+    assert activation_bytes(MODEL, "float32", "cuda", 1) > few
+    chosen = plan(ModelProfile(context_tokens=4096, max_sequences=4), 30 * GIB)
+    assert chosen.activation_bytes == activation_bytes(MODEL, "bfloat16", "cuda", 4)
+    assert chosen.total_bytes == (
+        chosen.weights_bytes + chosen.kv_cache_bytes + chosen.activation_bytes
+    )
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
@@ -158,8 +175,8 @@ def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
         plan(ModelProfile(context_tokens=8192, max_sequences=8), 4 * GIB)
 
     assert str(caught.value) == (
-        "cannot load file:m on cuda-0: it needs 10498 MiB (weights 2048 in bfloat16 + KV cache "
-        "8194 + activations 256), free are 4096 MiB; lower context_tokens, max_sequences or "
+        "cannot load file:m on cuda-0: it needs 10948 MiB (weights 2048 in bfloat16 + KV cache "
+        "8194 + activations 706), free are 4096 MiB; lower context_tokens, max_sequences or "
         "kv_cache_mb, or unload another model"
     )
 

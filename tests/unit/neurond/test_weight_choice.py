@@ -26,11 +26,17 @@ def choose(
     bits: float = 16,
     wide: float = 0,
     has_kernels: bool = True,
+    computes_bfloat16: bool = True,
 ) -> WeightChoice:
     layers = LayerWeights(1 << 20, int((1 << 20) * bits / 8), int((1 << 20) * wide))
     model = msgspec.structs.replace(MODEL, layers=layers)
     return choose_weights(
-        model, named, device=DeviceName(f"{kind}-0"), kind=kind, has_kernels=has_kernels
+        model,
+        named,
+        device=DeviceName(f"{kind}-0"),
+        kind=kind,
+        has_kernels=has_kernels,
+        computes_bfloat16=computes_bfloat16,
     )
 
 
@@ -72,6 +78,14 @@ def test_cuda_has_no_packed_weights() -> None:
     with pytest.raises(InvalidRequest, match="int8 weights are for the device cpu") as caught:
         choose("int8", kind="cuda")
     assert caught.value.param == "profile.dtype"
+
+
+def test_a_device_without_bfloat16_has_float16_unless_a_profile_names_it() -> None:
+    assert choose(kind="cuda", computes_bfloat16=False) == WeightChoice("float16")
+    assert choose("bfloat16", kind="cuda", computes_bfloat16=False) == WeightChoice("bfloat16")
+    assert choose("float16", kind="cuda") == WeightChoice("float16")
+    with pytest.raises(InvalidRequest, match="float16 weights are for CUDA devices"):
+        choose("float16")
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

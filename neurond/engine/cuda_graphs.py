@@ -1,0 +1,66 @@
+"""Recording and replaying steps on a CUDA device."""
+
+import threading
+from collections.abc import Callable
+
+import torch
+
+from neurond.engine.decode_graphs import NotRecordable
+
+
+class CudaGraphs:
+    """Records in the thread that calls, while others compute. One for each model.
+
+    Memory that recorded steps use is a pool of their own, which all of them share: so they are
+    replayed one after another, and what one returns is gone with the next.
+    """
+
+    def __init__(self, device: torch.device, recording: threading.Lock) -> None:
+        """`recording` is held while a step is recorded: nobody may wait for the whole device then.
+
+        It is the device's, for all its models.
+        """
+        self._device = device
+        self._recording = recording
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, compute: Callable[[], torch.Tensor]) -> "CudaGraph":
+        """See `Recorder.record`."""
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        try:
+            with torch.cuda.stream(self._stream):
+                # Once without recording: kernels are loaded and libraries opened by their first
+                # use, which a recording does not allow.
+                compute()
+                self._stream.synchronize()
+                with self._recording:
+                    return self._record(compute)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as ex:
+            torch.cuda.synchronize(self._device)  # raises what the device itself has to say
+            raise NotRecordable(str(ex)) from ex
+
+    def _record(self, compute: Callable[[], torch.Tensor]) -> "CudaGraph":
+        graph = torch.cuda.CUDAGraph()
+        # Engines of other models go on in other threads; only this one is held to what can be
+        # recorded.
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        try:
+            output = compute()
+        finally:
+            graph.capture_end()
+        return CudaGraph(graph, output)
+
+
+class CudaGraph:
+    """See `RecordedStep`."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, output: torch.Tensor) -> None:
+        self._graph = graph
+        self.output = output
+
+    def replay(self) -> None:
+        """Submit the step to the stream of the calling thread."""
+        self._graph.replay()
