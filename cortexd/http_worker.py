@@ -5,14 +5,50 @@ Loaded by gunicorn by name; see `cortexd.http_server`.
 
 from typing import Any
 
+from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn_h1c import H1CProtocol
 
 from cortexd.worker_app import WorkerApp
 
 LINGER_S = 0.5
 """After the last request, how long connections may take to get their last bytes out."""
+
+
+MAX_EARLY_BYTES = 1024 * 1024
+"""Of a request whose beginning comes before gunicorn is done with the one before."""
+
+
+class PatientParser(H1CProtocol):  # type: ignore[misc]  # gunicorn_h1c has no types
+    """Keeps what comes behind a whole request until that is answered.
+
+    A client that has its answer sends the next request at once, which can be here before gunicorn
+    has turned to it. Of that the parser keeps 64 KiB, where it has more the connection is closed:
+    a long prompt over a connection that was used before would fail now and then.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._early = b""
+
+    def feed(self, data: bytes) -> Any:
+        """Called by gunicorn with what was read."""
+        if self.is_complete and len(self._early) + len(data) <= MAX_EARLY_BYTES:
+            self._early += data
+            return None
+        return super().feed(data)
+
+    def remaining(self) -> bytes:
+        """Called by gunicorn once a request is answered."""
+        kept: bytes = super().remaining()
+        return kept + self._early
+
+    def reset(self) -> None:
+        """Called by gunicorn before the next request."""
+        super().reset()
+        self._early = b""
 
 
 class HouseLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -31,6 +67,9 @@ class DrainingWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._connections = 0
         self._quiet_since: float | None = None
+        # gunicorn looks for its parser once, and has no setting for another.
+        ASGIProtocol._check_h1c_protocol_available()  # noqa: SLF001
+        ASGIProtocol._h1c_protocol_class = PatientParser  # noqa: SLF001
         super().__init__(*args, **kwargs)
 
     @property

@@ -12,10 +12,12 @@ from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
 from cortex_core.neuron_api import (
+    MIB,
     Count,
     LoadRequest,
     ModelProfile,
 )
+from neurond.images.limits import MAX_FDS, ImageLimits
 from neurond.sources.fetch_messages import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
@@ -49,6 +51,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """MiB of one HTTP request. Above what the gateway takes: what it passes on can be longer."""
     text_threads: Count = 2
     """Threads that render templates and tokenise."""
+    max_images: Annotated[int, msgspec.Meta(ge=1, le=MAX_FDS)] = 32
+    """In one request."""
+    max_image_mb: Count = 20
+    """MiB of one image's file."""
+    image_megapixels: Annotated[float, msgspec.Meta(ge=0.01, le=100)] = 4.0
+    """A larger image is scaled down to so many before a model gets it."""
+
+    def of_images(self) -> ImageLimits:
+        """Return those of images."""
+        return ImageLimits(
+            max_images=self.max_images,
+            max_bytes=self.max_image_mb * MIB,
+            max_seen_pixels=int(self.image_megapixels * 1_000_000),
+        )
 
 
 class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from neurond.api import create_app
 from neurond.config import ADMIN_SOCKET, NeuronConfig
 from neurond.embedding import Embedding
 from neurond.generation import Generation
+from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics, NodeCollector, make_registry
 from neurond.node import Node
 from neurond.profiles import Profiles
@@ -43,8 +44,9 @@ class Front:
         texts = ModelTexts(library, profiles.of, self._pool)
         registry = make_registry()
         self._formats = FormatChecker()
+        self._images = ImageReader(config.limits.of_images(), self._pool)
         metrics = GenerationMetrics(registry)
-        generation = Generation(supervisor, texts, self._pool, self._formats, metrics)
+        generation = Generation(supervisor, texts, self._pool, self._images, self._formats, metrics)
         embedding = Embedding(supervisor, texts, self._pool, metrics)
         registry.register(NodeCollector(supervisor.health, supervisor.models))
         self.node = Node(config, supervisor, profiles, generation, embedding)
@@ -68,5 +70,6 @@ class Front:
         await self._server.close()
         await self._admin.close()
         await self._formats.close()
+        await self._images.close()
         self._pool.close()
         self._context.destroy(linger=0)

@@ -17,7 +17,6 @@ from cortex_core.canonical import (
     Event,
     GenerateRequest,
     Ping,
-    Prompt,
     ResponseFormat,
     Started,
     Usage,
@@ -32,7 +31,9 @@ from cortex_core.errors import (
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
 from neurond.guarded_events import begun, one_by_one, pings_until
+from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics, RequestMeter
+from neurond.prompt_tokens import PromptReader, PromptTokens
 from neurond.supervisor.jobs import (
     Admitted,
     ChoiceFinished,
@@ -45,7 +46,7 @@ from neurond.supervisor.streams import TokenStream
 from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
 from neurond.text.format_checker import FormatChecker
 from neurond.text.formats import encoded_format
-from neurond.text.model_text import ModelText, is_small, param_of
+from neurond.text.model_text import ModelText, param_of
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import is_silent
 from neurond.text.parsing.families import Parsers
@@ -76,7 +77,7 @@ class Engine(Protocol):
 class _Prepared(NamedTuple):
     """A request in token ids, checked; `job` is None where the replay has ended it already."""
 
-    prompt_token_ids: list[int]
+    prompt: PromptTokens
     job: EngineJob | None
     output: RequestOutput
     replayed: list[Event]
@@ -93,6 +94,7 @@ class Generation:
         engine: takes token ids, gives tokens.
         texts: the models' tokenizers and templates.
         pool: for text work that takes longer than a millisecond.
+        images: reads those of prompts.
         formats: tries out what answers are to be held to.
         metrics: counts requests and measures their times.
         ping_interval_s: longest silence of a stream.
@@ -104,6 +106,7 @@ class Generation:
         engine: Engine,
         texts: ModelTexts,
         pool: TextPool,
+        images: ImageReader,
         formats: FormatChecker,
         metrics: GenerationMetrics,
         *,
@@ -113,14 +116,18 @@ class Generation:
         self._engine = engine
         self._texts = texts
         self._pool = pool
+        self._images = images
+        self._prompts = PromptReader(pool, images)
         self._formats = formats
         self._metrics = metrics
         self._ping_interval_s = ping_interval_s
         self._new_seed = new_seed
 
     def open_ahead(self, model_id: ModelId) -> None:
-        """See `ModelTexts.open_ahead`."""
+        """See `ModelTexts.open_ahead`; gets ready for images too, where the model takes them."""
         self._texts.open_ahead(model_id)
+        if self._texts.takes_images(model_id):
+            self._images.warm()
 
     def parsers_of(self, model_id: ModelId) -> Parsers | None:
         """Return what takes a model's answers apart; None while its text is not open."""
@@ -154,7 +161,9 @@ class Generation:
             CortexError: as for a request with this prompt.
         """
         text = await self._texts.get(model_id, request.chat_template)
-        return len(await self._token_ids(text, request.prompt))
+        prompt = await self._prompts.tokens(text, request.prompt)
+        prompt.close()
+        return len(prompt.ids)
 
     async def _batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
         meter = self._metrics.request(request.model, time.monotonic())
@@ -163,7 +172,7 @@ class Generation:
             async for ping in pings_until(preparing, self._ping_interval_s):
                 yield [ping]
             prepared = preparing.result()
-            meter.prompt(len(prepared.prompt_token_ids))
+            meter.prompt(len(prepared.prompt.ids))
             answer = _Answer(request, prepared, meter, self._ping_interval_s)
             # Between the engine's stream and what is written stand as few generators as can be:
             # every token meets each of them, and cold (docs/adr/0032-a-bell-announces-tokens.md).
@@ -171,6 +180,7 @@ class Generation:
                 yield answer.admitted(0)
             else:
                 stream = self._engine.submit(prepared.job)
+                prepared.prompt.close()  # the actor has its images now
                 try:
                     while not stream.ended:
                         items = await stream.take(self._ping_interval_s)
@@ -185,6 +195,7 @@ class Generation:
             raise
         finally:
             preparing.cancel()
+            preparing.add_done_callback(_give_back)
             meter.close(time.monotonic())
 
     async def _prepare(self, request: GenerateRequest) -> _Prepared:
@@ -194,17 +205,31 @@ class Generation:
         check_sampled_ids(request.sampling, text.prepared.vocab_size)
         going_on = request.continue_from
         if going_on is None:
-            ids = await self._token_ids(text, request.prompt)
-            replay: tuple[int, ...] = ()
+            prompt = await self._prompts.tokens(text, request.prompt)
         else:
             check_continuation(request, going_on, vocab_size=text.prepared.vocab_size)
-            ids, replay = list(going_on.prompt_token_ids), going_on.output_token_ids
+            ids = list(going_on.prompt_token_ids)
+            prompt = await self._prompts.given(text, request.prompt, ids)
+        try:
+            return await self._prepare_tokens(request, model, text, prompt)
+        except BaseException:
+            prompt.close()
+            raise
+
+    async def _prepare_tokens(
+        self, request: GenerateRequest, model: NodeModel, text: ModelText, prompt: PromptTokens
+    ) -> _Prepared:
+        going_on = request.continue_from
+        ids = prompt.ids
+        replay = going_on.output_token_ids if going_on is not None else ()
         context = model.limit.context or text.prepared.context_tokens
-        prompt = request.prompt
-        if len(ids) >= context and isinstance(prompt, ChatPrompt) and prompt.truncates:
+        asked = request.prompt
+        too_long = len(ids) >= context and not prompt.images
+        if too_long and isinstance(asked, ChatPrompt) and asked.truncates:
             most = most_tokens(request.sampling, context)
-            short = await self._pool.run(lambda: cut_ids(prompt, context, most, text.token_ids))
-            ids = ids if short is None else short
+            short = await self._pool.run(lambda: cut_ids(asked, context, most, text.token_ids))
+            prompt = prompt if short is None else PromptTokens(short)
+            ids = prompt.ids
         if len(ids) >= context:
             raise ContextLengthExceeded(
                 prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
@@ -223,9 +248,9 @@ class Generation:
         replayed = await self._replayed(output, replay, room, going_on)
         job = None
         if not output.all_finished:
-            job = self._job(request, text, ids, replay, room, response_format)
+            job = self._job(request, text, prompt, replay, room, response_format)
         return _Prepared(
-            ids,
+            prompt,
             job,
             output,
             replayed,
@@ -268,16 +293,11 @@ class Generation:
         if encoded is not None:
             await self._formats.check(encoded)
 
-    async def _token_ids(self, text: ModelText, prompt: Prompt) -> list[int]:
-        if is_small(prompt):
-            return text.token_ids(prompt)
-        return await self._pool.run(lambda: text.token_ids(prompt))
-
     def _job(
         self,
         request: GenerateRequest,
         text: ModelText,
-        ids: list[int],
+        prompt: PromptTokens,
         replay: tuple[int, ...],
         max_tokens: int,
         response_format: bytes | None,
@@ -286,7 +306,7 @@ class Generation:
         return EngineJob(
             request_id=request.request_id,
             model_id=request.model,
-            prompt_token_ids=ids,
+            prompt_token_ids=prompt.ids,
             replayed_token_ids=replay,
             sampling=engine_sampling(request),
             # The engine has to choose a token of each prompt that it computes; see `_Answer`.
@@ -297,6 +317,8 @@ class Generation:
             priority=request.priority,
             principal=request.principal,
             response_format=response_format,
+            images=prompt.images,
+            placeholder_id=text.prepared.images.token_id if text.prepared.images else None,
         )
 
 
@@ -362,7 +384,7 @@ class _Answer:
         """Return the stream's begin, and what a replay left to say."""
         self._cached_tokens = cached_tokens
         self._meter.admitted(cached_tokens)
-        ids = self._prepared.prompt_token_ids
+        ids = self._prepared.prompt.ids
         started = Started(
             request_id=self._request.request_id,
             model=self._request.model,
@@ -383,6 +405,12 @@ class _Answer:
             raise InternalError("cannot finish the answer: the engine ended it early")
         tokens = self._output.completion_tokens
         self._meter.completed(tokens)
-        prompt_tokens = len(self._prepared.prompt_token_ids)
+        prompt_tokens = len(self._prepared.prompt.ids)
         thoughts = self._output.reasoning_tokens
         return Completed(Usage(prompt_tokens, tokens, self._cached_tokens, thoughts))
+
+
+def _give_back(preparing: "asyncio.Task[_Prepared]") -> None:
+    """Close what a request's preparation holds, wherever it was left."""
+    if not preparing.cancelled() and preparing.exception() is None:
+        preparing.result().prompt.close()

@@ -30,7 +30,7 @@ def choose_kv(
     Raises:
         InvalidRequest: the profile names something else than torch's.
     """
-    if kind == "cpu" and weights.dtype != "float32" and model.generates:
+    if kind == "cpu" and weights.dtype != "float32" and model.has_plan:
         return named or DEFAULT_KV_DTYPE
     if named is not None and model.generates and named != weights.dtype:
         raise InvalidRequest(

@@ -83,9 +83,9 @@ class MemoryPlan(msgspec.Struct, frozen=True):
 def weights_bytes(model: PreparedModel, dtype: Dtype, kind: DeviceKind) -> int:
     """Return the bytes of a model's weights on a device.
 
-    On a CPU all are packed but float32 and those of encoders.
+    On a CPU all are packed but float32 and those of models that torch computes.
     """
-    if kind == "cuda" or dtype == "float32" or not model.generates:
+    if kind == "cuda" or dtype == "float32" or not model.has_plan:
         return unpacked_bytes(model, dtype)
     return packed_bytes(model, dtype)
 

@@ -2,7 +2,8 @@
 
 Two sockets join an actor to its supervisor, both made anew for each life of the actor. The
 control socket carries what must never queue behind work; the data socket carries work. Bulk goes
-by shared memory: prompt token ids through the prompt area (supervisor writes), tokens, vectors and
+by shared memory: prompt token ids through the prompt area (supervisor writes), images as segments
+of their own whose descriptors go over a socket pair (`neurond.actor.images`), tokens, vectors and
 the notices about requests and models through the token ring (actor writes), which a bell announces.
 Both segments are memfds that the supervisor owns and passes by descriptor, as the bell's, so a
 killed process leaves nothing behind.
@@ -20,6 +21,7 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
 from cortex_core.neuron_api import Dtype, EmbeddingSizes, KvDtype, Speculation
+from neurond.images.arrays import ArrayPlace
 
 ACTOR_PROTOCOL_VERSION = 7
 
@@ -110,6 +112,16 @@ class UnloadModel(Command, frozen=True):
     model_id: ModelId
 
 
+class PromptImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One image of a prompt; its arrays lie in a segment that comes over the image socket."""
+
+    key: bytes
+    """Equal for equal content."""
+    num_tokens: int
+    """Placeholders that stand for it."""
+    places: tuple[ArrayPlace, ...]
+
+
 class Generate(Command, frozen=True):
     """Start `n` choices. Choice `i` writes to the ring under stream `first_stream + i`.
 
@@ -136,6 +148,11 @@ class Generate(Command, frozen=True):
     principal: str | None = None
     response_format: bytes | None = None
     """A canonical `ResponseFormat` as JSON, which only the thread that compiles it reads."""
+    images: tuple[PromptImage, ...] = ()
+    """In the order of their placeholders. Their descriptors were sent before this command, in one
+    message with the request's id, over the socket pair of `actor.launch.Launch.images`."""
+    placeholder_id: int | None = None
+    """The token that placeholders are, where there are images."""
 
 
 class Embed(Command, frozen=True):

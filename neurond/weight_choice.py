@@ -47,7 +47,7 @@ def choose_weights(
         InvalidRequest: the device has no such weights.
     """
     if not model.generates:
-        return _of_encoder(model, named)
+        return _of_torch(model, named)
     if kind == "cuda":
         if named in KERNELS_ONLY:
             raise InvalidRequest(
@@ -56,6 +56,8 @@ def choose_weights(
                 param="profile.dtype",
             )
         return WeightChoice(named or ("bfloat16" if computes_bfloat16 else "float16"))
+    if not model.has_plan:
+        return _of_torch(model, named)
     if named == "float16":
         raise InvalidRequest(
             f"cannot load {model.model_id} on {device}: float16 weights are for CUDA devices; "
@@ -67,11 +69,15 @@ def choose_weights(
     return WeightChoice(_default(model), "float32") if has_kernels else WeightChoice("float32")
 
 
-def _of_encoder(model: PreparedModel, named: Dtype | None) -> WeightChoice:
-    """Float32 wherever it runs: vectors are compared with others, made on other devices."""
+def _of_torch(model: PreparedModel, named: Dtype | None) -> WeightChoice:
+    """Return what is kept of a model that torch computes on every device.
+
+    An encoder's is float32 wherever it runs: vectors are compared with others, made elsewhere.
+    """
     if named in KERNELS_ONLY or named == "float16":
+        kind = "models that take images" if model.generates else "encoders"
         raise InvalidRequest(
-            f"cannot load {model.model_id} as {named}: encoders are served in float32 or bfloat16; "
+            f"cannot load {model.model_id} as {named}: {kind} are served in float32 or bfloat16; "
             "leave dtype out",
             param="profile.dtype",
         )

@@ -73,7 +73,7 @@ class CpuBackend:
 
             return serve_script(command, manifest)
         named = command.dtype
-        if named == "float32" or named == "float16" or not manifest.generates:
+        if named == "float32" or named == "float16" or not manifest.has_plan:
             return self._with_torch(self._configure).load(command, on_progress)
         if isinstance(kernels, NoKernels):
             return self._with_torch(self._configure).load_instead(

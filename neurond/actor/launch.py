@@ -49,6 +49,8 @@ class Launch:
     bell: PassedFd
     """Rings in the supervisor for what is new on the ring."""
     liveness: PassedFd
+    images: PassedFd
+    """Socket over which descriptors of images come; see `neurond.actor.images`."""
     control_path: str
     data_path: str
     backend: str

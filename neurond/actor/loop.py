@@ -30,6 +30,7 @@ from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
 from neurond.actor.backend import Backend
 from neurond.actor.formats import FormatQueue
+from neurond.actor.images import ImageInbox
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
 from neurond.actor.outbox import Outbox
@@ -62,6 +63,8 @@ from neurond.ring_records import encode_finish, encode_token, encode_vector
 
 _BLOCKED_POLL_S = 0.002
 _USAGE_INTERVAL_S = 1.0
+_LOOKING_FACTOR = 5
+"""A vision tower over a large image on a few processors may take so much longer than a step."""
 _MAX_FAILED_STEPS = 3
 """Unexpected exceptions of one engine in a row after which the process is not to be trusted."""
 
@@ -78,6 +81,7 @@ class ActorLoop:
         data: BlockingChannel[DataCommand],
         outbox: Outbox,
         prompt_area: Segment,
+        images: ImageInbox,
         liveness: LivenessWriter,
         deadlines: PhaseDeadlines,
     ) -> None:
@@ -86,6 +90,7 @@ class ActorLoop:
         self._data = data
         self._outbox = outbox
         self._prompt_area = prompt_area
+        self._images = images
         self._liveness = liveness
         self._deadlines = deadlines
         self._loader = Loader(backend)
@@ -251,6 +256,7 @@ class ActorLoop:
 
     def _engine_request(self, command: Generate) -> EngineRequest:
         token_ids = self._token_ids(command.prompt_offset, command.num_prompt_tokens)
+        images = self._images.take(command, token_ids) if command.images else None
         return EngineRequest(
             request_id=command.request_id,
             first_stream=command.first_stream,
@@ -263,6 +269,7 @@ class ActorLoop:
             eos_token_ids=command.eos_token_ids,
             priority=command.priority,
             principal=command.principal,
+            images=images,
         )
 
     def _token_ids(self, offset: int, count: int) -> "array[int]":
@@ -330,7 +337,10 @@ class ActorLoop:
         self._wakeups.wait(_BLOCKED_POLL_S)
 
     def _step(self, serving: Serving) -> None:
-        self._enter(Phase.STEPPING, self._deadlines.step_s)
+        engine = serving.engine
+        looks = isinstance(engine, Engine) and engine.may_look
+        factor = _LOOKING_FACTOR if looks else 1
+        self._enter(Phase.STEPPING, factor * self._deadlines.step_s)
         began_s = time.monotonic()
         try:
             output = self._compute(serving)

@@ -1,5 +1,6 @@
 """An actor process from its hello to its exit status."""
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import ZmqContext, connect_socket
 from cortex_core.logs import kv, set_up_logging
 from neurond.actor.backend import Backend, make_backend
+from neurond.actor.images import ImageInbox
 from neurond.actor.launch import Launch
 from neurond.actor.loop import ActorLoop
 from neurond.actor.outbox import Outbox
@@ -100,8 +102,11 @@ def _serve(
         )
     )
     outbox = Outbox(ring, Bell(launch.bell.fd))
-    loop = ActorLoop(backend, control, data, outbox, prompt_area, liveness, launch.deadlines)
-    loop.run()
+    with contextlib.closing(ImageInbox(launch.images.fd)) as images:
+        loop = ActorLoop(
+            backend, control, data, outbox, prompt_area, images, liveness, launch.deadlines
+        )
+        loop.run()
 
 
 def _configuration(control: BlockingChannel[ControlCommand]) -> Configure:

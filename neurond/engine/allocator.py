@@ -36,7 +36,8 @@ class BlockAllocator:
 
     def num_missing(self, seq: Sequence) -> int:
         """Return how many tokens of a sequence without blocks are not in the prefix cache."""
-        known = self._cache.match(seq.token_ids, seq.num_skippable // self._block_tokens)
+        most = seq.num_skippable // self._block_tokens
+        known = self._cache.match(seq.token_ids, most, seq.row.images)
         self._cache.release(reversed(known))
         return len(seq.token_ids) - len(known) * self._block_tokens
 
@@ -47,7 +48,8 @@ class BlockAllocator:
         """
         num_tokens = len(seq.token_ids)
         # The last token is always computed, for its logits, and no shared block is written to.
-        known = self._cache.match(seq.token_ids, seq.num_skippable // self._block_tokens)
+        most = seq.num_skippable // self._block_tokens
+        known = self._cache.match(seq.token_ids, most, seq.row.images)
         num_missing = blocks_for(num_tokens, self._block_tokens) - len(known)
         if self._cache.num_available < num_missing + num_spare:
             self._cache.release(reversed(known))
@@ -83,7 +85,7 @@ class BlockAllocator:
         while (
             seq.num_computed == seq.num_known_blocks * size
             and seq.num_computed + size <= seq.num_skippable
-            and self._cache.adopt(seq.table, seq.token_ids, seq.num_known_blocks)
+            and self._cache.adopt(seq.table, seq.token_ids, seq.num_known_blocks, seq.row.images)
         ):
             seq.num_known_blocks += 1
             seq.num_computed += size
@@ -93,7 +95,7 @@ class BlockAllocator:
         seq.num_computed += num_tokens
         num_full = seq.num_computed // self._block_tokens
         while seq.num_known_blocks < num_full:
-            self._cache.remember(seq.table, seq.token_ids, seq.num_known_blocks)
+            self._cache.remember(seq.table, seq.token_ids, seq.num_known_blocks, seq.row.images)
             seq.num_known_blocks += 1
 
     def free(self, seq: Sequence) -> None:

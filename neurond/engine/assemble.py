@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 
-from neurond.engine.batch import Row, ScheduledBatch
+from neurond.engine.batch import ImageQueries, Row, ScheduledBatch
 from neurond.engine.sequence import Sequence
 
 Chunk = tuple[Sequence, int]
@@ -61,6 +61,8 @@ def _add_decodes(batch: ScheduledBatch, decodes: list[Sequence]) -> None:
         positions.append(position)
         slots.append(blocks[index] * table.block_tokens + offset)
         tables.append(blocks)
+        if seq.row.images is not None:
+            batch.with_images.append(ImageQueries(len(rows), position, 1, seq.row))
         rows.append(seq.row)
     batch.token_ids.extend(token_ids)
     batch.positions.extend(positions)
@@ -91,6 +93,9 @@ def _add_prefill(batch: ScheduledBatch, seq: Sequence, num_tokens: int) -> None:
 def _add_queries(batch: ScheduledBatch, seq: Sequence, token_ids: array[int]) -> None:
     start = seq.num_computed
     stop = start + len(token_ids)
+    if seq.row.images is not None:
+        queries = ImageQueries(len(batch.token_ids), start, len(token_ids), seq.row)
+        batch.with_images.append(queries)
     batch.token_ids.extend(token_ids)
     batch.positions.extend(range(start, stop))
     batch.slot_mapping.extend(seq.table.slots(start, stop))

@@ -16,13 +16,14 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
+from neurond.engine.images import ImagePrompt
 
 CERTAIN: Final = 1e30
 """Added to a logit, it makes its token the one that is chosen."""
@@ -88,6 +89,8 @@ class Row:
     scored: int | None = None
     """A token of the prompt whose log probability is wanted, in place of a token to choose: the
     sampling parameters are such that it is chosen. The row is for this step only."""
+    images: ImagePrompt | None = None
+    """None where the prompt is all text."""
     drafts: Sequence[int] = ()
     """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
 
@@ -116,6 +119,17 @@ class Row:
         return replace(self, drafts=drafts, counts=counts)
 
 
+class ImageQueries(NamedTuple):
+    """The query tokens of one sequence whose prompt has images."""
+
+    at: int
+    """Where they begin among the tokens of the batch."""
+    position: int
+    """Where they begin in the sequence."""
+    num_tokens: int
+    row: Row
+
+
 @dataclass(slots=True)
 class ScheduledBatch:
     """One step: T query tokens of B sequences, of which S get a token chosen.
@@ -140,6 +154,8 @@ class ScheduledBatch:
     """
     max_seqlen_q: int
     max_seqlen_k: int
+    with_images: list[ImageQueries] = field(default_factory=list)
+    """Every sequence whose prompt has images, whichever of its tokens are computed."""
 
     @property
     def num_sequences(self) -> int:
@@ -148,6 +164,15 @@ class ScheduledBatch:
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+
+class RowFailed(Exception):
+    """The step was not computed because of one sequence: it can be without that one."""
+
+    def __init__(self, row: Row, error: ErrorInfo) -> None:
+        super().__init__(error.message)
+        self.row = row
+        self.error = error
 
 
 class SampledToken(msgspec.Struct, frozen=True, gc=False):
@@ -174,6 +199,7 @@ class Runner(Protocol):
             for example where its logits are not finite.
 
         Raises:
+            RowFailed: the step was not computed; the request of that row fails.
             CortexError: the step was not computed; every request in the batch fails with it.
             Any other exception is a defect or a broken device, and ends the actor.
         """

@@ -23,10 +23,11 @@ from cortex_core.errors import (
     QueueFull,
 )
 from cortex_core.ids import RequestId
-from neurond.engine.batch import Grammar, Row, Runner, SampledToken
+from neurond.engine.batch import Grammar, Row, RowFailed, Runner, SampledToken
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.drafts import Drafter
+from neurond.engine.images import ImagePrompt
 from neurond.engine.scheduler import Scheduler, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
@@ -56,6 +57,7 @@ class EngineRequest:
     principal: str | None = None
     grammar: Grammar | None = None
     """What the output is held to, not complete with what is replayed; the engine's from now on."""
+    images: ImagePrompt | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Engine:
         self._unadmitted: set[RequestId] = set()
         self._finished: list[tuple[int, FinishReason]] = []  # told by the next step
         self._arrivals = 0
+        self._num_with_images = 0
 
     @property
     def num_running(self) -> int:
@@ -100,6 +103,11 @@ class Engine:
     @property
     def num_paused(self) -> int:
         return self._scheduler.num_paused
+
+    @property
+    def may_look(self) -> bool:
+        """Whether a step may have to compute an image, which can take a hundred times as long."""
+        return self._num_with_images > 0
 
     @property
     def scheduler(self) -> Scheduler:
@@ -132,6 +140,7 @@ class Engine:
             seq = self._sequence(request, choice, leader)
             leader = leader or seq
             self._sequences[seq.stream] = seq
+            self._num_with_images += request.images is not None
             self._scheduler.add(seq)
         self._streams_of[request.request_id] = list(_streams(request))
         self._unadmitted.add(request.request_id)
@@ -183,6 +192,10 @@ class Engine:
             return output
         try:
             sampled = self._runner.execute(step.batch)
+        except RowFailed as ex:
+            guilty = [seq for seq in self._scheduler.abandon() if seq.row is ex.row]
+            self._fail([(seq, ex.error) for seq in guilty], output)
+            return output
         except CortexError as ex:
             self._fail([(seq, ex.info()) for seq in self._scheduler.abandon()], output)
             return output
@@ -206,6 +219,8 @@ class Engine:
             assert stream in self._streams_of[seq.request_id]
         live = self.num_running + self.num_waiting + self.num_paused
         assert live == len(self._sequences), "a sequence is lost"
+        with_images = [seq for seq in self._sequences.values() if seq.row.images is not None]
+        assert len(with_images) == self._num_with_images
         assert self._unadmitted <= self._streams_of.keys()
 
     def _refuse_invalid(self, request: EngineRequest) -> None:
@@ -257,6 +272,7 @@ class Engine:
                 num_prompt_tokens=num_prompt_tokens,
                 counts=count_tokens(sampling, token_ids, num_prompt_tokens),
                 grammar=grammar.fork() if grammar is not None and choice else grammar,
+                images=request.images,
             ),
             table=self._scheduler.new_table(),
             stop_token_ids=frozenset((*eos_token_ids, *sampling.stop_token_ids)),
@@ -299,6 +315,7 @@ class Engine:
         for stream in streams:
             seq = self._sequences.pop(stream, None)
             if seq is not None:
+                self._num_with_images -= seq.row.images is not None
                 self._scheduler.remove(seq)
 
     def _end(self, stream: int, reason: FinishReason) -> None:
@@ -311,6 +328,7 @@ class Engine:
     def _forget(self, seq: Sequence) -> None:
         """Drop the names of a sequence that has ended, and of its request with the last one."""
         del self._sequences[seq.stream]
+        self._num_with_images -= seq.row.images is not None
         streams = self._streams_of[seq.request_id]
         if not any(stream in self._sequences for stream in streams):
             del self._streams_of[seq.request_id]

@@ -2,7 +2,8 @@
 
 A full block is known by its own tokens and by the known block before it, so that one look-up per
 block walks a chain from the start of a sequence. The look-up compares tokens, not hashes of them:
-a collision cannot give a sequence somebody else's keys and values.
+a collision cannot give a sequence somebody else's keys and values. Of images it compares the keys,
+which are cryptographic hashes of their content.
 
 A known block without owners stays, idle, until its memory is wanted; the one that has been idle
 longest goes first. Whoever owns a known block owns its predecessor too, and gives both back last
@@ -16,9 +17,19 @@ from array import array
 from collections.abc import Iterable
 
 from neurond.engine.blocks import BlockPool, BlockTable
+from neurond.engine.images import ImagePrompt, image_marks
 
 BlockKey = tuple[int | None, bytes]
-"""The known block before, None at the start of a sequence, and this block's tokens as int32."""
+"""The known block before, None at the start of a sequence, and this block's tokens as int32, with
+what tells the images in it."""
+
+
+def block_key(
+    before: int | None, token_ids: array[int], start: int, stop: int, images: ImagePrompt | None
+) -> BlockKey:
+    """Return what the block of tokens `start` up to `stop` is known by."""
+    key = token_ids[start:stop].tobytes()
+    return before, key if images is None else key + image_marks(images, start, stop)
 
 
 class PrefixCache:
@@ -46,24 +57,32 @@ class PrefixCache:
             self._forget_oldest()
         return self._pool.take()
 
-    def match(self, token_ids: array[int], max_blocks: int) -> array[int]:
+    def match(
+        self, token_ids: array[int], max_blocks: int, images: ImagePrompt | None = None
+    ) -> array[int]:
         """Own and return the known blocks that `token_ids` begins with, at most `max_blocks`."""
         found = array("i")
         parent: int | None = None
         for index in range(max_blocks):
-            parent = self._known.get(self._key(parent, token_ids, index))
+            parent = self._known.get(self._key(parent, token_ids, index, images))
             if parent is None:
                 break
             self._own(parent)
             found.append(parent)
         return found
 
-    def adopt(self, table: BlockTable, token_ids: array[int], index: int) -> bool:
+    def adopt(
+        self,
+        table: BlockTable,
+        token_ids: array[int],
+        index: int,
+        images: ImagePrompt | None = None,
+    ) -> bool:
         """Put a known block in the place of block `index` of `table`, if there is one.
 
         All blocks before it must be known, and it must not be.
         """
-        block = self._known.get(self._key(_before(table, index), token_ids, index))
+        block = self._known.get(self._key(_before(table, index), token_ids, index, images))
         if block is None:
             return False
         self._own(block)
@@ -71,15 +90,21 @@ class PrefixCache:
         table.blocks[index] = block
         return True
 
-    def remember(self, table: BlockTable, token_ids: array[int], index: int) -> None:
+    def remember(
+        self,
+        table: BlockTable,
+        token_ids: array[int],
+        index: int,
+        images: ImagePrompt | None = None,
+    ) -> None:
         """Make block `index` of `table`, whose K/V are all computed, known.
 
         All blocks before it must be known. If an equal one is known already, the table gets that
         one in its place, so that sequences that began at the same time share memory from then on.
         """
-        if self.adopt(table, token_ids, index):
+        if self.adopt(table, token_ids, index, images):
             return
-        key = self._key(_before(table, index), token_ids, index)
+        key = self._key(_before(table, index), token_ids, index, images)
         block = table.blocks[index]
         self._known[key] = block
         self._keys[block] = key
@@ -110,9 +135,11 @@ class PrefixCache:
                 assert block in order, f"block {block} is owned without its predecessor"
                 assert order[block] < order[parent], f"block {parent} goes before its successor"
 
-    def _key(self, parent: int | None, token_ids: array[int], index: int) -> BlockKey:
+    def _key(
+        self, parent: int | None, token_ids: array[int], index: int, images: ImagePrompt | None
+    ) -> BlockKey:
         start = index * self._block_tokens
-        return parent, token_ids[start : start + self._block_tokens].tobytes()
+        return block_key(parent, token_ids, start, start + self._block_tokens, images)
 
     def _own(self, block: int) -> None:
         self._pool.share(block)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from neurond.attention.base import AttentionBackend, AttentionParams, AttentionPlan
     from neurond.engine.batch import SampledToken, ScheduledBatch
     from neurond.engine.kv_cache import KvCache
+    from neurond.engine.vision import Vision
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,15 @@ class ModelRunner:
     """Runs one model. Called from the actor's one thread."""
 
     def __init__(
-        self, model: nn.Module, device: torch.device, backend: AttentionBackend, cache: KvCache
+        self,
+        model: nn.Module,
+        device: torch.device,
+        backend: AttentionBackend,
+        cache: KvCache,
+        vision: Vision | None = None,
     ) -> None:
         self._model = model
+        self._vision = vision
         self._device = device
         self._backend = backend
         self._cache = cache
@@ -102,6 +109,7 @@ class ModelRunner:
         """See `Runner.execute`.
 
         Raises:
+            RowFailed: an image of that row cannot be computed.
             OutOfMemory: the device has no memory for the step's activations.
         """
         try:
@@ -117,29 +125,38 @@ class ModelRunner:
         fresh = _fresh_blocks(batch.slot_mapping, self._cache.block_tokens)
         if fresh:
             self._cache.clear(self._indices(fresh))
-        logits = self._graphs.run(batch) if self._graphs is not None else None
+        # A recorded step has one position for a token, behind an image there are three.
+        graphs = None if batch.with_images else self._graphs
+        logits = graphs.run(batch) if graphs is not None else None
         if logits is None:
             logits = self._compute(
-                self._indices(batch.token_ids),
-                self._indices(batch.positions),
+                self._inputs(batch),
                 self._indices(batch.slot_mapping),
                 self._attention_batch(batch),
                 self._indices(batch.sample_rows),
             )
         return sample(logits, batch.rows, masks_of(batch.rows))
 
+    def _inputs(self, batch: ScheduledBatch) -> dict[str, torch.Tensor]:
+        inputs = {
+            "input_ids": self._indices(batch.token_ids)[None],
+            "position_ids": self._indices(batch.positions)[None],
+        }
+        if not batch.with_images:
+            return inputs
+        assert self._vision is not None, "a model of text got images"
+        return self._vision.inputs(batch.with_images, **inputs)
+
     def _compute(
         self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
+        inputs: dict[str, torch.Tensor],
         slots: torch.Tensor,
         attention: AttentionBatch,
         sample_rows: torch.Tensor | int,
     ) -> torch.Tensor:
         """Submit the forward pass; return the logits of `sample_rows`, of all where that is 0."""
         output = self._model(
-            input_ids=token_ids[None],
-            position_ids=positions[None],
+            **inputs,
             use_cache=False,
             logits_to_keep=sample_rows,
             paged=_Step(self._cache, self._backend.plan(attention), slots),
@@ -148,9 +165,11 @@ class ModelRunner:
         return logits
 
     def _compute_decodes(self, columns: DecodeColumns) -> torch.Tensor:
-        return self._compute(
-            columns.token_ids, columns.positions, columns.slots, columns.attention, 0
-        )
+        inputs = {
+            "input_ids": columns.token_ids[None],
+            "position_ids": columns.positions[None],
+        }
+        return self._compute(inputs, columns.slots, columns.attention, 0)
 
     def _indices(self, column: array[int]) -> torch.Tensor:
         return upload(column, torch.int64, self._device)

@@ -14,7 +14,7 @@ from cortex_core.ids import RequestId
 from neurond.engine.batch import Row, TokenCounts
 from neurond.engine.blocks import BlockTable
 from neurond.engine.drafts import Drafter
-from neurond.engine.prefix_cache import BlockKey
+from neurond.engine.prefix_cache import BlockKey, block_key
 
 Bucket = tuple[int, str | None]
 """Priority and principal: sequences of one bucket have no claims against each other but age."""
@@ -108,7 +108,7 @@ class Sequence:
         if start + size > self.num_skippable:
             return None
         before = self.table.blocks[self.num_known_blocks - 1] if self.num_known_blocks else None
-        return before, self.token_ids[start : start + size].tobytes()
+        return block_key(before, self.token_ids, start, start + size, self.row.images)
 
     @property
     def rank(self) -> tuple[int, int]:

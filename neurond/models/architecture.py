@@ -38,16 +38,17 @@ def check_config(config: PreTrainedConfig) -> None:
         ModelLoadFailed: with the architecture and the reason.
     """
     if config.is_encoder_decoder:
-        raise _refused(config, "it has an encoder, and only decoders can be served")
-    layer_types = set(getattr(config, "layer_types", None) or ())
+        raise refused(config, "it has an encoder, and only decoders can be served")
+    text_config = config.get_text_config()
+    layer_types = set(getattr(text_config, "layer_types", None) or ())
     if unknown := layer_types - KNOWN_LAYER_TYPES:
-        raise _refused(
+        raise refused(
             config,
             f"it has layers of type {', '.join(sorted(unknown))}, which keep other state than K/V",
         )
-    for rope_type in _rope_types(getattr(config, "rope_parameters", None)):
+    for rope_type in _rope_types(getattr(text_config, "rope_parameters", None)):
         if rope_type in STEP_DEPENDENT_ROPE:
-            raise _refused(config, f"rotary scaling {rope_type!r} cannot be batched")
+            raise refused(config, f"rotary scaling {rope_type!r} cannot be batched")
 
 
 def check_model(model: PreTrainedModel) -> None:
@@ -59,9 +60,9 @@ def check_model(model: PreTrainedModel) -> None:
     if getattr(model, "_is_stateful", False) or any(
         isinstance(module, nn.Conv1d) for module in model.modules()
     ):
-        raise _refused(model.config, "it mixes tokens outside of attention")
+        raise refused(model.config, "it mixes tokens outside of attention")
     if not getattr(model, "_supports_attention_backend", False):
-        raise _refused(model.config, "its attention cannot be replaced through AttentionInterface")
+        raise refused(model.config, "its attention cannot be replaced through AttentionInterface")
 
 
 def trace_attention(model: PreTrainedModel) -> tuple[AttentionLayer, ...]:
@@ -82,10 +83,11 @@ def trace_attention(model: PreTrainedModel) -> tuple[AttentionLayer, ...]:
             logits_to_keep=torch.ones(1, dtype=torch.int64, device=model.device),
             paged=trace,
         )
-    if len(trace.layers) != config.num_hidden_layers:
-        raise _refused(
+    text_config = config.get_text_config()
+    if len(trace.layers) != text_config.num_hidden_layers:
+        raise refused(
             config,
-            f"{len(trace.layers)} of its {config.num_hidden_layers} layers attend through "
+            f"{len(trace.layers)} of its {text_config.num_hidden_layers} layers attend through "
             "AttentionInterface",
         )
     _check_windows(config, trace.layers)
@@ -113,11 +115,11 @@ class _Trace:
 
 def _check_windows(config: PreTrainedConfig, layers: Sequence[AttentionLayer]) -> None:
     """A layer that slides by its type but gives no window relied on a mask that is not built."""
-    types = getattr(config, "layer_types", None) or ()
+    types = getattr(config.get_text_config(), "layer_types", None) or ()
     for layer_type, layer in zip(types, layers, strict=False):
         window = layer.params.window
         if (layer_type == "sliding_attention") != (window is not None):
-            raise _refused(config, f"a layer of type {layer_type} attends with the window {window}")
+            raise refused(config, f"a layer of type {layer_type} attends with the window {window}")
 
 
 def _rope_types(parameters: object) -> list[object]:
@@ -130,6 +132,7 @@ def _rope_types(parameters: object) -> list[object]:
     return found
 
 
-def _refused(config: PreTrainedConfig, reason: str) -> ModelLoadFailed:
+def refused(config: PreTrainedConfig, reason: str) -> ModelLoadFailed:
+    """Return the error for a model that cannot be served."""
     names = getattr(config, "architectures", None) or [config.model_type]
     return ModelLoadFailed(f"cannot serve {names[0]}: {reason}")

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
@@ -23,14 +29,17 @@ from transformers.utils.logging import disable_progress_bar
 
 from cortex_core.errors import ModelLoadFailed, OutOfMemory
 from neurond.engine.device import Device
+from neurond.engine.vision import Vision
 from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
 from neurond.models.experts_choice import choose_experts
 from neurond.models.gguf_weights import GgufWeights
+from neurond.models.vision_check import check_vision
 from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.prepared import PreparedModel
 
 MAX_NAMES_TOLD = 3
+TOWER_ATTENTION = "sdpa"
 TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -51,6 +60,8 @@ class LoadedModel:
     """Memory of parameters and buffers, tied ones once."""
     weights_id: str
     """Equal for equal weights in equal format; the kernel variant is added by `serving`."""
+    vision: Vision | None = None
+    """None where the model takes text only."""
     wide: frozenset[str] = frozenset()
     """Matrices for which a GGUF has more bits than int4."""
 
@@ -84,7 +95,12 @@ def load_model(
     config = read_config(folder)
     check_config(config)
     register_attention()
-    model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
+    if manifest.images is None:
+        model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)
+    else:
+        # The vision tower attends within images, by itself.
+        attention = {"text_config": ATTENTION_NAME, "vision_config": TOWER_ATTENTION}
+        model = build_model(AutoModelForImageTextToText, config, torch_dtype, attention)
     check_model(model)
     choose_experts(model, torch_dtype, device)
     wide: frozenset[str] = frozenset()
@@ -97,6 +113,10 @@ def load_model(
     layers = trace_attention(model)
     for index, layer in enumerate(layers):
         layer.module.kv_layer = index  # type: ignore[assignment]  # a module takes any attribute
+    vision = None
+    if manifest.images is not None:
+        vision = Vision(model, device.torch_device)
+        check_vision(model, folder, vision)
     return LoadedModel(
         model=model,
         layers=layers,
@@ -105,6 +125,7 @@ def load_model(
         manifest=manifest,
         weights_bytes=weights_bytes(model),
         weights_id=f"{manifest.weights_hash}-{dtype}",
+        vision=vision,
         wide=wide,
     )
 
@@ -139,11 +160,12 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def build_model(
-    kind: Any, config: PreTrainedConfig, dtype: torch.dtype, attention: str
+    kind: Any, config: PreTrainedConfig, dtype: torch.dtype, attention: str | dict[str, str]
 ) -> PreTrainedModel:
     """Return the model of `config` on the meta device, with parameters of `dtype`.
 
-    `kind` is one of transformers' Auto classes, `attention` a name of its AttentionInterface.
+    `kind` is one of transformers' Auto classes, `attention` a name of its AttentionInterface or
+    such names by part of the config.
 
     Built as float32 and cast afterwards: transformers would set torch's default type, which is one
     for all threads, and an engine may be stepping in another.

@@ -115,7 +115,8 @@ class Serving(ModelServing):
             dtype=loaded.dtype,
             device=loaded.device.torch_device,
         )
-        runner = ModelRunner(loaded.model, loaded.device.torch_device, backend, cache)
+        device = loaded.device.torch_device
+        runner = ModelRunner(loaded.model, device, backend, cache, loaded.vision)
         weights_id = f"{loaded.weights_id}-{backend.name}"
         on_cuda = loaded.device.compute_capability is not None
         step_tokens = step_tokens_for(max_sequences, on_cuda=on_cuda)

@@ -22,7 +22,13 @@ from cortex_core.ipc.parent import die_with_parent
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.layer_weights import StoredTensor, layer_weights
-from neurond.sources.prepared import CHAT_TEMPLATE, MANIFEST, PreparedModel, WeightsFile
+from neurond.sources.prepared import (
+    CHAT_TEMPLATE,
+    MANIFEST,
+    ImageTokens,
+    PreparedModel,
+    WeightsFile,
+)
 from neurond.sources.safetensors_header import read_tensors
 from neurond.sources.script import SCRIPT
 from neurond.sources.scripted import prepare_script
@@ -151,6 +157,7 @@ def _finish(
         write_whole(folder / CHAT_TEMPLATE, template.encode())
     heads = text_config.num_attention_heads
     is_encoder = _is_encoder(config)
+    images = _images(folder, config) if kind == "safetensors" else None
     pooling = pooling_of(folder)
     return PreparedModel(
         model_id=model_id,
@@ -173,8 +180,9 @@ def _finish(
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         adds_bos=_adds_bos(tokenizer),
-        capabilities=("embeddings",) if is_encoder else _capabilities(template, tokenizer),
+        capabilities=("embeddings",) if is_encoder else _capabilities(template, tokenizer, images),
         pooling=pooling or (DEFAULT_POOLING if is_encoder else None),
+        images=images,
     )
 
 
@@ -185,6 +193,20 @@ def _is_encoder(config: Any) -> bool:
     one_way = config.is_encoder_decoder or getattr(config, "is_decoder", False)
     causal = config.architectures[0].endswith(("ForCausalLM", "LMHeadModel"))
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (one_way or causal)
+
+
+def _images(folder: Path, config: Any) -> ImageTokens | None:
+    """Return what stands for images, None for a model that takes none."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    takes = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    configs = ("preprocessor_config.json", "processor_config.json")
+    if not takes or not any((folder / name).exists() for name in configs):
+        return None
+    from neurond.images.processor import ModelImageProcessor
+
+    processor = ModelImageProcessor(folder)
+    return processor.tokens
 
 
 def _encoder_tokens(folder: Path, config: Any, tokenizer: Any) -> int:
@@ -245,12 +267,15 @@ def _template_text(template: Any) -> str | None:
     return template or None
 
 
-def _capabilities(template: str | None, tokenizer: Any) -> tuple[str, ...]:
+def _capabilities(
+    template: str | None, tokenizer: Any, images: ImageTokens | None
+) -> tuple[str, ...]:
     if template is None:
         return ("completions",)
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     thinks = recognised(template, added, knows_tools=True).reasoning != "none"
-    return ("completions", "chat", "tools", *(("reasoning",) if thinks else ()))
+    more = {"reasoning": thinks, "vision": images is not None}
+    return ("completions", "chat", "tools", *(name for name, has in more.items() if has))
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -44,6 +44,16 @@ DECODER_POOLING = Pooling("last", normalize=True)
 """Of a decoder whose files do not say otherwise: its last token has seen all of the input."""
 
 
+class ImageTokens(msgspec.Struct, frozen=True):
+    """What stands in a prompt for the images that a model takes."""
+
+    placeholder: str
+    """Written by the chat template, once for an image."""
+    token: str
+    """Stands in the prompt once for each feature; often the same text."""
+    token_id: int
+
+
 class PreparedModel(msgspec.Struct, frozen=True):
     """The manifest of a prepared model."""
 
@@ -68,12 +78,19 @@ class PreparedModel(msgspec.Struct, frozen=True):
     capabilities: tuple[str, ...] = ("completions",)
     pooling: Pooling | None = None
     """As sentence-transformers' files say; always set for an encoder."""
+    images: ImageTokens | None = None
+    """None where the model takes text only."""
     format: int = FORMAT
 
     @property
     def generates(self) -> bool:
         """Whether it is a causal language model; an encoder is not."""
         return "completions" in self.capabilities
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether the CPU kernels may be able to compute it; torch computes what they do not."""
+        return self.generates and self.images is None
 
     @property
     def weights_hash(self) -> str:

@@ -20,7 +20,7 @@ from cortex_core.errors import (
     Timeout,
     error_from_info,
 )
-from cortex_core.ids import DeviceName, ModelId
+from cortex_core.ids import DeviceName, ModelId, RequestId
 from cortex_core.ipc.child import DeathPipe, ExitStatus
 from cortex_core.ipc.liveness import HangWatch
 from cortex_core.ipc.sockets import ZmqContext
@@ -209,6 +209,17 @@ class DeviceActor:
         if self._life is None:
             raise self.failure
         self._life.send_data(command)
+
+    def send_images(self, request_id: RequestId, fds: Sequence[int]) -> None:
+        """Send the descriptors of a request's images, before its command.
+
+        Raises:
+            DeviceFailed: there is no actor.
+            Overloaded: the actor has too many of them unread.
+        """
+        if self._life is None:
+            raise self.failure
+        self._life.send_images(request_id, fds)
 
     def restart(self) -> None:
         """Let the actor go in order and start another; nothing happens unless it is ready."""

@@ -26,6 +26,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.arena import Arena
 from cortex_core.logs import kv
 from neurond import protocol
+from neurond.images.read_image import ReadImage
 from neurond.ring_records import (
     FinishRecord,
     PromptTokenRecord,
@@ -46,6 +47,8 @@ from neurond.supervisor.jobs import (
 from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0
+MAX_IMAGE_BYTES = 1 << 30
+"""Of images in flight on a device, as a vision tower takes them: some 25 MB for a megapixel."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +68,14 @@ class ActorCommands(Protocol):
         """
         ...
 
+    def send_images(self, request_id: RequestId, fds: Sequence[int]) -> None:
+        """Send the descriptors of a request's images, before its command.
+
+        Raises:
+            Overloaded: the actor has too many of them unread.
+        """
+        ...
+
 
 class _Request:
     """One request in flight; its stream's way back to the actor."""
@@ -75,6 +86,7 @@ class _Request:
         self.first_stream = first_stream
         self.open_streams = set(range(first_stream, first_stream + n))
         self.prompt_offset: int | None = None
+        self.image_bytes = 0
         self.admitted = False
         self.commands: ActorCommands
         self.stream: TokenStream
@@ -122,6 +134,7 @@ class InFlight:
         self._closed = False
         self._next_stream = 1
         self._accepted = 0
+        self._image_bytes = 0
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -136,7 +149,8 @@ class InFlight:
 
         Raises:
             QueueFull: `max_requests` are in flight.
-            Overloaded: the prompt area or the actor's socket is full.
+            Overloaded: the prompt area or the actor's socket is full, or there are too many bytes
+                of images in flight.
         """
         if len(self._requests) >= self._max_requests:
             raise QueueFull(
@@ -151,8 +165,12 @@ class InFlight:
         request = _Request(job.model_id, engine_id, self._next_stream, n)
         request.commands = self._commands
         request.stream = TokenStream(n, request)
+        images = job.images if isinstance(job, EngineJob) else ()
+        request.image_bytes = self._room_for(images)
         offset = self._place_prompt(_token_ids(job))
         try:
+            if images:
+                self._commands.send_images(engine_id, [image.segment.fd for image in images])
             self._commands.send_data(_command(job, request, offset))
         except Exception:
             self._arena.free(offset)
@@ -161,6 +179,7 @@ class InFlight:
         self._next_stream += n
         self._requests[engine_id] = request
         self._by_stream |= dict.fromkeys(request.open_streams, request)
+        self._image_bytes += request.image_bytes
         return request.stream
 
     def admitted(self, notice: protocol.Admitted) -> None:
@@ -261,6 +280,18 @@ class InFlight:
         self._prompt_area[offset : offset + len(data)] = data
         return offset
 
+    def _room_for(self, images: Sequence[ReadImage]) -> int:
+        """Return the bytes of images, which the actor holds until their request ends."""
+        size = sum(image.segment.size_bytes for image in images)
+        # A request alone has room in any case: its images have a limit of their own.
+        if self._image_bytes and self._image_bytes + size > MAX_IMAGE_BYTES:
+            raise Overloaded(
+                f"cannot take the request: its images have {size} bytes, and those in flight have "
+                f"{self._image_bytes} of {MAX_IMAGE_BYTES}; retry later",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return size
+
     def _free_prompt(self, request: _Request) -> None:
         if request.prompt_offset is not None:
             self._arena.free(request.prompt_offset)
@@ -281,6 +312,7 @@ class InFlight:
 
     def _forget(self, request: _Request) -> None:
         self._free_prompt(request)
+        self._image_bytes -= request.image_bytes
         del self._requests[request.engine_id]
         self._on_end(request.model_id)
 
@@ -326,4 +358,8 @@ def _generate(job: EngineJob, request: _Request, offset: int) -> protocol.Genera
         priority=job.priority,
         principal=job.principal,
         response_format=job.response_format,
+        images=tuple(
+            protocol.PromptImage(image.key, image.num_tokens, image.places) for image in job.images
+        ),
+        placeholder_id=job.placeholder_id,
     )

@@ -6,6 +6,7 @@ import msgspec
 
 from cortex_core.canonical import FinishReason, SamplingParams
 from cortex_core.ids import ModelId, RequestId
+from neurond.images.read_image import ReadImage
 
 
 class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,10 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     principal: str | None = None
     response_format: bytes | None = None
     """See `protocol.Generate`."""
+    images: tuple[ReadImage, ...] = ()
+    """In the order of their placeholders; stay the caller's to close."""
+    placeholder_id: int | None = None
+    """What placeholders are among the prompt's ids, where there are images."""
 
 
 class EmbedJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import zmq
 
-from cortex_core.errors import CortexError
-from cortex_core.ids import BootId, DeviceName, new_boot_id
+from cortex_core.errors import CortexError, Overloaded
+from cortex_core.ids import BootId, DeviceName, RequestId, new_boot_id
 from cortex_core.ipc.bell import Bell
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.child import ChildProcess, DeathPipe, ExitStatus
@@ -92,6 +93,10 @@ class ActorLife:
             stack.callback(self._control.close)
             self._data: Channel[Hello] = Channel(data, msgspec.msgpack.Decoder(Hello))
             stack.callback(self._data.close)
+            self._images, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.enter_context(self._images)
+            stack.enter_context(theirs)
+            self._images.setblocking(False)
             self._process = ActorProcess(
                 Launch(
                     device=device.id,
@@ -102,6 +107,7 @@ class ActorLife:
                     ring=PassedFd(ring.fd),
                     bell=PassedFd(self._bell.fd),
                     liveness=PassedFd(liveness.fd),
+                    images=PassedFd(theirs.fileno()),
                     control_path=str(control.path),
                     data_path=str(data.path),
                     backend=settings.backend or _BACKENDS[device.kind],
@@ -110,6 +116,7 @@ class ActorLife:
                     log_level=_log_level(),
                 )
             )
+            theirs.close()
             self.child = ChildProcess(self._process)
             self._owned = stack.pop_all()
 
@@ -140,6 +147,15 @@ class ActorLife:
     def send_data(self, command: msgspec.Struct) -> None:
         """Raises Overloaded when the actor has left too much unread."""
         self._data.send(command)
+
+    def send_images(self, request_id: RequestId, fds: Sequence[int]) -> None:
+        """Raises Overloaded when the actor has left too much unread."""
+        try:
+            socket.send_fds(self._images, [request_id.encode()], fds)
+        except OSError as ex:  # also where descriptors are short
+            raise Overloaded(
+                f"cannot pass on the images: {ex.strerror}; retry later", retry_after_s=1.0
+            ) from ex
 
     def dump_stacks(self) -> None:
         """Have the process write the stacks of its threads to stderr, if it still can."""

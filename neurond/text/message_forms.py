@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from neurond.text.image_marks import has_image, without_images
 from neurond.text.messages import TemplateMessage
 
 
@@ -10,7 +11,7 @@ def forms(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessage]]:
 
     Turns that a template demands to alternate are counted by some without calls and their results
     (Mistral's): there a user turn behind a result is one too many. Others take one call in a turn
-    (Llama's).
+    (Llama's), or show no images of a result.
     """
     tried: list[list[TemplateMessage]] = []
     for form in _candidates(messages):
@@ -26,6 +27,8 @@ def _candidates(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessag
         for form in (calls, with_text_in_results(calls)):
             yield form
             yield without_leading_system(form)
+    if any(message["role"] == "tool" and has_image(message["content"]) for message in messages):
+        yield from _candidates(with_images_behind_results(messages))
 
 
 def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
@@ -65,6 +68,25 @@ def with_text_in_results(messages: list[TemplateMessage]) -> list[TemplateMessag
             result[-1] = {**result[-1], "content": joined}
         else:
             result.append(message)
+    return result
+
+
+def with_images_behind_results(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with images of tools' results in a user turn behind them."""
+    result: list[TemplateMessage] = []
+    waiting = ""
+    for message in messages:
+        if message["role"] == "tool":
+            text, marks = without_images(message["content"])
+            waiting += marks
+            result.append({**message, "content": text})
+            continue
+        if waiting:
+            result.append({"role": "user", "content": waiting})
+            waiting = ""
+        result.append(message)
+    if waiting:
+        result.append({"role": "user", "content": waiting})
     return result
 
 

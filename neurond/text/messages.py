@@ -10,13 +10,15 @@ from cortex_core.canonical import (
     JsonObject,
     MediaPart,
     Message,
+    Part,
     ReasoningPart,
     TextPart,
     Tool,
     ToolCallPart,
     ToolResultPart,
 )
-from cortex_core.errors import WrongModality
+from cortex_core.errors import InvalidRequest, WrongModality
+from neurond.text.image_marks import FoundImage, image_mark
 
 TemplateMessage = JsonObject
 SHORT_ID_CHARS: Final = 9
@@ -27,18 +29,26 @@ END_MARK: Final = "\ue000end of the last turn\ue000"
 off. The frame is a character for private use, so that no text has it by chance."""
 
 
-def template_messages(prompt: ChatPrompt) -> list[TemplateMessage]:
+def template_messages(
+    prompt: ChatPrompt, images: list[FoundImage] | None = None
+) -> list[TemplateMessage]:
     """Return the conversation as templates written for transformers expect it.
 
     Text of one turn is one string, its parts on lines of their own; call arguments are parsed.
 
+    Args:
+        prompt: the conversation.
+        images: of a model that takes them, a list to which they are added. In the text stands
+            `image_mark` of their place in it. None where the model takes text only.
+
     Raises:
-        WrongModality: a turn carries an image, audio or a file, and no model here takes those.
+        WrongModality: a turn carries what the model does not take.
+        InvalidRequest: an image is only pointed at.
     """
     return [
         rendered
         for place, message in enumerate(prompt.messages)
-        for rendered in _render(message, f"messages[{place}]")
+        for rendered in _render(message, f"messages[{place}]", images)
     ]
 
 
@@ -115,15 +125,15 @@ def with_end_marked(messages: list[TemplateMessage]) -> list[TemplateMessage]:
     return [*messages[:-1], {**last, "content": f"{last['content']}{END_MARK}"}]
 
 
-def _render(message: Message, path: str) -> list[TemplateMessage]:
-    _refuse_media(message.content, path)
+def _render(message: Message, path: str, images: list[FoundImage] | None) -> list[TemplateMessage]:
     results = [part for part in message.content if isinstance(part, ToolResultPart)]
     if results:
-        return [_tool_result(part, message.name, path) for part in results]
-    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+        _content(message.content, path, None)  # nothing but results stands beside them
+        return [_tool_result(part, message.name, path, images) for part in results]
+    texts = _content(message.content, path, images)
     rendered: TemplateMessage = {
         "role": "system" if message.role == "developer" else message.role,
-        "content": "\n".join(texts),
+        "content": texts,
     }
     reasoning = [part.text for part in message.content if isinstance(part, ReasoningPart)]
     calls = [part for part in message.content if isinstance(part, ToolCallPart)]
@@ -139,9 +149,10 @@ def _render(message: Message, path: str) -> list[TemplateMessage]:
     return [rendered]
 
 
-def _tool_result(part: ToolResultPart, name: str | None, path: str) -> TemplateMessage:
-    _refuse_media(part.content, path)
-    text = "\n".join(inner.text for inner in part.content if isinstance(inner, TextPart))
+def _tool_result(
+    part: ToolResultPart, name: str | None, path: str, images: list[FoundImage] | None
+) -> TemplateMessage:
+    text = _content(part.content, path, images)
     if part.is_error and not text.lower().startswith("error"):
         # Templates have no place for the flag; a model knows an error by its first word.
         text = f"Error: {text}" if text else "Error"
@@ -176,12 +187,34 @@ def _tool(tool: Tool) -> JsonObject:
     return {"type": "function", "function": function}
 
 
-def _refuse_media(parts: tuple[object, ...], path: str) -> None:
+def _content(parts: tuple[Part, ...], path: str, images: list[FoundImage] | None) -> str:
+    """Return the text of a turn, its parts on lines of their own, and marks of images between."""
+    content = ""
+    is_text = False
     for place, part in enumerate(parts):
-        if isinstance(part, MediaPart):
-            where = part.place or f"{path}.content[{place}]"
-            raise WrongModality(
-                f"cannot read {where}: the model takes text only, and this is "
-                f"{part.media_type or part.kind}",
-                param=where,
-            )
+        if isinstance(part, TextPart):
+            content += f"\n{part.text}" if is_text else part.text
+            is_text = True
+        elif isinstance(part, MediaPart):
+            image = _taken_image(part, part.place or f"{path}.content[{place}]", images)
+            content += image_mark(len(image) - 1)
+            is_text = False
+    return content
+
+
+def _taken_image(part: MediaPart, path: str, images: list[FoundImage] | None) -> list[FoundImage]:
+    if images is None or part.kind != "image":
+        takes = "text only" if images is None else "text and images"
+        raise WrongModality(
+            f"cannot read {path}: the model takes {takes}, and this is "
+            f"{part.media_type or part.kind}",
+            param=path,
+        )
+    if part.data is None:
+        raise InvalidRequest(
+            f"cannot read {path}: images are not fetched from URLs here; send its data in base64, "
+            "as a data URL",
+            param=path,
+        )
+    images.append(FoundImage(path, part))
+    return images

@@ -1,6 +1,7 @@
 """Everything about a model's text: its tokenizer and its chat template."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,17 +9,19 @@ from cortex_core.canonical import (
     MAX_PARTS,
     MAX_TOOLS,
     ChatPrompt,
+    MediaPart,
     Prompt,
     TextPart,
     TextPrompt,
     TokensPrompt,
+    ToolResultPart,
 )
 from cortex_core.errors import InvalidRequest
 from cortex_core.neuron_api import ReasoningParserName, ToolParserName
 from neurond.sources.prepared import CHAT_TEMPLATE, PreparedModel
 from neurond.text.parsing.answer_format import AnswerFormat
 from neurond.text.parsing.families import recognised
-from neurond.text.template import ChatTemplate
+from neurond.text.template import ChatTemplate, Rendered
 from neurond.text.tokenizer import ModelTokenizer
 from neurond.text.vocabulary import check_token_ids
 
@@ -35,6 +38,7 @@ class ModelText:
         prepared: the model's manifest.
         tokenizer: also has the way back to text.
         answers: how it writes thoughts and calls; None where it has no template.
+        folder: where it lies on disk.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class ModelText:
         tokenizer: ModelTokenizer,
         template: ChatTemplate | None,
         answers: AnswerFormat | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.prepared = prepared
+        self.folder = folder
         self.tokenizer = tokenizer
         self.answers = answers
         self._template = template
@@ -80,7 +86,12 @@ class ModelText:
         if source is None:
             return cls(prepared, tokenizer, None)
         special = {"bos_token": prepared.bos_token or "", "eos_token": prepared.eos_token or ""}
-        compiled = ChatTemplate(source, model=prepared.model_id, special_tokens=special)
+        compiled = ChatTemplate(
+            source,
+            model=prepared.model_id,
+            special_tokens=special,
+            placeholder=prepared.images.placeholder if prepared.images is not None else None,
+        )
         if not prepared.generates:
             return cls(prepared, tokenizer, compiled)
         parsers = recognised(
@@ -90,7 +101,8 @@ class ModelText:
             tools=tool_parser,
             reasoning=reasoning_parser,
         )
-        return cls(prepared, tokenizer, compiled, AnswerFormat(parsers, tokenizer.pieces))
+        answers = AnswerFormat(parsers, tokenizer.pieces)
+        return cls(prepared, tokenizer, compiled, answers, folder)
 
     def token_ids(self, prompt: Prompt) -> list[int]:
         """Return a prompt's token ids.
@@ -102,7 +114,40 @@ class ModelText:
             WrongModality: the prompt has more than text.
             InternalError: the template fails.
         """
-        ids = self._ids(prompt)
+        return self.checked(self._ids(prompt), prompt)
+
+    def rendered(self, prompt: ChatPrompt) -> Rendered:
+        """Return a conversation as text, with a placeholder for each image.
+
+        Raises:
+            CortexError: as `token_ids`.
+        """
+        if self._template is None:
+            raise InvalidRequest(
+                f"cannot chat with {self.prepared.model_id}: it has no chat template; use "
+                "completions, or set chat_template for it in models.toml or neuron.toml",
+                param="messages",
+            )
+        _check_parts(prompt)
+        parses = self.answers is not None and self.answers.parsers.tools != "none"
+        try:
+            return self._template.render(prompt, describes_tools=parses)
+        except RecursionError as ex:
+            raise InvalidRequest(
+                "cannot render the conversation: its tools, arguments of calls or "
+                "chat_template_kwargs are nested too deeply",
+                param="messages",
+            ) from ex
+
+    def ids_with_images(self, rendered: Rendered, texts: Sequence[str]) -> list[int]:
+        """Return the ids of a conversation with `texts` in place of its placeholders."""
+        assert self.prepared.images is not None, "a model of text got images"
+        pieces = rendered.text.split(self.prepared.images.placeholder)
+        whole = "".join(text for pair in zip(pieces, (*texts, ""), strict=True) for text in pair)
+        return self.tokenizer.encode_rendered(whole)
+
+    def checked(self, ids: list[int], prompt: Prompt) -> list[int]:
+        """Return a prompt's ids; raises `InvalidRequest` where the model cannot take them."""
         if not ids:
             raise InvalidRequest(
                 "cannot generate: the prompt has no tokens", param=param_of(prompt)
@@ -141,28 +186,7 @@ class ModelText:
                 check_token_ids(token_ids, self.prepared.vocab_size, param="prompt")
                 return list(token_ids)
             case ChatPrompt():
-                if self._template is None:
-                    raise InvalidRequest(
-                        f"cannot chat with {self.prepared.model_id}: it has no chat template; use "
-                        "completions, or set chat_template for it in models.toml or neuron.toml",
-                        param="messages",
-                    )
-                _check_parts(prompt)
-                parses = self.answers is not None and self.answers.parsers.tools != "none"
-                rendered = self._rendered(self._template, prompt, describes_tools=parses)
-                return self.tokenizer.encode_rendered(rendered)
-
-    def _rendered(
-        self, template: ChatTemplate, prompt: ChatPrompt, *, describes_tools: bool
-    ) -> str:
-        try:
-            return template.render(prompt, describes_tools=describes_tools)
-        except RecursionError as ex:
-            raise InvalidRequest(
-                "cannot render the conversation: its tools, arguments of calls or "
-                "chat_template_kwargs are nested too deeply",
-                param="messages",
-            ) from ex
+                return self.tokenizer.encode_rendered(self.rendered(prompt).text)
 
 
 def is_small(prompt: Prompt) -> bool:
@@ -188,6 +212,15 @@ def _chars(prompt: ChatPrompt) -> float:
                 return math.inf
             chars += len(part.text)
     return chars
+
+
+def has_images(prompt: Prompt) -> bool:
+    """Tell whether a prompt has images."""
+    if not isinstance(prompt, ChatPrompt):
+        return False
+    parts = [part for message in prompt.messages for part in message.content]
+    parts += [inner for part in parts if isinstance(part, ToolResultPart) for inner in part.content]
+    return any(isinstance(part, MediaPart) and part.kind == "image" for part in parts)
 
 
 def _num_parts(prompt: ChatPrompt) -> int:

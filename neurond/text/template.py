@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jinja2
 from jinja2 import meta, nodes
@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from cortex_core.canonical import ChatPrompt
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from neurond.text.described_tools import with_described_tools
+from neurond.text.image_marks import FoundImage, with_parts
 from neurond.text.message_forms import forms
 from neurond.text.messages import (
     END_MARK,
@@ -33,6 +34,15 @@ JINJA_FILE: Final = "<template>"
 SHORT_IDS: Final = re.compile(r"length\s*!=\s*9")
 """What a template has that refuses other ids of calls."""
 RESERVED: Final = frozenset({"messages", "tools", "add_generation_prompt"})
+PROBE: Final = "a turn of text"
+
+
+class Rendered(NamedTuple):
+    """A conversation as text."""
+
+    text: str
+    images: tuple[FoundImage, ...] = ()
+    """One for each placeholder in the text, in its order."""
 
 
 class _Refused(jinja2.TemplateError):
@@ -58,6 +68,7 @@ class ChatTemplate:
         source: Jinja text.
         model: names the model in errors.
         special_tokens: `bos_token` and the like, as variables of the template.
+        placeholder: what the template writes for an image; None where the model takes text only.
         now: the clock behind `strftime_now`.
 
     Raises:
@@ -70,9 +81,11 @@ class ChatTemplate:
         *,
         model: str,
         special_tokens: dict[str, str],
+        placeholder: str | None = None,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._model = model
+        self._placeholder = placeholder
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
@@ -85,8 +98,9 @@ class ChatTemplate:
                 f"cannot use the chat template of {model}: line {ex.lineno}: {ex.message}",
                 param="chat_template",
             ) from ex
+        self._knows_only_parts = placeholder is not None and not self._shows_text()
 
-    def render(self, prompt: ChatPrompt, *, describes_tools: bool = True) -> str:
+    def render(self, prompt: ChatPrompt, *, describes_tools: bool = True) -> Rendered:
         """Return the prompt's text, up to where the assistant's answer begins or goes on.
 
         Where the template knows no tools, they are described in the system message, unless not
@@ -97,15 +111,18 @@ class ChatTemplate:
         are no object, which some cannot write.
 
         Raises:
-            WrongModality: the conversation has more than text.
-            InvalidRequest: the template refuses the conversation, or the last turn of one that is
+            WrongModality: the conversation has what the model does not take.
+            InvalidRequest: the template refuses the conversation, or does not show its images, or
+                an image is only pointed at, or the last turn of one that is
                 to be continued is not the assistant's or not shown by the template, or a variable
                 has the name of a function.
             InternalError: the template fails; the message has the line.
             RecursionError: tools, arguments or variables are nested too deeply.
         """
         self._check_variables(prompt)
-        messages = template_messages(prompt)
+        images: list[FoundImage] = []
+        takes_images = self._placeholder is not None
+        messages = template_messages(prompt, images if takes_images else None)
         if self._wants_short_ids:
             messages = with_short_ids(messages)
         if not self.knows_tools and describes_tools:
@@ -115,25 +132,59 @@ class ChatTemplate:
                 raise self._cannot_continue("it is not the assistant's")
             messages = with_end_marked(messages)
         try:
-            rendered = self._first_taken(prompt, messages)
+            rendered = self._first_taken(prompt, messages, images)
         except InternalError:
             writable = with_object_arguments(messages)
             if writable == messages:
                 raise
-            rendered = self._first_taken(prompt, writable)
-        return self._up_to_mark(rendered) if prompt.continue_final_message else rendered
+            rendered = self._first_taken(prompt, writable, images)
+        if not prompt.continue_final_message:
+            return rendered
+        return rendered._replace(text=self._up_to_mark(rendered.text))
 
-    def _first_taken(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
+    def _first_taken(
+        self, prompt: ChatPrompt, messages: list[TemplateMessage], images: list[FoundImage]
+    ) -> Rendered:
         refusal: _Refused | None = None
         for form in forms(messages):
             try:
-                return self._render(prompt, form)
+                return self._with_images(prompt, form, images)
             except _Refused as ex:
                 refusal = refusal or ex
         raise InvalidRequest(
             f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
             param="messages",
         ) from refusal
+
+    def _with_images(
+        self, prompt: ChatPrompt, messages: list[TemplateMessage], images: list[FoundImage]
+    ) -> Rendered:
+        if self._placeholder is None:
+            return Rendered(self._render(prompt, messages))
+        messages, order = with_parts(messages, every=self._knows_only_parts)
+        text = self._render(prompt, messages)
+        if not images:
+            return Rendered(text)
+        shown = text.count(self._placeholder)
+        if shown != len(images) or sorted(order) != list(range(len(images))):
+            raise _Refused(
+                f"it shows {self._placeholder!r} {shown} times for {len(images)} images; leave it "
+                "out of the conversation's text"
+            )
+        return Rendered(text, tuple(images[index] for index in order))
+
+    def _shows_text(self) -> bool:
+        """Tell whether text is shown that is a turn's whole content, and not one of its parts."""
+        try:
+            return PROBE in self._template.render(
+                messages=[{"role": "user", "content": PROBE}],
+                tools=None,
+                documents=None,
+                add_generation_prompt=False,
+                **self._special_tokens,
+            )
+        except Exception:  # noqa: BLE001 - a template can raise whatever Python can
+            return False
 
     def _render(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
         variables: dict[str, Any] = {"documents": None, **self._special_tokens}

@@ -85,6 +85,11 @@ class ModelTexts:
         if prepared is not None and self._key(prepared) not in self._open:
             self._begin(self._key(prepared), prepared)
 
+    def takes_images(self, model_id: ModelId) -> bool:
+        """Tell whether a model is on disk and takes images."""
+        prepared = self._shelf.find(model_id)
+        return prepared is not None and prepared.images is not None
+
     def opened(self, model_id: ModelId) -> ModelText | None:
         """Return a model's text if it is open."""
         prepared = self._shelf.find(model_id)

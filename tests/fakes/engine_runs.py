@@ -14,6 +14,7 @@ from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel
 
 GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
+SAMPLED = SamplingParams(temperature=1.3, top_p=0.95, top_k=100, min_p=0.001, ignore_eos=True)
 
 
 @dataclass
@@ -110,7 +111,8 @@ def make_engine(
         dtype=loaded.dtype,
         device=loaded.device.torch_device,
     )
-    runner = ModelRunner(loaded.model, loaded.device.torch_device, ReferenceBackend(), cache)
+    device = loaded.device.torch_device
+    runner = ModelRunner(loaded.model, device, ReferenceBackend(), cache, loaded.vision)
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=context_tokens,

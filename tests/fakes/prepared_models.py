@@ -22,7 +22,7 @@ def prepare_gguf(gguf: Path, folder: Path) -> PreparedModel:
     (folder / gguf.name).hardlink_to(gguf) if _same_disk(gguf, folder) else shutil.copy(
         gguf, folder
     )
-    return _write_manifest(folder, "gguf", config)
+    return write_manifest(folder, "gguf", config)
 
 
 def prepare_model(model: PreTrainedModel, folder: Path, **changes: object) -> PreparedModel:
@@ -31,14 +31,15 @@ def prepare_model(model: PreTrainedModel, folder: Path, **changes: object) -> Pr
     `changes` are fields of the manifest.
     """
     model.save_pretrained(folder, max_shard_size="200KB")
-    return _write_manifest(folder, "safetensors", model.config, **changes)
+    return write_manifest(folder, "safetensors", model.config, **changes)
 
 
 def _same_disk(one: Path, other: Path) -> bool:
     return one.stat().st_dev == other.stat().st_dev
 
 
-def _write_manifest(folder: Path, kind: str, config: object, **changes: object) -> PreparedModel:
+def write_manifest(folder: Path, kind: str, config: object, **changes: object) -> PreparedModel:
+    """Make a folder with weights and config a prepared model; `changes` are of the manifest."""
     text = config.get_text_config()
     files = [path for path in sorted(folder.iterdir()) if path.suffix == f".{kind}"]
     weights = tuple(WeightsFile(path.name, path.stat().st_size, _sha256(path)) for path in files)

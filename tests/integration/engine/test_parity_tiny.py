@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cortex_core.canonical import SamplingParams
-from tests.fakes.engine_runs import GREEDY, ids, make_engine
+from tests.fakes.engine_runs import GREEDY, SAMPLED, ids, make_engine
 from tests.fakes.tiny_models import TINY_CONFIGS, VOCAB_SIZE
 
 ALL = pytest.mark.parametrize("name", TINY_CONFIGS)
@@ -16,7 +16,6 @@ COPYING = {
     "greedy": SamplingParams(temperature=0.0, logit_bias=FEW, ignore_eos=True),
     "sampled": SamplingParams(temperature=0.5, logit_bias=FEW, ignore_eos=True),
 }
-SAMPLED = SamplingParams(temperature=1.3, top_p=0.95, top_k=100, min_p=0.001, ignore_eos=True)
 
 
 def prompt_of(length: int, seed: int) -> list[int]:

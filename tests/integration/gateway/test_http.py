@@ -184,3 +184,30 @@ async def test_bursts_and_pauses_keep_their_order(
     gate.set()
     rest = (await answer.body()).decode()
     assert texts_of(first + rest) == TEXT
+
+
+async def test_a_long_request_that_is_sent_early_is_answered(
+    http: HttpProcess, neurons: list[FakeNeuron]
+) -> None:
+    gate = asyncio.Event()
+    script_all(neurons, held_after(3, gate))
+    host, port = http.base_url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(chat_request("hi"))
+    await wait_until_async(lambda: any(neuron.generated for neuron in neurons))
+    writer.write(chat_request("long " * 40_000))
+    await writer.drain()
+    gate.set()
+    for _ in range(2):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert head.startswith("http/1.1 200")
+        length = int(head.partition("content-length:")[2].split("\r\n")[0])
+        answer = json.loads(await reader.readexactly(length))
+        assert answer["choices"][0]["message"]["content"] == TEXT
+    writer.close()
+
+
+def chat_request(text: str) -> bytes:
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body

@@ -44,6 +44,8 @@ from cortex_core.errors import (
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import ModelLimit, NodeModel
 from neurond.generation import Generation
+from neurond.images.limits import ImageLimits
+from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, PromptToken, Token
 from neurond.supervisor.streams import TokenStream
@@ -156,6 +158,7 @@ class Rig:
             self.engine,
             self.texts,  # type: ignore[arg-type]  # it opens one model only
             self.pool,
+            ImageReader(ImageLimits(), self.pool),
             self.formats,  # type: ignore[arg-type]  # it starts no process
             GenerationMetrics(self.registry),
             ping_interval_s=ping_interval_s,

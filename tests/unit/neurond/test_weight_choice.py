@@ -6,7 +6,9 @@ import pytest
 from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import Dtype
+from neurond.kv_choice import choose_kv
 from neurond.sources.layer_weights import LayerWeights
+from neurond.sources.prepared import ImageTokens
 from neurond.weight_choice import (
     DeviceKind,
     WeightChoice,
@@ -98,3 +100,18 @@ def test_encoders_are_in_float32_unless_a_profile_says_otherwise(kind: DeviceKin
     assert choose_for("bfloat16") == WeightChoice("bfloat16")
     with pytest.raises(InvalidRequest, match="encoders are served in float32 or bfloat16"):
         choose_for("int8")
+
+
+SEES = msgspec.structs.replace(MODEL, images=ImageTokens("<image>", "<image>", 5))
+
+
+@pytest.mark.parametrize(("named", "dtype"), [(None, "float32"), ("bfloat16", "bfloat16")])
+def test_a_model_that_takes_images_is_for_torch_on_a_cpu(named: Dtype | None, dtype: Dtype) -> None:
+    choice = choose_weights(SEES, named, device=DeviceName("cpu"), kind="cpu", has_kernels=True)
+    assert choice == WeightChoice(dtype)
+    assert choose_kv(SEES, None, choice, device=DeviceName("cpu"), kind="cpu") is None
+
+
+def test_a_model_that_takes_images_has_no_weights_for_kernels() -> None:
+    with pytest.raises(InvalidRequest, match="models that take images are served in float32"):
+        choose_weights(SEES, "int8", device=DeviceName("cpu"), kind="cpu", has_kernels=True)

@@ -22,7 +22,7 @@ def render(source: str, *messages: Message, mode: str = "auto", describes: bool 
     template = ChatTemplate(source, model="m", special_tokens={})
     choice = ToolChoice(mode)  # type: ignore[arg-type]
     prompt = ChatPrompt(messages, tools=(WEATHER,), tool_choice=choice)
-    return template.render(prompt, describes_tools=describes)
+    return template.render(prompt, describes_tools=describes).text
 
 
 def say(role: str, text: str) -> Message:

@@ -82,7 +82,7 @@ def template(source: str) -> ChatTemplate:
 
 
 def render(source: str, *messages: Message, **options: object) -> str:
-    return template(source).render(ChatPrompt(messages, **options))
+    return template(source).render(ChatPrompt(messages, **options)).text
 
 
 def test_the_prompt_ends_where_the_answer_begins() -> None:
@@ -342,7 +342,7 @@ def test_families_switches_of_thinking_follow_the_request(
         special_tokens={},
     )
     prompt = ChatPrompt((say("user", "?"),), reasoning_effort=effort, template_kwargs=kwargs)
-    assert template.render(prompt) == expected
+    assert template.render(prompt).text == expected
 
 
 def test_earlier_thoughts_are_there_under_each_familys_name() -> None:

@@ -1,0 +1,127 @@
+"""Reading images in a process of its own: what becomes of it, and of those who wait."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cortex_core.canonical import MediaPart
+from cortex_core.errors import CortexError, InternalError, InvalidRequest, Overloaded
+from cortex_core.ipc.child import python_command
+from neurond.images import reader as reader_module
+from neurond.images.arrays import map_arrays
+from neurond.images.limits import ImageLimits
+from neurond.images.read_image import ReadImage, close_images
+from neurond.images.reader import ImageReader
+from neurond.text.image_marks import FoundImage
+from neurond.text.pool import TextPool
+
+FOLDER = Path("/model")
+
+
+def image(data: bytes, place: str = "messages[0].content[0]") -> FoundImage:
+    return FoundImage(place, MediaPart("image", "image/png", data))
+
+
+def obedient(_module: str, *arguments: str) -> list[str]:
+    return python_command("tests.fakes.image_process", *arguments)
+
+
+def held_images() -> list[str]:
+    """Return this process's mappings and descriptors of images."""
+    mapped = Path("/proc/self/maps").read_text().splitlines()
+    opened = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    return [name for name in (*mapped, *opened) if "neuron-image" in name]
+
+
+@pytest.fixture
+async def reader(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImageReader]:
+    monkeypatch.setattr(reader_module, "python_command", obedient)
+    pool = TextPool(1)
+    started = ImageReader(ImageLimits(max_images=2, max_bytes=100), pool)
+    yield started
+    await started.close()
+    pool.close()
+    assert held_images() == []
+
+
+async def read(reader: ImageReader, *images: FoundImage, folder: Path = FOLDER) -> list[ReadImage]:
+    return await reader.read(folder, images)
+
+
+async def test_arrays_come_back(reader: ImageReader) -> None:
+    one, two = await read(reader, image(b"abc"), image(b"de"))
+    assert (one.num_tokens, one.text("I")) == (3, "<III>")
+    arrays = map_arrays(os.dup(two.segment.fd), two.places)
+    assert arrays["pixel_values"].tobytes() == b"de"
+    close_images([one, two])
+    assert arrays["pixel_values"].tobytes() == b"de"
+
+
+async def test_limits_name_the_image(reader: ImageReader) -> None:
+    images = [image(b"a", f"messages[0].content[{place}]") for place in range(3)]
+    with pytest.raises(InvalidRequest, match="3 images, 2 is the most") as caught:
+        await read(reader, *images)
+    assert caught.value.param == "messages[0].content[2]"
+    with pytest.raises(InvalidRequest, match="101 bytes, 100 is the most") as caught:
+        await read(reader, images[0], image(bytes(101), "messages[0].content[1]"))
+    assert caught.value.param == "messages[0].content[1]"
+
+
+async def test_what_a_request_may_hold_has_a_bound(
+    reader: ImageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "MAX_REQUEST_BYTES", 100)
+    close_images(await read(reader, image(b"a")))
+    with pytest.raises(InvalidRequest, match="128 bytes as the model takes them, 100") as caught:
+        await read(reader, image(b"a"), image(b"a", "messages[0].content[1]"))
+    assert caught.value.param == "messages[0].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("folder", "error", "why"),
+    [
+        ("/break", InvalidRequest, "decoding it broke"),
+        ("/spin", InvalidRequest, "it takes too long"),
+        ("/exit", InternalError, "ended with status 3"),
+    ],
+)
+async def test_a_process_that_ends_fails_one_request(
+    reader: ImageReader, folder: str, error: type[CortexError], why: str
+) -> None:
+    asked = [
+        asyncio.create_task(read(reader, image(b"a"), folder=Path(folder))),
+        asyncio.create_task(read(reader, image(b"abc"))),
+    ]
+    failed, done = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(failed, error)
+    assert why in str(failed)
+    assert "messages[0].content[0]" in str(failed)
+    assert isinstance(done, list)
+    close_images(done)
+
+
+async def test_one_that_does_not_answer_is_given_up(
+    reader: ImageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_images(await read(reader, image(b"a")))
+    monkeypatch.setattr(reader_module, "READ_S", 0.1)
+    with pytest.raises(Overloaded, match="no time"):
+        await read(reader, image(b"a"), folder=Path("/sleep"))
+    close_images(await read(reader, image(b"a")))
+
+
+async def test_who_leaves_lets_others_go_on(reader: ImageReader) -> None:
+    first = await read(reader, image(b"a"))
+    leaving = asyncio.create_task(read(reader, image(b"b"), image(b"c"), folder=Path("/pid")))
+    staying = asyncio.create_task(read(reader, image(b"abc"), folder=Path("/pid")))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    done = await staying
+    after = await read(reader, image(b"abc"), folder=Path("/pid"))
+    assert done[0].key == after[0].key  # by one process
+    close_images([*first, *done, *after])
