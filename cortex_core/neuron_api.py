@@ -71,7 +71,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     attention_backend: str | None = None
     """What the device's actor picked: `flash-attn-2`, `torch-reference` or `cpu-kernels`."""
     kernels: str | None = None
-    """Variant of the CPU kernels: `avx512`, `avx2` or `portable`."""
+    """Variant of the CPU kernels: `amx`, `avx512`, `avx2` or `portable`."""
     kernels_unavailable_reason: str | None = None
     """Of a CPU, which computes with torch then."""
     kv_dtypes: list[KvDtype] = []
