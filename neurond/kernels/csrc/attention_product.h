@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <type_traits>
 
 #include "attention.h"
@@ -14,7 +13,8 @@
 
 namespace cortex {
 
-constexpr int kTileRows = 48;
+// Rows that a tile has at most.
+constexpr int kLaneRows = 48;
 // Rows that one register tile takes.
 constexpr int kMaxTileRows = 6;
 // Not a multiple of a page's size: else rows would be in each other's way in the cache.
@@ -48,23 +48,5 @@ inline void each_vector_tile(int vectors, F &&f) {
     for (; at + Most <= vectors; at += Most) f(at, Constant<Most>{});
     for (; at < vectors; ++at) f(at, Constant<1>{});
 }
-
-// Cuts memory into arrays; without memory it tells how much they take.
-class Carver {
-  public:
-    explicit Carver(void *memory) : begin_(reinterpret_cast<std::uintptr_t>(memory)) {}
-
-    template <class T>
-    T *take(std::size_t count) {
-        T *array = reinterpret_cast<T *>(begin_ + used_);
-        used_ += (sizeof(T) * count + 63) / 64 * 64;
-        return array;
-    }
-    std::size_t used() const { return used_; }
-
-  private:
-    std::uintptr_t begin_;
-    std::size_t used_ = 0;
-};
 
 }  // namespace cortex

@@ -209,6 +209,7 @@ inline float sum(F16 v) {
     return lanes[0];
 }
 
+#ifndef CORTEX_AVX512
 inline float max_lane(F16 v) {
     float lanes[kLanes];
     store(lanes, v);
@@ -216,6 +217,7 @@ inline float max_lane(F16 v) {
     for (int i = 1; i < kLanes; ++i) found = lanes[i] > found ? lanes[i] : found;
     return found;
 }
+#endif
 
 // Nearest, ties to even; a NaN stays one.
 inline bf16 to_bf16(float x) {
