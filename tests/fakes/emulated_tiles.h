@@ -68,17 +68,4 @@ void multiply_bf16() {
     _mm_setcsr(before);
 }
 
-template <int C, int A, int B>
-void multiply_signed_unsigned() {
-    for (int r = 0; r < emulated_shapes.rows[C]; ++r) {
-        std::int32_t sums[kTileRowBytes / 4];
-        std::memcpy(sums, emulated_tiles[C].rows[r], sizeof sums);
-        for (int k = 0; k < emulated_shapes.row_bytes[A]; ++k)
-            for (int n = 0; n < emulated_shapes.row_bytes[C] / 4; ++n)
-                sums[n] += static_cast<signed char>(emulated_tiles[A].rows[r][k]) *
-                           emulated_tiles[B].rows[k / 4][4 * n + k % 4];
-        std::memcpy(emulated_tiles[C].rows[r], sums, sizeof sums);
-    }
-}
-
 }  // namespace cortex

@@ -34,7 +34,7 @@ using half = std::uint16_t;  // IEEE binary16
                                    defined(__AVX512DQ__) && defined(__AVX512VL__))
 #define CORTEX_AVX512 1
 #include "simd_avx512.h"
-#if defined(CORTEX_TILES) || (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__))
+#if defined(CORTEX_TILES) || (defined(__AMX_TILE__) && defined(__AMX_BF16__))
 #define CORTEX_AMX 1  // tiles.h
 #endif
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)

@@ -3,8 +3,8 @@
 // A register is named by a number that is known when compiling. `Tiles` gives them their shapes and owns them: they
 // hold nothing before it, and nothing afterwards. Whoever holds one calls nothing that makes another.
 //
-// A product C += A B takes A as rows of inputs, and B with what is added up in one step side by side: pairs of
-// bfloat16, or four bytes. Row r of C depends on row r of A alone: its bits are the same however many rows there are.
+// A product C += A B takes A as rows of inputs, and B as rows of pairs: what row k of B is multiplied with is the pair k
+// of a row of A. Row r of C depends on row r of A alone: its bits are the same however many rows there are.
 #pragma once
 
 #include <cstddef>
@@ -63,11 +63,6 @@ inline void store_tile(void *rows, std::size_t stride) {
 template <int C, int A, int B>
 inline void multiply_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-}
-// C += A B of signed and unsigned bytes, in int32.
-template <int C, int A, int B>
-inline void multiply_signed_unsigned() {
-    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
 
 }  // namespace cortex

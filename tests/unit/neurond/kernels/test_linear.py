@@ -131,7 +131,7 @@ def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format)
     x[::3, 50] *= 100
     x[::7, 200] *= 30
     alone = np.concatenate([packed.apply(row[None]) for row in x])
-    for rows in (2, 3, 4, 5, 6, 7, 13, 64, 70):
+    for rows in (2, 3, 4, 5, 6, 7, 13, 16, 17, 32, 33, 64, 70):
         for threads in (1, 2):
             assert (packed.apply(x[:rows], threads) == alone[:rows]).all(), (rows, threads)
 
