@@ -9,6 +9,7 @@
 
 #include "attention.h"
 #include "attention_pages.h"
+#include "attention_softmax.h"
 #include "simd.h"
 
 namespace cortex {
@@ -48,5 +49,15 @@ inline void each_vector_tile(int vectors, F &&f) {
     for (; at + Most <= vectors; at += Most) f(at, Constant<Most>{});
     for (; at < vectors; ++at) f(at, Constant<1>{});
 }
+
+// What a format of `LaneProducts` (attention_lanes.h) has unless it says otherwise.
+struct LaneFormat {
+    static constexpr int kBlocksTogether = 1;
+    struct Arithmetic {};  // how the processor rounds while there is one
+
+    static void weights_from_scores(float *scores, int num_keys, int first_key, Seen seen, float cap, Record record) {
+        cortex::weights_from_scores(scores, num_keys, first_key, seen, cap, record);
+    }
+};
 
 }  // namespace cortex

@@ -65,16 +65,6 @@ inline void weights_from_scores(float *scores, int num_keys, int first_key, Seen
     record.sum() = sum(total);
 }
 
-// What a format of `LaneProducts` has unless it says otherwise.
-struct LaneFormat {
-    static constexpr int kBlocksTogether = 1;
-    struct Arithmetic {};  // how the processor rounds while there is one
-
-    static void weights_from_scores(float *scores, int num_keys, int first_key, Seen seen, float cap, Record record) {
-        cortex::weights_from_scores(scores, num_keys, first_key, seen, cap, record);
-    }
-};
-
 // Add a later span to what a row has.
 inline void merge(Record into, Record span, int head_dim) {
     const float largest = std::max(into.largest(), span.largest());
