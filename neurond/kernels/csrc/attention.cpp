@@ -216,7 +216,8 @@ std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int 
         auto bytes = [&](auto scratch_for) {
             return scratch_for(model.layers[i], threads, max_tokens, max_sequences, nullptr).bytes;
         };
-        most = std::max({most, bytes(Attention<Bf16Products>::scratch_for), bytes(Attention<Int8Products>::scratch_for)});
+        most = std::max(most, bytes(Attention<Bf16Products>::scratch_for));
+        most = std::max(most, bytes(Attention<Int8Products>::scratch_for));
     }
     return most;
 }

@@ -5,8 +5,9 @@
 // layer's pages are [num_blocks][num_kv_heads] of these; attention_pages.h has more.
 //
 // A query's keys are taken in spans of kSpanTokens, counted from position 0 of its sequence, and spans are put together
-// in ascending order with an online softmax. What a query sees nothing of is left out, or has weight 0. So the bits of a query's result depend on its own keys alone, not on who else is in the
-// batch, how its prompt was cut, or how many threads share the work.
+// in ascending order with an online softmax. What a query sees nothing of is left out, or has weight 0. So the bits of
+// a query's result depend on its own keys alone, not on who else is in the batch, how its prompt was cut, or how many
+// threads share the work.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,9 @@
 // A span over bfloat16 keys and values, computed in the tile registers of AMX.
 //
 // A page's keys are tiles as they lie: 16 pairs of dimensions of 16 keys. A tile of values is 16 pairs of keys: those
-// of two blocks are brought together, once for all rows of a tile. Scores are
-// summed over 32 dimensions at a time, weighted values over 32 keys, from a multiple of 32 on; keys that a row does
-// not see have weight 0 there. So a row's bits depend on nothing but its own keys.
+// of two blocks are brought together, once for all rows. Scores are summed over 32 dimensions at a time, weighted
+// values over 32 keys, from a multiple of 32 on; keys that a row does not see have weight 0 there. So a row's bits
+// depend on nothing but its own keys.
 //
 // Queries and weights are rounded to bfloat16 to be multiplied. A row's sum of weights is one of the rounded ones:
 // then its result is a mean of values nevertheless.
@@ -34,7 +34,7 @@ struct AmxProducts {
     static constexpr int kRows = kAmxRows;
 
     struct Work {
-        bf16 *query;     // [kRows, padded head_dim]
+        bf16 *query;     // [kRows, padded head_dim], then what is loaded with the last rows
         float *scores;   // [kPartRows, kScoreStride]
         float *largest;  // [kPartRows, 16] of a row's scores, lane by lane
         bf16 *weights;   // [kSpanPairs] tiles
@@ -45,7 +45,7 @@ struct AmxProducts {
         LaneProducts<AmxFewRows>::Work few;
 
         Work(Carver &memory, int head_dim)
-            : query(memory.take<bf16>(kRows * static_cast<std::size_t>(padded(head_dim)))),
+            : query(memory.take<bf16>((kRows + kPartRows) * static_cast<std::size_t>(padded(head_dim)))),
               scores(memory.take<float>(kPartRows * kScoreStride)),
               largest(memory.take<float>(kPartRows * kLanes)),
               weights(memory.take<bf16>(kSpanPairs * kTileNumbers)),
@@ -217,7 +217,8 @@ struct AmxProducts {
             F16 most = load(largest);
             for (int s = 0; s < S; ++s) {
                 float *of_block = scores + s * kLanes;
-                most = max(most, as_they_are ? load(of_block) : hide(of_block, first + s * kLanes, part.seen[row], cap));
+                const int key = first + s * kLanes;
+                most = max(most, as_they_are ? load(of_block) : hide(of_block, key, part.seen[row], cap));
             }
             store(largest, most);
         }
@@ -251,7 +252,8 @@ struct AmxProducts {
             multiply_values(work.weights + (end - 1) * kTileNumbers, b, dim == 0);
             if (dim == 0) {
                 store_tile<4>(work.sums, kTileRowBytes);
-                for (int row = 0; row < count; ++row) Record{record.at + row * stride}.sum() = sum(load(work.sums + row * kLanes));
+                for (int row = 0; row < count; ++row)
+                    Record{record.at + row * stride}.sum() = sum(load(work.sums + row * kLanes));
             }
             store_values(record.values() + dim * kLanes, stride, count, std::min(kAtOnce, dims - dim), work.sums);
         }
@@ -324,7 +326,8 @@ struct AmxProducts {
         store_tile<2>(at + 2 * kLanes, stride_bytes);
         store_tile<3>(at + 3 * kLanes, stride_bytes);
         if (whole) return;
-        for (int row = 0; row < rows; ++row) std::copy_n(all + row * kAtOnce * kLanes, dims * kLanes, to + row * stride);
+        for (int row = 0; row < rows; ++row)
+            std::copy_n(all + row * kAtOnce * kLanes, dims * kLanes, to + row * stride);
     }
 };
 

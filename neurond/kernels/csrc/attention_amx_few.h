@@ -32,12 +32,18 @@ struct AmxFewRows {
     // Numbers below 2^-126 are 0, as inputs and as results.
     class Arithmetic {
       public:
-        Arithmetic() { _mm_setcsr(before_ | 0x8040); }
-        ~Arithmetic() { _mm_setcsr(before_); }
+        Arithmetic() { set(before_ | 0x8040); }
+        ~Arithmetic() { set(before_); }
         Arithmetic(const Arithmetic &) = delete;
         Arithmetic &operator=(const Arithmetic &) = delete;
 
       private:
+        // Compilers take no notice of it: what is loaded and stored in between is not moved.
+        static void set(unsigned control) {
+            asm volatile("" ::: "memory");
+            _mm_setcsr(control);
+            asm volatile("" ::: "memory");
+        }
         const unsigned before_ = _mm_getcsr();
     };
 
