@@ -36,7 +36,7 @@ extern "C" void product_bf16(int rows, int bytes, const void *a, const void *b, 
 SPECIAL = np.array(
     [0, 0x8000, 1, 0x8001, 0x7F, 0x80, 0x3F80, 0xBF80, 0x7F7F, 0x7F80, 0xFF80, 0x7FC0], np.uint16
 )
-"""Of bfloat16: zeros, numbers below 2^-126, the least above, ones, large ones, what is not finite."""
+"""Of bfloat16: zeros, numbers around the least normal one, ones, large ones, what is not finite."""
 
 
 def compiled(folder: Path, name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
