@@ -202,7 +202,7 @@ class NodeModel(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     weights_id: str | None = None
     size_mb: int | None = None
-    """Bytes of weights in memory as far as they can be told from the file headers."""
+    """Weights in memory: measured, else told by the file headers and the profile's dtype."""
     dtype: Dtype | None = None
     """What weights are kept in; None while it is not loaded."""
     kv_dtype: Dtype | None = None
@@ -249,11 +249,16 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     speculation: Speculation | None = None
     """None is `off`."""
     chat_template: str | None = None
-    """Jinja text that replaces the model's own template."""
+    """Jinja text that replaces the model's own; in a file also the path of one, relative to it."""
     tool_parser: ToolParserName | None = None
     """None is the one that the template tells."""
     reasoning_parser: ReasoningParserName | None = None
     """None is the one that the template tells."""
+
+    def profile(self) -> "ModelProfile":
+        """Return this alone, without what an entry of a file says besides."""
+        names = ModelProfile.__struct_fields__
+        return ModelProfile(**{name: getattr(self, name) for name in names})
 
 
 class LoadRequest(msgspec.Struct, frozen=True, omit_defaults=True):

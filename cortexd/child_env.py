@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import ConfigError
-from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 
 FLEET_SOCKET: Final = "fleet.sock"
 """The fleet actor listens here for HTTP workers; in the runtime folder."""
@@ -17,14 +16,8 @@ ADMIN_SOCKET: Final = "admin.sock"
 CONFIG_STATUS: Final = 78
 """Exit status of a child that would end the same way again; EX_CONFIG of sysexits.h."""
 
-_COUNT_BYTES: Final = 4
 _PREFIX: Final = "CORTEXD_"
 _PROMETHEUS: Final = "PROMETHEUS_MULTIPROC_DIR"
-
-
-def in_flight_rows(segment_bytes: int) -> int:
-    """Return how many workers the in-flight table in a segment of that size has room for."""
-    return segment_bytes // (_COUNT_BYTES * IN_FLIGHT_COLUMNS)
 
 
 class ChildEnvironment(msgspec.Struct, frozen=True):
@@ -35,6 +28,7 @@ class ChildEnvironment(msgspec.Struct, frozen=True):
     metrics_dir: Path
     snapshot_fd: int
     in_flight_fd: int
+    liveness_fd: int
     death_fd: int
     parent_pid: int
     listen_fd: int
@@ -57,7 +51,13 @@ class ChildEnvironment(msgspec.Struct, frozen=True):
 
     def descriptors(self) -> tuple[int, ...]:
         """Return what a child must be let inherit."""
-        return (self.snapshot_fd, self.in_flight_fd, self.death_fd, self.listen_fd)
+        return (
+            self.snapshot_fd,
+            self.in_flight_fd,
+            self.liveness_fd,
+            self.death_fd,
+            self.listen_fd,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ChildEnvironment":

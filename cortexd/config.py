@@ -16,13 +16,8 @@ from cortex_core.errors import ConfigError
 from cortex_core.ids import ModelId, NodeName
 from cortex_core.neuron_api import (
     Count,
-    Dtype,
-    KvDtype,
     ModelLimit,
     ModelProfile,
-    ReasoningParserName,
-    Speculation,
-    ToolParserName,
 )
 from cortexd.http1.message import parse_endpoint
 
@@ -132,8 +127,8 @@ class CortexConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     neurons: tuple[NeuronConfig, ...] = ()
 
 
-class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[[models]]` of `models.toml`: one model of the catalogue."""
+class ModelConfig(ModelProfile, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[models]]` of `models.toml`: one model of the catalogue, with the profile for its loads."""
 
     id: Annotated[str, Meta(pattern=MODEL_ID_PATTERN)]
     """`scheme:name`."""
@@ -169,24 +164,6 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens, as shown in the models list; keys left out are shown as the node reports them."""
     cost: dict[str, float] | None = None
     """Shown in the models list as it stands here."""
-    dtype: Dtype | None = None
-    """Type of weights and activations. None leaves it to the node."""
-    context_tokens: Count | None = None
-    """Longest sequence that the node makes room for. None is the model's own limit."""
-    max_sequences: Count | None = None
-    """Sequences that decode at the same time. None leaves it to the node."""
-    kv_cache_mb: Megabytes | None = None
-    """Memory for keys and values. None leaves it to the node."""
-    kv_dtype: KvDtype | None = None
-    """What keys and values are kept in. None leaves it to the node."""
-    speculation: Speculation | None = None
-    """Whether steps may choose several tokens of a sequence. None leaves it to the node."""
-    chat_template: str | None = None
-    """Jinja text, or the path of a file with it, relative to `models.toml`."""
-    tool_parser: ToolParserName | None = None
-    """How the model writes tool calls. None leaves it to the node, which goes by the template."""
-    reasoning_parser: ReasoningParserName | None = None
-    """How it marks what it thinks. None as above."""
 
     @property
     def residency(self) -> int:
@@ -194,20 +171,6 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.residency_priority is not None:
             return self.residency_priority
         return PINNED_RESIDENCY if self.pinned_on else DEFAULT_RESIDENCY
-
-    def profile(self) -> ModelProfile:
-        """Return what is sent to the node with a load."""
-        return ModelProfile(
-            dtype=self.dtype,
-            context_tokens=self.context_tokens,
-            max_sequences=self.max_sequences,
-            kv_cache_mb=self.kv_cache_mb,
-            kv_dtype=self.kv_dtype,
-            speculation=self.speculation,
-            chat_template=self.chat_template,
-            tool_parser=self.tool_parser,
-            reasoning_parser=self.reasoning_parser,
-        )
 
 
 class TiersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

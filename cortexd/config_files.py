@@ -11,6 +11,7 @@ from cortexd.config import CortexConfig, ModelsConfig, check_cortex, check_model
 
 DEFAULT_CONFIG = Path("/etc/cortex/cortex.toml")
 ENV_PREFIX = "CORTEX"
+MAX_DEFAULT_WORKERS = 4
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -43,6 +44,14 @@ def read_configuration(path: Path) -> Configuration:
     models = read_config(models_path, ModelsConfig, env_prefix=None)
     neurons = {neuron.name for neuron in cortex.neurons}
     return Configuration(cortex, check_models(models, path=models_path, neurons=neurons))
+
+
+def http_workers(config: CortexConfig) -> int:
+    """Return how many HTTP workers there are: as configured, else one for each core we may use.
+
+    Without a configured number there are at most `MAX_DEFAULT_WORKERS`.
+    """
+    return config.gateway.workers or min(len(os.sched_getaffinity(0)), MAX_DEFAULT_WORKERS)
 
 
 def runtime_dir(config: CortexConfig, environment: Mapping[str, str] = os.environ) -> Path:

@@ -5,7 +5,7 @@ whole answer is there, so a request whose replica breaks is simply asked again e
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
@@ -16,11 +16,9 @@ from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import ReplicaId
 from cortex_core.logs import kv
-from cortexd.continuation import MAX_ATTEMPTS, another_may_do, is_replicas_fault
-from cortexd.drain import Drain
+from cortexd.continuation import MAX_ATTEMPTS, another_may_do
 from cortexd.fleet.client import Lease
-from cortexd.gateway import Fleet, find_model, shutting_down
-from cortexd.metrics import GatewayMetrics
+from cortexd.request_gateway import RequestGateway
 from cortexd.request_record import Outcome, RequestRecord
 
 log = logging.getLogger(__name__)
@@ -32,23 +30,8 @@ class EmbeddingNodes(Protocol):
     def embed(self, endpoint: str, request: EmbedRequest) -> AsyncGenerator[EmbedEvent, None]: ...
 
 
-class EmbeddingGateway:
-    """Serves embedding requests on one worker's event loop."""
-
-    def __init__(
-        self,
-        *,
-        fleet: Fleet,
-        nodes: EmbeddingNodes,
-        metrics: GatewayMetrics,
-        drain: Drain,
-        clock: Callable[[], float],
-    ) -> None:
-        self._fleet = fleet
-        self._nodes = nodes
-        self._metrics = metrics
-        self._drain = drain
-        self._clock = clock
+class EmbeddingGateway(RequestGateway[EmbeddingNodes]):
+    """Makes vectors; serves requests on one worker's event loop."""
 
     def prepare(self, request: EmbedRequest) -> EmbedRequest:
         """Return the request with its model found.
@@ -58,14 +41,8 @@ class EmbeddingGateway:
             InvalidRequest: the model gives no embeddings.
             ShuttingDown: no new work is taken.
         """
-        if self._drain.begun:
-            raise shutting_down()
-        model = find_model(self._fleet, request.model, "embeddings")
+        model = self._find_model(request.model, "embeddings")
         return msgspec.structs.replace(request, model=model)
-
-    def refused(self, error: CortexError) -> None:
-        """Count a request that never came to `embed`, because of `error`."""
-        self._metrics.count_refused(error.code)
 
     async def embed(self, request: EmbedRequest) -> EmbedAnswer:
         """Return the vectors of a prepared request; loads the model and waits as generation does.
@@ -75,7 +52,7 @@ class EmbeddingGateway:
         Raises:
             CortexError: what no replica could do better.
         """
-        record = RequestRecord(self._metrics, request.model, self._clock)
+        record = self._record(request.model)
         outcome: Outcome = "cancelled"
         used = Usage(0, 0)
         try:
@@ -98,7 +75,7 @@ class EmbeddingGateway:
         attempts = 0
         while True:
             attempts += 1
-            lease = await self._place(request, failed_on)
+            lease = await self._placed(request, failed_on)
             record.node = lease.replica.node
             try:
                 return await self._ask(lease, request)
@@ -108,18 +85,16 @@ class EmbeddingGateway:
             finally:
                 lease.release()
 
-    async def _place(self, request: EmbedRequest, failed_on: tuple[ReplicaId, ...]) -> Lease:
-        acquiring = self._fleet.acquire(
+    async def _placed(self, request: EmbedRequest, failed_on: tuple[ReplicaId, ...]) -> Lease:
+        placing = self._place(
             request.model, request.request_id, principal=request.principal, failed_on=failed_on
         )
         lease: Lease | None = None
         try:
-            async with aclosing(acquiring) as steps:
+            async with aclosing(placing) as steps:
                 async for step in steps:
                     if isinstance(step, Lease):
                         lease = step
-                    elif self._drain.expired:
-                        raise shutting_down()
         except BaseException:
             if lease is not None:
                 lease.release()
@@ -136,18 +111,14 @@ class EmbeddingGateway:
         self, stream: AsyncGenerator[EmbedEvent, None]
     ) -> AsyncGenerator[EmbedEvent, None]:
         async for event in stream:
-            if self._drain.expired:
-                raise shutting_down()
+            self._check_drain()
             yield event
 
     def _after(
         self, error: CortexError, lease: Lease, request: EmbedRequest, *, is_last: bool
     ) -> None:
         """Return to go on elsewhere, else raise."""
-        if self._drain.expired:
-            raise shutting_down()
-        if is_replicas_fault(error):
-            self._fleet.report_failure(lease.replica.id, error.info())
+        self._tell_of(error, lease.replica.id)
         if is_last or not another_may_do(error):
             raise error
         told = kv(request_id=request.request_id, replica=lease.replica.id, cause=error.message)

@@ -7,47 +7,24 @@ than a second: the fleet client and the neuron client both yield a sign of life 
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
 
-from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Loading, Ping
-from cortex_core.capabilities import Ability, require_ability
-from cortex_core.errors import CortexError, ErrorInfo, InternalError, NodeUnavailable, ShuttingDown
-from cortex_core.ids import ModelId, ReplicaId, RequestId
+from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Ping
+from cortex_core.errors import CortexError, InternalError, NodeUnavailable
+from cortex_core.ids import ReplicaId
 from cortex_core.logs import kv
-from cortexd.continuation import StreamLedger, is_replicas_fault
-from cortexd.drain import Drain
+from cortexd.continuation import StreamLedger
 from cortexd.fleet.client import Lease
-from cortexd.metrics import GatewayMetrics
+from cortexd.request_gateway import RequestGateway
 from cortexd.request_record import Outcome, RequestRecord
 
 log = logging.getLogger(__name__)
 
-DRAIN_RETRY_AFTER_S = 15.0
 _SEED_BITS = 63
-
-
-class Fleet(Protocol):
-    """What the gateway asks of `cortexd.fleet.client.FleetClient`."""
-
-    def resolve(self, text: str) -> ModelId: ...
-
-    def capabilities(self, model_id: ModelId) -> tuple[str, ...]: ...
-
-    def acquire(
-        self,
-        model_id: ModelId,
-        request_id: RequestId,
-        *,
-        priority: int = 0,
-        principal: str | None = None,
-        failed_on: tuple[ReplicaId, ...] = (),
-    ) -> AsyncGenerator[Loading | Lease, None]: ...
-
-    def report_failure(self, replica_id: ReplicaId, error: ErrorInfo) -> None: ...
 
 
 class Nodes(Protocol):
@@ -56,23 +33,8 @@ class Nodes(Protocol):
     def generate(self, endpoint: str, request: GenerateRequest) -> AsyncGenerator[Event, None]: ...
 
 
-class Gateway:
-    """Serves requests on one worker's event loop."""
-
-    def __init__(
-        self,
-        *,
-        fleet: Fleet,
-        nodes: Nodes,
-        metrics: GatewayMetrics,
-        drain: Drain,
-        clock: Callable[[], float],
-    ) -> None:
-        self._fleet = fleet
-        self._nodes = nodes
-        self._metrics = metrics
-        self._drain = drain
-        self._clock = clock
+class Gateway(RequestGateway[Nodes]):
+    """Generates text; serves requests on one worker's event loop."""
 
     def prepare(self, request: GenerateRequest) -> GenerateRequest:
         """Return the request with its model found and its seed fixed.
@@ -82,21 +44,16 @@ class Gateway:
             InvalidRequest: the model is one for embeddings.
             ShuttingDown: no new work is taken.
         """
-        if self._drain.begun:
-            raise shutting_down()
+        model = self._find_model(request.model, "completions")
         sampling = request.sampling
         if sampling.seed is None:
             sampling = msgspec.structs.replace(sampling, seed=secrets.randbits(_SEED_BITS))
         return msgspec.structs.replace(
             request,
-            model=find_model(self._fleet, request.model, "completions"),
+            model=model,
             sampling=sampling,
             want_prompt_token_ids=request.n == 1,
         )
-
-    def refused(self, error: CortexError) -> None:
-        """Count a request that never came to `generate`, because of `error`."""
-        self._metrics.count_refused(error.code)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Yield the events of a prepared request; the last one is `Completed` or `Failed`.
@@ -105,7 +62,7 @@ class Gateway:
         aborts the node's stream at once. Never raises anything else.
         """
         ledger = StreamLedger(request)
-        record = RequestRecord(self._metrics, request.model, self._clock)
+        record = self._record(request.model)
         outcome: Outcome = "cancelled"
         try:
             async with aclosing(self._attempts(request, ledger, record)) as events:
@@ -139,7 +96,14 @@ class Gateway:
             lease: Lease | None = None
             try:
                 waited = bool(failed_on)
-                async with aclosing(self._place(request, failed_on)) as steps:
+                placing = self._place(
+                    request.model,
+                    request.request_id,
+                    priority=request.priority,
+                    principal=request.principal,
+                    failed_on=failed_on,
+                )
+                async with aclosing(placing) as steps:
                     async for step in steps:
                         if isinstance(step, Lease):
                             lease = step
@@ -167,22 +131,6 @@ class Gateway:
                 if lease is not None:
                     lease.release()
 
-    async def _place(
-        self, request: GenerateRequest, failed_on: tuple[ReplicaId, ...]
-    ) -> AsyncGenerator[Loading | Lease, None]:
-        acquiring = self._fleet.acquire(
-            request.model,
-            request.request_id,
-            priority=request.priority,
-            principal=request.principal,
-            failed_on=failed_on,
-        )
-        async with aclosing(acquiring) as steps:
-            async for step in steps:
-                if self._drain.expired and not isinstance(step, Lease):
-                    raise shutting_down()
-                yield step
-
     async def _relay(
         self, lease: Lease, ledger: StreamLedger, record: RequestRecord
     ) -> AsyncGenerator[Event, None]:
@@ -190,8 +138,7 @@ class Gateway:
         stream = self._nodes.generate(replica.endpoint, ledger.next_request())
         async with aclosing(stream) as events:
             async for event in events:
-                if self._drain.expired:
-                    raise shutting_down()
+                self._check_drain()
                 seen = ledger.take(event)
                 if seen is None:
                     yield Ping()
@@ -212,10 +159,7 @@ class Gateway:
         record: RequestRecord,
     ) -> Completed | None:
         """Return None to go on elsewhere, the last event if only that was missing, else raise."""
-        if self._drain.expired:
-            raise shutting_down()
-        if is_replicas_fault(error):
-            self._fleet.report_failure(lease.replica.id, error.info())
+        self._tell_of(error, lease.replica.id)
         last = ledger.completed_without_saying()
         if last is not None:
             return last
@@ -231,22 +175,3 @@ class Gateway:
         )
         log.warning("replica failed, the request goes on elsewhere", extra=told)
         return None
-
-
-def find_model(fleet: Fleet, name: str, ability: Ability) -> ModelId:
-    """Return the model that a client means.
-
-    Raises:
-        ModelNotFound: nothing has that name.
-        InvalidRequest: the model is known to lack `ability`.
-    """
-    model_id = fleet.resolve(name)
-    require_ability(model_id, fleet.capabilities(model_id), ability)
-    return model_id
-
-
-def shutting_down() -> ShuttingDown:
-    """Return the error for work that comes, or still runs, after the drain."""
-    return ShuttingDown(
-        "cannot serve the request: the gateway is shutting down", retry_after_s=DRAIN_RETRY_AFTER_S
-    )

@@ -14,20 +14,19 @@ from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import set_up_logging
-from cortexd.child_env import CONFIG_STATUS, ChildEnvironment, in_flight_rows
+from cortex_core.neuron_api import MIB
+from cortexd.child_env import CONFIG_STATUS, ChildEnvironment
 from cortexd.config import CortexConfig
-from cortexd.config_files import read_cortex_config, state_dir
+from cortexd.config_files import http_workers, read_cortex_config, state_dir
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS
 from cortexd.http_worker import DRAIN_MARGIN_S
+from cortexd.listening import BACKLOG
 from cortexd.responses.store import StoreSettings
 from cortexd.worker_app import WorkerApp
 
 KEEPALIVE_S = 75
 WORKER_TIMEOUT_S = 60
 """A worker whose loop stands still for so long is killed and replaced."""
-MAX_DEFAULT_WORKERS = 4
-BACKLOG = 2048
-MIB = 1024 * 1024
 
 
 class WorkerRows:
@@ -35,7 +34,7 @@ class WorkerRows:
 
     def __init__(self, environment: ChildEnvironment) -> None:
         segment = Segment.attach(os.dup(environment.in_flight_fd))
-        self._table = CounterTable(segment, in_flight_rows(segment.size_bytes), IN_FLIGHT_COLUMNS)
+        self._table = CounterTable(segment, IN_FLIGHT_COLUMNS)
         for row in range(self._table.rows):
             self._table.clear_row(row)
         self._free = list(range(self._table.rows))
@@ -56,6 +55,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
     def __init__(self, environment: ChildEnvironment, config: CortexConfig) -> None:
         self._environment = environment
         self._config = config.gateway
+        self._workers = http_workers(config)
         self._store = store_settings(config)
         self._rows = WorkerRows(environment)
         super().__init__()
@@ -66,7 +66,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
         settings: dict[str, Any] = {
             "bind": f"fd://{self._environment.listen_fd}",
             "backlog": BACKLOG,
-            "workers": self._config.workers or default_workers(),
+            "workers": self._workers,
             "worker_class": "cortexd.http_worker.DrainingWorker",
             "worker_tmp_dir": _memory_dir(),
             "asgi_loop": "uvloop",
@@ -103,11 +103,6 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
     def _child_exit(self, _arbiter: Any, worker: Any) -> None:
         self._rows.give_back(worker.in_flight_row)
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # no types
-
-
-def default_workers() -> int:
-    """Return one worker for each core this process may use, at most `MAX_DEFAULT_WORKERS`."""
-    return min(len(os.sched_getaffinity(0)), MAX_DEFAULT_WORKERS)
 
 
 def store_settings(config: CortexConfig) -> StoreSettings:

@@ -7,6 +7,7 @@ from cortex_core.config import Address, parse_address
 from cortex_core.errors import CortexError
 
 BACKLOG = 2048
+"""Connections that may wait to be taken."""
 
 
 class PortInUse(CortexError):

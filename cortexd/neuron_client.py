@@ -5,7 +5,8 @@ itself as it says it, everything between here and there as `NodeUnavailable`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -84,10 +85,15 @@ class NeuronClient:
     """Speaks to every node of the fleet. Safe to use from many tasks of one loop at once."""
 
     def __init__(
-        self, *, pool: ConnectionPool | None = None, timeouts: ClientTimeouts | None = None
+        self,
+        *,
+        pool: ConnectionPool | None = None,
+        timeouts: ClientTimeouts | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool or ConnectionPool()
         self._timeouts = timeouts or ClientTimeouts()
+        self._clock = clock
         self._origins: dict[str, Origin] = {}
         self._encoder = msgspec.json.Encoder()
 
@@ -121,7 +127,7 @@ class NeuronClient:
     ) -> AsyncGenerator[_T | Ping, None]:
         """See `generate`."""
         exchange = self._exchange(endpoint, "POST", target, request, request_id=request.request_id)
-        now = asyncio.get_running_loop().time
+        now = self._clock
         silent_s = 0.0
         # One tick over head and body: each may come just before its own would have passed.
         said_at = now()

@@ -1,20 +1,41 @@
-"""A child of the gateway's parent process that is started again whenever it ends."""
+"""A child of the gateway's parent process that is started again whenever it ends or hangs."""
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from cortex_core.errors import ConfigError, InternalError
-from cortex_core.ipc.child import BACKOFF_MAX_S, ChildProcess, backoff, next_attempt
+from cortex_core.errors import ConfigError, CortexError, InternalError
+from cortex_core.ipc.child import (
+    BACKOFF_MAX_S,
+    ChildProcess,
+    ExitStatus,
+    backoff,
+    next_attempt,
+)
+from cortex_core.ipc.liveness import HangWatch, LivenessReader, LivenessWriter, Phase
+from cortex_core.ipc.parent import STACK_DUMP_SIGNAL
+from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
 from cortexd.child_env import CONFIG_STATUS
 
 log = logging.getLogger(__name__)
 
+START_DEADLINE_S: Final = 60.0
+"""What a child that is watched for hangs gets to say its first word."""
+LOOK_INTERVAL_S: Final = 1.0
+"""Between two looks at what a child last said."""
+STACK_DUMP_S: Final = 0.2
+"""What a child that hangs gets to write its stacks before it is killed."""
+
 
 class Respawned:
     """Keeps one program running until it is stopped. Owns the process.
+
+    With `liveness`, a segment that the program writes its liveness to and that stays the caller's,
+    a process that hangs is killed and replaced too.
 
     Attributes:
         given_up: resolves with the reason if the program can never run as it is configured.
@@ -27,12 +48,14 @@ class Respawned:
         *,
         environment: Mapping[str, str],
         descriptors: Sequence[int],
+        liveness: Segment | None = None,
     ) -> None:
         self.name = name
         self.given_up: asyncio.Future[ConfigError] = asyncio.get_running_loop().create_future()
         self._argv = argv
         self._environment = environment
         self._descriptors = descriptors
+        self._liveness = liveness
         self._child: ChildProcess | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -61,6 +84,9 @@ class Respawned:
             await self._child.stop(grace_s)
 
     def _spawn(self) -> None:
+        if self._liveness is not None:
+            # The last process's word must not be taken for the new one's.
+            LivenessWriter(self._liveness).enter(Phase.STARTING, START_DEADLINE_S)
         # A session of its own: Ctrl-C is for the parent, which ends children in order.
         self._child = ChildProcess.spawn(
             self._argv,
@@ -87,7 +113,7 @@ class Respawned:
         while True:
             assert self._child is not None
             began_at = loop.time()
-            status = await asyncio.shield(self._child.exited)
+            status = await self._until_exited(self._child)
             if status.returncode == CONFIG_STATUS:
                 why = ConfigError(f"cannot run the {self.name}: its own message says why")
                 self.given_up.set_result(why)
@@ -97,3 +123,27 @@ class Respawned:
             log.error("child ended", extra=kv(child=self.name, how=status, again_in_s=wait_s))
             await asyncio.sleep(wait_s)
             await self._start_again()
+
+    async def _until_exited(self, child: ChildProcess) -> ExitStatus:
+        """Return how it ended; a child that hangs is ended here."""
+        if self._liveness is None:
+            return await asyncio.shield(child.exited)
+        reader, watch = LivenessReader(self._liveness), HangWatch()
+        while not child.exited.done():
+            await asyncio.wait({child.exited}, timeout=LOOK_INTERVAL_S)
+            reason = _hang_reason(reader, watch)
+            if reason is not None and child.running:
+                log.error("child killed", extra=kv(child=self.name, pid=child.pid, cause=reason))
+                child.send_signal(STACK_DUMP_SIGNAL)
+                await asyncio.wait({child.exited}, timeout=STACK_DUMP_S)
+                child.kill()
+                await asyncio.shield(child.exited)
+        return child.exited.result()
+
+
+def _hang_reason(reader: LivenessReader, watch: HangWatch) -> str | None:
+    try:
+        return watch.look(reader.read(), time.monotonic())
+    except CortexError as ex:
+        # The watch must outlive a child that has written over its own record.
+        return ex.message

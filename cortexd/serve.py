@@ -21,13 +21,14 @@ from cortex_core.config import Address
 from cortex_core.errors import ConfigError, CortexError, Timeout
 from cortex_core.ipc.child import DeathPipe, python_command
 from cortex_core.ipc.counters import counter_segment_bytes
+from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import snapshot_segment_bytes
 from cortex_core.ipc.sockets import check_socket_path, make_runtime_dir
 from cortex_core.logs import kv, set_up_logging
 from cortexd.child_env import ADMIN_SOCKET, FLEET_SOCKET, ChildEnvironment
-from cortexd.config_files import Configuration, read_configuration, runtime_dir
+from cortexd.config_files import Configuration, http_workers, read_configuration, runtime_dir
 from cortexd.fleet.drained import DRAINED_FILE
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
 from cortexd.folder_lock import locked
@@ -37,8 +38,11 @@ from cortexd.respawn import Respawned
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT_ROWS: Final = 256
-"""HTTP workers that can be there at a time: at most 64, twice while a reload replaces them."""
+MIN_IN_FLIGHT_ROWS: Final = 32
+"""Room for workers that an operator adds by gunicorn's signals.
+
+Not more than that: each request adds up a column of the table for each replica it could go to.
+"""
 START_TIMEOUT_S: Final = 60.0
 HTTP_GRACE_S: Final = 10.0
 """What the HTTP server gets beyond the drain before it is killed."""
@@ -74,6 +78,8 @@ class Parent:
         self._path = path
         self._gateway = configuration.cortex.gateway
         self._runtime_dir = runtime_dir(configuration.cortex)
+        # A reload has each worker twice, for as long as the old ones still answer.
+        self._in_flight_rows = max(MIN_IN_FLIGHT_ROWS, 2 * http_workers(configuration.cortex))
         self._notifier = Notifier.from_env()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -108,9 +114,12 @@ class Parent:
         metrics_dir = self._make_folders(stack)
         snapshot = Segment.create("cortex-fleet", snapshot_segment_bytes(SNAPSHOT_BYTES))
         stack.callback(snapshot.close)
-        counts = counter_segment_bytes(IN_FLIGHT_ROWS, IN_FLIGHT_COLUMNS)
-        in_flight = Segment.create("cortex-in-flight", counts)
+        in_flight = Segment.create(
+            "cortex-in-flight", counter_segment_bytes(self._in_flight_rows, IN_FLIGHT_COLUMNS)
+        )
         stack.callback(in_flight.close)
+        liveness = Segment.create("cortex-liveness", LIVENESS_SEGMENT_BYTES)
+        stack.callback(liveness.close)
         death = DeathPipe()
         stack.callback(death.close)
         handed = ChildEnvironment(
@@ -119,12 +128,13 @@ class Parent:
             metrics_dir=metrics_dir,
             snapshot_fd=snapshot.fd,
             in_flight_fd=in_flight.fd,
+            liveness_fd=liveness.fd,
             death_fd=death.read_fd,
             parent_pid=os.getpid(),
             listen_fd=listener.fileno(),
             started_at=int(time.time()),
         )
-        actor = self._child("fleet actor", "cortexd.fleet.actor", handed)
+        actor = self._child("fleet actor", "cortexd.fleet.actor", handed, liveness)
         stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S, signal.SIGTERM)
         http = self._child("HTTP server", "cortexd.http_server", handed)
         grace_s = self._gateway.drain_timeout_s + HTTP_GRACE_S
@@ -152,13 +162,16 @@ class Parent:
         for name in (FLEET_SOCKET, ADMIN_SOCKET, DRAINED_FILE):
             (self._runtime_dir / name).unlink(missing_ok=True)
 
-    def _child(self, name: str, module: str, handed: ChildEnvironment) -> Respawned:
+    def _child(
+        self, name: str, module: str, handed: ChildEnvironment, liveness: Segment | None = None
+    ) -> Respawned:
         base = {key: text for key, text in os.environ.items() if key not in NOTIFY_VARIABLES}
         return Respawned(
             name,
             python_command(module),
             environment=handed.to_environment(base),
             descriptors=handed.descriptors(),
+            liveness=liveness,
         )
 
     async def _until_ready(

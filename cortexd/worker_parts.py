@@ -14,7 +14,7 @@ from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import connect_socket
 from cortexd.app import AppParts, FalconApp, create_app
-from cortexd.child_env import ChildEnvironment, in_flight_rows
+from cortexd.child_env import ChildEnvironment
 from cortexd.drain import Drain
 from cortexd.embedding import EmbeddingGateway
 from cortexd.fleet.client import FleetClient
@@ -53,10 +53,9 @@ class WorkerParts:
             routing_id=identity,
         )
         self._channel: Channel[ToWorker] = Channel(socket, msgspec.msgpack.Decoder(ToWorker))
-        rows = in_flight_rows(in_flight.size_bytes)
         self._fleet = FleetClient(
             SnapshotReader(snapshot),
-            CounterTable(in_flight, rows, IN_FLIGHT_COLUMNS),
+            CounterTable(in_flight, IN_FLIGHT_COLUMNS),
             row,
             self._channel,
             clock=time.monotonic,

@@ -13,18 +13,15 @@ from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
 from cortex_core.neuron_api import (
     Count,
-    Dtype,
-    KvDtype,
     LoadRequest,
     ModelProfile,
-    ReasoningParserName,
-    Speculation,
-    ToolParserName,
 )
 from neurond.sources.fetch_messages import SourceSettings
 
 DEFAULT_PATH: Final = Path("/etc/neuron/neuron.toml")
 ENV_PREFIX: Final = "NEURON"
+ADMIN_SOCKET: Final = "admin.sock"
+"""The node listens here for operators; in the folder for sockets."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -37,20 +34,10 @@ class DefaultModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     devices: list[str] = []
 
 
-class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelSettings(ModelProfile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How this node runs a model, whoever asks for it; a load request's own profile goes before."""
 
     id: str
-    dtype: Dtype | None = None
-    context_tokens: Count | None = None
-    max_sequences: Count | None = None
-    kv_cache_mb: Count | None = None
-    kv_dtype: KvDtype | None = None
-    speculation: Speculation | None = None
-    chat_template: str | None = None
-    """Jinja text, or the path of a file with it."""
-    tool_parser: ToolParserName | None = None
-    reasoning_parser: ReasoningParserName | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,20 +107,7 @@ class NeuronConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def profiles(self) -> dict[ModelId, ModelProfile]:
         """Return what the file says of models, by id."""
-        return {
-            self.model_id(model.id): ModelProfile(
-                dtype=model.dtype,
-                context_tokens=model.context_tokens,
-                max_sequences=model.max_sequences,
-                kv_cache_mb=model.kv_cache_mb,
-                kv_dtype=model.kv_dtype,
-                speculation=model.speculation,
-                chat_template=model.chat_template,
-                tool_parser=model.tool_parser,
-                reasoning_parser=model.reasoning_parser,
-            )
-            for model in self.models
-        }
+        return {self.model_id(model.id): model.profile() for model in self.models}
 
 
 def read_neuron_config(path: Path | None) -> NeuronConfig:

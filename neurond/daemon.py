@@ -17,6 +17,7 @@ from cortex_core.logs import kv
 from neurond.config import NeuronConfig
 from neurond.devices import Devices
 from neurond.listening import listen
+from neurond.profiles import Profiles
 from neurond.sources.library import Library
 from neurond.sources.store import ModelStore
 from neurond.state_dir import make_state_dir
@@ -88,13 +89,15 @@ async def _running(
     make_state_dir(state_dir)
     make_runtime_dir(settings.runtime_dir)
     library = Library(ModelStore(state_dir), state_dir, config.sources)
-    supervisor = Supervisor(settings, library, Devices.discover(config.device_names()))
+    profiles = Profiles(config.profiles())
+    devices = Devices.discover(config.device_names())
+    supervisor = Supervisor(settings, library, devices, profiles.of)
     await supervisor.start()
     try:
         # Actors take as long to import what they need as this process takes for the rest.
         from neurond.front import Front
 
-        front = Front(config, supervisor, library, settings.runtime_dir, bound)
+        front = Front(config, supervisor, library, profiles, settings.runtime_dir, bound)
         try:
             yield supervisor, front, library
         finally:

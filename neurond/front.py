@@ -2,14 +2,13 @@
 
 import socket
 from pathlib import Path
-from typing import Final
 
 import zmq
 
 from cortex_core.ipc.admin import AdminServer
 from neurond.admin.verbs import admin_handlers
 from neurond.api import create_app
-from neurond.config import NeuronConfig
+from neurond.config import ADMIN_SOCKET, NeuronConfig
 from neurond.embedding import Embedding
 from neurond.generation import Generation
 from neurond.metrics import GenerationMetrics, NodeCollector, make_registry
@@ -21,8 +20,6 @@ from neurond.supervisor.supervisor import Supervisor
 from neurond.text.format_checker import FormatChecker
 from neurond.text.pool import TextPool
 from neurond.text.texts import ModelTexts
-
-ADMIN_SOCKET: Final = "admin.sock"
 
 
 class Front:
@@ -37,12 +34,12 @@ class Front:
         config: NeuronConfig,
         supervisor: Supervisor,
         library: Library,
+        profiles: Profiles,
         runtime_dir: Path,
         bound: socket.socket,
     ) -> None:
         """Take over `bound`, which listens, and bind the admin socket in `runtime_dir`."""
         self._pool = TextPool(config.limits.text_threads)
-        profiles = Profiles(config.profiles())
         texts = ModelTexts(library, profiles.of, self._pool)
         registry = make_registry()
         self._formats = FormatChecker()

@@ -31,8 +31,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
-from cortex_core.owned_events import OwnedEvents
-from neurond.guarded_events import begun, pings_until
+from neurond.guarded_events import begun, one_by_one, pings_until
 from neurond.metrics import GenerationMetrics, RequestMeter
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.streams import TokenStream
@@ -127,8 +126,7 @@ class Generation:
             CortexError: the request was refused before there was anything to say; the whole
                 answer can still be this error.
         """
-        batches = await self.start_batches(request)
-        return OwnedEvents(_one_by_one(batches), batches)
+        return one_by_one(await self.start_batches(request))
 
     async def start_batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
         """Return the request's events as `start` does, all together that are there at a time.
@@ -362,12 +360,3 @@ class _Answer:
         prompt_tokens = len(self._prepared.prompt_token_ids)
         thoughts = self._output.reasoning_tokens
         return Completed(Usage(prompt_tokens, tokens, self._cached_tokens, thoughts))
-
-
-async def _one_by_one(
-    batches: AsyncGenerator[list[Event], None],
-) -> AsyncGenerator[Event, None]:
-    async with aclosing(batches):
-        async for events in batches:
-            for event in events:
-                yield event

@@ -34,10 +34,21 @@ async def begun(
     return OwnedEvents(_guarded(first, source, request_id, work), source)
 
 
+def one_by_one(batches: AsyncGenerator[list[E], None]) -> AsyncGenerator[E, None]:
+    """Return the events of `batches` as a stream of single ones; closing it closes `batches`."""
+    return OwnedEvents(_one_by_one(batches), batches)
+
+
 async def pings_until(task: asyncio.Task[Any], interval_s: float) -> AsyncGenerator[Ping, None]:
     """Yield a `Ping` for every `interval_s` that `task` takes; end once it is done, however."""
     while not (await asyncio.wait({task}, timeout=interval_s))[0]:
         yield Ping()
+
+
+async def _one_by_one(batches: AsyncGenerator[list[E], None]) -> AsyncGenerator[E, None]:
+    async for events in batches:
+        for event in events:
+            yield event
 
 
 async def _guarded(
@@ -53,5 +64,3 @@ async def _guarded(
     except Exception as ex:  # noqa: BLE001 - a defect must end this stream only, and in its form
         _log.exception("%s failed", work, extra=kv(request_id=request_id))
         yield [Failed(InternalError(f"cannot go on: {type(ex).__name__}: {ex}").info())]
-    finally:
-        await source.aclose()

@@ -103,7 +103,7 @@ class RequestMeter:
         self._metrics.cached_tokens.labels(self._model).inc(cached_tokens)
 
     def token(self, now: float) -> None:
-        """A token came."""
+        """A token came: the first ends the time to first token, each other one an interval."""
         if self._inter_token is None:
             self._metrics.ttft.labels(self._model).observe(now - self._began_s)
             self._inter_token = self._metrics.inter_token.of(self._model)
@@ -153,7 +153,7 @@ class TokenIntervals(Collector):
         self._models: dict[str, _Intervals] = {}
 
     def of(self, model: str) -> _Intervals:
-        """Return the counts of a model."""
+        """Return the counts of a model, which are kept from the first call on."""
         return self._models.setdefault(model, _Intervals())
 
     def collect(self) -> Iterable[Metric]:

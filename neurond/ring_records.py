@@ -84,7 +84,7 @@ def encode_vector(stream: int, index: int, vector: bytes) -> bytes:
 
 
 def encode_notice(notice: RingNotice) -> bytes:
-    """Return the record of a notice."""
+    """Return the record of a notice, which goes the way of tokens to keep its place among them."""
     return _NOTICE_HEAD + msgspec.msgpack.encode(notice)
 
 

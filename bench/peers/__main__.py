@@ -15,13 +15,14 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from bench.markdown import write_section
+from bench.named import some_of
 from bench.peers.cache import VARIABLE, Cache, default_cache
 from bench.peers.cortex import Cortex
 from bench.peers.llama_cpp import LlamaCpp
@@ -71,8 +72,8 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--peers", type=_names(PEERS), default=",".join(PEERS))
-    parser.add_argument("--workloads", type=_names(ORDER), default=",".join(ORDER))
+    parser.add_argument("--peers", type=some_of(PEERS), default=",".join(PEERS))
+    parser.add_argument("--workloads", type=some_of(ORDER), default=",".join(ORDER))
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
         "--cache",
@@ -82,21 +83,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--report-only", action="store_true", help="measure nothing")
     return parser.parse_args()
-
-
-def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
-    known = list(known)
-
-    def names(text: str) -> list[str]:
-        given = text.split(",")
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f"cannot use {unknown[0]!r}: there are {', '.join(known)}"
-            )
-        return given
-
-    return names
 
 
 def _write(records: Sequence[Record], circumstances: str) -> None:

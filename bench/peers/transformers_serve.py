@@ -1,15 +1,12 @@
 """`transformers serve` with continuous batching."""
 
-from pathlib import Path
-
-from bench.peers.cache import Cache
-from bench.peers.commands import environment
 from bench.peers.peer import Entry, Launch, Shape
+from bench.peers.python_peer import PythonPeer
 from bench.peers.weights import Weights
 from tests.fakes.ports import free_ports
 
 
-class TransformersServe:
+class TransformersServe(PythonPeer):
     """It sizes its cache by itself, and refuses fields it does not know."""
 
     name = "transformers"
@@ -17,15 +14,9 @@ class TransformersServe:
     formats = ("bf16",)
     entries = ("",)
 
-    def __init__(self, cache: Cache, threads: int) -> None:
-        self._cache = cache
-        self._threads = threads
-        self._binaries = Path()
-
     def prepare(self) -> None:
         """See `Peer.prepare`."""
-        wanted = [f"transformers[serving]=={self.version}", "accelerate", "torch==2.13.0"]
-        self._binaries = environment(self._cache, self.name, wanted)
+        self._install([f"transformers[serving]=={self.version}", "accelerate", "torch==2.13.0"])
 
     def launch(self, weights: Weights, weight_format: str, shape: Shape, *, fresh: bool) -> Launch:
         """See `Peer.launch`."""

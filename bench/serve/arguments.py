@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from bench.named import some_of
 from bench.serve.workloads import WORKLOADS
 
 DESCRIPTION = """
@@ -32,7 +33,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workloads",
-        type=_workloads,
+        type=some_of(WORKLOADS),
         default="W1,W2,W3,W4",
         help=f"some of {','.join(WORKLOADS)} (default: %(default)s)",
     )
@@ -54,16 +55,6 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds per request")
     parser.add_argument("--out", type=Path, help="append the JSON document to this file")
     return parser.parse_args(argv)
-
-
-def _workloads(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in WORKLOADS]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"cannot run {unknown[0]!r}: no such workload; there are {', '.join(WORKLOADS)}"
-        )
-    return names
 
 
 def _json_object(text: str) -> dict[str, Any]:

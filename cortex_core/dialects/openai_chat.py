@@ -5,12 +5,12 @@ from typing import Final
 import msgspec
 
 from cortex_core.canonical import ChatPrompt, Event, GenerateRequest, JsonObject
-from cortex_core.dialects import openai_errors
-from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
+from cortex_core.dialects.base import Decoded, ResponseEncoder
 from cortex_core.dialects.collector import Collector
 from cortex_core.dialects.fields import checked_model, principal_of
 from cortex_core.dialects.openai_answers import chat_answer
 from cortex_core.dialects.openai_chat_stream import ChatStream
+from cortex_core.dialects.openai_errors import OpenAIReplies
 from cortex_core.dialects.openai_options import (
     SharedOptions,
     response_format_from,
@@ -26,7 +26,6 @@ from cortex_core.dialects.openai_wire import (
     WireToolChoice,
 )
 from cortex_core.dialects.reading import read_json, refuse
-from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_choices
 
@@ -75,7 +74,7 @@ _WITHOUT_EFFECT: Final = (
 _decoder = msgspec.json.Decoder(ChatBody)
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIReplies):
     """The dialect; stateless, one object serves every request."""
 
     name = "openai_chat"
@@ -113,14 +112,6 @@ class OpenAIChat:
     def encoder(self, decoded: Decoded, *, created: int) -> ResponseEncoder:
         """Return a new encoder for one response."""
         return ChatEncoder(decoded, created=created)
-
-    def encode_error(self, error: ErrorInfo, *, request_id: RequestId) -> Reply:
-        """Return the answer for an error before the first byte of a response."""
-        return openai_errors.error_reply(error, request_id=request_id)
-
-    def response_headers(self, request_id: RequestId) -> dict[str, str]:
-        """Return the headers that successful answers carry."""
-        return openai_errors.response_headers(request_id)
 
 
 class ChatEncoder:

@@ -11,17 +11,16 @@ from cortex_core.canonical import (
     TextPrompt,
     TokensPrompt,
 )
-from cortex_core.dialects import openai_errors
-from cortex_core.dialects.base import Decoded, Reply, ResponseEncoder
+from cortex_core.dialects.base import Decoded, ResponseEncoder
 from cortex_core.dialects.fields import checked_model, principal_of
 from cortex_core.dialects.openai_completion_answers import CompletionEncoder
+from cortex_core.dialects.openai_errors import OpenAIReplies
 from cortex_core.dialects.openai_options import (
     SharedOptions,
     response_format_from,
     sampling_from,
 )
 from cortex_core.dialects.reading import read_json, refuse
-from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_choices, check_token_ids
 
@@ -42,7 +41,7 @@ class CompletionBody(SharedOptions, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(CompletionBody)
 
 
-class OpenAICompletions:
+class OpenAICompletions(OpenAIReplies):
     """The dialect; stateless, one object serves every request."""
 
     name = "openai_completions"
@@ -75,14 +74,6 @@ class OpenAICompletions:
     def encoder(self, decoded: Decoded, *, created: int) -> ResponseEncoder:
         """Return a new encoder for one response."""
         return CompletionEncoder(decoded, created=created)
-
-    def encode_error(self, error: ErrorInfo, *, request_id: RequestId) -> Reply:
-        """Return the answer for an error before the first byte of a response."""
-        return openai_errors.error_reply(error, request_id=request_id)
-
-    def response_headers(self, request_id: RequestId) -> dict[str, str]:
-        """Return the headers that successful answers carry."""
-        return openai_errors.response_headers(request_id)
 
 
 def _refuse_what_is_not_served(wire: CompletionBody, n: int, prompts: list[Prompt]) -> None:

@@ -8,12 +8,10 @@ from typing import Literal
 import msgspec
 
 from cortex_core.canonical import EmbedAnswer, EmbedRequest, TextPrompt, TokensPrompt
-from cortex_core.dialects import openai_errors
-from cortex_core.dialects.base import Reply
 from cortex_core.dialects.fields import checked_model, principal_of
+from cortex_core.dialects.openai_errors import OpenAIReplies
 from cortex_core.dialects.reading import read_json, refuse
 from cortex_core.embedding_limits import check_embedding, check_num_inputs
-from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_token_ids
 
@@ -41,7 +39,7 @@ class DecodedEmbedding(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(EmbeddingsBody)
 
 
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(OpenAIReplies):
     """The dialect; stateless, one object serves every request."""
 
     name = "openai_embeddings"
@@ -82,14 +80,6 @@ class OpenAIEmbeddings:
             msgspec.json.encode(decoded.model),
             msgspec.json.encode(usage),
         )
-
-    def encode_error(self, error: ErrorInfo, *, request_id: RequestId) -> Reply:
-        """Return the answer for an error."""
-        return openai_errors.error_reply(error, request_id=request_id)
-
-    def response_headers(self, request_id: RequestId) -> dict[str, str]:
-        """Return the headers that successful answers carry."""
-        return openai_errors.response_headers(request_id)
 
 
 def _encoded(vector: bytes, encoding: Encoding) -> bytes:

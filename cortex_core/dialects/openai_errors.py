@@ -28,11 +28,18 @@ class ErrorEnvelope(msgspec.Struct, frozen=True):
     error: ErrorBody
 
 
-def error_reply(error: ErrorInfo, *, request_id: RequestId) -> Reply:
-    """Return the whole answer for an error before the first byte of a response."""
-    status = status_of(error)
-    headers = response_headers(request_id) | retry_headers(error, status)
-    return Reply(status, json_bytes(_envelope(error, request_id)), headers)
+class OpenAIReplies:
+    """Base of the OpenAI dialects: what all of them answer beside their own bodies."""
+
+    def encode_error(self, error: ErrorInfo, *, request_id: RequestId) -> Reply:
+        """Return the answer for an error before the first byte of a response."""
+        status = status_of(error)
+        headers = response_headers(request_id) | retry_headers(error, status)
+        return Reply(status, json_bytes(_envelope(error, request_id)), headers)
+
+    def response_headers(self, request_id: RequestId) -> dict[str, str]:
+        """Return the headers that successful answers carry."""
+        return response_headers(request_id)
 
 
 def error_frame(error: ErrorInfo, *, request_id: RequestId) -> bytes:

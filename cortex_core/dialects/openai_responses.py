@@ -13,10 +13,10 @@ from cortex_core.canonical import (
     Message,
     TextPart,
 )
-from cortex_core.dialects import openai_errors
-from cortex_core.dialects.base import Decoded, Reply
+from cortex_core.dialects.base import Decoded
 from cortex_core.dialects.collector import Collector
 from cortex_core.dialects.fields import check_num_parts, checked_model, principal_of
+from cortex_core.dialects.openai_errors import OpenAIReplies
 from cortex_core.dialects.openai_options import sampling_from
 from cortex_core.dialects.openai_responses_answers import whole_json
 from cortex_core.dialects.openai_responses_body import (
@@ -38,7 +38,6 @@ from cortex_core.dialects.openai_responses_tools import ToolsAsked, tools_asked
 from cortex_core.dialects.openai_responses_turns import Turns
 from cortex_core.dialects.reading import read_json, refuse
 from cortex_core.dialects.sse import json_bytes
-from cortex_core.errors import ErrorInfo
 from cortex_core.ids import ModelId, RequestId
 
 
@@ -58,7 +57,7 @@ class DecodedResponse(Decoded, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(ResponsesBody)
 
 
-class OpenAIResponses:
+class OpenAIResponses(OpenAIReplies):
     """The dialect; stateless, one object serves every request.
 
     A request may go on from what is stored, so reading it takes two steps: `read`, and `decode`
@@ -134,14 +133,6 @@ class OpenAIResponses:
     def encoder(self, decoded: DecodedResponse, *, created: int) -> "ResponseEncoder":
         """Return a new encoder for one response."""
         return ResponseEncoder(decoded, created=created)
-
-    def encode_error(self, error: ErrorInfo, *, request_id: RequestId) -> Reply:
-        """Return the answer for an error before the first byte of a response."""
-        return openai_errors.error_reply(error, request_id=request_id)
-
-    def response_headers(self, request_id: RequestId) -> dict[str, str]:
-        """Return the headers that successful answers carry."""
-        return openai_errors.response_headers(request_id)
 
 
 class ResponseEncoder:

@@ -43,16 +43,20 @@ class CounterRow:
 
 
 class CounterTable:
-    """The whole table. The segment is the caller's to close; every side gives the same shape.
+    """The whole table. The segment is the caller's to close; its size says how many rows there are.
 
     Raises:
-        InternalError: the segment is too small for the shape.
+        InternalError: the segment has no room for one row.
     """
 
-    def __init__(self, segment: Segment, rows: int, columns: int) -> None:
-        self.rows = rows
+    def __init__(self, segment: Segment, columns: int) -> None:
+        self.rows = segment.size_bytes // counter_segment_bytes(1, columns)
         self.columns = columns
-        self._counts = segment.counters(0, rows * columns)
+        if not self.rows:
+            raise InternalError(
+                f"cannot use {segment.size_bytes} bytes as a table of {columns} columns: too small"
+            )
+        self._counts = segment.counters(0, self.rows * columns)
 
     def row(self, index: int) -> CounterRow:
         """Return the row of process number `index`.

@@ -1,4 +1,4 @@
-"""What a device actor is doing and since when, in shared memory, so that a hang can be told.
+"""What a process is doing and since when, in shared memory, so that a hang can be told.
 
 | offset | type | what |
 |---|---|---|
@@ -53,14 +53,40 @@ def hung(record: Liveness, now: float) -> str | None:
     silent_s = now - record.entered_monotonic_s
     if silent_s <= record.deadline_s:
         return None
+    steps = f" (after step {record.step})" if record.step else ""
     return (
         f"no sign of life for {silent_s:.1f} s while {record.phase.name.lower()}, "
-        f"allowed are {record.deadline_s:g} s (after step {record.step})"
+        f"allowed are {record.deadline_s:g} s{steps}"
     )
 
 
+class HangWatch:
+    """Looks at one process's liveness, again and again.
+
+    A deadline counts once it has passed at two looks with no sign of life in between: after a
+    suspension of the whole host, or of the watching process, every deadline has passed at the
+    first look, and at the second whoever is well has said so.
+    """
+
+    def __init__(self) -> None:
+        self._suspect: Liveness | None = None
+
+    def look(self, record: Liveness | None, now: float) -> str | None:
+        """Return why the process is hung, or None. `now` is CLOCK_MONOTONIC in seconds."""
+        reason = hung(record, now) if record is not None else None
+        if reason is None:
+            self._suspect = None
+            return None
+        seen_before = record == self._suspect
+        self._suspect = record
+        return reason if seen_before else None
+
+
 class LivenessWriter:
-    """The watched process. One thread of it; the segment is the caller's to close."""
+    """The watched process, or its parent before it starts that. One thread of it.
+
+    The segment is the caller's to close.
+    """
 
     def __init__(self, segment: Segment, clock: Callable[[], float] = time.monotonic) -> None:
         self._seal = segment.words(0, 1)

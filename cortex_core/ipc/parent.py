@@ -7,6 +7,7 @@ parent has: `child.DeathPipe`.
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import threading
@@ -16,6 +17,8 @@ from cortex_core.errors import InternalError
 
 PARENT_GONE_STATUS: Final = 79
 """Exit status of a child that found its parent gone; next to, but none of, sysexits.h."""
+STACK_DUMP_SIGNAL: Final = signal.SIGUSR1
+"""Makes a child write its stacks to stderr, once it has called `write_stacks_on_signal`."""
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -47,6 +50,12 @@ def signal_at_end_of_parent(signum: signal.Signals, parent_pid: int) -> None:
     # The parent may have ended before prctl; then no signal comes any more.
     if os.getppid() != parent_pid:
         os._exit(PARENT_GONE_STATUS)
+
+
+def write_stacks_on_signal() -> None:
+    """Write all stacks to stderr at `STACK_DUMP_SIGNAL` or a crash, even while stuck in C code."""
+    faulthandler.enable()
+    faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True)
 
 
 def _exit_at_end_of(fd: int) -> None:

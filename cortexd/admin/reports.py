@@ -33,7 +33,7 @@ def models_report(dispatcher: Dispatcher) -> list[ModelStatus]:
 
 
 def node_report(node: Node) -> NodeStatus:
-    """Return one node."""
+    """Return one node, as the last answers to its polls told."""
     found = node.discovery.devices if node.discovery else []
     return NodeStatus(
         name=node.name,

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,8 @@ from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import NodeName
 from cortex_core.ipc.admin import AdminServer
 from cortex_core.ipc.channel import RouterChannel
-from cortex_core.ipc.parent import die_with_parent
+from cortex_core.ipc.liveness import LivenessWriter, Phase
+from cortex_core.ipc.parent import die_with_parent, write_stacks_on_signal
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import ZmqContext, bind_socket
@@ -48,6 +50,11 @@ from cortexd.neuron_client import ClientTimeouts, NeuronClient
 
 log = logging.getLogger(__name__)
 
+HANG_DEADLINE_S = 10.0
+"""Without a tick for so long the actor counts as hung, and its parent replaces it.
+
+Far above what a busy host can hold it up, and below the silence after which waiting requests fail.
+"""
 HWM_MESSAGES = 10_000
 """Messages that may wait for one worker; one that does not read loses them, and asks again."""
 
@@ -95,6 +102,8 @@ async def _start(
     in_flight = Segment.attach(os.dup(environment.in_flight_fd))
     stack.callback(snapshot.close)
     stack.callback(in_flight.close)
+    liveness = Segment.attach(os.dup(environment.liveness_fd))
+    stack.callback(liveness.close)
     board = FleetBoard(snapshot, in_flight)
     now = time.monotonic()
     dispatcher = make_dispatcher(configuration, board, now)
@@ -116,6 +125,7 @@ async def _start(
         send=workers.send,
         metrics=FleetMetrics(),
         clock=time.monotonic,
+        alive=partial(LivenessWriter(liveness).enter, Phase.IDLE, HANG_DEADLINE_S),
     )
     verbs = AdminVerbs(conductor, drained, SnapshotReader(snapshot).version)
     admin_path = environment.runtime_dir / ADMIN_SOCKET
@@ -159,6 +169,7 @@ def main() -> int:
     try:
         environment = ChildEnvironment.from_environment()
         die_with_parent(environment.death_fd, environment.parent_pid)
+        write_stacks_on_signal()
         configuration = read_configuration(environment.config)
         set_up_logging(configuration.cortex.gateway.log_level)
         uvloop.run(serve(environment, configuration))

@@ -19,8 +19,7 @@ class FleetBoard:
     """What workers see of the actor, and the actor of workers. The only writer of the snapshot."""
 
     def __init__(self, snapshot: Segment, in_flight: Segment) -> None:
-        rows = in_flight.size_bytes // (4 * IN_FLIGHT_COLUMNS)
-        self._table = CounterTable(in_flight, rows, IN_FLIGHT_COLUMNS)
+        self._table = CounterTable(in_flight, IN_FLIGHT_COLUMNS)
         self._reader = SnapshotReader(snapshot)
         self._writer = SnapshotWriter(snapshot)
         self._fence = Fence()

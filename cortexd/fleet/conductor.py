@@ -75,7 +75,9 @@ class Conductor:
         send: Send,
         metrics: FleetMetrics,
         clock: Callable[[], float],
+        alive: Callable[[], None],
     ) -> None:
+        """Put it together; `alive` is called with each tick, of which there are four a second."""
         self.dispatcher = dispatcher
         self._board = board
         self._fleet = fleet
@@ -83,6 +85,7 @@ class Conductor:
         self._send = send
         self._metrics = metrics
         self._clock = clock
+        self._alive = alive
         self._loads = LoadRunner(client, self, self._report)
         self._local: dict[bytes, Callable[[ToWorker], None]] = {}
         self._changed = asyncio.Event()
@@ -306,6 +309,7 @@ class Conductor:
             self._tick()
 
     def _tick(self) -> None:
+        self._alive()
         try:
             now = self.look()
             self._carry_out(self.dispatcher.tick(now))

@@ -24,7 +24,7 @@ class Holds:
         self._by_row: Counter[int] = Counter()
 
     def add(self, ticket: Ticket, replica: ReplicaView, now: float) -> None:
-        """Hold a place on `replica` from now on."""
+        """Hold a place on `replica` for `HOLD_S`."""
         self._by_ticket[ticket] = _Hold(replica, now + HOLD_S)
         self._by_row[replica.row] += 1
 

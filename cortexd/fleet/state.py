@@ -108,7 +108,7 @@ class FleetState:
                 yield replica
 
     def on_node(self, node: NodeName) -> Iterator[Replica]:
-        """Yield the replicas on a node."""
+        """Yield the replicas on a node, whether it answers or not."""
         return (replica for replica in self.replicas.values() if replica.node == node)
 
     def on_device(self, node: Node, device: DeviceName) -> Iterator[Replica]:

@@ -21,7 +21,7 @@ class EmbeddingsResource:
         self._gateway = gateway
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Answer a request."""
+        """Answer with all vectors; errors get the dialect's form from the application."""
         try:
             decoded = await self._read(req)
         except CortexError as error:

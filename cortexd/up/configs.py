@@ -24,7 +24,7 @@ ALIASES: Final = {"smollm2": DEFAULT_MODEL, "gemma": SECOND_MODEL}
 
 
 def cortex_toml(folders: UpFolders, ports: UpPorts) -> str:
-    """Return `cortex.toml`."""
+    """Return the gateway's file: one worker, and the one node that `up` starts."""
     return f"""{_HEADER}models_config = "models.toml"
 
 [gateway]

@@ -92,7 +92,7 @@ class FormatQueue:
         threading.stack_size(own_bytes)
 
     def put(self, request: EngineRequest, response_format: bytes, compiler: FormatCompiler) -> None:
-        """Compile the format of a request."""
+        """Have a request's format compiled, which `take` returns then, unless it is dropped."""
         job = _Job(request, response_format, compiler)
         self._waiting[request.request_id] = job
         self._num_undone += 1

@@ -1,17 +1,13 @@
 """First code of a new actor process. Imports nothing heavy before it is tied to its parent."""
 
-import faulthandler
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
 
-from cortex_core.ipc.parent import die_with_parent
+from cortex_core.ipc.parent import die_with_parent, write_stacks_on_signal
 from neurond.actor.launch import Launch
-
-STACK_DUMP_SIGNAL = signal.SIGUSR1
-"""Makes an actor write the stacks of its threads to stderr, also while it is stuck in C code."""
 
 
 def actor_main(launch: Launch) -> None:
@@ -24,8 +20,7 @@ def actor_main(launch: Launch) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     die_with_parent(launch.death.fd, launch.parent_pid)
-    faulthandler.enable()
-    faulthandler.register(STACK_DUMP_SIGNAL, all_threads=True)
+    write_stacks_on_signal()
     Path("/proc/self/comm").write_text(f"neuron:{launch.device}"[:15])
     os.environ.update(launch.environment)
 

@@ -12,9 +12,8 @@ from cortex_core.ipc.sockets import check_socket_path, may_exist
 from cortex_core.neuron_api import MIB, Discovery
 from cortex_core.terminal import print_json
 from neurond.cli.host import host_view
-from neurond.cli.node import ADMIN_SOCKET
 from neurond.cli.show import print_discovery
-from neurond.config import DEFAULT_PATH, NeuronConfig, read_neuron_config
+from neurond.config import ADMIN_SOCKET, DEFAULT_PATH, NeuronConfig, read_neuron_config
 from neurond.devices import Devices
 from neurond.sources.store import ModelStore
 from neurond.state_dir import check_state_dir, existing_part

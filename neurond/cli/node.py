@@ -6,9 +6,8 @@ from typing import Final
 
 from cortex_core.ipc.admin import AdminClient
 from cortex_core.ipc.sockets import may_exist
-from neurond.config import NeuronConfig, read_neuron_config
+from neurond.config import ADMIN_SOCKET, NeuronConfig, read_neuron_config
 
-ADMIN_SOCKET: Final = "admin.sock"
 SERVICE_RUNTIME_DIR: Final = Path("/run/neuron")
 """Where the service's sockets are when systemd makes the folder."""
 

@@ -4,21 +4,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
-import msgspec
 from falcon.asgi import Request, Response
 
-from cortex_core.asgi import until_disconnected
 from cortex_core.canonical import EmbedAnswer, EmbedEvent, EmbedRequest
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.embedding_limits import check_embedding
-from cortex_core.owned_events import OwnedEvents
+from neurond.guarded_events import one_by_one
 from neurond.node import Node
-from neurond.resources.generate import NDJSON_TYPE
-from neurond.resources.http import decode, read_body, request_id_of, until_gone, while_connected
+from neurond.resources.http import (
+    decode,
+    read_body,
+    request_id_of,
+    while_connected,
+    write_events,
+)
 
-_encoder = msgspec.json.Encoder()
 _Batches = AsyncGenerator[list[EmbedEvent], None]
 
 
@@ -35,9 +37,7 @@ class EmbedResource:
         check_embedding(request, param="inputs")
         request = self._node.addressed(request)
         batches = await while_connected(req, self._node.embedding.start(request))
-        resp.content_type = NDJSON_TYPE
-        lines = OwnedEvents(_lines(batches), batches)
-        resp.stream = until_disconnected(lines, until_gone(req))
+        write_events(req, resp, batches)
 
 
 class EmbeddingsResource:
@@ -64,18 +64,6 @@ class EmbeddingsResource:
         resp.data = b"".join(pieces)
 
 
-async def _lines(batches: _Batches) -> AsyncGenerator[bytes, None]:
-    async with aclosing(batches):
-        async for events in batches:
-            yield _encoder.encode_lines(events)
-
-
 async def _whole(starting: Awaitable[_Batches], num_inputs: int) -> EmbedAnswer:
-    async with aclosing(await starting) as batches, aclosing(_one_by_one(batches)) as events:
+    async with aclosing(one_by_one(await starting)) as events:
         return await collect_embeddings(events, num_inputs)
-
-
-async def _one_by_one(batches: _Batches) -> AsyncGenerator[EmbedEvent, None]:
-    async for events in batches:
-        for event in events:
-            yield event

@@ -1,21 +1,24 @@
-"""What every route needs: reading bodies, writing JSON and errors, noticing that a client left."""
+"""What every route needs: reading bodies, writing JSON, events and errors, noticing who left."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from cortex_core.asgi import DISCONNECTED
+from cortex_core.asgi import DISCONNECTED, until_disconnected
+from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.errors import ErrorInfo, InvalidRequest, RequestTooLarge, status_of
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.neuron_api import MIB
+from cortex_core.owned_events import OwnedEvents
 
-JSON_TYPE: Final = "application/json"
+NDJSON_TYPE: Final = "application/x-ndjson"
 T = TypeVar("T")
 _REQUEST_ID: Final = "request_id"
+_encoder = msgspec.json.Encoder()
 
 
 class ClientGone(Exception):
@@ -102,11 +105,27 @@ def write_json(resp: Response, value: object, *, status: int = 200) -> None:
     resp.data = msgspec.json.encode(value)
 
 
+def write_events(
+    req: Request, resp: Response, batches: AsyncGenerator[Sequence[msgspec.Struct], None]
+) -> None:
+    """Answer with canonical events, a line each; `batches` is closed when the client leaves."""
+    resp.content_type = NDJSON_TYPE
+    resp.stream = until_disconnected(OwnedEvents(_lines(batches), batches), until_gone(req))
+
+
 def write_error(resp: Response, error: ErrorInfo, *, status: int | None = None) -> None:
     """Answer with an error in the form of the node's own routes."""
     write_json(resp, {"error": error}, status=status_of(error) if status is None else status)
     if error.retry_after_s is not None:
         resp.set_header("retry-after", str(max(1, round(error.retry_after_s))))
+
+
+async def _lines(
+    batches: AsyncGenerator[Sequence[msgspec.Struct], None],
+) -> AsyncGenerator[bytes, None]:
+    """Yield what is there at a time as one piece: each is a chunk and a write of its own."""
+    async for events in batches:
+        yield _encoder.encode_lines(events)
 
 
 def _disconnected(req: Request) -> asyncio.Event:

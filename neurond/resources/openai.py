@@ -56,7 +56,7 @@ class DialectResource:
             events = await while_connected(req, starting)
             resp.content_type = SSE_TYPE
             resp.set_header("cache-control", "no-cache")
-            chunks = OwnedEvents(_chunks(events, encoder), events)
+            chunks = OwnedEvents(sse_chunks(events, encoder, clock=time.monotonic), events)
             resp.stream = until_disconnected(chunks, until_gone(req))
         else:
             resp.content_type = JSON_TYPE
@@ -115,14 +115,6 @@ async def _events_of(
     async with aclosing(await generation.start(request)) as events:
         async for event in events:
             yield event
-
-
-async def _chunks(
-    events: AsyncGenerator[Event, None], encoder: ResponseEncoder
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
-        async for chunk in sse_chunks(events, encoder, clock=time.monotonic):
-            yield chunk
 
 
 async def _whole(

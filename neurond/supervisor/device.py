@@ -22,12 +22,12 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.ipc.child import DeathPipe, ExitStatus
+from cortex_core.ipc.liveness import HangWatch
 from cortex_core.ipc.sockets import ZmqContext
 from cortex_core.logs import kv
 from cortex_core.neuron_api import DeviceInfo, DeviceState
 from neurond import protocol
 from neurond.lifecycle import actor as lives
-from neurond.lifecycle.hang import HangWatch
 from neurond.supervisor.inflight import InFlight
 from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.life import ActorLife

@@ -20,13 +20,13 @@ from cortex_core.ipc.bell import Bell
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.child import ChildProcess, DeathPipe, ExitStatus
 from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader
+from cortex_core.ipc.parent import STACK_DUMP_SIGNAL
 from cortex_core.ipc.ring import RingReader
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import BoundSocket, ZmqContext, bind_socket, check_served
 from cortex_core.logs import LEVELS
 from cortex_core.neuron_api import DeviceInfo
 from neurond.actor.launch import Launch, PassedFd, PhaseDeadlines
-from neurond.actor.main import STACK_DUMP_SIGNAL
 from neurond.protocol import (
     CONTROL_HWM_MESSAGES,
     DATA_HWM_MESSAGES,

@@ -1,6 +1,7 @@
 """All devices of the node: started and stopped together, and asked where a model fits."""
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 
 import zmq
@@ -9,7 +10,7 @@ from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName, ModelId, new_boot_id
 from cortex_core.ipc.child import DeathPipe
 from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
-from cortex_core.neuron_api import DeviceState, LoadRequest
+from cortex_core.neuron_api import DeviceState, Dtype, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices
 from neurond.host import host_threads
@@ -132,12 +133,19 @@ class DevicePool:
         )
         return room.device, plan
 
-    def expected_bytes(self, model: PreparedModel) -> int:
-        """Return what the weights of a model would take, unless its profile names a dtype."""
-        first = next(iter(self._actors.values()))
-        kind, name = first.info.kind, first.info.id
-        weights = choose_weights(model, None, device=name, kind=kind, has_kernels=first.has_kernels)
-        return weights_bytes(model, weights.dtype, kind)
+    def expected_bytes(self, model: PreparedModel, named: Dtype | None) -> int | None:
+        """Return what the weights of a model would take on the first device that can have them.
+
+        `named` is the dtype of the model's profile. None: no device has such weights.
+        """
+        for actor in self._actors.values():
+            info = actor.info
+            with contextlib.suppress(InvalidRequest):
+                weights = choose_weights(
+                    model, named, device=info.id, kind=info.kind, has_kernels=actor.has_kernels
+                )
+                return weights_bytes(model, weights.dtype, info.kind)
+        return None
 
     def state_of(self, device: DeviceName) -> DeviceState:
         return self.get(device).state

@@ -18,6 +18,7 @@ from neurond.supervisor.jobs import ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
+MOST_TAKEN_TOKENS = 64
 STALLED_S = 300.0
 _OF_CHOICE = (Token, ChoiceFinished)
 
@@ -72,22 +73,22 @@ class TokenStream(AsyncIterator[StreamItem]):
         return item
 
     async def take(self, timeout_s: float) -> list[StreamItem]:
-        """Return everything that is buffered; where that is nothing, wait for the next item.
+        """Return what is buffered, `MOST_TAKEN_TOKENS` at most; if nothing is, wait for an item.
 
         Empty if nothing came within `timeout_s`, and once the stream has `ended`. Cancelling loses
-        no item.
+        no item. What a call returns is the reader's work until its next call, so sequences that are
+        held go on with that one: a reader slower than the engine would otherwise be handed more
+        each time, up to the whole answer.
 
         Raises:
             CortexError: as while iterating.
         """
+        self._taken()
         if not self._items and self._open:
             await self._wait(timeout_s)
         if not self._items and self._error is not None:
             raise self._error
-        items = list(self._items)
-        self._items.clear()
-        self._taken()
-        return items
+        return [self._items.popleft() for _ in range(min(len(self._items), MOST_TAKEN_TOKENS))]
 
     @property
     def ended(self) -> bool:

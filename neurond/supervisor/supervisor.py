@@ -7,7 +7,7 @@ whole node: what may start, where a model goes, when all is drained.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cortex_core.errors import (
     Conflict,
@@ -24,6 +24,7 @@ from cortex_core.neuron_api import (
     Health,
     LoadRequest,
     LoadResponse,
+    ModelProfile,
     NodeModel,
     UnloadRequest,
     UnloadResponse,
@@ -54,14 +55,20 @@ class Supervisor:
     """
 
     def __init__(
-        self, settings: SupervisorSettings, library: ModelLibrary, devices: Devices
+        self,
+        settings: SupervisorSettings,
+        library: ModelLibrary,
+        devices: Devices,
+        profile_of: Callable[[ModelId], ModelProfile],
     ) -> None:
+        """Start nothing yet; `profile_of` says what would hold for a model if it was loaded."""
         self.boot_id = new_boot_id()
         self.state_version = 1
         self.draining = False
         self._settings = settings
         self._library = library
         self._devices = devices
+        self._profile_of = profile_of
         self._began_s = time.monotonic()
         self._activation = ActivationRun()
         self._pool = DevicePool(devices, settings)
@@ -289,7 +296,8 @@ class Supervisor:
     def _view(self, model_id: ModelId, prepared: PreparedModel | None) -> NodeModel:
         model: LoadedModel | None = self._models.find(model_id)
         actor = self._pool.get(model.device) if model and model.device else None
-        expected = self._pool.expected_bytes(prepared) if prepared else None
+        dtype = self._profile_of(model_id).dtype
+        expected = self._pool.expected_bytes(prepared, dtype) if prepared else None
         return model_view(model, prepared, actor, expected)
 
     def _refuse_while_draining(self, what: str) -> None:

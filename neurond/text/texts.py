@@ -56,6 +56,7 @@ class ModelTexts:
         self._max_open = max_open
         self._open: OrderedDict[_Key, ModelText] = OrderedDict()
         self._opening: dict[_Key, asyncio.Task[ModelText]] = {}
+        self._reading = asyncio.Lock()
 
     async def get(self, model_id: ModelId, template: str | None = None) -> ModelText:
         """Return a model's text. `template` goes before what holds for the model.
@@ -109,19 +110,21 @@ class ModelTexts:
 
     async def _read(self, key: _Key, prepared: PreparedModel) -> ModelText:
         folder = self._shelf.folder(key.model_id)
-        # Another template costs no second tokenizer.
-        others = (text for other, text in self._open.items() if other[:2] == key[:2])
-        tokenizer = next((text.tokenizer for text in others), None)
-        return await self._pool.run(
-            lambda: ModelText.read(
-                folder,
-                prepared,
-                key.template,
-                tokenizer,
-                tool_parser=key.tool_parser,
-                reasoning_parser=key.reasoning_parser,
+        # One at a time: see `ModelTokenizer.read`.
+        async with self._reading:
+            # Another template costs no second tokenizer.
+            others = (text for other, text in self._open.items() if other[:2] == key[:2])
+            tokenizer = next((text.tokenizer for text in others), None)
+            return await self._pool.run(
+                lambda: ModelText.read(
+                    folder,
+                    prepared,
+                    key.template,
+                    tokenizer,
+                    tool_parser=key.tool_parser,
+                    reasoning_parser=key.reasoning_parser,
+                )
             )
-        )
 
     def _opened(self, key: _Key, task: "asyncio.Task[ModelText]") -> None:
         del self._opening[key]

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from cortex_core.errors import ModelLoadFailed
 from neurond.sources.prepared import PreparedModel
 from neurond.text.pieces import TokenPieces
+from neurond.text.tokenizer_file import read_tokenizer
 
 
 class ModelTokenizer:
@@ -34,12 +35,15 @@ class ModelTokenizer:
     def read(cls, folder: Path, prepared: PreparedModel) -> "ModelTokenizer":
         """Read `tokenizer.json`; takes up to two seconds for a large vocabulary.
 
+        Other threads stand still for half of that at a time. One read at a time: between two that
+        run side by side nobody else might have a turn.
+
         Raises:
             ModelLoadFailed: the file is absent or no tokenizer.
         """
         path = folder / "tokenizer.json"
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer = read_tokenizer(path)
         except Exception as ex:  # the library raises bare Exception
             raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
         tokenizer.no_truncation()

@@ -13,12 +13,10 @@ from tests.fakes.model_cache import SMOLLM2
 from tests.fakes.processes import survivors
 from tests.fakes.raw_requests import sent
 from tests.fakes.sse_stream import SseStream
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import LIFE_SIGN_S, wait_until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
-LIFE_SIGN_S = 1.5
-"""Between two signs of life on a stream: a second, and what a busy machine adds."""
 ORPHANS_S = 5.0
 BACK_S = 5.0
 """For the gateway to start a part of itself again."""

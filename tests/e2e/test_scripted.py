@@ -115,7 +115,7 @@ def test_a_client_that_leaves_stops_the_script(up: ScriptedUp, chat: openai.Open
     with chat.chat.completions.create(model=up.model, messages=MORE, stream=True) as stream:
         next(iter(stream))
         assert node_model(up).running == 1
-    wait_until(lambda: node_model(up).running == 0, timeout_s=2)
+    wait_until(lambda: node_model(up).running == 0)
 
 
 def test_the_next_turn_finds_the_last_one_in_the_cache(up: ScriptedUp, chat: openai.OpenAI) -> None:

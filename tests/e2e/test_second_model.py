@@ -12,12 +12,10 @@ import pytest
 from tests.fakes.fleet_process import FleetProcess
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, cached_model
 from tests.fakes.sse_stream import SseStream
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import LIFE_SIGN_S, wait_until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
-LIFE_SIGN_S = 1.5
-"""Between two signs of life on a stream: a second, and what a busy machine adds."""
 LOAD_STALL_S = 2.5
 """How long loading one model may hold up a stream on another."""
 

@@ -7,7 +7,7 @@ import psutil
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import Timeout
 from cortex_core.ids import ModelId, RequestId
-from cortex_core.neuron_api import LoadProgress, LoadRequest
+from cortex_core.neuron_api import LoadProgress, LoadRequest, ModelProfile
 from neurond.devices import CPU, Devices
 from neurond.supervisor.jobs import ChoiceFinished, EngineJob, StreamItem, Token
 from neurond.supervisor.settings import SupervisorSettings
@@ -27,6 +27,7 @@ class Node:
         models = root / "models"
         models.mkdir(parents=True, exist_ok=True)
         self.runtime_dir = runtime_dir
+        self.profiles: dict[ModelId, ModelProfile] = {}
         self.library = FolderLibrary(models)
         defaults: dict[str, object] = {
             "backend": "tests.fakes.fake_engine:CountingBackend",
@@ -38,6 +39,7 @@ class Node:
             SupervisorSettings(runtime_dir=runtime_dir, **(defaults | settings)),
             self.library,
             Devices.discover([CPU]),
+            lambda model_id: self.profiles.get(model_id, ModelProfile()),
         )
 
     async def start(self) -> None:

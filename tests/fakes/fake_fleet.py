@@ -31,7 +31,7 @@ class FakeFleet:
         self.can: tuple[str, ...] = ()
         self._loading = loading
         self._segment = Segment.create("counts", counter_segment_bytes(1, IN_FLIGHT_COLUMNS))
-        self._table = CounterTable(self._segment, 1, IN_FLIGHT_COLUMNS)
+        self._table = CounterTable(self._segment, IN_FLIGHT_COLUMNS)
 
     @property
     def row(self) -> CounterRow:

@@ -16,6 +16,7 @@ from cortex_core.ipc.admin import AdminClient
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.child import ChildProcess, DeathPipe
 from cortex_core.ipc.counters import CounterTable, counter_segment_bytes
+from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader, snapshot_segment_bytes
 from cortex_core.ipc.sockets import connect_socket
@@ -42,7 +43,7 @@ class FleetWorker:
             routing_id=f"worker-{row}".encode(),
         )
         self.channel: Channel[ToWorker] = Channel(socket, msgspec.msgpack.Decoder(ToWorker))
-        self.counts = CounterTable(actor.in_flight, ROWS, IN_FLIGHT_COLUMNS)
+        self.counts = CounterTable(actor.in_flight, IN_FLIGHT_COLUMNS)
         self.client = FleetClient(
             SnapshotReader(actor.snapshot),
             self.counts,
@@ -77,6 +78,7 @@ class FleetActorProcess:
         (folder / "cortex.toml").write_text('models_config = "models.toml"\n' + cortex_toml)
         self.snapshot = Segment.create("snapshot", snapshot_segment_bytes(SNAPSHOT_BYTES))
         self.in_flight = Segment.create("counts", counter_segment_bytes(ROWS, IN_FLIGHT_COLUMNS))
+        self.liveness = Segment.create("liveness", LIVENESS_SEGMENT_BYTES)
         self._pipe = DeathPipe()
         self.environment = ChildEnvironment(
             config=folder / "cortex.toml",
@@ -84,6 +86,7 @@ class FleetActorProcess:
             metrics_dir=folder / "metrics",
             snapshot_fd=self.snapshot.fd,
             in_flight_fd=self.in_flight.fd,
+            liveness_fd=self.liveness.fd,
             death_fd=self._pipe.read_fd,
             parent_pid=os.getpid(),
             listen_fd=self._pipe.read_fd,
@@ -104,6 +107,7 @@ class FleetActorProcess:
         self._pipe.close()
         self.snapshot.close()
         self.in_flight.close()
+        self.liveness.close()
 
     def start(self) -> None:
         self.process = ChildProcess.spawn(

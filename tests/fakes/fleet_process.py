@@ -131,17 +131,6 @@ class FleetProcess:
 
         wait_until(ready, timeout_s=START_TIMEOUT_S)
 
-    def wait_node(self) -> None:
-        """Return when the node answers."""
-
-        def answers() -> bool:
-            self.neuron.check_running()
-            with contextlib.suppress(httpx.TransportError):
-                return self.node.get("/health").status_code == 200
-            return False
-
-        wait_until(answers, timeout_s=START_TIMEOUT_S)
-
     def load(self, model: str = SMOLLM2) -> None:
         """Return when the gateway serves the model."""
         answer = self.api.post(

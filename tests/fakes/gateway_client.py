@@ -42,16 +42,6 @@ class Answer:
                 return seen
         raise AssertionError(f"{text!r} never came: {seen}")
 
-    async def gaps_s(self) -> list[float]:
-        """Read to the end; return the silences between chunks."""
-        gaps = []
-        last = time.monotonic()
-        async for _ in self.chunks():
-            now = time.monotonic()
-            gaps.append(now - last)
-            last = now
-        return gaps
-
     def leave(self) -> None:
         """Close the connection, as a client does that is stopped."""
         self._exchange.close()

@@ -75,6 +75,7 @@ class HttpProcess:
             metrics_dir=metrics,
             snapshot_fd=self._segments[0].fd,
             in_flight_fd=self._segments[1].fd,
+            liveness_fd=self._death.read_fd,
             death_fd=self._death.read_fd,
             parent_pid=os.getpid(),
             listen_fd=self._listener.fileno(),

@@ -1,14 +1,19 @@
 """`cortex serve` as a real process: parent, gunicorn and fleet actor, over fake neurons."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from tests.fakes.fake_neuron import FakeNeuron
+from tests.fakes.gateway_client import GatewayClient
 from tests.fakes.ports import free_ports
 from tests.fakes.process_family import ProcessFamily
 from tests.fakes.waiting import wait_until
@@ -92,3 +97,17 @@ class ServeProcess:
         left = self.family.kill()
         self.process.wait(timeout=10)
         assert not left, f"{left} did not end: {self.output()}"
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    folder: Path, *neurons: FakeNeuron, **options: Any
+) -> AsyncIterator[ServeProcess]:
+    """A whole gateway over these nodes, from the time it is ready."""
+    process = ServeProcess(folder, *(one.endpoint for one in neurons), **options)
+    try:
+        async with GatewayClient(process.base_url) as client:
+            await client.wait_ready()
+        yield process
+    finally:
+        await asyncio.to_thread(process.close)

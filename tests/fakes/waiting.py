@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.01
+LIFE_SIGN_S = 1.5
+"""Between two signs of life on a stream: the promised second, and what a busy machine adds."""
 
 
 def wait_until(predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:

@@ -50,7 +50,7 @@ class Lark:
         self._pattern = re.compile("|".join(re.escape(text) for text in special) or r"(?!)")
 
     def grammar(self, start: str) -> str:
-        """Return the whole grammar."""
+        """Return all rules made so far as a grammar that begins with `start`."""
         return "\n".join([HEAD, f"start: {start}", *self._rules]) + "\n"
 
     def text(self, text: str) -> str:

@@ -93,7 +93,7 @@ class Reader:
         return self._at - self._mark
 
     def back(self, place: int) -> None:
-        """Go back to a place."""
+        """Go back to what `place` returned, under the same mark."""
         assert self._mark is not None, "the place is counted from the mark"
         self._at = self._mark + place
 

@@ -10,11 +10,20 @@ import uvloop
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.gateway_client import GatewayClient
 from tests.fakes.http_process import MODEL, HttpProcess
+from tests.fakes.scripts import whole
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run on the loop of the HTTP workers: its transports are none of asyncio's classes."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def neuron() -> AsyncIterator[FakeNeuron]:
+    """A node that has the model on disk, and answers whole."""
+    async with FakeNeuron({MODEL: 100}) as made:
+        made.script = whole
+        yield made
 
 
 @pytest.fixture

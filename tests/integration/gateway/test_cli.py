@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.fake_neuron import FakeNeuron
-from tests.fakes.gateway_client import GatewayClient
-from tests.fakes.scripts import TEXT, whole
-from tests.fakes.serve_process import MODEL, ServeProcess
+from tests.fakes.scripts import TEXT
+from tests.fakes.serve_process import MODEL, ServeProcess, serving
 
 
 class Done:
@@ -39,21 +38,9 @@ async def cortex(*arguments: str, stdin: str = "") -> Done:
 
 
 @pytest.fixture
-async def neuron() -> AsyncIterator[FakeNeuron]:
-    async with FakeNeuron({MODEL: 100}) as made:
-        made.script = whole
-        yield made
-
-
-@pytest.fixture
 async def gateway(tmp_path: Path, neuron: FakeNeuron) -> AsyncIterator[ServeProcess]:
-    process = ServeProcess(tmp_path, neuron.endpoint)
-    try:
-        async with GatewayClient(process.base_url) as client:
-            await client.wait_ready()
+    async with serving(tmp_path, neuron) as process:
         yield process
-    finally:
-        await asyncio.to_thread(process.close)
 
 
 async def test_day_of_an_operator(gateway: ServeProcess, neuron: FakeNeuron) -> None:

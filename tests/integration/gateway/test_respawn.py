@@ -1,14 +1,18 @@
-"""A child that ends is started again, also where the system has no room at first."""
+"""A child that ends or hangs is replaced, also where the system has no room at first."""
 
 import asyncio
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cortex_core.errors import InternalError
 from cortex_core.ipc.child import ChildProcess
+from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader, Phase
+from cortex_core.ipc.segment import Segment
 from cortexd import respawn
 from cortexd.respawn import Respawned
 from tests.fakes.waiting import wait_until_async
@@ -35,3 +39,70 @@ async def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch
 
     await child.stop(5.0)
     assert child.pid is None
+
+
+BEATING = """
+import os, sys, time
+from cortex_core.ipc.liveness import LivenessWriter, Phase
+from cortex_core.ipc.parent import write_stacks_on_signal
+from cortex_core.ipc.segment import Segment
+
+write_stacks_on_signal()
+liveness = LivenessWriter(Segment.attach(int(sys.argv[1])))
+while True:
+    liveness.enter(Phase.IDLE, 0.5)
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def liveness() -> Iterator[Segment]:
+    segment = Segment.create("liveness", LIVENESS_SEGMENT_BYTES)
+    yield segment
+    segment.close()
+
+
+async def test_a_child_that_stands_still_is_replaced(
+    liveness: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(respawn, "LOOK_INTERVAL_S", 0.02)
+    child = beating(liveness)
+    child.start()
+    await wait_until_async(lambda: says(liveness, Phase.IDLE))
+    first = child.pid
+    assert first is not None
+
+    os.kill(first, signal.SIGSTOP)
+    await wait_until_async(lambda: child.pid not in (None, first))
+    await wait_until_async(lambda: says(liveness, Phase.IDLE))
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    await child.stop(5.0)
+
+
+async def test_a_child_that_never_says_anything_is_replaced(
+    liveness: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(respawn, "LOOK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(respawn, "START_DEADLINE_S", 0.2)
+    mute = [sys.executable, "-c", "import signal; signal.pause()"]
+    child = Respawned("child", mute, environment=os.environ, descriptors=(), liveness=liveness)
+    child.start()
+    first = child.pid
+
+    await wait_until_async(lambda: child.pid not in (None, first))
+
+    await child.stop(5.0)
+
+
+def beating(liveness: Segment) -> Respawned:
+    argv = [sys.executable, "-c", BEATING, str(liveness.fd)]
+    return Respawned(
+        "child", argv, environment=os.environ, descriptors=(liveness.fd,), liveness=liveness
+    )
+
+
+def says(liveness: Segment, phase: Phase) -> bool:
+    record = LivenessReader(liveness).read()
+    return record is not None and record.phase is phase

@@ -1,11 +1,10 @@
 """`/v1/responses` over a whole `cortex serve`, and what it keeps."""
 
-import asyncio
 import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,8 @@ from tests.fakes.fake_neuron import FakeNeuron, Script
 from tests.fakes.gateway_client import GatewayClient
 from tests.fakes.http_process import HttpProcess
 from tests.fakes.scripts import TEXT, answer_events, silent_after, whole
-from tests.fakes.serve_process import ServeProcess
+from tests.fakes.serve_process import serving
+from tests.fakes.waiting import LIFE_SIGN_S
 
 WEATHER = {
     "type": "function",
@@ -61,18 +61,6 @@ def sdk_of(base_url: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=f"{base_url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
     )
-
-
-@asynccontextmanager
-async def serving(folder: Path, neuron: FakeNeuron, **options: Any) -> AsyncIterator[ServeProcess]:
-    """A whole gateway, from the time it is ready."""
-    process = ServeProcess(folder, neuron.endpoint, **options)
-    try:
-        async with GatewayClient(process.base_url) as client:
-            await client.wait_ready()
-        yield process
-    finally:
-        await asyncio.to_thread(process.close)
 
 
 def say(neurons: list[FakeNeuron], script: Script) -> None:
@@ -280,7 +268,7 @@ async def test_cold_load_begins_with_an_event_within_a_second(
             seen += chunk
             if len(gaps) == 4:
                 neuron.load_gate.set()
-    assert max(gaps[:4]) < 1.0
+    assert max(gaps[:4]) < LIFE_SIGN_S
     assert b": loading stage=" in seen
     events = events_of(seen.decode())
     assert events[0]["type"] == "response.created"

@@ -1,19 +1,15 @@
 """Messages over ZeroMQ come whole, in order and once, or their sender is told at once."""
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
-import socket
-import stat
 
 import msgspec
 import pytest
 import zmq
 
 from cortex_core.errors import (
-    ConfigError,
     InternalError,
     NodeUnavailable,
     Overloaded,
@@ -22,12 +18,8 @@ from cortex_core.errors import (
 from cortex_core.ipc.blocking_channel import BlockingChannel, Wakeups
 from cortex_core.ipc.channel import Channel, RouterChannel
 from cortex_core.ipc.sockets import (
-    BoundSocket,
-    ZmqContext,
     bind_socket,
-    check_served,
     connect_socket,
-    make_runtime_dir,
 )
 from tests.fakes.waiting import wait_until_async
 
@@ -268,14 +260,6 @@ async def test_messages_go_to_one_receiver_only(context, closing, path) -> None:
         await server.recv()
 
 
-def test_failed_bind_leaves_no_file(path) -> None:
-    ended: ZmqContext = zmq.Context()
-    ended.term()
-    with pytest.raises(InternalError, match=f"cannot serve {path}"):
-        bind_socket(ended, zmq.ROUTER, path, hwm_messages=1)
-    assert not path.exists()
-
-
 async def test_last_words_leave_within_the_linger(context, closing, path) -> None:
     server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
     client = Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
@@ -293,79 +277,6 @@ def test_wait_ends_for_a_descriptor_too(context, closing, path) -> None:
     assert Wakeups([server], fds=[reader]).wait(5.0)
     os.close(reader)
     os.close(writer)
-
-
-def test_socket_files_are_private(context, closing, path) -> None:
-    closing(bind_socket(context, zmq.ROUTER, path, hwm_messages=1))
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-
-
-def test_file_left_by_a_killed_owner_is_replaced(context, closing, path) -> None:
-    dead = bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
-    dead.socket.close(linger=0)
-    context.term()
-    assert path.exists()
-    with zmq.Context() as second:
-        alive = bind_socket(second, zmq.ROUTER, path, hwm_messages=1)
-        check_served(path)
-        dead.close()
-        assert path.exists()
-        alive.close()
-    assert not path.exists()
-
-
-def test_path_that_another_process_serves_is_refused(context, closing, path) -> None:
-    closing(bind_socket(context, zmq.ROUTER, path, hwm_messages=1))
-    with pytest.raises(ConfigError, match="another process serves it"):
-        bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
-    check_served(path)
-
-
-def test_close_leaves_a_file_that_is_no_longer_ours(context, path) -> None:
-    bound: BoundSocket = bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
-    path.unlink()
-    path.write_text("somebody else's")
-    bound.close()
-    assert path.read_text() == "somebody else's"
-
-
-def test_bad_paths_are_named(context, tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"has \d+ bytes, the limit is 107; choose a shorter"):
-        bind_socket(context, zmq.ROUTER, tmp_path / ("x" * 108), hwm_messages=1)
-    with pytest.raises(ConfigError, match="the limit is 107"):
-        connect_socket(context, zmq.DEALER, tmp_path / ("x" * 108), hwm_messages=1)
-    with pytest.raises(ConfigError, match=r"cannot listen on .*gone/a.sock: No such file"):
-        bind_socket(context, zmq.ROUTER, tmp_path / "gone" / "a.sock", hwm_messages=1)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make runtime folder"):
-        make_runtime_dir(tmp_path / "file" / "run")
-    with pytest.raises(ConfigError, match="cannot listen on"):
-        bind_socket(context, zmq.ROUTER, tmp_path / "file", hwm_messages=1)
-    with pytest.raises(NodeUnavailable, match=r"is the daemon running\?"):
-        check_served(tmp_path / "nobody.sock")
-
-
-def test_owner_that_is_too_busy_to_accept_is_not_taken_for_dead(context, path) -> None:
-    with contextlib.ExitStack() as stack:
-        busy = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        busy.bind(str(path))
-        busy.listen(0)
-        waiting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        waiting.connect(str(path))
-        with pytest.raises(ConfigError, match="another process serves it"):
-            bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
-        assert path.exists()
-
-
-def test_socket_of_another_kind_is_left_alone(context, path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.bind(str(path))
-        with pytest.raises(ConfigError, match="Address already in use"):
-            bind_socket(context, zmq.ROUTER, path, hwm_messages=1)
-        with pytest.raises(NodeUnavailable, match="wrong type for socket"):
-            check_served(path)
-        assert path.exists()
 
 
 async def test_message_sent_before_the_peer_is_there_waits_for_it(context, closing, path) -> None:

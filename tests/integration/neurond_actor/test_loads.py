@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from cortex_core.errors import (
@@ -15,9 +16,10 @@ from cortex_core.errors import (
     OutOfMemory,
 )
 from cortex_core.ids import DeviceName, ModelId
-from cortex_core.neuron_api import LoadProgress, LoadRequest, UnloadRequest
+from cortex_core.neuron_api import LoadProgress, LoadRequest, ModelProfile, UnloadRequest
 from neurond.supervisor.models import MAX_STRANGERS
 from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
+from tests.fakes.fake_library import tiny_model
 from tests.fakes.waiting import wait_until_async
 
 MUCH = 1500
@@ -237,3 +239,24 @@ async def test_models_lists_what_is_on_disk_and_what_is_loaded(node: Node) -> No
     assert views[loaded].limit.context == 2048
     assert views[idle].status == "unloaded"
     assert views[idle].devices == []
+
+
+async def test_the_size_of_what_is_not_loaded_is_that_of_its_profiles_weights(node: Node) -> None:
+    model_id = node.library.add("counting", num_parameters=100_000_000)
+
+    node.profiles[model_id] = ModelProfile(dtype="float32")
+    (wide,) = node.supervisor.models()
+    node.profiles[model_id] = ModelProfile(dtype="int8")
+    (narrow,) = node.supervisor.models()
+
+    assert (wide.status, wide.size_mb) == ("unloaded", 381)
+    assert narrow.size_mb is not None
+    assert narrow.size_mb < 200
+
+
+async def test_a_size_is_left_out_where_no_device_has_such_weights(node: Node) -> None:
+    made = tiny_model(ModelId("file:encoder"))
+    encoder = node.library.adopt(msgspec.structs.replace(made, capabilities=("embeddings",)))
+    node.profiles[encoder] = ModelProfile(dtype="int4")
+
+    assert node.supervisor.model(encoder).size_mb is None

@@ -89,6 +89,7 @@ async def test_a_process_that_went_away_before_it_was_needed_is_replaced(
     with contextlib.suppress(Overloaded):  # nobody may have noticed yet
         await checker.check(OTHER)
     await checker.check(OTHER)
+    assert ready not in children()
 
 
 async def test_more_than_can_wait_are_turned_away(checker: FormatChecker) -> None:

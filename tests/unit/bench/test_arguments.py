@@ -35,8 +35,8 @@ def test_options_are_read(given: list[str]) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("--workloads", "W1,W9", "cannot run 'W9': no such workload; there are W1, W2, W2x64"),
-        ("--workloads", "", "cannot run '': no such workload"),
+        ("--workloads", "W1,W9", "cannot use 'W9': there are W1, W2, W2x64"),
+        ("--workloads", "", "cannot use '': there are W1"),
         ("--extra", "{seed: 1}", "cannot read '{seed: 1}'"),
         ("--extra", "[1]", "give a JSON object"),
         ("--tokenizer", "gone.json", "cannot read 'gone.json': no such file"),

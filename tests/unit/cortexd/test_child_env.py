@@ -16,6 +16,7 @@ HANDED = ChildEnvironment(
     metrics_dir=Path("/run/cortex/metrics"),
     snapshot_fd=3,
     in_flight_fd=4,
+    liveness_fd=7,
     death_fd=5,
     parent_pid=99,
     listen_fd=6,

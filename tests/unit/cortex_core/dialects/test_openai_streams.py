@@ -132,9 +132,11 @@ def test_every_chunk_of_a_chat_is_one_that_the_sdk_knows(stream: Stream) -> None
     n = len(stream.said)
     decoded = decode(CHAT, n=n, stream=True, stream_options={"include_usage": True})
     source = recorder(streamed(CHAT, decoded, stream.events), stream=True)
-    chunks = openai_client(source).chat.completions.create(
+    answer = openai_client(source).chat.completions.create(
         model=MODEL, messages=MESSAGES, n=n, stream=True
     )
+    chunks = list(answer)
+    assert chunks
     for chunk in chunks:
         assert extras(chunk) <= OURS
         assert chunk.object == "chat.completion.chunk"

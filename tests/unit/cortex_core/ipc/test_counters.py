@@ -16,14 +16,14 @@ ROWS, COLUMNS = 3, 5
 @pytest.fixture
 def table() -> Iterator[CounterTable]:
     segment = Segment.create("counters", counter_segment_bytes(ROWS, COLUMNS))
-    yield CounterTable(segment, ROWS, COLUMNS)
+    yield CounterTable(segment, COLUMNS)
     segment.close()
 
 
 @given(st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, COLUMNS - 1), st.booleans())))
 def test_columns_add_up_over_rows(steps: list[tuple[int, int, bool]]) -> None:
     segment = Segment.create("counters", counter_segment_bytes(ROWS, COLUMNS))
-    table = CounterTable(segment, ROWS, COLUMNS)
+    table = CounterTable(segment, COLUMNS)
     model = [[0] * COLUMNS for _ in range(ROWS)]
     for row, column, up in steps:
         if up:
@@ -60,6 +60,6 @@ def test_places_outside_the_table_are_errors(table: CounterTable) -> None:
 
 def test_segment_that_is_too_small_is_refused() -> None:
     segment = Segment.create("counters", 4)
-    with pytest.raises(InternalError, match="cannot view bytes"):
-        CounterTable(segment, 2, 2)
+    with pytest.raises(InternalError, match="cannot use 4 bytes as a table of 2 columns"):
+        CounterTable(segment, 2)
     segment.close()

@@ -50,7 +50,7 @@ class Worker:
             Segment.create("counts", counter_segment_bytes(ROWS, IN_FLIGHT_COLUMNS)),
         ]
         self.writer = SnapshotWriter(self.segments[0])
-        self.counts = CounterTable(self.segments[1], ROWS, IN_FLIGHT_COLUMNS)
+        self.counts = CounterTable(self.segments[1], IN_FLIGHT_COLUMNS)
         self.sent: list[ToActor] = []
         self.now = 0.0
         self.client = FleetClient(

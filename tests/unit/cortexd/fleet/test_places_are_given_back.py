@@ -46,7 +46,7 @@ class World:
             Segment.create("snapshot", snapshot_segment_bytes(65536)),
             Segment.create("counts", counter_segment_bytes(1, IN_FLIGHT_COLUMNS)),
         ]
-        self.counts = CounterTable(self.segments[1], 1, IN_FLIGHT_COLUMNS)
+        self.counts = CounterTable(self.segments[1], IN_FLIGHT_COLUMNS)
         self.now = 0.0
         self.to_actor: deque[ToActor] = deque()
         self.to_worker: deque[ToWorker] = deque()

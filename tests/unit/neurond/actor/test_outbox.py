@@ -78,6 +78,7 @@ def test_an_error_is_cut_to_what_a_record_holds() -> None:
 
     box.flush()
 
+    assert len(ring.records) == 2
     for record in ring.records:
         assert len(record) < 1 << 16
         told = decode_record(record)

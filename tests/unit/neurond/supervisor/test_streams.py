@@ -5,8 +5,14 @@ import asyncio
 import pytest
 
 from cortex_core.errors import DeviceFailed, Timeout
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, Token
-from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS, STALLED_S, TokenStream
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token
+from neurond.supervisor.streams import (
+    HIGH_WATER_TOKENS,
+    LOW_WATER_TOKENS,
+    MOST_TAKEN_TOKENS,
+    STALLED_S,
+    TokenStream,
+)
 
 
 class Control:
@@ -213,14 +219,32 @@ async def test_take_gives_what_came_before_a_failure_first() -> None:
         await stream.take(60.0)
 
 
-async def test_take_resumes_a_stream_that_was_paused() -> None:
-    stream, control = stream_of()
-    for number in range(HIGH_WATER_TOKENS + 1):
-        stream.deliver(Token(0, number))
+async def test_take_resumes_a_stream_once_what_it_gave_before_is_dealt_with() -> None:
+    stream, control = filled()
+    while stream.buffered_tokens >= LOW_WATER_TOKENS:
+        await stream.take(60.0)
+        assert control.calls == [("pause", 0)]
 
     await stream.take(60.0)
 
     assert control.calls == [("pause", 0), ("resume", 0)]
+
+
+async def test_a_reader_slower_than_the_engine_is_not_handed_more_each_time() -> None:
+    stream, _ = stream_of()
+    taken: list[StreamItem] = []
+    made = 0
+    for calls in range(1, 100):
+        while not stream.paused:
+            stream.deliver(Token(0, made))
+            made += 1
+
+        items = await stream.take(60.0)
+
+        taken += items
+        assert 0 < len(items) <= MOST_TAKEN_TOKENS
+        assert made <= calls * MOST_TAKEN_TOKENS + HIGH_WATER_TOKENS + 1
+    assert taken == [Token(0, number) for number in range(len(taken))]
 
 
 async def test_finishing_the_choice_that_filled_the_buffer_resumes_the_others() -> None:
@@ -250,7 +274,7 @@ async def test_a_reader_that_has_stopped_loses_its_place_and_is_told() -> None:
     stream.tick(1000.0 + 2 * STALLED_S)
 
     assert control.calls == [("pause", 0), ("cancel", None)]
-    assert len(await stream.take(60.0)) == HIGH_WATER_TOKENS + 1
+    assert len([await anext(stream) for _ in range(HIGH_WATER_TOKENS + 1)]) == HIGH_WATER_TOKENS + 1
     with pytest.raises(Timeout, match="nothing of the answer was read for 300 s"):
         await stream.take(60.0)
 
@@ -268,7 +292,8 @@ async def test_a_reader_that_is_slow_keeps_its_place() -> None:
 async def test_a_pause_that_ended_does_not_count() -> None:
     stream, control = filled()
     stream.tick(0.0)
-    await stream.take(60.0)
+    while stream.paused:
+        await stream.take(60.0)
     stream.tick(STALLED_S)
     for number in range(HIGH_WATER_TOKENS + 1):
         stream.deliver(Token(0, number))
@@ -284,5 +309,5 @@ async def test_a_finished_answer_waits_for_its_reader() -> None:
     stream.tick(STALLED_S)
 
     assert control.calls == [("pause", 0)]
-    assert len(await stream.take(60.0)) == HIGH_WATER_TOKENS + 2
+    assert len([item async for item in stream]) == HIGH_WATER_TOKENS + 2
     assert stream.ended

@@ -1,7 +1,6 @@
 """When silence counts."""
 
-from cortex_core.ipc.liveness import Liveness, Phase
-from neurond.lifecycle.hang import HangWatch
+from cortex_core.ipc.liveness import HangWatch, Liveness, Phase
 
 STEP = Liveness(step=7, phase=Phase.STEPPING, entered_monotonic_s=100.0, deadline_s=5.0)
 

@@ -1,0 +1,20 @@
+"""Options that take some of a few names."""
+
+import argparse
+from collections.abc import Callable, Iterable
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return what reads names of `known`, with commas between them, for argparse."""
+    known = list(known)
+
+    def read(text: str) -> list[str]:
+        given = text.split(",")
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"cannot use {unknown[0]!r}: there are {', '.join(known)}"
+            )
+        return given
+
+    return read
