@@ -53,9 +53,8 @@ int64_t multiply_bf16(int64_t rounds, float *out) {
             uint8_t palette, start_row, reserved[14];
             uint16_t row_bytes[16];
             uint8_t rows[16];
-        } __attribute__((aligned(64))) shapes = {.palette = 1,
-                                                      .row_bytes = {64, 64, 64, 64, 64, 64},
-                                                      .rows = {16, 16, 16, 16, 16, 16}};
+        } __attribute__((aligned(64))) shapes = {
+            .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
         _tile_loadconfig(&shapes);
         for (int64_t i = 0; i < rounds / 8; i++) {
             _tile_dpbf16ps(0, 4, 5);

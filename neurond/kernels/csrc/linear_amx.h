@@ -40,9 +40,15 @@ struct Bf16Tiles {
     }
 };
 
-// The sums of `rows` rows with N panels that begin at w: to [M][N][kMostTileRows][kLanes].
+// Where sums go: how many floats lie between panels, between blocks of rows, and between rows.
+struct Place {
+    float *at;
+    std::size_t panel, block, row;
+};
+
+// The sums of `rows` rows with N panels that begin at w.
 template <int M, int N>
-void sum_panels(const Bf16Group *w, int groups, const std::byte *x, std::size_t stride, int rows, float *to) {
+void sum_panels(const Bf16Group *w, int groups, const std::byte *x, std::size_t stride, int rows, Place to) {
     using Tile = Bf16Tiles<M, N>;
     const Tiles tiles(Tile::shapes(rows));
     each<M * N>([](auto i) { zero_tile<i>(); });
@@ -56,15 +62,26 @@ void sum_panels(const Bf16Group *w, int groups, const std::byte *x, std::size_t 
             });
         });
     }
-    each<M * N>([&](auto i) { store_tile<i>(to + i * kMostTileRows * kLanes, kTileRowBytes); });
+    each<M>([&](auto m) {
+        each<N>([&](auto n) {
+            store_tile<Tile::sums(m, n)>(to.at + m * to.block + n * to.panel, to.row * sizeof(float));
+        });
+    });
 }
 
 template <int M, int N>
 void multiply_panels(const Product &product, int panel, int row, int rows) {
+    const auto sum_to = [&](Place to) {
+        sum_panels<M, N>(panel_of<Bf16Group>(product.w, panel), product.w.in_features / kGroup,
+                         product.prepared + row * product.stride, product.stride, rows, to);
+    };
+    if (is_finished(product, panel + N)) {
+        const std::size_t stride = product.y_stride;
+        return sum_to({product.y + row * stride + panel * kLanes, kLanes, kMostTileRows * stride, stride});
+    }
     constexpr int kFloats = kMostTileRows * kLanes;
     alignas(64) float sums[M * N * kFloats];
-    sum_panels<M, N>(panel_of<Bf16Group>(product.w, panel), product.w.in_features / kGroup,
-                     product.prepared + row * product.stride, product.stride, rows, sums);
+    sum_to({sums, kFloats, N * kFloats, kLanes});
     for (int m = 0; m < M; ++m, row += kMostTileRows, rows -= kMostTileRows)
         for (int n = 0; n < N; ++n)
             finish_tile(product, panel + n, 1, row, std::min(kMostTileRows, rows), sums + (m * N + n) * kFloats);

@@ -45,6 +45,11 @@ void finish(const Product &product, int panel, int row, F16 sums) {
     }
 }
 
+// Whether there is nothing left to do with sums of the panels below `end` than to store them.
+inline bool is_finished(const Product &product, int end) {
+    return !product.add && product.w.bias == nullptr && end * kLanes <= product.w.out_features;
+}
+
 [[gnu::noinline]] void finish_tile(const Product &product, int panel, int panels, int row, int rows,
                                    const float *sums) {
     for (int p = 0; p < panels; ++p)
