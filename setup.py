@@ -48,8 +48,9 @@ class BuildKernels(build_ext):
             build.compile_once(target, ext.extra_compile_args, KEPT)
         except (OSError, subprocess.CalledProcessError) as ex:
             raise CompileError(
-                f"cannot compile the CPU kernels: {ex}; the CPU will compute with torch, slowly, "
-                "until g++ is installed and cortex-fleet is installed again"
+                f"cannot compile {ext.name}: {ex}; a CPU will compute with another variant of the "
+                "kernels, or with torch, slowly, where there is none, until a g++ that knows the "
+                "variant's instructions is installed and cortex-fleet is installed again"
             ) from ex
 
 

@@ -74,7 +74,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     uuid: str | None = None
     """Of a CUDA device, as the driver names it."""
     kernels: str | None = None
-    """Variant of the CPU kernels: `avx512`, `avx2` or `portable`."""
+    """Variant of the CPU kernels: `amx`, `avx512`, `avx2` or `portable`."""
     kernels_unavailable_reason: str | None = None
     """Of a CPU, which computes with torch then."""
     kv_dtypes: list[KvDtype] = []

@@ -2,6 +2,10 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* Independent accumulators, in registers if the loops over them are unrolled: as many as the latency and
  * throughput of a multiply-add ask for. */
@@ -37,6 +41,44 @@ int64_t multiply_floats(int64_t rounds, float *out) {
     for (int j = 1; j < CHAINS; j++) sums[0] = FLOATS(add)(sums[0], sums[j]);
     FLOATS(storeu)(out, sums[0]);
     return rounds * CHAINS * (int64_t)(sizeof(floats) / sizeof(float));
+}
+
+/* Returns multiply-adds of bfloat16 done, with the widest instructions there are: tiles where the system lets us have
+ * them, pairs, or floats. */
+int64_t multiply_bf16(int64_t rounds, float *out) {
+#ifdef __AMX_BF16__
+    if (syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tiles */) == 0) {
+        /* Constant: some compilers do not know that all of it is read. */
+        static const struct {
+            uint8_t palette, start_row, reserved[14];
+            uint16_t row_bytes[16];
+            uint8_t rows[16];
+        } __attribute__((aligned(64))) shapes = {
+            .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
+        _tile_loadconfig(&shapes);
+        for (int64_t i = 0; i < rounds / 8; i++) {
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_dpbf16ps(1, 4, 5);
+            _tile_dpbf16ps(2, 4, 5);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+        _tile_release();
+        return rounds / 8 * 4 * 16 * 16 * 32;
+    }
+#endif
+#ifdef __AVX512BF16__
+    __m512 sums[CHAINS];
+    __m512bh a = (__m512bh)_mm512_set1_ps(0.5f), b = (__m512bh)_mm512_set1_ps(0.25f);
+    for (int j = 0; j < CHAINS; j++) sums[j] = _mm512_set1_ps((float)j);
+    for (int64_t i = 0; i < rounds; i++)
+#pragma GCC unroll 16
+        for (int j = 0; j < CHAINS; j++) sums[j] = _mm512_dpbf16_ps(sums[j], a, b);
+    for (int j = 1; j < CHAINS; j++) sums[0] = _mm512_add_ps(sums[0], sums[j]);
+    _mm512_storeu_ps(out, sums[0]);
+    return rounds * CHAINS * 32;
+#else
+    return multiply_floats(rounds, out);
+#endif
 }
 
 /* The widest multiply-add of bytes there is: into int32 with VNNI, else in pairs into int16, which is all that

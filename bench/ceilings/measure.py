@@ -29,6 +29,7 @@ class Ceilings:
 
     read_gb_per_s: float
     float_gmac_per_s: float
+    bf16_gmac_per_s: float
     byte_gmac_per_s: float
 
 
@@ -49,11 +50,15 @@ def ceilings() -> Ceilings | None:
     def multiply_floats(_thread: int, _turn: int) -> int:
         return _multiplied(library.multiply_floats)
 
+    def multiply_bf16(_thread: int, _turn: int) -> int:
+        return _multiplied(library.multiply_bf16)
+
     def multiply_bytes(_thread: int, _turn: int) -> int:
         return _multiplied(library.multiply_bytes)
 
     with ThreadPoolExecutor(threads) as pool:
-        return Ceilings(*(_best(pool, threads, w) for w in (read, multiply_floats, multiply_bytes)))
+        loops = (read, multiply_floats, multiply_bf16, multiply_bytes)
+        return Ceilings(*(_best(pool, threads, loop) for loop in loops))
 
 
 def _best(pool: ThreadPoolExecutor, threads: int, work: Callable[[int, int], int]) -> float:
@@ -88,7 +93,8 @@ def _library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(target))
     library.read_all.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     library.read_all.restype = ctypes.c_int64
-    for function in (library.multiply_floats, library.multiply_bytes):
+    multiplying = (library.multiply_floats, library.multiply_bf16, library.multiply_bytes)
+    for function in multiplying:
         function.argtypes = [ctypes.c_int64, ctypes.c_void_p]
         function.restype = ctypes.c_int64
     return library

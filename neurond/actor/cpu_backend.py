@@ -81,7 +81,7 @@ class CpuBackend:
             )
         _refuse_too_large(self._configure, manifest, command)
         weight_format: WeightFormat = "bf16" if named == "bfloat16" else named
-        path = packed_path(folder, manifest.weights_hash, weight_format, kernels.variant)
+        path = packed_path(folder, manifest.weights_hash, weight_format, kernels.layout)
         packed = open_packed(path, kernels, manifest.weights_hash, weight_format)
         if packed is None:
             made = self._with_torch(self._configure).pack(

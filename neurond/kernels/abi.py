@@ -9,7 +9,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
-ABI: Final = 4
+ABI: Final = 5
 """Raised when this interface changes, and whenever the same weights give other bits: by what
 kernels compute, or by which matrices are int8. It is part of `weights_id`, and a library that was
 built with another one is not used."""
@@ -120,6 +120,7 @@ STRUCTS: Final = (Linear, Rope, Layer, Model, Batch)
 FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "cortex_variant": (c_char_p, []),
     "cortex_abi": (c_int32, []),
+    "cortex_ask_permission": (c_int32, []),
     "cortex_pool_create": (c_void_p, [c_int32]),
     "cortex_pool_destroy": (None, [c_void_p]),
     "cortex_packed_bytes": (c_size_t, [c_int32] * 3),

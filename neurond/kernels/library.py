@@ -22,7 +22,7 @@ from neurond.kernels import abi
 from neurond.kernels.memory import Buffer, KvFormat, KvPages, address_of
 from neurond.kernels.sampling import SampleKernel
 
-VariantName = Literal["avx512", "avx2", "portable"]
+VariantName = Literal["amx", "avx512", "avx2", "portable"]
 
 
 class Pool:
@@ -87,6 +87,11 @@ class Kernels:
         self.variant = variant
         self.path = path
         self._library = library
+
+    @property
+    def layout(self) -> VariantName:
+        """The variant in whose layout matrices are packed: tiles take them as AVX-512 does."""
+        return "avx512" if self.variant == "amx" else self.variant
 
     def pool(self, threads: int) -> Pool:
         """Return a new pool; see `Pool`."""

@@ -1,6 +1,6 @@
 """The file of packed weights: what stands where, and whether it can be trusted.
 
-    <model folder>/packed/<weights hash>-<format>-<variant>-v<version>.bin
+    <model folder>/packed/<weights hash>-<format>-<layout>-v<version>.bin
         prefix    magic, version, length of the description, size of the file, digest of the
                   arrays, checksum of these and the description
         description   JSON of `PackedDecoder`; offsets count from the first array
@@ -94,6 +94,7 @@ class PackedDecoder(msgspec.Struct, frozen=True, omit_defaults=True):
     weights_hash: str
     weight_format: WeightFormat
     variant: str
+    """Of the kernels in whose layout the matrices are, see `Kernels.layout`."""
     packing: int
     """See `packing_of`."""
     plan_source: str
@@ -115,9 +116,9 @@ class Damaged(Exception):
     """A file of packed weights is not to be trusted; the message says why."""
 
 
-def packed_path(folder: Path, weights_hash: str, weight_format: WeightFormat, variant: str) -> Path:
+def packed_path(folder: Path, weights_hash: str, weight_format: WeightFormat, layout: str) -> Path:
     """Return where the packed weights of the model in `folder` lie, or will lie."""
-    return folder / "packed" / f"{weights_hash}-{weight_format}-{variant}-v{VERSION}.bin"
+    return folder / "packed" / f"{weights_hash}-{weight_format}-{layout}-v{VERSION}.bin"
 
 
 def packing_of(kernels: Kernels, weight_format: WeightFormat) -> int:

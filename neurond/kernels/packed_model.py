@@ -142,7 +142,7 @@ def _check(
 ) -> None:
     """Refuse a file that is whole but of other weights or other kernels."""
     made_for = (decoder.weights_hash, decoder.weight_format, decoder.variant)
-    if made_for != (weights_hash, weight_format, kernels.variant):
+    if made_for != (weights_hash, weight_format, kernels.layout):
         raise Damaged(f"it holds {'-'.join(made_for)}")
     if decoder.packing != packing_of(kernels, weight_format):
         raise Damaged("the kernels of this version pack weights in another way")

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,12 @@ from neurond.kernels.self_check import wrong_product
 log = logging.getLogger(__name__)
 
 _AVX2: Final = frozenset({"avx2", "fma", "f16c"})
+_AVX512: Final = _AVX2 | {
+    *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16")
+}
 VARIANTS: Final[dict[VariantName, frozenset[str]]] = {
-    "avx512": _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"},
+    "amx": _AVX512 | {"amx_tile", "amx_bf16"},
+    "avx512": _AVX512,
     "avx2": _AVX2,
     "portable": frozenset(),
 }
@@ -83,6 +88,10 @@ def load_library(variant: VariantName, path: Path) -> Kernels | NoKernels:
         return NoKernels(
             f"it was built with interface {built} instead of {abi.ABI}; install cortex-fleet again"
         )
+    if error := library.cortex_ask_permission():
+        cause = os.strerror(error)
+        log.warning("CPU kernels not permitted", extra=kv(variant=variant, cause=cause))
+        return NoKernels(f"the system does not let this process use its instructions: {cause}")
     kernels = Kernels(variant, path, library)
     if wrong := wrong_product(kernels):
         log.warning("CPU kernels not trusted", extra=kv(variant=variant, path=path, cause=wrong))

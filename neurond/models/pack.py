@@ -169,7 +169,7 @@ class _Layout:
         decoder = PackedDecoder(
             weights_hash=weights_hash,
             weight_format=weight_format,
-            variant=kernels.variant,
+            variant=kernels.layout,
             packing=packing_of(kernels, weight_format),
             plan_source=plan_source(),
             vocab_size=plan.vocab_size,

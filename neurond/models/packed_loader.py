@@ -66,7 +66,7 @@ def pack_loaded(
         on_progress(_READING + done * (1.0 - _READING))
 
     weights_hash = loaded.manifest.weights_hash
-    path = packed_path(folder, weights_hash, weight_format, kernels.variant)
+    path = packed_path(folder, weights_hash, weight_format, kernels.layout)
     try:
         return pack_to_file(plan, path, weights_hash, weight_format, kernels, on_packed)
     except ModelLoadFailed as ex:

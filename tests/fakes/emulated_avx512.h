@@ -20,6 +20,7 @@
 #include <simde/x86/avx512/mov.h>
 #include <simde/x86/avx512/mul.h>
 #include <simde/x86/avx512/roundscale.h>
+#include <simde/x86/avx512/scalef.h>
 #include <simde/x86/avx512/set1.h>
 #include <simde/x86/avx512/setzero.h>
 #include <simde/x86/avx512/slli.h>
@@ -50,6 +51,7 @@
 #define _mm512_mul_ps simde_mm512_mul_ps
 #undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps simde_mm512_roundscale_ps
+#define _mm512_scalef_ps simde_mm512_scalef_ps
 #define _mm512_set1_epi32 simde_mm512_set1_epi32
 #define _mm512_set1_epi8 simde_mm512_set1_epi8
 #define _mm512_set1_ps simde_mm512_set1_ps
@@ -65,10 +67,14 @@
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
+#define _mm512_cvtne2ps_pbh emulated_cvtne2ps_pbh
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
 #define _mm512_dpwssd_epi32 emulated_dpwssd_epi32
+#define _mm512_reduce_max_ps emulated_reduce_max_ps
+#undef _mm512_reduce_ps
+#define _mm512_reduce_ps emulated_reduce_ps
 
 /* Not inlined: each is dozens of instructions, and a tile has a hundred of them. */
 [[gnu::noinline]] static __m512 emulated_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
@@ -110,4 +116,31 @@ static inline __m512 emulated_cvtph_ps(__m256i a) {
     to.m256[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(a));
     to.m256[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1));
     return simde__m512_from_private(to);
+}
+/* To nearest, a NaN stays one; what is below 2^-126 becomes 0. `a` gives the upper half. */
+static inline __m512bh emulated_cvtne2ps_pbh(__m512 a, __m512 b) {
+    const simde__m512_private from[2] = {simde__m512_to_private(b), simde__m512_to_private(a)};
+    simde__m512bh_private to;
+    for (int i = 0; i < 32; ++i) {
+        unsigned bits;
+        __builtin_memcpy(&bits, &from[i / 16].f32[i % 16], sizeof bits);
+        const unsigned magnitude = bits & 0x7fffffff;
+        if (magnitude < 0x00800000) bits &= 0x80000000;
+        const unsigned rounded = magnitude > 0x7f800000 ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
+        to.u16[i] = (unsigned short)(rounded >> 16);
+    }
+    return simde__m512bh_from_private(to);
+}
+static inline float emulated_reduce_max_ps(__m512 a) {
+    const simde__m512_private from = simde__m512_to_private(a);
+    float most = from.f32[0];
+    for (int i = 1; i < 16; ++i) most = from.f32[i] > most ? from.f32[i] : most;
+    return most;
+}
+/* What is left of each number when the nearest whole one is taken off; of an infinite one 0. */
+static inline __m512 emulated_reduce_ps(__m512 a, int) {
+    simde__m512_private v = simde__m512_to_private(a);
+    for (int i = 0; i < 16; ++i)
+        v.f32[i] = __builtin_isinf(v.f32[i]) ? 0.0f : v.f32[i] - __builtin_nearbyintf(v.f32[i]);
+    return simde__m512_from_private(v);
 }

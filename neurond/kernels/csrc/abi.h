@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 4             /* raised when results change, too: see abi.py */
+#define CORTEX_ABI 5             /* raised when results change, too: see abi.py */
 #define CORTEX_BLOCK_TOKENS 16   /* token slots of one block of K/V */
 #define CORTEX_GROUP 32          /* consecutive inputs that share a scale in int8 and int4 weights */
 
@@ -22,9 +22,13 @@ enum { CORTEX_SILU = 0, CORTEX_GELU_TANH = 1, CORTEX_GELU = 2 };
 
 typedef struct cortex_pool cortex_pool;
 
-/* The variant that this library was compiled as: "avx512", "avx2", "portable". */
+/* The variant that this library was compiled as: "amx", "avx512", "avx2", "portable". */
 const char *cortex_variant(void);
 int32_t cortex_abi(void);
+
+/* Ask the system for what the variant needs besides the processor, for all threads of this process; before anything
+ * else but the two above. Returns 0, or the errno of a system that refuses: then nothing may be computed. */
+int32_t cortex_ask_permission(void);
 
 /* Threads. `threads` >= 1 counts the caller. NULL if threads cannot be started. */
 cortex_pool *cortex_pool_create(int32_t threads);

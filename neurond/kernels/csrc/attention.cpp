@@ -4,14 +4,24 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "attention_amx.h"
 #include "attention_bf16.h"
 #include "attention_int8.h"
+#include "attention_lanes.h"
 #include "attention_pages.h"
 #include "attention_tile.h"
+#include "carver.h"
 #include "simd.h"
 
 namespace cortex {
 namespace {
+
+#ifdef CORTEX_AMX
+using Bf16Products = AmxProducts;
+#else
+using Bf16Products = LaneProducts<Bf16Kv>;
+#endif
+using Int8Products = LaneProducts<Int8Kv>;
 
 // A tile that is more than a thread's share of the work by this is shared out span by span.
 constexpr int kTilesPerThread = 4;
@@ -33,28 +43,29 @@ struct Run {
 };
 
 // Rows of a layer's K/V heads are cut into at most so many tiles.
-std::size_t max_tiles(const cortex_layer &layer, int tokens, int sequences) {
+std::size_t max_tiles(const cortex_layer &layer, int tile_rows, int tokens, int sequences) {
     const std::size_t rows = static_cast<std::size_t>(tokens) * (layer.num_heads / layer.num_kv_heads);
-    return layer.num_kv_heads * (rows / kTileRows + sequences);
+    return layer.num_kv_heads * (rows / tile_rows + sequences);
 }
 
 // Where attention keeps what lies between its phases.
 struct Scratch {
     std::byte *workspaces;  // one for each worker
-    float *spans;           // [kSharedTilesPerThread * threads * kTileRows] records of the round's spans
-    float *so_far;          // [kTilesPerThread * threads, kTileRows] records of shared tiles
+    float *spans;           // [kSharedTilesPerThread * threads * tile_rows] records of the round's spans
+    float *so_far;          // [kTilesPerThread * threads, tile_rows] records of shared tiles
     Span *round;            // as many as there are records in `spans`
     Run *runs;              // [kTilesPerThread * threads]
     Tile *tiles;            // [tiles]
     std::size_t bytes;
 
-    Scratch(int threads, int head_dim, std::size_t workspace_bytes, std::size_t tiles_room, void *scratch) {
+    Scratch(int threads, int head_dim, int tile_rows, std::size_t workspace_bytes, std::size_t tiles_room,
+            void *scratch) {
         const std::size_t shared = static_cast<std::size_t>(kTilesPerThread) * threads;
-        const std::size_t records = static_cast<std::size_t>(kSharedTilesPerThread) * threads * kTileRows;
+        const std::size_t records = static_cast<std::size_t>(kSharedTilesPerThread) * threads * tile_rows;
         Carver memory(scratch);
         workspaces = memory.take<std::byte>(threads * workspace_bytes);
         spans = memory.take<float>(records * Record::floats(head_dim));
-        so_far = memory.take<float>(shared * kTileRows * Record::floats(head_dim));
+        so_far = memory.take<float>(shared * tile_rows * Record::floats(head_dim));
         round = memory.take<Span>(records);
         runs = memory.take<Run>(shared);
         tiles = memory.take<Tile>(tiles_room);
@@ -62,15 +73,20 @@ struct Scratch {
     }
 };
 
-template <class Kv>
+template <class Products>
 class Attention {
   public:
     Attention(cortex_pool &pool, const Request &request, void *scratch)
         : pool_(pool),
           request_(request),
           head_dim_(request.layer.head_dim),
-          at_(pool.threads(), head_dim_, Workspace<Kv>::bytes(head_dim_),
-              max_tiles(request.layer, request.batch.num_tokens, request.batch.num_sequences), scratch) {}
+          at_(scratch_for(request.layer, pool.threads(), request.batch.num_tokens, request.batch.num_sequences,
+                          scratch)) {}
+
+    static Scratch scratch_for(const cortex_layer &layer, int threads, int tokens, int sequences, void *scratch) {
+        return Scratch(threads, layer.head_dim, kRows, Workspace<Products>::bytes(layer.head_dim),
+                       max_tiles(layer, kRows, tokens, sequences), scratch);
+    }
 
     void compute() {
         cut_into_tiles();
@@ -85,21 +101,23 @@ class Attention {
     }
 
   private:
-    TileView<Kv> view(int tile) const { return TileView<Kv>(request_, at_.tiles[tile]); }
-    Workspace<Kv> workspace(int worker) const {
-        return Workspace<Kv>(at_.workspaces + worker * Workspace<Kv>::bytes(head_dim_), head_dim_);
+    static constexpr int kRows = Products::kRows;
+
+    TileView<Products> view(int tile) const { return TileView<Products>(request_, at_.tiles[tile]); }
+    Workspace<Products> workspace(int worker) const {
+        return Workspace<Products>(at_.workspaces + worker * Workspace<Products>::bytes(head_dim_), head_dim_);
     }
     float *record(float *records, std::size_t row) const { return records + row * Record::floats(head_dim_); }
-    float *so_far(int tile) const { return record(at_.so_far, static_cast<std::size_t>(tile) * kTileRows); }
+    float *so_far(int tile) const { return record(at_.so_far, static_cast<std::size_t>(tile) * kRows); }
 
     // From the end: prompts come last in a batch and the last rows see most, and what takes long is begun early.
     void cut_into_tiles() {
         for (int sequence = request_.batch.num_sequences; sequence-- > 0;) {
             const int rows = request_.num_queries(sequence) * request_.group();
             for (int kv_head = 0; kv_head < request_.layer.num_kv_heads; ++kv_head)
-                for (int tile = ceil_div(rows, kTileRows); tile-- > 0;)
-                    at_.tiles[num_tiles_++] = {sequence, kv_head, tile * kTileRows,
-                                               std::min(kTileRows, rows - tile * kTileRows)};
+                for (int tile = ceil_div(rows, kRows); tile-- > 0;)
+                    at_.tiles[num_tiles_++] = {sequence, kv_head, tile * kRows,
+                                               std::min(kRows, rows - tile * kRows)};
         }
     }
 
@@ -124,11 +142,11 @@ class Attention {
 
     // As many spans of shared tiles, from where the last round ended, as there is room for.
     void plan_round() {
-        const int room = kSharedTilesPerThread * pool_.threads() * kTileRows;
+        const int room = kSharedTilesPerThread * pool_.threads() * kRows;
         int used = 0;
         num_spans_ = num_runs_ = 0;
         for (; next_.tile < num_shared_; next_ = {next_.tile + 1, 0}) {
-            const TileView<Kv> tile = view(next_.tile);
+            const TileView<Products> tile = view(next_.tile);
             const int first = num_spans_;
             next_.span = std::max(next_.span, tile.first_span());
             for (; next_.span <= tile.last_span() && used + tile.num_rows() <= room; ++next_.span) {
@@ -151,7 +169,7 @@ class Attention {
     void merge_round() {
         pool_.run(num_runs_, [&](int item, int) {
             const Run &run = at_.runs[item];
-            const TileView<Kv> tile = view(run.tile);
+            const TileView<Products> tile = view(run.tile);
             for (int i = run.first; i < run.end; ++i)
                 tile.merge_span(at_.round[i].index, record(at_.spans, at_.round[i].record), so_far(run.tile));
             if (at_.round[run.end - 1].index == tile.last_span()) tile.finish_rows(so_far(run.tile));
@@ -195,11 +213,11 @@ void write_kv(const cortex_layer &layer, int kv_format, void *pages, int slot, c
 std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int max_tokens, int max_sequences) {
     std::size_t most = 0;
     for (int i = 0; i < model.num_layers; ++i) {
-        const cortex_layer &layer = model.layers[i];
-        const int head_dim = layer.head_dim;
-        const std::size_t tiles = max_tiles(layer, max_tokens, max_sequences);
-        const std::size_t workspace = std::max(Workspace<Bf16Kv>::bytes(head_dim), Workspace<Int8Kv>::bytes(head_dim));
-        most = std::max(most, Scratch(threads, head_dim, workspace, tiles, nullptr).bytes);
+        auto bytes = [&](auto scratch_for) {
+            return scratch_for(model.layers[i], threads, max_tokens, max_sequences, nullptr).bytes;
+        };
+        most = std::max(most, bytes(Attention<Bf16Products>::scratch_for));
+        most = std::max(most, bytes(Attention<Int8Products>::scratch_for));
     }
     return most;
 }
@@ -207,8 +225,8 @@ std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int 
 void attend(cortex_pool &pool, const cortex_layer &layer, const cortex_batch &batch, const void *pages,
             const float *query, std::size_t query_stride, float *out, void *scratch) {
     const Request request{layer, batch, static_cast<const std::byte *>(pages), query, query_stride, out};
-    if (batch.kv_format == CORTEX_INT8) return Attention<Int8Kv>(pool, request, scratch).compute();
-    Attention<Bf16Kv>(pool, request, scratch).compute();
+    if (batch.kv_format == CORTEX_INT8) return Attention<Int8Products>(pool, request, scratch).compute();
+    Attention<Bf16Products>(pool, request, scratch).compute();
 }
 
 }  // namespace cortex

@@ -4,10 +4,10 @@
 // [16 / 2 tokens][head_dim][2], so that a vector of 16 lanes is 16 keys, or 16 dimensions of a pair of values. A
 // layer's pages are [num_blocks][num_kv_heads] of these; attention_pages.h has more.
 //
-// A query's keys are taken in spans of kSpanTokens, counted from position 0 of its sequence; within a span, block by
-// block with an online softmax, and spans are put together in ascending order. A block of which a query sees
-// nothing is left out. So the bits of a query's result depend on its own keys alone, not on who else is in the
-// batch, how its prompt was cut, or how many threads share the work.
+// A query's keys are taken in spans of kSpanTokens, counted from position 0 of its sequence, and spans are put together
+// in ascending order with an online softmax. What a query sees nothing of is left out, or has weight 0. So the bits of
+// a query's result depend on its own keys alone, not on who else is in the batch, how its prompt was cut, or how many
+// threads share the work.
 #pragma once
 
 #include <cstddef>

@@ -6,10 +6,11 @@
 
 #include "attention_product.h"
 #include "attention_softmax.h"
+#include "carver.h"
 
 namespace cortex {
 
-struct Bf16Kv {
+struct Bf16Kv : LaneFormat {
     using Number = bf16;
 
     // Vectors beside each other: where rows are few enough, to keep two multiplying units busy.
@@ -23,10 +24,10 @@ struct Bf16Kv {
 
     // A worker's memory for this format.
     struct Work {
-        float *query;  // [kTileRows, head_dim]
+        float *query;  // [kLaneRows, head_dim]
 
         Work(Carver &memory, int head_dim)
-            : query(memory.take<float>(kTileRows * static_cast<std::size_t>(head_dim))) {}
+            : query(memory.take<float>(kLaneRows * static_cast<std::size_t>(head_dim))) {}
     };
 
     static void take_query(const Work &work, int row, const float *head, int head_dim, float scale) {

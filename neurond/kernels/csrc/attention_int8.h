@@ -15,10 +15,11 @@
 #include "attention_pairs.h"
 #include "attention_product.h"
 #include "attention_softmax.h"
+#include "carver.h"
 
 namespace cortex {
 
-struct Int8Kv {
+struct Int8Kv : LaneFormat {
     using Number = std::int8_t;
 
     // Vectors beside each other: as many as there are registers for.
@@ -32,18 +33,18 @@ struct Int8Kv {
 
     // A worker's memory for this format.
     struct Work {
-        std::int16_t *query;    // [kTileRows, head_dim] in the order of keys
-        float *query_scales;    // [kTileRows, groups]
-        std::int16_t *weights;  // [kTileRows, kScoreStride]
-        float *weight_scales;   // [kTileRows]
-        std::int32_t *sums;     // [kTileRows, head_dim]
+        std::int16_t *query;    // [kLaneRows, head_dim] in the order of keys
+        float *query_scales;    // [kLaneRows, groups]
+        std::int16_t *weights;  // [kLaneRows, kScoreStride]
+        float *weight_scales;   // [kLaneRows]
+        std::int32_t *sums;     // [kLaneRows, head_dim]
 
         Work(Carver &memory, int head_dim)
-            : query(memory.take<std::int16_t>(kTileRows * static_cast<std::size_t>(head_dim))),
-              query_scales(memory.take<float>(kTileRows * static_cast<std::size_t>(key_groups(head_dim)))),
-              weights(memory.take<std::int16_t>(kTileRows * kScoreStride)),
-              weight_scales(memory.take<float>(kTileRows)),
-              sums(memory.take<std::int32_t>(kTileRows * static_cast<std::size_t>(head_dim))) {}
+            : query(memory.take<std::int16_t>(kLaneRows * static_cast<std::size_t>(head_dim))),
+              query_scales(memory.take<float>(kLaneRows * static_cast<std::size_t>(key_groups(head_dim)))),
+              weights(memory.take<std::int16_t>(kLaneRows * kScoreStride)),
+              weight_scales(memory.take<float>(kLaneRows)),
+              sums(memory.take<std::int32_t>(kLaneRows * static_cast<std::size_t>(head_dim))) {}
     };
 
     static void take_query(const Work &work, int row, const float *head, int head_dim, float scale) {

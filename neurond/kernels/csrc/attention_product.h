@@ -5,16 +5,17 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <type_traits>
 
 #include "attention.h"
 #include "attention_pages.h"
+#include "attention_softmax.h"
 #include "simd.h"
 
 namespace cortex {
 
-constexpr int kTileRows = 48;
+// Rows that a tile has at most.
+constexpr int kLaneRows = 48;
 // Rows that one register tile takes.
 constexpr int kMaxTileRows = 6;
 // Not a multiple of a page's size: else rows would be in each other's way in the cache.
@@ -49,22 +50,14 @@ inline void each_vector_tile(int vectors, F &&f) {
     for (; at < vectors; ++at) f(at, Constant<1>{});
 }
 
-// Cuts memory into arrays; without memory it tells how much they take.
-class Carver {
-  public:
-    explicit Carver(void *memory) : begin_(reinterpret_cast<std::uintptr_t>(memory)) {}
+// What a format of `LaneProducts` (attention_lanes.h) has unless it says otherwise.
+struct LaneFormat {
+    static constexpr int kBlocksTogether = 1;
+    struct Arithmetic {};  // how the processor rounds while there is one
 
-    template <class T>
-    T *take(std::size_t count) {
-        T *array = reinterpret_cast<T *>(begin_ + used_);
-        used_ += (sizeof(T) * count + 63) / 64 * 64;
-        return array;
+    static void weights_from_scores(float *scores, int num_keys, int first_key, Seen seen, float cap, Record record) {
+        cortex::weights_from_scores(scores, num_keys, first_key, seen, cap, record);
     }
-    std::size_t used() const { return used_; }
-
-  private:
-    std::uintptr_t begin_;
-    std::size_t used_ = 0;
 };
 
 }  // namespace cortex

@@ -22,12 +22,15 @@ FLAGS: Final = (
     *("-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fvisibility-inlines-hidden"),
     *("-fPIC", "-pthread"),
 )
+_AVX2: Final = ("-mavx2", "-mfma", "-mf16c")
+_AVX512: Final = (
+    *_AVX2,
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512bf16"),
+)
 VARIANTS: Final = {
-    "avx512": (
-        *("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
-        *("-mavx512vnni", "-mavx512bf16"),
-    ),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "amx": (*_AVX512, "-mamx-tile", "-mamx-bf16"),
+    "avx512": _AVX512,
+    "avx2": _AVX2,
     "portable": (),
 }
 """By name, what the compiler is told besides; `neurond/kernels/variants.py` chooses among them."""

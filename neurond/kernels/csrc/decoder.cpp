@@ -264,7 +264,9 @@ void cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batc
 int32_t cortex_abi(void) { return CORTEX_ABI; }
 
 const char *cortex_variant(void) {
-#if defined(CORTEX_AVX512)
+#if defined(CORTEX_AMX)
+    return "amx";
+#elif defined(CORTEX_AVX512)
     return "avx512";
 #elif defined(CORTEX_AVX2)
     return "avx2";

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "linear_inputs.h"
+#include "linear_product.h"
 #include "linear_quantise.h"
 #include "pool.h"
 #ifdef CORTEX_AVX512
@@ -12,50 +13,12 @@
 #else
 #include "linear_tile.h"
 #endif
+#ifdef CORTEX_AMX
+#include "linear_amx.h"
+#endif
 
 namespace cortex {
 namespace {
-
-constexpr std::size_t kBlockBytes = 256 * 1024;  // prepared rows that stay in the L2 cache
-constexpr int kBlockPanels = 4;
-
-template <class Group>
-const Group *panel_of(const cortex_linear &w, int panel) {
-    const int groups = w.in_features / kGroup;
-    return static_cast<const Group *>(w.data) + static_cast<std::size_t>(panel) * groups;
-}
-
-struct Product {
-    const cortex_linear &w;
-    const std::byte *prepared;
-    std::size_t stride;  // of prepared rows
-    float *y;
-    std::size_t y_stride;
-    bool add;
-};
-
-void finish(const Product &product, int panel, int row, F16 sums) {
-    const int first = panel * kLanes, features = std::min(kLanes, product.w.out_features - first);
-    const float *bias = product.w.bias ? product.w.bias + first : nullptr;
-    float *y = product.y + static_cast<std::size_t>(row) * product.y_stride + first;
-    if (features == kLanes) {
-        if (bias) sums = sums + load(bias);
-        store(y, product.add ? sums + load(y) : sums);
-        return;
-    }
-    float lanes[kLanes];
-    store(lanes, sums);
-    for (int n = 0; n < features; ++n) {
-        if (bias) lanes[n] += bias[n];
-        y[n] = product.add ? lanes[n] + y[n] : lanes[n];
-    }
-}
-
-[[gnu::noinline]] void finish_tile(const Product &product, int panel, int panels, int row, int rows,
-                                   const float *sums) {
-    for (int p = 0; p < panels; ++p)
-        for (int r = 0; r < rows; ++r, sums += kLanes) finish(product, panel + p, row + r, load(sums));
-}
 
 // A tile's sums [P][R][kLanes], in a function of its own: with what is done with them beside it, or with another tile,
 // the compiler keeps half of them in memory, and takes many times as long.
@@ -150,6 +113,9 @@ void multiply(const cortex_linear &w, const void *prepared, int rows, int first_
     const std::size_t stride = prepared_bytes(w.format, w.in_features);
     const Product product{w, static_cast<const std::byte *>(prepared), stride, y, y_stride, add};
     const int block = static_cast<int>(std::max<std::size_t>(kBlockBytes / stride, 1)), end = first_panel + panels;
+#ifdef CORTEX_AMX
+    if (w.format == CORTEX_BF16) return multiply_by_tiles(product, first_panel, end, rows);
+#endif
     with_format(w.format, [&](auto as) {
         for (int row = 0; row < rows; row += block)
             for (int panel = first_panel; panel < end; panel += kBlockPanels)

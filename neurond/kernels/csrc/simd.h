@@ -1,8 +1,9 @@
 // Vectors of 16 lanes, the unit that every kernel is written in, over what the compiler was told to use.
 //
 // One source gives every variant: AVX-512 holds such a vector in one register (simd_avx512.h), AVX2 in two, the
-// portable variant leaves it to the compiler. Kernels that are bound by instructions may have a form of their own
-// for a variant, behind CORTEX_AVX512 and CORTEX_AVX2, as long as each output element keeps its order of operations.
+// portable variant leaves it to the compiler. AMX's is AVX-512's, with products in tiles (tiles.h). Kernels that are
+// bound by instructions may have a form of their own for a variant, behind CORTEX_AMX, CORTEX_AVX512 and CORTEX_AVX2,
+// as long as each output element keeps its order of operations.
 //
 // Contraction is off for the whole library (-ffp-contract=off): where a product is added without rounding in
 // between, `fma` says so, so that two instances of a template never differ in the last bit.
@@ -33,6 +34,9 @@ using half = std::uint16_t;  // IEEE binary16
                                    defined(__AVX512DQ__) && defined(__AVX512VL__))
 #define CORTEX_AVX512 1
 #include "simd_avx512.h"
+#if defined(CORTEX_TILES) || (defined(__AMX_TILE__) && defined(__AMX_BF16__))
+#define CORTEX_AMX 1  // tiles.h
+#endif
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define CORTEX_AVX2 1
 #include <immintrin.h>
@@ -205,6 +209,7 @@ inline float sum(F16 v) {
     return lanes[0];
 }
 
+#ifndef CORTEX_AVX512
 inline float max_lane(F16 v) {
     float lanes[kLanes];
     store(lanes, v);
@@ -212,6 +217,7 @@ inline float max_lane(F16 v) {
     for (int i = 1; i < kLanes; ++i) found = lanes[i] > found ? lanes[i] : found;
     return found;
 }
+#endif
 
 // Nearest, ties to even; a NaN stays one.
 inline bf16 to_bf16(float x) {

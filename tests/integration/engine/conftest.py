@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 import torch
@@ -9,10 +10,10 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from neurond.engine.device import CpuDevice, open_device
-from neurond.kernels.library import Kernels
+from neurond.kernels.library import Kernels, VariantName
 from neurond.kernels.variants import VARIANTS, NoKernels, load_kernels
 from neurond.models.loader import LoadedModel, load_model
-from tests.fakes.emulated_kernels import emulated_avx512
+from tests.fakes.emulated_kernels import EMULATED, emulated_kernels
 from tests.fakes.prepared_models import prepare_model
 from tests.fakes.tiny_models import make_tiny_model
 
@@ -27,16 +28,22 @@ def cpu() -> CpuDevice:
 
 
 @pytest.fixture(scope="session")
-def emulated_kernels(tmp_path_factory) -> Kernels:
-    """The AVX-512 kernels over an emulation, or a skip."""
-    return emulated_avx512(tmp_path_factory.mktemp("emulated"))
+def emulate(tmp_path_factory) -> Callable[[VariantName], Kernels]:
+    """Variants over an emulation, each made once; a skip where that cannot be or need not."""
+
+    @cache
+    def made(variant: VariantName) -> Kernels:
+        return emulated_kernels(variant, tmp_path_factory.mktemp("emulated"))
+
+    return made
 
 
-@pytest.fixture(scope="module", params=[*VARIANTS, "emulated avx512"])
-def kernels(request) -> Kernels:
-    """The kernels in every variant that runs here, and AVX-512 over an emulation."""
-    if request.param == "emulated avx512":
-        return request.getfixturevalue("emulated_kernels")
+@pytest.fixture(scope="module", params=[*VARIANTS, *(f"emulated {name}" for name in EMULATED)])
+def kernels(request, emulate) -> Kernels:
+    """The kernels in every variant that runs here, and those that do not over an emulation."""
+    _, _, emulated = request.param.partition(" ")
+    if emulated:
+        return emulate(emulated)
     found = load_kernels(request.param)
     if isinstance(found, NoKernels):
         pytest.skip(found.reason)

@@ -5,7 +5,7 @@ whole, in chunks, from the prefix cache, again after preemption, by one thread o
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
@@ -15,7 +15,7 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import Kernels
+from neurond.kernels.library import Kernels, VariantName
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
@@ -23,6 +23,7 @@ from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder
+from tests.fakes.emulated_kernels import EMULATED
 from tests.fakes.engine_runs import EngineUnderTest
 from tests.fakes.planned_models import PLANNED, make_model
 from tests.fakes.tiny_models import VOCAB_SIZE
@@ -32,11 +33,10 @@ NEW_TOKENS = 12
 CONTEXT = 256
 
 
-@pytest.fixture(scope="module", params=["best", "emulated avx512"])
-def kernels(request: pytest.FixtureRequest) -> Kernels:
-    if request.param == "emulated avx512":
-        emulated: Kernels = request.getfixturevalue("emulated_kernels")
-        return emulated
+@pytest.fixture(scope="module", params=["best", *EMULATED])
+def kernels(request: pytest.FixtureRequest, emulate: Callable[[VariantName], Kernels]) -> Kernels:
+    if request.param != "best":
+        return emulate(request.param)
     found = load_kernels()
     assert not isinstance(found, NoKernels), found.reason
     return found

@@ -38,9 +38,9 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 
 
 @pytest.fixture(scope="module", params=[*VARIANTS, "emulated avx512"])
-def library(request, tmp_path_factory):
+def library(request, emulate, tmp_path_factory):
     if request.param == "emulated avx512":
-        path = request.getfixturevalue("emulated_kernels").path
+        path = emulate("avx512").path
     else:
         if missing := VARIANTS[request.param] - cpu_flags():
             pytest.skip(f"this processor lacks {', '.join(sorted(missing))}")

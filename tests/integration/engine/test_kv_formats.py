@@ -27,9 +27,12 @@ from tests.fakes.tokenizers_made import byte_level, prepared
 
 NUM_TOKENS = 600
 """The kernels take keys in spans of 512."""
+PIECES = (1, 70, 443, 4, 2, 3, 77)
+"""Few rows and many; of the third piece, which ends at 514, few rows see the second span."""
 LONG = {**COMMON, "num_hidden_layers": 2, "max_position_embeddings": 1024}
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "heads of 48": lambda: LlamaConfig(**{**LONG, "head_dim": 48}),
+    "heads of 80": lambda: LlamaConfig(**{**LONG, "head_dim": 80}),
     "one key for three queries": lambda: LlamaConfig(
         **{**LONG, "hidden_size": 96, "num_attention_heads": 6, "head_dim": 64}
     ),
@@ -107,12 +110,12 @@ def test_kernels_compute_what_the_plan_says(kernels, name, kv_format):
 
 
 @FORMATS
-@pytest.mark.parametrize("name", ["heads of 48", "softcap and window"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_bits_do_not_depend_on_chunks_or_threads(kernels, name, kv_format):
     model = packed(name, kernels)
     with kernels.pool(1) as one, kernels.pool(2) as two:
         whole = logits_of(kernels, one, model, kv_format)
-        in_pieces = logits_of(kernels, two, model, kv_format, (1, 70, 449, 3, 77))
+        in_pieces = logits_of(kernels, two, model, kv_format, PIECES)
     np.testing.assert_array_equal(whole, in_pieces)
 
 

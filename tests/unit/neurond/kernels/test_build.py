@@ -1,6 +1,14 @@
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from neurond.kernels.csrc import build
+
+CHECKOUT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -42,3 +50,22 @@ def test_no_compiler_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="absent"):
         build.compile_once(tmp_path / "cortex_some.so", (), tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one variant")
+def test_a_variant_that_the_compiler_does_not_know_is_left_out_with_a_word(tmp_path, monkeypatch):
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'for each; do [ "$each" = -mamx-tile ] && echo "unknown option" >&2 && exit 1; done\n'
+        '[ "$1" = --version ] || echo "$@" > "$each"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    shutil.copy(CHECKOUT / "setup.py", tmp_path)
+    shutil.copytree(build.CSRC, tmp_path / "neurond" / "kernels" / "csrc")
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    made = {path.stem for path in (tmp_path / "built").rglob("*.so")}
+    assert made == {"cortex_avx512", "cortex_avx2", "cortex_portable"}
+    assert "cannot compile neurond.kernels.cortex_amx" in ran.stdout + ran.stderr

@@ -33,16 +33,18 @@ def test_there_is_something_to_test() -> None:
 class Packed:
     """A packed matrix and the memory that it lies in."""
 
-    def __init__(self, kernels: Kernels, weight_format: str, weights: Floats) -> None:
+    def __init__(
+        self, kernels: Kernels, weight_format: str, weights: Floats, biased: bool = True
+    ) -> None:
         self._kernels = kernels
         self._memory = Buffer(kernels.packed_bytes(weight_format, *weights.shape))
-        self._bias = np.linspace(-1, 1, len(weights), dtype=np.float32)
+        self._bias = np.linspace(-1, 1, len(weights), dtype=np.float32) * biased
         self.linear = abi.Linear(
             abi.FORMATS[weight_format],
             *weights.shape,
             0,
             self._memory.address,
-            self._bias.ctypes.data,
+            self._bias.ctypes.data if biased else None,
         )
         kernels.pack_rows(self.linear, 0, weights)
 
@@ -105,11 +107,13 @@ def test_other_weights_are_met_closely(kernels, weight_format, error) -> None:
 
 @pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize(("out_features", "in_features"), [(16, 32), (50, 96), (130, 288)])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("rows", [7, 20])
 def test_products_are_those_of_the_packed_weights(
-    kernels, weight_format, out_features, in_features
+    kernels, weight_format, out_features, in_features, biased, rows
 ) -> None:
-    packed = Packed(kernels, weight_format, random_weights(out_features, in_features))
-    x = random_weights(7, in_features, seed=1)
+    packed = Packed(kernels, weight_format, random_weights(out_features, in_features), biased)
+    x = random_weights(rows, in_features, seed=1)
     error = packed.apply(x) - packed.expected(x)
     assert np.linalg.norm(error) <= ROUNDED[weight_format] * np.linalg.norm(packed.expected(x))
 
@@ -125,13 +129,14 @@ def test_an_outlier_does_not_drown_what_stands_beside_it(kernels, weight_format)
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format) -> None:
-    packed = Packed(kernels, weight_format, random_weights(130, 288))
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format, biased) -> None:
+    packed = Packed(kernels, weight_format, random_weights(130, 288), biased)
     x = random_weights(70, 288, seed=2)
     x[::3, 50] *= 100
     x[::7, 200] *= 30
     alone = np.concatenate([packed.apply(row[None]) for row in x])
-    for rows in (2, 3, 4, 5, 6, 7, 13, 64, 70):
+    for rows in (2, 3, 4, 5, 6, 7, 13, 16, 17, 32, 33, 64, 70):
         for threads in (1, 2):
             assert (packed.apply(x[:rows], threads) == alone[:rows]).all(), (rows, threads)
 
