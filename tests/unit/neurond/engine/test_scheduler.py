@@ -143,10 +143,10 @@ def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     engine.step()
     engine.took(0.512)  # 1 ms for a token of a prompt
     engine.step()
-    engine.took(0.020)
+    engine.took(0.040)
     engine.add(request(2, range(2000, 3000)))
     engine.step()
-    assert query_lengths(runner) == [1, 20]  # of twice 20 ms
+    assert query_lengths(runner) == [1, 28]  # of 1.75 times 40 ms, in whole blocks
     engine.cancel(RequestId("r1"))
     engine.step()
     assert query_lengths(runner) == [512]
