@@ -12,17 +12,20 @@ class CudaGraphs:
     """Records in the thread that calls, while others compute. One for each model.
 
     Memory that recorded steps use is a pool of their own, which all of them share: so they are
-    replayed one after another, and what one returns is gone with the next.
+    replayed one after another, and what one returns is gone with the next. What cuBLAS works in
+    goes by the stream of a recording: no other model's may be made there while these are replayed.
     """
 
-    def __init__(self, device: torch.device, recording: threading.Lock) -> None:
+    def __init__(
+        self, device: torch.device, recording: threading.Lock, stream: torch.cuda.Stream
+    ) -> None:
         """`recording` is held while a step is recorded: nobody may wait for the whole device then.
 
-        It is the device's, for all its models.
+        It is the device's, for all its models; `stream` is this one's, and its graphs'.
         """
         self._device = device
         self._recording = recording
-        self._stream = torch.cuda.Stream(device)
+        self._stream = stream
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, compute: Callable[[], torch.Tensor]) -> "CudaGraph":
@@ -51,13 +54,16 @@ class CudaGraphs:
             output = compute()
         finally:
             graph.capture_end()
-        return CudaGraph(graph, output)
+        return CudaGraph(self, graph, output)
 
 
 class CudaGraph:
-    """See `RecordedStep`."""
+    """See `RecordedStep`. Keeps what it was recorded by, and so the stream of that."""
 
-    def __init__(self, graph: torch.cuda.CUDAGraph, output: torch.Tensor) -> None:
+    def __init__(
+        self, recorder: CudaGraphs, graph: torch.cuda.CUDAGraph, output: torch.Tensor
+    ) -> None:
+        self._recorder = recorder
         self._graph = graph
         self.output = output
 
