@@ -96,6 +96,27 @@ def test_what_graphs_write_beside_their_sequences_is_read_by_nobody(loaded):
     assert run(under_test) == expected
 
 
+class Keeping(FakeRecorder):
+    """Keeps what it has recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graphs = []
+
+    def record(self, compute):
+        self.graphs.append(super().record(compute))
+        return self.graphs[-1]
+
+
+@pytest.mark.parametrize("loaded", ["llama"], indirect=True)
+def test_graphs_of_all_sizes_have_their_logits_in_one_place(loaded):
+    recorder = Keeping()
+    runner_of(loaded).record_decodes(recorder, max_sequences=9, context_tokens=512)
+    outputs = [graph.output for graph in recorder.graphs]
+    assert [len(output) for output in outputs] == [9, 8, 4, 2, 1]
+    assert len({output.data_ptr() for output in outputs}) == 1
+
+
 @pytest.mark.parametrize("loaded", ["llama"], indirect=True)
 def test_a_step_that_reads_back_cannot_be_recorded(loaded):
     runner = runner_of(loaded)
