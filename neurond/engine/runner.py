@@ -92,7 +92,7 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def rehearse(self, step_tokens: int, max_sequences: int) -> None:
+    def rehearse(self, step_tokens: int, max_sequences: int, context_tokens: int) -> None:
         """Compute the step that takes most memory, a prompt's tokens and a draw for each sequence.
 
         It tells at once what the first such requests would find out, and they do not wait for
@@ -101,7 +101,7 @@ class ModelRunner:
         Raises:
             OutOfMemory: the device has no memory for such a step.
         """
-        self.execute(rehearsal(self._cache, step_tokens, max_sequences))
+        self.execute(rehearsal(self._cache, step_tokens, max_sequences, context_tokens))
         self._cache.clear(self._indices(array("i", [self._cache.blank_block])))
 
     @torch.inference_mode()
