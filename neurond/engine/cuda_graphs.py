@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -52,9 +53,23 @@ class CudaGraphs:
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
             output = compute()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with suppress(RuntimeError):  # what went wrong says more than that it did
+                self._end(graph)
+            raise
+        self._end(graph)
         return CudaGraph(self, graph, output)
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            # What waited has broken the recording off. torch's allocator then goes on as if there
+            # were one, and gives nothing back any more, as long as the process lives.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)  # noqa: SLF001 - no public way
+                torch._C._cuda_releasePool(self._device.index, self._pool)  # noqa: SLF001
+            raise
 
 
 class CudaGraph:

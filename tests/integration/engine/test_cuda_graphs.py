@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -139,6 +140,23 @@ def test_what_cannot_be_recorded_is_told_when_the_device_is_sound(calls):
     with pytest.raises(NotRecordable, match="not permitted"):
         recorder().record(failing_at(2, waits))
     assert calls[-2:] == ["end", "synchronize device"]
+
+
+def test_a_recording_that_was_broken_off_leaves_torchs_allocator_as_it_was(calls, monkeypatch):
+    """As torch does: who waits breaks the recording off, and its end is an error then."""
+
+    def broken_off(_graph):
+        raise torch.AcceleratorError("CUDA error: operation failed due to a previous error")
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", broken_off)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        told = partial(lambda name, *args: calls.append((name, *args)), name)
+        monkeypatch.setattr(torch._C, name, told, raising=False)
+    waits = torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing")
+    with pytest.raises(NotRecordable, match="not permitted"):
+        recorder().record(failing_at(2, waits))
+    ended = [("_cuda_endAllocateToPool", 0, "pool"), ("_cuda_releasePool", 0, "pool")]
+    assert [call for call in calls if isinstance(call, tuple)] == ended
 
 
 def test_a_device_that_is_lost_meanwhile_is_told_as_that(calls, monkeypatch):
