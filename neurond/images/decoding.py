@@ -42,6 +42,9 @@ def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
 
 
 def _upright(image: Image.Image, max_seen_pixels: int) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Of greys with 16 bits the library keeps the lowest eight values and calls the rest white.
+        image = image.point(lambda value: value / 257).convert("L")
     pixels = image.width * image.height
     if pixels > max_seen_pixels:
         share = (max_seen_pixels / pixels) ** 0.5

@@ -37,6 +37,13 @@ def test_a_large_image_is_scaled_down_in_proportion() -> None:
         assert seen.size == (200, 50)
 
 
+@pytest.mark.parametrize("max_seen_pixels", [MANY, 16])
+def test_greys_of_sixteen_bits_keep_their_shades(max_seen_pixels: int) -> None:
+    deep = Image.new("I;16", (8, 8), 30_000)
+    seen = decode_image(saved(deep, "PNG"), max_seen_pixels=max_seen_pixels)
+    assert seen.getextrema() == ((116, 116),) * 3
+
+
 def test_a_photo_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
