@@ -16,7 +16,8 @@ from cortex_core.errors import InvalidRequest
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS: Final = 100_000_000
 """Of a file; decoded it takes three to four bytes for each."""
-Image.MAX_IMAGE_PIXELS = None  # the library's own limit, which is checked here in words
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+"""The library refuses twice as many, and before it makes the frame of a GIF, which `open` does."""
 
 
 def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
@@ -33,6 +34,8 @@ def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 _refuse_large(image)
                 return _upright(image, max_seen_pixels)
+        except Image.DecompressionBombError:
+            raise _refuse(f"it has too many pixels, {MAX_PIXELS} in all is the most") from None
         except UnidentifiedImageError:
             raise _refuse(f"it is none of {', '.join(FORMATS)}, or broken") from None
         except (OSError, ValueError, SyntaxError, EOFError, KeyError, struct.error) as ex:
