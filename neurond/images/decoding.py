@@ -16,6 +16,9 @@ from cortex_core.errors import InvalidRequest
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS: Final = 100_000_000
 """Of a file; decoded it takes three to four bytes for each."""
+MAX_RATIO: Final = 200
+"""Of the sides. Some processors scale the shorter one up to what the model wants, and the longer
+one with it: of a line of pixels they make gigabytes."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 """The library refuses twice as many, and before it makes the frame of a GIF, which `open` does."""
 
@@ -26,7 +29,8 @@ def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
     One with more than `max_seen_pixels` is scaled down to that.
 
     Raises:
-        InvalidRequest: it is no image of `FORMATS`, broken, or larger than `MAX_PIXELS`.
+        InvalidRequest: it is no image of `FORMATS`, broken, larger than `MAX_PIXELS`, or one side
+            is more than `MAX_RATIO` times the other.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -62,6 +66,11 @@ def _refuse_large(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise _refuse(
             f"it has {image.width} x {image.height} pixels, {MAX_PIXELS} in all is the most"
+        )
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise _refuse(
+            f"it has {image.width} x {image.height} pixels, an aspect ratio of {MAX_RATIO} is the "
+            "most"
         )
 
 

@@ -74,6 +74,14 @@ def test_a_small_file_cannot_claim_a_huge_frame() -> None:
     assert grown_kib < 500_000
 
 
+def test_lines_of_pixels_are_refused() -> None:
+    for size in ((200, 1), (1, 200)):
+        assert decode_image(saved(picture(*size), "PNG"), max_seen_pixels=MANY).size == size
+    for size in ((201, 1), (1, 201)):
+        with pytest.raises(InvalidRequest, match="an aspect ratio of 200 is the most"):
+            decode_image(saved(picture(*size), "PNG"), max_seen_pixels=MANY)
+
+
 def test_formats_that_nobody_needs_are_not_read() -> None:
     with pytest.raises(InvalidRequest, match="it is none of PNG, JPEG"):
         decode_image(saved(picture(9, 5), "TIFF"), max_seen_pixels=MANY)
