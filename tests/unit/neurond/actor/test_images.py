@@ -44,7 +44,6 @@ class Wire:
         for one in stored:
             one.segment.close()
 
-    @property
     def is_waiting(self) -> bool:
         """Whether something was sent and not yet fetched."""
         return bool(struct.unpack("i", fcntl.ioctl(self.ours, termios.TIOCOUTQ, bytes(4)))[0])
@@ -115,9 +114,9 @@ def test_images_of_a_request_that_is_not_computed_are_given_back(wire: Wire) -> 
     dropped, asked = command("r1", left, counts=(3,)), command("r2", stored, counts=(3,))
     memory = os.fstat(left.segment.fd)
     wire.send("r1", left)
-    assert wire.is_waiting
+    assert wire.is_waiting()
     wire.inbox.drop(dropped)
-    assert not wire.is_waiting
+    assert not wire.is_waiting()
     assert not is_open(memory)
     wire.send("r2", stored)
     wire.inbox.drop(msgspec.structs.replace(dropped, images=()))
