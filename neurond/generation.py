@@ -224,7 +224,7 @@ class Generation:
         replay = going_on.output_token_ids if going_on is not None else ()
         context = model.limit.context or text.prepared.context_tokens
         asked = request.prompt
-        too_long = len(ids) >= context and not prompt.images
+        too_long = len(ids) >= context and going_on is None and not prompt.images
         if too_long and isinstance(asked, ChatPrompt) and asked.truncates:
             most = most_tokens(request.sampling, context)
             short = await self._pool.run(lambda: cut_ids(asked, context, most, text.token_ids))

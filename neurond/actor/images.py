@@ -1,10 +1,12 @@
 """Where an actor gets the images of requests from: descriptors of segments, over a socket pair.
 
 The supervisor sends those of a request in one message with the request's id, before the command
-that goes over the data socket. A request that was cancelled, or refused, in between leaves its
-message; it is dropped when the next one is fetched.
+that goes over the data socket. Images of a request that the actor does not compute are dropped with
+its command. A command that could not be sent leaves its message; that is dropped when the next one
+is fetched.
 """
 
+import contextlib
 import os
 import socket
 from array import array
@@ -35,9 +37,16 @@ class ImageInbox:
             InvalidRequest: the prompt has other placeholders than the images.
         """
         fds = self._take_fds(command.request_id, len(command.images))
-        inputs = [
-            map_arrays(fd, image.places) for fd, image in zip(fds, command.images, strict=True)
-        ]
+        waiting = iter(fds)
+        try:
+            inputs = [
+                map_arrays(fd, image.places)
+                for image, fd in zip(command.images, waiting, strict=True)
+            ]
+        except BaseException:
+            for fd in waiting:
+                os.close(fd)
+            raise
         assert command.placeholder_id is not None, "images come with their placeholder"
         num_prompt_tokens = len(token_ids) - command.num_replayed_tokens
         return place_images(
@@ -48,6 +57,14 @@ class ImageInbox:
                 for image, mapped in zip(command.images, inputs, strict=True)
             ],
         )
+
+    def drop(self, command: Generate) -> None:
+        """Give back the images of a request that is not computed; they have not been taken."""
+        if not command.images:
+            return
+        with contextlib.suppress(ProtocolError):  # there are none, which is as well
+            for fd in self._take_fds(command.request_id, len(command.images)):
+                os.close(fd)
 
     def close(self) -> None:
         """Take nothing more."""

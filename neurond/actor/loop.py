@@ -189,6 +189,7 @@ class ActorLoop:
         else:
             streams = range(command.first_stream, command.first_stream + command.n)
         if self._requests.was_cancelled(command.request_id):
+            self._drop_images(command)
             for stream in streams:
                 self._outbox.record(encode_finish(stream, "cancelled"))
             return
@@ -207,11 +208,19 @@ class ActorLoop:
             self._add_generation(command, engine)
         elif isinstance(engine, EmbeddingEngine) and isinstance(command, Embed):
             engine.add(self._embedding_request(command))
-        elif any(other.model_id == command.model_id for other in self._served):
-            raise InvalidRequest(f"cannot {place.work}: {command.model_id} is no model for it")
         else:
-            raise ModelNotLoaded(f"cannot {place.work}: {command.model_id} is not loaded")
+            self._drop_images(command)
+            raise self._no_engine(place)
         return place
+
+    def _no_engine(self, place: Place) -> CortexError:
+        if any(other.model_id == place.model_id for other in self._served):
+            return InvalidRequest(f"cannot {place.work}: {place.model_id} is no model for it")
+        return ModelNotLoaded(f"cannot {place.work}: {place.model_id} is not loaded")
+
+    def _drop_images(self, command: Generate | Embed) -> None:
+        if isinstance(command, Generate):
+            self._images.drop(command)
 
     def _add_generation(self, command: Generate, engine: Engine) -> None:
         request = self._engine_request(command)

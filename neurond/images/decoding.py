@@ -16,7 +16,11 @@ from cortex_core.errors import InvalidRequest
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS: Final = 100_000_000
 """Of a file; decoded it takes three to four bytes for each."""
-Image.MAX_IMAGE_PIXELS = None  # the library's own limit, which is checked here in words
+MAX_RATIO: Final = 200
+"""Of the sides. Some processors scale the shorter one up to what the model wants, and the longer
+one with it: of a line of pixels they make gigabytes."""
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+"""The library refuses twice as many, and before it makes the frame of a GIF, which `open` does."""
 
 
 def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
@@ -25,7 +29,8 @@ def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
     One with more than `max_seen_pixels` is scaled down to that.
 
     Raises:
-        InvalidRequest: it is no image of `FORMATS`, broken, or larger than `MAX_PIXELS`.
+        InvalidRequest: it is no image of `FORMATS`, broken, larger than `MAX_PIXELS`, or one side
+            is more than `MAX_RATIO` times the other.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -33,6 +38,8 @@ def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 _refuse_large(image)
                 return _upright(image, max_seen_pixels)
+        except Image.DecompressionBombError:
+            raise _refuse(f"it has too many pixels, {MAX_PIXELS} in all is the most") from None
         except UnidentifiedImageError:
             raise _refuse(f"it is none of {', '.join(FORMATS)}, or broken") from None
         except (OSError, ValueError, SyntaxError, EOFError, KeyError, struct.error) as ex:
@@ -42,6 +49,9 @@ def decode_image(data: bytes, *, max_seen_pixels: int) -> Image.Image:
 
 
 def _upright(image: Image.Image, max_seen_pixels: int) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Of greys with 16 bits the library keeps the lowest eight values and calls the rest white.
+        image = image.point(lambda value: value / 257).convert("L")
     pixels = image.width * image.height
     if pixels > max_seen_pixels:
         share = (max_seen_pixels / pixels) ** 0.5
@@ -56,6 +66,11 @@ def _refuse_large(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise _refuse(
             f"it has {image.width} x {image.height} pixels, {MAX_PIXELS} in all is the most"
+        )
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise _refuse(
+            f"it has {image.width} x {image.height} pixels, an aspect ratio of {MAX_RATIO} is the "
+            "most"
         )
 
 

@@ -266,8 +266,12 @@ def _resolve(future: "asyncio.Future[None]") -> None:
 def _in_segment(data: bytes) -> Segment:
     segment = Segment.create("neuron-image-file", max(1, len(data)))
     left = memoryview(data)
-    while left:  # unlike a copy into the mapping this lets other threads run
-        left = left[os.pwrite(segment.fd, left, len(data) - len(left)) :]
+    try:
+        while left:  # unlike a copy into the mapping this lets other threads run
+            left = left[os.pwrite(segment.fd, left, len(data) - len(left)) :]
+    except OSError as ex:
+        segment.close()
+        raise _overloaded(f"there is no memory for its file: {ex.strerror}") from ex
     return segment
 
 

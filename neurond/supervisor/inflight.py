@@ -47,6 +47,8 @@ from neurond.supervisor.jobs import (
 from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0
+MAX_ID_CHARS = 256
+"""Of a client's id for a request, as far as the actor is told it."""
 MAX_IMAGE_BYTES = 1 << 30
 """Of images in flight on a device, as a vision tower takes them: some 25 MB for a megapixel."""
 
@@ -159,8 +161,9 @@ class InFlight:
                 retry_after_s=RETRY_AFTER_S,
             )
         self._accepted += 1
-        # A client may use an id twice; towards the actor it must be unique.
-        engine_id = RequestId(f"{job.request_id}.{self._accepted}")
+        # A client may use an id twice, or one of any length; towards the actor it must be unique,
+        # and short enough for a message of its own (`neurond.actor.images`).
+        engine_id = RequestId(f"{job.request_id[:MAX_ID_CHARS]}.{self._accepted}")
         n = job.n if isinstance(job, EngineJob) else 1
         request = _Request(job.model_id, engine_id, self._next_stream, n)
         request.commands = self._commands

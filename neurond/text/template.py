@@ -107,8 +107,9 @@ class ChatTemplate:
         `describes_tools`; earlier calls and their results are text then.
 
         A template that refuses the conversation is asked again with other forms of it; see
-        `neurond.text.message_forms`. One that fails is asked again without arguments of calls that
-        are no object, which some cannot write.
+        `neurond.text.message_forms`. So is one that fails over a conversation with images. One that
+        still fails is asked again without arguments of calls that are no object, which some cannot
+        write.
 
         Raises:
             WrongModality: the conversation has what the model does not take.
@@ -146,11 +147,19 @@ class ChatTemplate:
         self, prompt: ChatPrompt, messages: list[TemplateMessage], images: list[FoundImage]
     ) -> Rendered:
         refusal: _Refused | None = None
+        failure: InternalError | None = None
         for form in forms(messages):
             try:
                 return self._with_images(prompt, form, images)
             except _Refused as ex:
                 refusal = refusal or ex
+            except InternalError as ex:
+                if not images:
+                    raise
+                # Written for text, a template may join it to the parts of a tool's result.
+                failure = failure or ex
+        if failure is not None:
+            raise failure
         raise InvalidRequest(
             f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
             param="messages",

@@ -1,6 +1,7 @@
 """Reading images in a process of its own: what becomes of it, and of those who wait."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -110,6 +111,20 @@ async def test_one_that_does_not_answer_is_given_up(
     monkeypatch.setattr(reader_module, "READ_S", 0.1)
     with pytest.raises(Overloaded, match="no time"):
         await read(reader, image(b"a"), folder=Path("/sleep"))
+    close_images(await read(reader, image(b"a")))
+
+
+async def test_a_host_without_memory_for_a_file(
+    reader: ImageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(Overloaded, match="no memory for its file: No space left"):
+            await read(reader, image(b"a"))
+    assert held_images() == []
     close_images(await read(reader, image(b"a")))
 
 

@@ -550,6 +550,17 @@ async def test_a_last_turn_is_taken_unless_it_fills_the_context() -> None:
             await rig.run(talk(*texts, truncates=truncates))
 
 
+async def test_what_is_continued_is_not_cut() -> None:
+    rig = Rig(says("Yes"))
+    rig.texts.template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    turns = ["a" * 40, "b", "c" * 40]
+    going_on = ContinueFrom(tuple(ids_of("".join(turns))), tuple(ids_of("Y")), 2)
+    asked = msgspec.structs.replace(talk(*turns, truncates=True), continue_from=going_on)
+    with pytest.raises(ContextLengthExceeded, match="tokens > 63"):
+        await rig.run(asked)
+    assert rig.engine.jobs == []
+
+
 async def test_no_tokens_can_be_asked_for() -> None:
     rig = Rig(says("Yes"))
     events = await rig.run(request("hi", n=2, max_tokens=0, logprobs=1))

@@ -1,6 +1,11 @@
 """Images between supervisor and actor: segments by descriptor, in the order of their requests."""
 
+import contextlib
+import fcntl
+import os
 import socket
+import struct
+import termios
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +43,19 @@ class Wire:
         socket.send_fds(self.ours, [request_id.encode()], fds)
         for one in stored:
             one.segment.close()
+
+    def is_waiting(self) -> bool:
+        """Whether something was sent and not yet fetched."""
+        return bool(struct.unpack("i", fcntl.ioctl(self.ours, termios.TIOCOUTQ, bytes(4)))[0])
+
+
+def is_open(memory: os.stat_result) -> bool:
+    """Tell whether this process has a descriptor of a file."""
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.path.samestat(fd.stat(), memory):
+                return True
+    return False
 
 
 @pytest.fixture
@@ -89,6 +107,35 @@ def test_what_a_request_left_is_passed_over(wire: Wire) -> None:
     wire.send("r2", stored)
     (image,) = wire.inbox.take(asked, IDS).images
     assert image.inputs["image_grid_thw"][0, 1] == 2
+
+
+def test_images_of_a_request_that_is_not_computed_are_given_back(wire: Wire) -> None:
+    left, stored = store_arrays(arrays(1)), store_arrays(arrays(2))
+    dropped, asked = command("r1", left, counts=(3,)), command("r2", stored, counts=(3,))
+    memory = os.fstat(left.segment.fd)
+    wire.send("r1", left)
+    assert wire.is_waiting()
+    wire.inbox.drop(dropped)
+    assert not wire.is_waiting()
+    assert not is_open(memory)
+    wire.send("r2", stored)
+    wire.inbox.drop(msgspec.structs.replace(dropped, images=()))
+    (image,) = wire.inbox.take(asked, IDS).images
+    assert image.inputs["image_grid_thw"][0, 1] == 2
+
+
+def test_images_behind_one_that_cannot_be_mapped_are_given_back(wire: Wire) -> None:
+    stored = [store_arrays(arrays(number)) for number in (1, 2)]
+    asked = command("r", *stored, counts=(2, 1))
+    beyond = msgspec.structs.replace(
+        asked.images[0], places=(ArrayPlace("a", "<f4", (100_000,), 0),)
+    )
+    asked = msgspec.structs.replace(asked, images=(beyond, asked.images[1]))
+    memory = [os.fstat(one.segment.fd) for one in stored]
+    wire.send("r", *stored)
+    with pytest.raises(ProtocolError, match="cannot map an image"):
+        wire.inbox.take(asked, IDS)
+    assert not any(is_open(each) for each in memory)
 
 
 def test_images_that_did_not_come(wire: Wire) -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import resource
+import struct
 
 import pytest
 from hypothesis import given
@@ -37,6 +39,13 @@ def test_a_large_image_is_scaled_down_in_proportion() -> None:
         assert seen.size == (200, 50)
 
 
+@pytest.mark.parametrize("max_seen_pixels", [MANY, 16])
+def test_greys_of_sixteen_bits_keep_their_shades(max_seen_pixels: int) -> None:
+    deep = Image.new("I;16", (8, 8), 30_000)
+    seen = decode_image(saved(deep, "PNG"), max_seen_pixels=max_seen_pixels)
+    assert seen.getextrema() == ((116, 116),) * 3
+
+
 def test_a_photo_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -51,6 +60,26 @@ def test_pixels_are_counted_before_they_are_decoded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
     with pytest.raises(InvalidRequest, match="it has 10 x 10 pixels, 99 in all is the most"):
         decode_image(saved(picture(10, 10), "PNG"), max_seen_pixels=MANY)
+
+
+def test_a_small_file_cannot_claim_a_huge_frame() -> None:
+    sides = struct.pack("<HH", 65_535, 65_535)
+    screen = b"GIF89a" + sides + b"\x80\0\0" + bytes(6)
+    kept_behind = b"\x21\xf9\x04\x08" + bytes(4)
+    frame = b"\x2c" + bytes(4) + sides + b"\0\x02\x02\x44\x01\0"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InvalidRequest, match="pixels, 100000000 in all is the most"):
+        decode_image(screen + kept_behind + frame + b"\x3b", max_seen_pixels=MANY)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 500_000
+
+
+def test_lines_of_pixels_are_refused() -> None:
+    for size in ((200, 1), (1, 200)):
+        assert decode_image(saved(picture(*size), "PNG"), max_seen_pixels=MANY).size == size
+    for size in ((201, 1), (1, 201)):
+        with pytest.raises(InvalidRequest, match="an aspect ratio of 200 is the most"):
+            decode_image(saved(picture(*size), "PNG"), max_seen_pixels=MANY)
 
 
 def test_formats_that_nobody_needs_are_not_read() -> None:

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -122,6 +123,19 @@ async def test_images_go_ahead_of_their_request(image: ReadImage) -> None:
     assert fixture.actor.images == [(command.request_id, 2)]
     assert command.images == (protocol.PromptImage(b"k", 1, image.places),) * 2
     assert command.placeholder_id == 2
+
+
+async def test_ids_of_any_length_are_short_and_unique_towards_the_actor(image: ReadImage) -> None:
+    fixture = Fixture()
+    job = msgspec.structs.replace(
+        image_job(image), request_id=RequestId("a" + "\N{GRINNING FACE}" * 5000)
+    )
+    fixture.table.submit(job)
+    fixture.table.submit(job)
+    first, second = (command.request_id for command in fixture.actor.data)
+    assert first != second
+    assert max(len(first.encode()), len(second.encode())) < 2048
+    assert [request_id for request_id, _ in fixture.actor.images] == [first, second]
 
 
 async def test_a_request_whose_images_cannot_be_sent_leaves_nothing(image: ReadImage) -> None:

@@ -10,7 +10,7 @@ from cortex_core.canonical import (
     ToolCallPart,
     ToolResultPart,
 )
-from cortex_core.errors import InvalidRequest, WrongModality
+from cortex_core.errors import InternalError, InvalidRequest, WrongModality
 from neurond.text.image_marks import image_mark
 from neurond.text.template import ChatTemplate, Rendered
 from tests.fakes.tiny_vision_templates import IDEFICS_TEMPLATE, LLAVA_TEMPLATE, QWEN_TEMPLATE
@@ -20,6 +20,10 @@ IN_USER_TURNS_ONLY = (
     "{% for m in messages %}[{{ m.role }}]{% if m.role == 'user' and m.content is not string %}"
     "{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}"
     "{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+JOINS_RESULTS = IN_USER_TURNS_ONLY.replace("{% else %}{{ m.content }}", "{% else %}{{ JOINED }}")
+JOINS_RESULTS = JOINS_RESULTS.replace(
+    "JOINED", "m.content if m.role != 'tool' else ' ' + m.content"
 )
 ONE, TWO = (MediaPart("image", "image/png", data) for data in (b"1", b"2"))
 
@@ -81,6 +85,19 @@ def test_an_image_that_is_not_shown_in_a_result_follows_it() -> None:
     found = rendered(IN_USER_TURNS_ONLY, "<image>", *with_result(TextPart("here"), ONE))
     assert found.text.endswith("[tool]here[user]<image>")
     assert images_of(found) == [b"1"]
+
+
+def test_an_image_in_a_result_of_a_template_that_knows_only_text_there() -> None:
+    for source in (JOINS_RESULTS, JOINS_RESULTS.replace("' + m.content", "' + m.content.strip()")):
+        found = rendered(source, "<image>", *with_result(TextPart("here"), ONE))
+        assert found.text == "[user]look[assistant][tool] here[user]<image>"
+        assert images_of(found) == [b"1"]
+
+
+def test_a_template_that_fails_over_every_form_says_where() -> None:
+    source = TEXT_ONLY.replace("{{ m.content }}", "{{ 'text' + m.content }}")
+    with pytest.raises(InternalError, match="fails in line 1: TypeError"):
+        rendered(source, "<image>", Message("user", (ONE,)))
 
 
 def test_a_template_that_shows_no_images() -> None:
