@@ -82,7 +82,9 @@ def shortened(
     for candidates in (users, places):
         first = bisect_left(candidates, True, key=lambda place: (tokens(place) or 0) <= most_tokens)
         for place in candidates[first : first + MAX_REFUSED]:
-            if tokens(place) is not None:
+            # Behind one that the template refuses may stand one that is too long.
+            num_tokens = tokens(place)
+            if num_tokens is not None and num_tokens <= most_tokens:
                 return _without(prompt, place)
     return None
 
