@@ -1,6 +1,7 @@
 """Which turns of a conversation are left out where it is longer than the context. Pure."""
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -100,12 +101,11 @@ def _without(prompt: ChatPrompt, place: int) -> ChatPrompt:
 
 def _cuts(messages: Sequence[Message]) -> list[int]:
     """Return the places before which everything can be left out, the first one excepted."""
-    results = {
-        part.call_id: number
-        for number, message in enumerate(messages)
-        for part in message.content
-        if isinstance(part, ToolResultPart)
-    }
+    results: defaultdict[str, list[int]] = defaultdict(list)
+    for number, message in enumerate(messages):
+        for part in message.content:
+            if isinstance(part, ToolResultPart):
+                results[part.call_id].append(number)
     cuts: list[int] = []
     answered = -1
     for number, message in enumerate(messages):
@@ -113,5 +113,9 @@ def _cuts(messages: Sequence[Message]) -> list[int]:
             cuts.append(number)
         for part in message.content:
             if isinstance(part, ToolCallPart):
-                answered = max(answered, results.get(part.id, -1))
+                # Some clients give calls the same ids again in each turn: the next one is meant.
+                places = results[part.id]
+                following = bisect_left(places, number)
+                if following < len(places):
+                    answered = max(answered, places[following])
     return cuts[1:]

@@ -98,6 +98,18 @@ def test_a_result_that_comes_late_keeps_its_call() -> None:
     assert cut(late[:-1], 3) == ["call 1", "u2", "result 1"]
 
 
+def test_calls_that_have_the_same_id_in_each_turn_are_told_apart() -> None:
+    again = [
+        turn("user", "u1"),
+        *(call("1"), result("1")),
+        turn("user", "u2"),
+        *(call("1"), result("1")),
+        turn("user", "u3"),
+    ]
+    assert cut(again, 6) == ["u2", "call 1", "result 1", "u3"]
+    assert cut(again, 3) == ["u3"]
+
+
 def test_a_template_that_wants_a_user_first_decides() -> None:
     def count(prompt: ChatPrompt) -> int:
         if prompt.messages[0].role != "user":
