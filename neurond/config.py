@@ -152,6 +152,13 @@ def _check_ids(source: Path, config: NeuronConfig) -> None:
             config.model_id(text)
         except CortexError as ex:
             raise ConfigError(f"cannot read {source}: {key}: {ex.message}", param=key) from ex
+    seen: set[ModelId] = set()
+    for place, model in enumerate(config.models):
+        key = f"models[{place}].id"
+        model_id = config.model_id(model.id)
+        if model_id in seen:
+            raise ConfigError(f"cannot use {source}: {key}: {model_id} is there twice", param=key)
+        seen.add(model_id)
 
 
 def _with_template_text(source: Path, place: int, model: ModelSettings) -> ModelSettings:

@@ -77,7 +77,7 @@ class Conductor:
         clock: Callable[[], float],
         alive: Callable[[], None],
     ) -> None:
-        """Put it together; `alive` is called with each tick, of which there are four a second."""
+        """Put it together; `alive` is called at the start, then four times a second."""
         self.dispatcher = dispatcher
         self._board = board
         self._fleet = fleet
@@ -105,6 +105,7 @@ class Conductor:
 
     def start(self) -> None:
         """Begin to poll and to tick. The first snapshot waits for the first answers."""
+        self._alive()
         self._poller.start()
         self._ticking = asyncio.create_task(self._tick_forever(), name="tick")
 

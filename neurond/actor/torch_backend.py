@@ -24,6 +24,12 @@ from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import DECODER_POOLING, PreparedModel, read_manifest
 
 _log = logging.getLogger(__name__)
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "[CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class TorchBackend:
@@ -79,7 +85,11 @@ class TorchBackend:
         # Only here nothing refers to the exception any more, nor through it to what was loaded.
         if error.code != DeviceFailed.code:
             gc.collect()
-            self.device.settle()
+            try:
+                self.device.settle()
+            except Exception as ex:
+                # What was lost meanwhile, and what the load took for a fault of the file.
+                raise self._of_load(ex) from ex
         raise error_from_info(error)
 
     def _load(
@@ -127,16 +137,13 @@ class TorchBackend:
 
     def describe(self, error: Exception) -> CortexError:
         """Return a library's exception as one of ours."""
-        if isinstance(error, torch.OutOfMemoryError) or (
-            # What the CPU allocator raises has no class of its own.
-            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-        ):
+        if _is_out_of_memory(error):
             return OutOfMemory(f"cannot allocate memory on the device: {error}")
         return described(error)
 
     def is_poisoned(self, error: Exception) -> bool:
         """Tell whether CUDA's context is lost: after most of its errors nothing works any more."""
-        if isinstance(error, torch.OutOfMemoryError | CortexError):
+        if isinstance(error, CortexError) or _is_out_of_memory(error):
             return False
         told = str(error)
         # Of torch, of its libraries and of Triton.
@@ -168,6 +175,17 @@ class TorchBackend:
         if self.is_poisoned(error):
             return DeviceFailed(f"cannot go on with {self.device.name}: {error}")
         return self.describe(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether something found no memory: the context is sound, and what is loaded goes on.
+
+    What other allocators than torch's for the device say has no class of its own: the host's,
+    CUDA's, asked for pinned memory or by Triton, and cuBLAS's.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def _typical_dtype(device: Device) -> torch.dtype:

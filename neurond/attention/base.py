@@ -31,7 +31,8 @@ class AttentionBatch:
     cu_seqlens_q: torch.Tensor  # int32 [B + 1]
     seq_lens_k: torch.Tensor  # int32 [B]
     block_tables: torch.Tensor
-    """int32 [B, ceil(max_seqlen_k / block_tokens)], padded with the id of a page of zeros."""
+    """int32 [B, ceil(max_seqlen_k / block_tokens)], padded with the id of nobody's page: of zeros,
+    where the backend cannot be recorded."""
     query_lens: tuple[int, ...]  # [B]
     kv_lens: tuple[int, ...]  # [B]
     num_decodes: int

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -12,17 +13,20 @@ class CudaGraphs:
     """Records in the thread that calls, while others compute. One for each model.
 
     Memory that recorded steps use is a pool of their own, which all of them share: so they are
-    replayed one after another, and what one returns is gone with the next.
+    replayed one after another, and what one returns is gone with the next. What cuBLAS works in
+    goes by the stream of a recording: no other model's may be made there while these are replayed.
     """
 
-    def __init__(self, device: torch.device, recording: threading.Lock) -> None:
+    def __init__(
+        self, device: torch.device, recording: threading.Lock, stream: torch.cuda.Stream
+    ) -> None:
         """`recording` is held while a step is recorded: nobody may wait for the whole device then.
 
-        It is the device's, for all its models.
+        It is the device's, for all its models; `stream` is this one's, and its graphs'.
         """
         self._device = device
         self._recording = recording
-        self._stream = torch.cuda.Stream(device)
+        self._stream = stream
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, compute: Callable[[], torch.Tensor]) -> "CudaGraph":
@@ -49,15 +53,32 @@ class CudaGraphs:
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
             output = compute()
-        finally:
+        except BaseException:
+            with suppress(RuntimeError):  # what went wrong says more than that it did
+                self._end(graph)
+            raise
+        self._end(graph)
+        return CudaGraph(self, graph, output)
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        try:
             graph.capture_end()
-        return CudaGraph(graph, output)
+        except RuntimeError:
+            # What waited has broken the recording off. torch's allocator then goes on as if there
+            # were one, and gives nothing back any more, as long as the process lives.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)  # noqa: SLF001 - no public way
+                torch._C._cuda_releasePool(self._device.index, self._pool)  # noqa: SLF001
+            raise
 
 
 class CudaGraph:
-    """See `RecordedStep`."""
+    """See `RecordedStep`. Keeps what it was recorded by, and so the stream of that."""
 
-    def __init__(self, graph: torch.cuda.CUDAGraph, output: torch.Tensor) -> None:
+    def __init__(
+        self, recorder: CudaGraphs, graph: torch.cuda.CUDAGraph, output: torch.Tensor
+    ) -> None:
+        self._recorder = recorder
         self._graph = graph
         self.output = output
 

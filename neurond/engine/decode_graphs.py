@@ -94,6 +94,7 @@ class DecodeGraphs:
         )
         self._cu_seqlens_q = torch.arange(sizes[-1] + 1, dtype=torch.int32, device=cache.device)
         self._graphs: dict[int, RecordedStep] = {}
+        self._logits: torch.Tensor | None = None
         # The largest first: what it takes is enough for each of the others, which share it.
         for size in reversed(sizes):
             self._fill(size, None)
@@ -115,7 +116,12 @@ class DecodeGraphs:
         return graph.output[:count]
 
     def _compute(self, compute: Callable[[DecodeColumns], torch.Tensor], size: int) -> torch.Tensor:
-        return compute(self._columns(size))
+        logits = compute(self._columns(size))
+        if self._logits is None:
+            self._logits = torch.empty_like(logits)
+        # Left where they are, each graph would keep memory for its own: together several times
+        # those of the largest.
+        return self._logits[:size].copy_(logits)
 
     def _columns(self, size: int) -> DecodeColumns:
         """Return views of `_inputs`, as `_fill` writes them, and what is made of them."""
@@ -141,21 +147,21 @@ class DecodeGraphs:
 
     def _fill(self, size: int, batch: ScheduledBatch | None) -> None:
         """Write the sequences of `batch`, and behind them rows that compute nothing of use."""
-        blank = self._cache.blank_block
+        blanks = array("i", [self._cache.blank_block])
         spare = size if batch is None else size - batch.num_sequences
         values = array("i")
         for column, filler in (
             (batch and batch.token_ids, 0),
             (batch and batch.positions, 0),
-            (batch and batch.slot_mapping, blank * self._cache.block_tokens),
+            (batch and batch.slot_mapping, self._cache.blank_block * self._cache.block_tokens),
             (batch and batch.seq_lens_k, 1),
         ):
             values.extend(column or ())
             values.extend([filler] * spare)
         for table in batch.block_tables if batch is not None else ():
             values.extend(table[: self._width])
-            values.extend([blank] * (self._width - len(table)))
-        values.extend([blank] * (spare * self._width))
+            values.extend(blanks * (self._width - len(table)))
+        values.extend(blanks * (spare * self._width))
         overwrite(self._inputs[: len(values)], values)
 
 

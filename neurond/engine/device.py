@@ -4,6 +4,7 @@ Opened once in an actor's life, in the process that owns the device.
 """
 
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +88,7 @@ class CudaDevice:
         self.torch_device = torch.device("cuda", 0)
         self._budget_bytes = memory_budget_bytes
         self._recording = threading.Lock()
+        self._idle_streams: list[torch.cuda.Stream] = []
 
     @property
     def compute_capability(self) -> tuple[int, int]:
@@ -105,8 +107,16 @@ class CudaDevice:
         return MemoryInfo(total_bytes, free_bytes)
 
     def recorder(self) -> CudaGraphs:
-        """Return a recorder with memory of its own."""
-        return CudaGraphs(self.torch_device, self._recording)
+        """Return a recorder with memory and a stream of its own, until its last graph is gone.
+
+        Streams are used again: torch has 32, the engines' among them, and hands out the first anew
+        behind the last. Each that is used also keeps what cuBLAS works in, up to 32 MiB.
+        """
+        idle = self._idle_streams
+        stream = idle.pop() if idle else torch.cuda.Stream(self.torch_device)
+        recorder = CudaGraphs(self.torch_device, self._recording, stream)
+        weakref.finalize(recorder, idle.append, stream).atexit = False
+        return recorder
 
     def settle(self) -> None:
         """See `Device.settle`."""

@@ -12,9 +12,10 @@ class KvCache:
     """Pages of every layer, `[num_blocks + 1, block_tokens, num_kv_heads, dim]` each.
 
     Owned by one runner. Written by slot, which is block id * block_tokens + offset in the block;
-    read by attention backends through `pages`. The last page, `blank_block`, is never written and
-    pads block tables. A block is zeroed when it is first written to, so what a query does not see
-    is finite: a masked NaN that a former owner left would spread to its successor's output.
+    read by attention backends through `pages`. The last page, `blank_block`, is no sequence's and
+    pads block tables; rows of a recorded step that no sequence needs write to it. A block is zeroed
+    when it is first written to, so what a query does not see is finite: a masked NaN that a former
+    owner left would spread to its successor's output.
     """
 
     def __init__(

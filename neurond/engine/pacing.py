@@ -8,7 +8,9 @@ decodes.
 
 Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
 and a step counts as half or twice as expected at most, so that one that was held up (a neighbour,
-memory touched for the first time) does not change the pace for long.
+memory touched for the first time) does not change the pace for long. What a step without prompts
+takes may be known from other numbers of decodes only, or from long ago: one with prompts that takes
+no longer shows that it is less, and says nothing about what a token costs.
 """
 
 LONGEST_STEP_S = 0.025
@@ -28,12 +30,19 @@ class PrefillPace:
 
     def took(self, decode_tokens: int, prefill_tokens: int, seconds: float) -> None:
         """Learn from a step that computed so many query tokens of either kind."""
+        size = decode_tokens.bit_length()
         if not prefill_tokens:
-            size = decode_tokens.bit_length()
             self._quiet_s[size] = _towards(self._quiet_s.get(size), seconds)
-        elif prefill_tokens >= LEAST_TOKENS:
-            spent_s = max(seconds - self._quiet(decode_tokens), 0.0)
-            self._token_s = _towards(self._token_s, spent_s / prefill_tokens)
+            return
+        if prefill_tokens < LEAST_TOKENS:
+            return
+        quiet_s = self._quiet(decode_tokens)
+        if seconds > quiet_s:
+            self._token_s = _towards(self._token_s, (seconds - quiet_s) / prefill_tokens)
+        elif decode_tokens:
+            prompts_s = prefill_tokens * (self._token_s or 0.0)
+            known_s = self._quiet_s.get(size, quiet_s)
+            self._quiet_s[size] = _towards(known_s, max(seconds - prompts_s, 0.0))
 
     def prefill_tokens(self, decode_tokens: int, most: int) -> int:
         """Return how many tokens of prompts go with so many decoded ones, `most` at most."""
@@ -41,6 +50,8 @@ class PrefillPace:
             return most
         quiet_s = self._quiet(decode_tokens)
         spare_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S) - quiet_s
+        if most * self._token_s <= spare_s:
+            return most
         return min(most, max(LEAST_TOKENS, int(spare_s / self._token_s)))
 
     def _quiet(self, decode_tokens: int) -> float:

@@ -9,13 +9,17 @@ from neurond.engine.kv_cache import KvCache
 _DRAWN = SamplingParams(temperature=1.0, top_p=0.9)
 
 
-def rehearsal(cache: KvCache, step_tokens: int, num_rows: int) -> ScheduledBatch:
+def rehearsal(
+    cache: KvCache, step_tokens: int, num_rows: int, context_tokens: int
+) -> ScheduledBatch:
     """Return a step of `step_tokens` tokens, the first `num_rows` of which get a draw.
 
-    Its sequences all have the blank block; what they write over each other is not read.
+    Its sequences all have the blank block; what they write over each other is not read. None is
+    longer than `context_tokens`: a model may have no more positions.
     """
-    lens = [cache.block_tokens] * (step_tokens // cache.block_tokens)
-    if rest := step_tokens % cache.block_tokens:
+    longest = min(cache.block_tokens, context_tokens)
+    lens = [longest] * (step_tokens // longest)
+    if rest := step_tokens % longest:
         lens.append(rest)
     batch = ScheduledBatch(
         token_ids=array("i", [0] * step_tokens),

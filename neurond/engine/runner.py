@@ -92,7 +92,7 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def rehearse(self, step_tokens: int, max_sequences: int) -> None:
+    def rehearse(self, step_tokens: int, max_sequences: int, context_tokens: int) -> None:
         """Compute the step that takes most memory, a prompt's tokens and a draw for each sequence.
 
         It tells at once what the first such requests would find out, and they do not wait for
@@ -101,7 +101,7 @@ class ModelRunner:
         Raises:
             OutOfMemory: the device has no memory for such a step.
         """
-        self.execute(rehearsal(self._cache, step_tokens, max_sequences))
+        self.execute(rehearsal(self._cache, step_tokens, max_sequences, context_tokens))
         self._cache.clear(self._indices(array("i", [self._cache.blank_block])))
 
     @torch.inference_mode()
@@ -180,11 +180,11 @@ class ModelRunner:
     def _attention_batch(self, batch: ScheduledBatch) -> AttentionBatch:
         block_tokens = self._cache.block_tokens
         width = -(-batch.max_seqlen_k // block_tokens)
-        padded = array("i")
+        padded, blanks = array("i"), array("i", [self._cache.blank_block])
         for table, kv_len in zip(batch.block_tables, batch.seq_lens_k, strict=True):
             num_blocks = -(-kv_len // block_tokens)
             padded.extend(table[:num_blocks])
-            padded.extend([self._cache.blank_block] * (width - num_blocks))
+            padded.extend(blanks * (width - num_blocks))
         return AttentionBatch(
             cu_seqlens_q=self._lengths(batch.cu_seqlens_q),
             seq_lens_k=self._lengths(batch.seq_lens_k),

@@ -121,7 +121,7 @@ class Serving(ModelServing):
         on_cuda = loaded.device.compute_capability is not None
         step_tokens = step_tokens_for(max_sequences, on_cuda=on_cuda)
         if on_cuda:
-            runner.rehearse(step_tokens, max_sequences)
+            runner.rehearse(step_tokens, max_sequences, sizes.context_tokens)
             loaded.device.settle()  # what it took is not kept beside what follows
         if backend.can_be_recorded:
             _record(runner, loaded, max_sequences, sizes.context_tokens)

@@ -124,6 +124,8 @@ def _watch(
         whole(**arguments)
     except _AtFirstLayer as ex:
         return given, ex
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # of the device, not of the model
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as ex:
         raise refused(model.config, f"it does not take an image: {type(ex).__name__}: {ex}") from ex
     finally:

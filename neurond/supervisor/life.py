@@ -42,6 +42,7 @@ _BACKENDS = {
     "cuda": "neurond.actor.torch_backend:TorchBackend",
 }
 _ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
+"""Before `PYTORCH_ALLOC_CONF`, which is that of all kinds of devices, where both are set."""
 _CONTROL_SUFFIX = ".control.sock"
 _DATA_SUFFIX = ".data.sock"
 
@@ -213,7 +214,9 @@ def _environment(device: DeviceInfo, threads: int) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": visible,
         # Models come and go in one process, with caches of any size: pages of memory are mapped
         # where they are wanted, and what is free is not left in pieces.
-        _ALLOCATOR_VARIABLE: os.environ.get(_ALLOCATOR_VARIABLE, "expandable_segments:True"),
+        _ALLOCATOR_VARIABLE: os.environ.get(_ALLOCATOR_VARIABLE)
+        or os.environ.get("PYTORCH_ALLOC_CONF")
+        or "expandable_segments:True",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",

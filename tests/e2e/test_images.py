@@ -316,7 +316,7 @@ def test_images_that_are_refused(vision: VisionFleet, data: bytes, why: str) -> 
         vision.chat(text("see"), openai_image(png(1)), openai_image(data))
     assert why in caught.value.message
     assert "messages[0].content[2]" in caught.value.message
-    assert caught.value.param == "messages[0].content[2]"
+    assert caught.value.param == "messages[0].content[2].image_url.url"
     assert vision.chat(openai_image(png(1)), text("see")).usage.completion_tokens > 0
 
 
@@ -328,7 +328,7 @@ def test_a_model_that_sees_embeds_text_too(vision: VisionFleet) -> None:
 def test_too_many_images(vision: VisionFleet) -> None:
     with pytest.raises(openai.BadRequestError, match="4 images, 3 is the most") as caught:
         vision.chat(*(openai_image(png(n)) for n in range(4)))
-    assert caught.value.param == "messages[0].content[3]"
+    assert caught.value.param == "messages[0].content[3].image_url.url"
 
 
 def test_an_image_that_is_only_pointed_at(vision: VisionFleet) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from neurond.engine.batch import Row, ScheduledBatch
+from neurond.engine.decode_graphs import NotRecordable
 from neurond.engine.device import open_device
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
@@ -103,6 +104,18 @@ def test_a_model_is_loaded_and_recorded_while_another_steps(loaded, tmp_path):
         assert [token.token_id for token in found] == expected
     thread.join()
     assert made
+
+
+def test_a_recording_that_is_broken_off_leaves_memory_to_be_given_back(device):
+    ones = torch.ones(4, device=device.torch_device)
+    with pytest.raises(NotRecordable):
+        device.recorder().record(lambda: ones * float(ones.sum()))
+    device.settle()
+    before = torch.cuda.memory_reserved()
+    torch.empty(1 << 28, dtype=torch.uint8, device=device.torch_device)
+    assert torch.cuda.memory_reserved() > before
+    device.settle()
+    assert torch.cuda.memory_reserved() <= before
 
 
 def greedy(batch: ScheduledBatch) -> ScheduledBatch:

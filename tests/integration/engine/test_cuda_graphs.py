@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -57,12 +58,16 @@ def calls(monkeypatch) -> list:
     return noted
 
 
+def recorder() -> CudaGraphs:
+    return CudaGraphs(CUDA, threading.Lock(), torch.cuda.Stream(CUDA))
+
+
 def test_a_step_is_computed_once_and_then_recorded_without_binding_other_threads(calls):
     def compute() -> torch.Tensor:
         calls.append("compute")
         return OUTPUT
 
-    graph = CudaGraphs(CUDA, threading.Lock()).record(compute)
+    graph = recorder().record(compute)
     assert calls == [
         "wait for current",
         "on stream",
@@ -96,6 +101,27 @@ def test_nobody_waits_for_the_device_while_a_step_is_recorded(calls, monkeypatch
     assert calls.index("end") < calls.index("synchronize device") < calls.index("empty cache")
 
 
+def test_a_stream_is_one_models_and_used_again_when_that_is_gone(calls, monkeypatch):
+    made: list = []
+
+    class Stream(torch.cuda.Stream):
+        def __init__(self, device):
+            super().__init__(device)
+            made.append(self)
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    device = CudaDevice("cuda-0", None)
+    served = [device.recorder().record(lambda: OUTPUT)]
+    assert len(made) == 1
+    for _ in range(40):
+        other = device.recorder().record(lambda: OUTPUT)
+        assert len(made) == 2  # torch has 32, one of which is the engines'
+        del other
+    served.append(device.recorder().record(lambda: OUTPUT))
+    served.append(device.recorder().record(lambda: OUTPUT))
+    assert len(made) == 3
+
+
 def failing_at(call: int, error: Exception):
     count = 0
 
@@ -112,8 +138,25 @@ def failing_at(call: int, error: Exception):
 def test_what_cannot_be_recorded_is_told_when_the_device_is_sound(calls):
     waits = RuntimeError("CUDA error: operation not permitted when stream is capturing")
     with pytest.raises(NotRecordable, match="not permitted"):
-        CudaGraphs(CUDA, threading.Lock()).record(failing_at(2, waits))
+        recorder().record(failing_at(2, waits))
     assert calls[-2:] == ["end", "synchronize device"]
+
+
+def test_a_recording_that_was_broken_off_leaves_torchs_allocator_as_it_was(calls, monkeypatch):
+    """As torch does: who waits breaks the recording off, and its end is an error then."""
+
+    def broken_off(_graph):
+        raise torch.AcceleratorError("CUDA error: operation failed due to a previous error")
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", broken_off)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        told = partial(lambda name, *args: calls.append((name, *args)), name)
+        monkeypatch.setattr(torch._C, name, told, raising=False)
+    waits = torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing")
+    with pytest.raises(NotRecordable, match="not permitted"):
+        recorder().record(failing_at(2, waits))
+    ended = [("_cuda_endAllocateToPool", 0, "pool"), ("_cuda_releasePool", 0, "pool")]
+    assert [call for call in calls if isinstance(call, tuple)] == ended
 
 
 def test_a_device_that_is_lost_meanwhile_is_told_as_that(calls, monkeypatch):
@@ -122,12 +165,10 @@ def test_a_device_that_is_lost_meanwhile_is_told_as_that(calls, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "synchronize", lost)
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
-        CudaGraphs(CUDA, threading.Lock()).record(failing_at(1, RuntimeError("unspecified")))
+        recorder().record(failing_at(1, RuntimeError("unspecified")))
 
 
 def test_memory_that_runs_out_is_no_question_of_recording(calls):
     with pytest.raises(torch.OutOfMemoryError):
-        CudaGraphs(CUDA, threading.Lock()).record(
-            failing_at(2, torch.OutOfMemoryError("CUDA out of memory"))
-        )
+        recorder().record(failing_at(2, torch.OutOfMemoryError("CUDA out of memory")))
     assert "end" in calls

@@ -142,7 +142,7 @@ def test_a_rehearsal_never_waits_for_the_device(backend, monkeypatch):
     model = meta_model("qwen3-moe").eval()
     with fake_cuda(), torch.no_grad():
         runner = fake_runner(model, BACKENDS[backend]())
-        choices = runner.submit(rehearsal(runner._cache, 600, 300))
+        choices = runner.submit(rehearsal(runner._cache, 600, 300, 512))
         assert choices.tokens.shape == (300,)
 
 

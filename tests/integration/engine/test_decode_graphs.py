@@ -12,6 +12,7 @@ from neurond.engine.decode_graphs import NotRecordable, graph_sizes
 from neurond.engine.device import CpuDevice
 from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
+from neurond.engine.rehearsal import rehearsal
 from neurond.engine.runner import ModelRunner
 from neurond.models import serving
 from neurond.models.loader import load_model
@@ -96,6 +97,27 @@ def test_what_graphs_write_beside_their_sequences_is_read_by_nobody(loaded):
     assert run(under_test) == expected
 
 
+class Keeping(FakeRecorder):
+    """Keeps what it has recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graphs = []
+
+    def record(self, compute):
+        self.graphs.append(super().record(compute))
+        return self.graphs[-1]
+
+
+@pytest.mark.parametrize("loaded", ["llama"], indirect=True)
+def test_graphs_of_all_sizes_have_their_logits_in_one_place(loaded):
+    recorder = Keeping()
+    runner_of(loaded).record_decodes(recorder, max_sequences=9, context_tokens=512)
+    outputs = [graph.output for graph in recorder.graphs]
+    assert [len(output) for output in outputs] == [9, 8, 4, 2, 1]
+    assert len({output.data_ptr() for output in outputs}) == 1
+
+
 @pytest.mark.parametrize("loaded", ["llama"], indirect=True)
 def test_a_step_that_reads_back_cannot_be_recorded(loaded):
     runner = runner_of(loaded)
@@ -108,10 +130,18 @@ def test_a_step_that_reads_back_cannot_be_recorded(loaded):
 @pytest.mark.parametrize("loaded", ["llama", "gemma2-softcap"], indirect=True)
 def test_a_rehearsal_leaves_everything_as_it_was(loaded):
     runner = runner_of(loaded)
-    runner.rehearse(600, 5)
+    runner.rehearse(600, 5, 512)
     for layer in range(len(loaded.layers)):
         for pages in runner._cache.pages(layer):
             assert not pages.any()
+
+
+@pytest.mark.parametrize("loaded", ["llama"], indirect=True)
+def test_a_rehearsal_asks_for_no_position_that_a_model_has_not(loaded):
+    """On a device, one that looks positions up in a table would be lost with it."""
+    batch = rehearsal(runner_of(loaded)._cache, 600, 5, 100)
+    assert max(batch.positions) == 99
+    assert (batch.num_tokens, sum(batch.seq_lens_k)) == (600, 600)
 
 
 class FakeGpu(CpuDevice):

@@ -249,6 +249,25 @@ def test_a_load_that_fails_says_what_failed_and_keeps_nothing(
     assert (held[0]() is None) == (expected is not DeviceFailed)
 
 
+def test_a_device_is_lost_though_a_load_took_it_for_the_files_fault(tmp_path, monkeypatch):
+    """transformers notes errors of a conversion as text: only what follows tells."""
+    folder = tmp_path / "llama"
+    prepare_model(make_tiny_model("llama"), folder)
+
+    def fail(*_args):
+        raise ModelLoadFailed("cannot read model.safetensors: CUDA error: unspecified")
+
+    def lost(_device):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("neurond.actor.torch_backend.load_model", fail)
+    backend = TorchBackend()
+    backend.open(Configure(DeviceName("cpu"), 1))
+    monkeypatch.setattr(CpuDevice, "settle", lost)
+    with pytest.raises(DeviceFailed, match="unspecified launch failure"):
+        backend.load(load_command(folder), lambda progress: None)
+
+
 def test_a_memory_budget_bounds_what_is_free():
     whole = CpuDevice(None).memory_info()
     assert 0 < whole.free_bytes < whole.total_bytes

@@ -39,3 +39,11 @@ async def test_the_operators_word_on_torchs_allocator_holds(
 ) -> None:
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")
     assert (await told(make_node))["cuda-0"] == "'GPU-aa' 'max_split_size_mb:512'"
+
+
+async def test_so_does_their_word_on_the_allocators_of_all_devices(
+    make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:256")
+    assert (await told(make_node))["cuda-0"] == "'GPU-aa' 'max_split_size_mb:256'"

@@ -76,3 +76,18 @@ def test_errors_are_told_apart() -> None:
     assert codes == ["out_of_memory", "out_of_memory", *["internal_error"] * 3]
     poisoned = [backend.is_poisoned(error) for error in errors]
     assert poisoned == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # Of pinned memory, of a graph or a module that is put on the device.
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_library_that_finds_no_memory_breaks_no_device(error: Exception) -> None:
+    backend = TorchBackend()
+    assert backend.describe(error).code == "out_of_memory"
+    assert not backend.is_poisoned(error)

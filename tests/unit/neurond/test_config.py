@@ -43,6 +43,10 @@ def test_ids_without_a_scheme_take_the_default(tmp_path: Path) -> None:
         ("[limits]\nmax_requests = 0", r"limits\.max_requests"),
         ("[limits]\nmax_request = 1", r"limits\.max_request\b.*max_requests"),
         ("drain_timeout_s = -1", "drain_timeout_s"),
+        (
+            '[[models]]\nid = "m"\n[[models]]\nid = "pypi:m"\n',
+            r"models\[1\]\.id: pypi:m is there twice",
+        ),
         ('[[default_models]]\nmodel = "x"', r"default_models\[0\]\.model\b"),
         ('[[default_models]]\nmodel_id = ""', r"default_models\[0\]\.model_id"),
         ('[[models]]\nid = "m"\ncontext_tokens = "big"', r"models\[0\]\.context_tokens"),

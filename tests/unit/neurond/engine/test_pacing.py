@@ -64,3 +64,20 @@ def test_more_who_decode_leave_less_time() -> None:
     pace.took(64, 0, 0.100)
     tokens = [pace.prefill_tokens(num_decodes, MOST) for num_decodes in (1, 16, 64)]
     assert tokens == [pytest.approx(40, abs=1), pytest.approx(30, abs=1), pytest.approx(150, abs=1)]
+
+
+def test_steps_of_other_decodes_do_not_make_prompts_look_free() -> None:
+    pace = pace_of(0.5, 0.001, decode_tokens=64)
+    for _ in range(1000):  # each with a short prompt: none tells what one decode takes alone
+        pace.took(1, 16, 0.020 + 16 * 0.001)
+    took_s = []
+    for _ in range(30):  # a long one
+        tokens = pace.prefill_tokens(1, MOST)
+        took_s.append(0.020 + tokens * 0.001)
+        pace.took(1, tokens, took_s[-1])
+    assert took_s[-1] <= 2 * SLOWDOWN * 0.020
+    assert sum(seconds > 4 * SLOWDOWN * 0.020 for seconds in took_s) <= 10
+
+
+def test_a_token_that_costs_next_to_nothing_limits_nothing() -> None:
+    assert pace_of(0.01, 5e-324 * MOST).prefill_tokens(4, MOST) == MOST
