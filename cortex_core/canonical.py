@@ -297,6 +297,9 @@ class PromptScored(msgspec.Struct, frozen=True, tag="prompt_scored", omit_defaul
 
     index: int
     scores: tuple[TokenLogprob, ...]
+    text: str = ""
+    """All of a prompt that was given as token ids, in the first of these events: the scores' own
+    texts do not add up to it where a character is spread over several tokens."""
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):

@@ -69,6 +69,7 @@ class Choice:
         self.runs: list[Run] = []
         self.calls: list[CallRun] = []
         self.prompt_scores: list[TokenLogprob] = []
+        self.prompt_text = ""
         self._finished: Finished | None = None
 
     @property
@@ -161,8 +162,9 @@ class Collector:
                 self._error = error
             case Ping() | Loading():
                 pass
-            case PromptScored(index=index, scores=scores):
+            case PromptScored(index=index, scores=scores, text=text):
                 self._choice(index).prompt_scores.extend(scores)
+                self._choice(index).prompt_text += text
             case _:
                 self._delta(event)
 

@@ -122,17 +122,16 @@ class CompletionEncoder:
 
     def _echo(self, event: PromptScored) -> bytes:
         """Return more of a prompt for each of its choices."""
-        joined = _joined(event.scores)
+        num_chars = sum(len(score.text) for score in event.scores)
         chunks: list[bytes] = []
         for index in range(event.index, event.index + self._decoded.request.n):
-            text, begins = joined, not self._begun[index]
-            if self._echoed[index]:
-                text = self._echoed[index] if begins else ""
+            text, begins = "", not self._begun[index]
             if begins:
                 self._begun[index] = True
-                self._offsets[index] = _begin(self._echoed[index], event.scores)
+                text = self._echoed[index] or event.text
+                self._offsets[index] = _begin(text, event.scores)
             chances = _logprobs(event.scores, self._offsets[index], first=begins)
-            self._offsets[index] += len(joined)
+            self._offsets[index] += num_chars
             delta = b'"text":' + json_text(text)
             chunks.append(self._frame.chunk(index, delta, logprobs=chances))
         return b"".join(chunks)
@@ -150,16 +149,16 @@ class CompletionEncoder:
             model=self._decoded.model,
             system_fingerprint=answer.started.weights_id,
             choices=[
-                _choice(index, choice, self._echoed[index], self._scores_of(answer, index))
+                _choice(index, choice, self._echoed[index], self._scored(answer, index))
                 for index, choice in enumerate(answer.choices)
             ],
             usage=usage_json(answer.usage),
         )
         return msgspec.json.encode(whole)
 
-    def _scores_of(self, answer: Answer, index: int) -> list[TokenLogprob]:
-        n = self._decoded.request.n
-        return answer.choices[index - index % n].prompt_scores
+    def _scored(self, answer: Answer, index: int) -> Choice:
+        """Return the choice that has the scores of the prompt of choice `index`."""
+        return answer.choices[index - index % self._decoded.request.n]
 
 
 def _echoed(decoded: Decoded) -> list[str]:
@@ -171,18 +170,15 @@ def _echoed(decoded: Decoded) -> list[str]:
     return [text for text in texts for _ in range(decoded.request.n)]
 
 
-def _choice(index: int, choice: Choice, echoed: str, scores: list[TokenLogprob]) -> TextChoice:
+def _choice(index: int, choice: Choice, echoed: str, scored: Choice) -> TextChoice:
     if choice.calls:
         raise ProtocolError("cannot encode a tool call: completions have no tools")
-    text = (echoed or _joined(scores)) + "".join(run.text for run in choice.runs)
+    scores, echoed = scored.prompt_scores, echoed or scored.prompt_text
+    text = echoed + "".join(run.text for run in choice.runs)
     told = [*scores, *choice.logprobs]
     begin = _begin(echoed, scores)
     logprobs = _logprobs(told, begin, first=bool(scores)) if told else None
     return TextChoice(index, text, logprobs, FINISH_REASONS[choice.finished.reason])
-
-
-def _joined(scores: Iterable[TokenLogprob]) -> str:
-    return "".join(score.text for score in scores)
 
 
 def _begin(echoed: str, scores: Sequence[TokenLogprob]) -> int:

@@ -117,11 +117,17 @@ class Sequence:
 
     @property
     def is_held(self) -> bool:
-        """True while the first choice is still computing the prompt that this one shares."""
+        """True while the first choice is still computing the prompt that this one shares.
+
+        Also where that is paused, if the prompt has scores to come: they go before all tokens.
+        """
         leader = self.leader
+        if leader is None:
+            return False
+        if leader.num_scored < leader.num_to_score:
+            return leader.status is not SequenceStatus.FINISHED
         return (
-            leader is not None
-            and leader.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)
+            leader.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)
             and leader.num_computed < leader.row.num_prompt_tokens
             and leader.row.num_prompt_tokens > leader.table.block_tokens
         )

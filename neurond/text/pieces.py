@@ -6,7 +6,7 @@ UTF-8; taking it apart so makes streaming exact, one token at a time, without de
 twice.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +69,11 @@ class TokenPieces:
     def content(self, token_id: int) -> str:
         """Return a token on its own as text, special ones as they are written."""
         return self._bytes(token_id).decode("utf-8", "replace")
+
+    def text(self, token_ids: Iterable[int]) -> str:
+        """Return tokens as one text, special ones as they are written."""
+        pieces = [self.piece(id_) or self._bytes(id_) for id_ in token_ids]
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def _bytes(self, token_id: int) -> bytes:
         token = self._tokenizer.id_to_token(token_id) if token_id >= 0 else None

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cortex_core.canonical import GenerateRequest, PromptScored, SamplingParams, TokenLogprob
+from cortex_core.canonical import (
+    GenerateRequest,
+    PromptScored,
+    SamplingParams,
+    TokenLogprob,
+    TokensPrompt,
+)
 from neurond.supervisor.jobs import PromptToken, Token
 from neurond.text.parsed_choice import logprobs_of
 from neurond.text.pieces import TokenPieces
@@ -20,6 +26,7 @@ class PromptScores:
 
     def __init__(self, request: GenerateRequest, pieces: TokenPieces) -> None:
         self._wanted = engine_sampling(request).scores_prompt
+        self._tells_text = isinstance(request.prompt, TokensPrompt)
         self._pieces = pieces
         self._scores: list[TokenLogprob] = []
 
@@ -28,7 +35,9 @@ class PromptScores:
         if not self._wanted:
             return []
         token_id = prompt_token_ids[0]
-        return [PromptScored(0, (TokenLogprob(token_id, self._pieces.content(token_id), 0.0),))]
+        score = TokenLogprob(token_id, self._pieces.content(token_id), 0.0)
+        text = self._pieces.text(prompt_token_ids) if self._tells_text else ""
+        return [PromptScored(0, (score,), text)]
 
     def take(self, scored: PromptToken) -> None:
         """Take the next token's score."""

@@ -1,6 +1,7 @@
 """Which turns of a conversation are left out where it is longer than the context. Pure."""
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -82,7 +83,9 @@ def shortened(
     for candidates in (users, places):
         first = bisect_left(candidates, True, key=lambda place: (tokens(place) or 0) <= most_tokens)
         for place in candidates[first : first + MAX_REFUSED]:
-            if tokens(place) is not None:
+            # Behind one that the template refuses may stand one that is too long.
+            num_tokens = tokens(place)
+            if num_tokens is not None and num_tokens <= most_tokens:
                 return _without(prompt, place)
     return None
 
@@ -98,12 +101,11 @@ def _without(prompt: ChatPrompt, place: int) -> ChatPrompt:
 
 def _cuts(messages: Sequence[Message]) -> list[int]:
     """Return the places before which everything can be left out, the first one excepted."""
-    results = {
-        part.call_id: number
-        for number, message in enumerate(messages)
-        for part in message.content
-        if isinstance(part, ToolResultPart)
-    }
+    results: defaultdict[str, list[int]] = defaultdict(list)
+    for number, message in enumerate(messages):
+        for part in message.content:
+            if isinstance(part, ToolResultPart):
+                results[part.call_id].append(number)
     cuts: list[int] = []
     answered = -1
     for number, message in enumerate(messages):
@@ -111,5 +113,9 @@ def _cuts(messages: Sequence[Message]) -> list[int]:
             cuts.append(number)
         for part in message.content:
             if isinstance(part, ToolCallPart):
-                answered = max(answered, results.get(part.id, -1))
+                # Some clients give calls the same ids again in each turn: the next one is meant.
+                places = results[part.id]
+                following = bisect_left(places, number)
+                if following < len(places):
+                    answered = max(answered, places[following])
     return cuts[1:]

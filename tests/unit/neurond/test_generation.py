@@ -597,6 +597,7 @@ async def test_a_prompts_scores_come_before_the_answer() -> None:
     assert "".join(score.text for score in scores) == "hiya"
     assert [score.logprob for score in scores] == [0.0, *[-1.5] * (len(ids) - 1)]
     assert scores[-1].top[0].token_id == ids[-1]
+    assert not any(event.text for event in scored)  # type: ignore[union-attr]
     going_on = ContinueFrom(tuple(ids), (ids[0],), 1)
     again = msgspec.structs.replace(
         asked,
@@ -606,3 +607,24 @@ async def test_a_prompts_scores_come_before_the_answer() -> None:
     rig.engine.script = says("hYes")
     assert not any(isinstance(event, PromptScored) for event in await rig.run(again))
     assert not rig.engine.jobs[-1].sampling.scores_prompt
+
+
+async def test_a_scored_prompt_of_ids_has_its_text_whole() -> None:
+    ids = (END, *ids_of("a\N{GRINNING FACE}"))
+    assert len(ids) > 3, "the face has several tokens"
+
+    def play(job: EngineJob, stream: TokenStream) -> None:
+        stream.deliver(Admitted(0))
+        for token_id in job.prompt_token_ids[1:]:
+            stream.deliver(PromptToken(token_id, -1.5))
+        stream.deliver(Token(0, ids[1]))
+        stream.deliver(ChoiceFinished(0, "length"))
+
+    asked = msgspec.structs.replace(
+        request("", max_tokens=0),
+        prompt=TokensPrompt(ids),
+        sampling=SamplingParams(max_tokens=0, logprobs=0, scores_prompt=True),
+    )
+    events = await Rig(play).run(asked)
+    texts = [event.text for event in events if isinstance(event, PromptScored)]
+    assert "".join(texts) == texts[0] == f"{EOS}a\N{GRINNING FACE}"

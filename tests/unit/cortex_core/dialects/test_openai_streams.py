@@ -324,7 +324,7 @@ def test_a_prompt_is_echoed_with_its_scores() -> None:
     )
     events: list[Any] = [
         started(),
-        PromptScored(0, scores[:1]),
+        PromptScored(0, scores[:1], "<s>Hi you"),
         PromptScored(0, scores[1:]),
         TextDelta(0, "!", logprobs=(TokenLogprob(5, "!", -0.25, (TokenLogprob(5, "!", -0.25),)),)),
         TextDelta(1, "?", logprobs=(TokenLogprob(6, "?", -0.75, (TokenLogprob(5, "!", -0.25),)),)),

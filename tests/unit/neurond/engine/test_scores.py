@@ -92,3 +92,27 @@ def test_scores_do_not_depend_on_company_or_memory(
     scores, tokens = told(engine)
     assert scores == wanted
     assert tokens == expected
+
+
+@pytest.mark.parametrize(("length", "steps_before"), [(3, 0), (37, 0), (37, 1)])
+def test_no_choice_says_anything_before_all_scores(length: int, steps_before: int) -> None:
+    # With room for no row more than one a sequence, other choices of a short prompt were quicker.
+    engine, _ = new_engine(max_rows=0, max_sequences=4)
+    engine.add(request(4, [1, 2]))
+    prompt = list(range(3, 3 + length))
+    engine.add(request(0, prompt, sampling=SCORED, n=3))
+    outputs = [engine.step() for _ in range(steps_before)]
+    if outputs:
+        engine.pause(0)  # a reader is slow: its other choices do not get ahead
+        outputs += [engine.step() for _ in range(10)]
+        engine.resume(0)
+    outputs += [engine.step() for _ in range(50)]
+    assert not engine.has_work()
+    told_of = [
+        stream
+        for output in outputs
+        for stream in [-1 for _ in output.scores] + [each[0] for each in output.tokens]
+        if stream != 4
+    ]
+    assert told_of[: length - 1] == [-1] * (length - 1)
+    assert {*told_of[length - 1 :]} == {0, 1, 2}

@@ -98,6 +98,18 @@ def test_a_result_that_comes_late_keeps_its_call() -> None:
     assert cut(late[:-1], 3) == ["call 1", "u2", "result 1"]
 
 
+def test_calls_that_have_the_same_id_in_each_turn_are_told_apart() -> None:
+    again = [
+        turn("user", "u1"),
+        *(call("1"), result("1")),
+        turn("user", "u2"),
+        *(call("1"), result("1")),
+        turn("user", "u3"),
+    ]
+    assert cut(again, 6) == ["u2", "call 1", "result 1", "u3"]
+    assert cut(again, 3) == ["u3"]
+
+
 def test_a_template_that_wants_a_user_first_decides() -> None:
     def count(prompt: ChatPrompt) -> int:
         if prompt.messages[0].role != "user":
@@ -107,3 +119,26 @@ def test_a_template_that_wants_a_user_first_decides() -> None:
     talk = ChatPrompt(tuple(message for message in TALK if message.role != "system"))
     assert names(shortened(talk, most_tokens=4, count=count)) == ["u2", "mind this", "a2", "u3"]
     assert shortened(ChatPrompt(tuple(AGENT)), most_tokens=4, count=count) is None
+
+
+def test_what_a_template_refuses_is_not_taken_for_short() -> None:
+    talk = [turn("user", f"u{number}") for number in range(8)]
+
+    def count(prompt: ChatPrompt) -> int:
+        if len(prompt.messages) == 4:
+            raise InvalidRequest("not so")
+        return len(prompt.messages)
+
+    for most in range(1, 8):
+        short = shortened(ChatPrompt(tuple(talk)), most_tokens=most, count=count)
+        assert short is not None
+        assert len(short.messages) == (3 if most == 4 else most)
+
+    def count_few(prompt: ChatPrompt) -> int:
+        if len(prompt.messages) in (4, 5):
+            raise InvalidRequest("not so")
+        return 10 * len(prompt.messages) - 9 * (len(prompt.messages) == 6)
+
+    short = shortened(ChatPrompt(tuple(talk)), most_tokens=10, count=count_few)
+    assert short is not None
+    assert count_few(short) <= 10
