@@ -213,14 +213,18 @@ class GemmaFormat(NamedTuple):
     ) -> Steps[None]:
         yield from reader.expect("{")
         while (yield from reader.skip_blank()) != "}":
-            arguments.key((yield from read_key(reader, notation)))
+            key = yield from read_key(reader, notation)
             yield from reader.skip_blank()
             yield from reader.expect(":")
+            arguments.key(key)
             yield from reader.skip_blank()
             if (yield from reader.try_take(self.quote)) is not None:
                 yield from arguments.text(reader, self.quote)
             else:
-                arguments.value((yield from read_value(reader, notation, depth=1)))
+                value = yield from read_value(reader, notation, depth=1)
+                if not (yield from reader.skip_blank()):
+                    raise Malformed("this number may not be whole")
+                arguments.value(value)
             if (yield from reader.skip_blank()) != "}":
                 yield from reader.expect(",")
         reader.take(1)
