@@ -10,6 +10,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core.canonical import Completed, Event, Ping
+from cortex_core.dialects.left_out import left_out_headers
 from cortex_core.dialects.openai_responses import (
     DecodedResponse,
     OpenAIResponses,
@@ -56,6 +57,7 @@ class ResponsesResource:
             raise
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
+        resp.set_headers(left_out_headers(decoded))
         events = self._gateway.generate(decoded.request)
         if decoded.store:
             events = self._kept(events, decoded, encoder)
