@@ -72,9 +72,11 @@ class Gateway(RequestGateway[Nodes]):
                     yield event
         except CortexError as error:
             outcome = error
+            told = kv(request_id=request.request_id, node=record.node, cause=error.message)
             if ledger.tokens_sent:
-                told = kv(request_id=request.request_id, node=record.node, cause=error.message)
                 log.warning("stream broken off", extra=told)
+            else:
+                log.info("request failed", extra=told)
             yield Failed(error.info())
         except Exception as error:
             log.exception("request failed", extra=kv(request_id=request.request_id))

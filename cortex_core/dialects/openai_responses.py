@@ -27,6 +27,7 @@ from cortex_core.dialects.openai_responses_body import (
     refuse_what_is_not_served,
     repeated,
     summary_of,
+    without_effect,
 )
 from cortex_core.dialects.openai_responses_items import (
     items_from,
@@ -114,13 +115,14 @@ class OpenAIResponses(OpenAIReplies):
             response_format=form_of(wire),
             principal=principal_of(wire.safety_identifier or wire.user),
         )
-        warnings = [*(f"{place}: not served, left out" for place in turns.ignored), *asked.warnings]
+        left_out = (*without_effect(wire), *turns.ignored)
+        warnings = [*(f"{place}: not served, left out" for place in left_out), *asked.warnings]
         return DecodedResponse(
             request=request,
             model=wire.model,
             stream=bool(wire.stream),
             include_usage=True,
-            ignored=(*turns.ignored, *asked.ignored),
+            ignored=(*left_out, *asked.ignored),
             asked=repeated(wire, asked, warnings),
             items=kept_items(items, request_id) if store else (),
             previous_response_id=wire.previous_response_id or None,

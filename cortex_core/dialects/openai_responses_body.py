@@ -24,9 +24,20 @@ from cortex_core.dialects.openai_responses_tools import (
     choice_json,
     tool_json,
 )
+from cortex_core.dialects.openai_wire import LeftOut
 from cortex_core.dialects.reading import refuse
 
 WITH_LOGPROBS: Final = "message.output_text.logprobs"
+_INCLUDED: Final = (WITH_LOGPROBS, "reasoning.encrypted_content")
+"""What `include` may name; reasoning is never encrypted here, and always there."""
+_WITHOUT_EFFECT: Final = (
+    "access_programs",
+    "background_options",
+    "context_management",
+    "image",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+)
 
 
 class JsonSchemaText(JsonSchemaFormat, frozen=True, tag="json_schema"):
@@ -47,10 +58,12 @@ class WireReasoning(msgspec.Struct, frozen=True):
     effort: str | None = None
     summary: str | None = None
     generate_summary: str | None = None
+    context: LeftOut = None
+    mode: LeftOut = None
 
 
 class ResponsesBody(SharedOptions, frozen=True, kw_only=True):
-    """The body, by its wire names; fields that are not here are ignored."""
+    """The body, by its wire names: all that OpenAI documents. Unknown fields are ignored."""
 
     input: str | list[JsonObject] | None = None
     instructions: str | None = None
@@ -72,6 +85,13 @@ class ResponsesBody(SharedOptions, frozen=True, kw_only=True):
     background: bool | None = None
     conversation: str | JsonObject | None = None
     prompt: JsonObject | None = None
+    moderation: JsonObject | None = None
+    access_programs: LeftOut = None
+    background_options: LeftOut = None
+    context_management: LeftOut = None
+    image: LeftOut = None
+    prompt_cache_options: LeftOut = None
+    prompt_cache_retention: LeftOut = None
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -87,12 +107,24 @@ def refuse_what_is_not_served(wire: ResponsesBody) -> None:
         raise refuse("conversation", "none are kept here; go on with previous_response_id")
     if wire.prompt is not None:
         raise refuse("prompt", "no prompts are stored here; send instructions and input")
+    if wire.moderation is not None:
+        raise refuse("moderation", "not supported: nothing is moderated here")
     if wire.n is not None and wire.n != 1:
         raise refuse("n", f"a response is one answer, got {wire.n}; ask several times")
     if wire.response_format is not None:
         raise refuse("response_format", "chat's word for it; use text.format")
     if wire.input is None and not wire.previous_response_id:
         raise refuse("input", "this field is required")
+
+
+def without_effect(wire: ResponsesBody) -> tuple[str, ...]:
+    """Return the JSON paths of what is asked for beside the conversation and left out."""
+    of_body = [name for name in _WITHOUT_EFFECT if getattr(wire, name) is not None]
+    reasoning = wire.reasoning or WireReasoning()
+    of_reasoning = [f"reasoning.{name}" for name in ("context", "mode") if getattr(reasoning, name)]
+    included = enumerate(wire.include or ())
+    others = [f"include[{place}]" for place, name in included if name not in _INCLUDED]
+    return (*of_body, *of_reasoning, *others)
 
 
 def form_of(wire: ResponsesBody) -> ResponseFormat | None:

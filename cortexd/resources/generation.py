@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 
 from falcon.asgi import Request, Response
@@ -72,10 +72,14 @@ async def answer(
     *,
     stream: bool,
     clock: Callable[[], float],
+    told_in_stream: Collection[str] = (),
 ) -> None:
-    """Answer with what `encoder` makes of `events`, which are closed however that ends."""
+    """Answer with what `encoder` makes of `events`, which are closed however that ends.
+
+    `told_in_stream` are codes of errors that a stream tells as its only event, with status 200.
+    """
     if stream:
-        await _streamed(resp, events, encoder, clock)
+        await _streamed(resp, events, encoder, clock, told_in_stream)
     else:
         await _whole(resp, events, encoder)
 
@@ -85,10 +89,11 @@ async def _streamed(
     events: AsyncGenerator[Event, None],
     encoder: ResponseEncoder,
     clock: Callable[[], float],
+    told_in_stream: Collection[str],
 ) -> None:
     try:
         first = await first_of(events, clock)
-        if isinstance(first, Failed):
+        if isinstance(first, Failed) and first.error.code not in told_in_stream:
             raise error_from_info(first.error)
     except BaseException:
         await events.aclose()

@@ -10,12 +10,13 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core.canonical import Completed, Event, Ping
+from cortex_core.dialects.left_out import left_out_headers
 from cortex_core.dialects.openai_responses import (
     DecodedResponse,
     OpenAIResponses,
     ResponseEncoder,
 )
-from cortex_core.errors import CortexError
+from cortex_core.errors import ContextLengthExceeded, CortexError
 from cortex_core.ids import RequestId
 from cortexd.gateway import Gateway
 from cortexd.resources.generation import answer, log_ignored
@@ -26,6 +27,9 @@ from cortexd.responses.store import ResponseStore
 
 PING_S: Final = 0.5
 """Silence while a response is being kept; half of what clients are promised."""
+_TOLD_IN_STREAM: Final = (ContextLengthExceeded.code,)
+"""codex makes its conversation shorter after `response.failed` of this code, as OpenAI sends it; of
+a 400 it only shows the text."""
 
 
 class ResponsesResource:
@@ -53,10 +57,18 @@ class ResponsesResource:
             raise
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
+        resp.set_headers(left_out_headers(decoded))
         events = self._gateway.generate(decoded.request)
         if decoded.store:
             events = self._kept(events, decoded, encoder)
-        await answer(resp, events, encoder, stream=decoded.stream, clock=self._clock)
+        await answer(
+            resp,
+            events,
+            encoder,
+            stream=decoded.stream,
+            clock=self._clock,
+            told_in_stream=_TOLD_IN_STREAM,
+        )
 
     async def _read(self, req: Request, request_id: RequestId) -> DecodedResponse:
         wire = self._dialect.read(await read_body(req))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.responses import Response, ResponseItem
+from openai.types.responses import Response, ResponseItem, response_create_params
 from pydantic import TypeAdapter
 
 from cortex_core.canonical import (
@@ -25,6 +25,7 @@ from cortex_core.canonical import (
     ToolResultPart,
 )
 from cortex_core.dialects.openai_responses import DecodedResponse
+from cortex_core.dialects.openai_responses_body import ResponsesBody
 from cortex_core.dialects.openai_responses_items import response_of_item
 from cortex_core.dialects.openai_responses_tools import (
     NamedTool,
@@ -35,6 +36,7 @@ from cortex_core.dialects.openai_responses_tools import (
 from cortex_core.errors import InvalidRequest
 from tests.unit.cortex_core.dialects.event_streams import REQUEST_ID, arguments_texts, names
 from tests.unit.cortex_core.dialects.fixture_files import Responses
+from tests.unit.cortex_core.dialects.sdk_fields import fields_of
 
 RESPONSES = Responses()
 ITEM: TypeAdapter[Any] = TypeAdapter(ResponseItem)
@@ -375,3 +377,40 @@ def test_a_reference_may_stand_once() -> None:
 @pytest.mark.parametrize("item_id", ["msg_1", "", "resp_0", f"msg_{REQUEST_ID}_", "x" * 99])
 def test_ids_of_others_belong_to_no_response(item_id: str) -> None:
     assert response_of_item(item_id) is None
+
+
+def test_every_field_that_the_sdk_knows_has_its_place() -> None:
+    sdks = fields_of(response_create_params.ResponseCreateParamsStreaming, depth=2)
+    wanted = {path for path in sdks if "." not in path or path.startswith("reasoning.")}
+    assert len(wanted) > 30
+    assert not wanted - fields_of(ResponsesBody, depth=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("access_programs", ["a"], "access_programs"),
+        ("background_options", {}, "background_options"),
+        ("context_management", [{"type": "compaction"}], "context_management"),
+        ("image", {"id": "a"}, "image"),
+        ("prompt_cache_options", {"mode": "implicit"}, "prompt_cache_options"),
+        ("prompt_cache_retention", "24h", "prompt_cache_retention"),
+        ("reasoning", {"context": "auto"}, "reasoning.context"),
+        ("reasoning", {"mode": "pro"}, "reasoning.mode"),
+        (
+            "include",
+            ["reasoning.encrypted_content", "file_search_call.results"],
+            "include[1]",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_named(field: str, value: Any, place: str) -> None:
+    decoded = decode(input="hi", **{field: value})
+    assert decoded.ignored == (place,)
+    assert decoded.asked["warnings"] == [f"{place}: not served, left out"]
+
+
+def test_moderation_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(input="hi", moderation={"model": "omni-moderation-latest"})
+    assert caught.value.param == "moderation"

@@ -1,6 +1,7 @@
 """What a client hears, and what is held, while its response is being kept."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,17 @@ from falcon import testing
 from falcon.asgi import App
 from prometheus_client import CollectorRegistry
 
+from cortex_core.canonical import Event, Failed, GenerateRequest
 from cortex_core.dialects.openai_responses import OpenAIResponses
+from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull
 from cortexd.drain import Drain
 from cortexd.gateway import Gateway
 from cortexd.metrics import GatewayMetrics
 from cortexd.resources import responses
+from cortexd.resources.errors import install_error_handlers
 from cortexd.resources.responses import ResponsesResource
 from cortexd.responses.database import StoredResponse
-from tests.fakes.fake_fleet import FakeFleet, FakeNodes
+from tests.fakes.fake_fleet import FakeFleet, FakeNodes, Says
 from tests.fakes.scripts import TEXT, answer_events
 
 PATH = "/v1/responses"
@@ -59,23 +63,69 @@ def fleet() -> Iterator[FakeFleet]:
     made.close()
 
 
+def asked(fleet: FakeFleet, store: Any, says: Says, *, stream: bool = True) -> testing.Result:
+    """Ask for a response, which the only node answers so."""
+    gateway = Gateway(
+        fleet=fleet,
+        nodes=FakeNodes(one=says),
+        metrics=GatewayMetrics(CollectorRegistry()),
+        drain=Drain(),
+        clock=lambda: 0.0,
+    )
+    app: App[Any, Any] = App()
+    app.add_route(PATH, ResponsesResource(OpenAIResponses(), gateway, store, store.clock))
+    install_error_handlers(app)
+    body = {"model": "m", "input": "hi", "stream": stream}
+    return testing.TestClient(app).simulate_post(PATH, json=body)
+
+
+def fails(error: CortexError) -> Says:
+    def say(_request: GenerateRequest) -> list[Event | CortexError]:
+        return [Failed(error.info())]
+
+    return say
+
+
+TOO_LONG = ContextLengthExceeded(prompt_tokens=9, max_tokens=8)
+
+
+def test_a_stream_tells_of_a_prompt_that_is_too_long_by_the_event_that_codex_knows(
+    fleet: FakeFleet,
+) -> None:
+    store = SlowStore(fleet)
+    answer = asked(fleet, store, fails(TOO_LONG))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    blocks = answer.text.strip().split("\n\n")
+    events = [json.loads(block.partition("data: ")[2]) for block in blocks]
+    assert [event["type"] for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.failed",
+    ]
+    assert events[-1]["response"]["error"]["code"] == "context_length_exceeded"
+    assert store.kept == []
+
+
+@pytest.mark.parametrize(
+    ("error", "stream", "status"),
+    [(TOO_LONG, False, 400), (QueueFull("cannot queue: full", retry_after_s=2), True, 429)],
+)
+def test_other_early_errors_have_a_status_of_their_own(
+    fleet: FakeFleet, error: CortexError, stream: bool, status: int
+) -> None:
+    fleet.error = error
+    answer = asked(fleet, SlowStore(fleet), answer_events, stream=stream)
+    assert answer.status_code == status
+    assert answer.json["error"]["code"] == error.code
+
+
 def test_a_client_hears_something_and_holds_no_replica_while_its_response_is_kept(
     fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(responses, "PING_S", 0.01)
     store: Any = SlowStore(fleet)
-    gateway = Gateway(
-        fleet=fleet,
-        nodes=FakeNodes(one=answer_events),
-        metrics=GatewayMetrics(CollectorRegistry()),
-        drain=Drain(),
-        clock=lambda: 0.0,
-    )
-    app = App()
-    resource = ResponsesResource(OpenAIResponses(), gateway, store, store.clock)
-    app.add_route(PATH, resource)
-    body = {"model": "m", "input": "hi", "stream": True}
-    answer = testing.TestClient(app).simulate_post(PATH, json=body)
+    answer = asked(fleet, store, answer_events)
     assert answer.status_code == 200
     assert store.num_heard == 1
     assert store.in_flight == 0
