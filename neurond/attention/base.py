@@ -44,30 +44,24 @@ class AttentionBatch:
     def decodes(self) -> "AttentionBatch":
         """Return the first `num_decodes` sequences, of which there is at least one."""
         count = self.num_decodes
-        return AttentionBatch(
-            cu_seqlens_q=self.cu_seqlens_q[: count + 1],
-            seq_lens_k=self.seq_lens_k[:count],
-            block_tables=self.block_tables[:count],
-            query_lens=self.query_lens[:count],
-            kv_lens=self.kv_lens[:count],
-            num_decodes=count,
-            max_seqlen_q=1,
-            max_seqlen_k=max(self.kv_lens[:count]),
-            block_tokens=self.block_tokens,
-        )
+        return self._part(slice(count), self.cu_seqlens_q[: count + 1], count)
 
     def others(self) -> "AttentionBatch":
         """Return the sequences behind the decodes, of which there is at least one."""
         count = self.num_decodes
+        return self._part(slice(count, None), self.cu_seqlens_q[count:] - count, 0)
+
+    def _part(self, part: slice, cu_seqlens_q: torch.Tensor, num_decodes: int) -> "AttentionBatch":
+        query_lens, kv_lens = self.query_lens[part], self.kv_lens[part]
         return AttentionBatch(
-            cu_seqlens_q=self.cu_seqlens_q[count:] - count,
-            seq_lens_k=self.seq_lens_k[count:],
-            block_tables=self.block_tables[count:],
-            query_lens=self.query_lens[count:],
-            kv_lens=self.kv_lens[count:],
-            num_decodes=0,
-            max_seqlen_q=max(self.query_lens[count:]),
-            max_seqlen_k=max(self.kv_lens[count:]),
+            cu_seqlens_q=cu_seqlens_q,
+            seq_lens_k=self.seq_lens_k[part],
+            block_tables=self.block_tables[part],
+            query_lens=query_lens,
+            kv_lens=kv_lens,
+            num_decodes=num_decodes,
+            max_seqlen_q=max(query_lens),
+            max_seqlen_k=max(kv_lens),
             block_tokens=self.block_tokens,
         )
 
