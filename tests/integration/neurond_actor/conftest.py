@@ -27,3 +27,11 @@ async def node(make_node: Callable[..., Node]) -> Node:
     started = make_node()
     await started.start()
     return started
+
+
+@pytest.fixture
+async def narrow_node(make_node: Callable[..., Node]) -> Node:
+    """One whose ring takes some 200 tokens: little is made before a pause has arrived."""
+    started = make_node(ring_bytes=4096)
+    await started.start()
+    return started

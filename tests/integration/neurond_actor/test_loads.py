@@ -135,21 +135,21 @@ async def test_a_decision_on_a_stale_state_is_refused(node: Node) -> None:
     await node.supervisor.load(LoadRequest(other, state_version=fresh), ignore_progress)
 
 
-async def test_unload_waits_for_what_runs(node: Node) -> None:
-    model_id = await node.loaded()
-    stream = node.submit(model_id, [10], max_tokens=MUCH)
+async def test_unload_waits_for_what_runs(narrow_node: Node) -> None:
+    model_id = await narrow_node.loaded()
+    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    unload = asyncio.create_task(node.supervisor.unload(UnloadRequest(model_id)))
-    await wait_until_async(lambda: node.supervisor.model(model_id).status == "draining")
+    unload = asyncio.create_task(narrow_node.supervisor.unload(UnloadRequest(model_id)))
+    await wait_until_async(lambda: narrow_node.supervisor.model(model_id).status == "draining")
     with pytest.raises(ModelNotLoaded):
-        node.submit(model_id, [10])
+        narrow_node.submit(model_id, [10])
     with pytest.raises(Conflict):
-        await node.load(model_id)
+        await narrow_node.load(model_id)
 
     assert len(tokens_of(await collect(stream))) == MUCH
     await unload
-    assert node.supervisor.model(model_id).status == "unloaded"
+    assert narrow_node.supervisor.model(model_id).status == "unloaded"
 
 
 async def test_unload_of_an_idle_model_only_is_refused_while_something_runs(node: Node) -> None:
@@ -165,7 +165,7 @@ async def test_unload_of_an_idle_model_only_is_refused_while_something_runs(node
 
 
 async def test_unload_does_not_wait_for_ever(make_node: Callable[..., Node]) -> None:
-    node = make_node(unload_drain_s=0.1)
+    node = make_node(unload_drain_s=0.1, ring_bytes=4096)
     await node.start()
     model_id = await node.loaded()
     stream = node.submit(model_id, [10], max_tokens=MUCH)

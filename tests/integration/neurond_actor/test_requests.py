@@ -120,12 +120,12 @@ async def test_a_finished_choice_ends_alone(node: Node) -> None:
     await wait_until_async(lambda: node.in_flight(model_id) == 0)
 
 
-async def test_a_slow_reader_pauses_its_own_stream_only(node: Node) -> None:
-    model_id = await node.loaded()
-    slow = node.submit(model_id, [10], max_tokens=MUCH)
+async def test_a_slow_reader_pauses_its_own_stream_only(narrow_node: Node) -> None:
+    model_id = await narrow_node.loaded()
+    slow = narrow_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: slow.paused)
 
-    items = await collect(node.submit(model_id, [20], max_tokens=MUCH))
+    items = await collect(narrow_node.submit(model_id, [20], max_tokens=MUCH))
 
     assert tokens_of(items) == list(range(21, 21 + MUCH))
     # What had been computed when the pause arrived is in the buffer; the rest is not.
@@ -133,9 +133,9 @@ async def test_a_slow_reader_pauses_its_own_stream_only(node: Node) -> None:
     assert tokens_of(await collect(slow)) == list(range(11, 11 + MUCH))
 
 
-async def test_a_reader_that_catches_up_resumes_its_stream(node: Node) -> None:
-    model_id = await node.loaded()
-    stream = node.submit(model_id, [10], max_tokens=MUCH)
+async def test_a_reader_that_catches_up_resumes_its_stream(narrow_node: Node) -> None:
+    model_id = await narrow_node.loaded()
+    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
     while stream.buffered_tokens >= LOW_WATER_TOKENS:

@@ -41,33 +41,33 @@ async def test_nothing_is_left_after_stop(make_node: Callable[..., Node]) -> Non
     assert list(node.runtime_dir.iterdir()) == []
 
 
-async def test_drain_lets_streams_finish(node: Node) -> None:
-    model_id = await node.loaded()
-    stream = node.submit(model_id, [10], max_tokens=MUCH)
+async def test_drain_lets_streams_finish(narrow_node: Node) -> None:
+    model_id = await narrow_node.loaded()
+    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    drain = asyncio.create_task(node.supervisor.drain(60.0))
-    await wait_until_async(lambda: node.supervisor.draining)
+    drain = asyncio.create_task(narrow_node.supervisor.drain(60.0))
+    await wait_until_async(lambda: narrow_node.supervisor.draining)
     with pytest.raises(ShuttingDown):
-        node.submit(model_id, [10])
+        narrow_node.submit(model_id, [10])
     with pytest.raises(ShuttingDown):
-        await node.load(model_id)
+        await narrow_node.load(model_id)
 
     assert len(tokens_of(await collect(stream))) == MUCH
     await drain
-    assert node.supervisor.health().draining
+    assert narrow_node.supervisor.health().draining
 
 
-async def test_drain_fails_what_does_not_finish(node: Node) -> None:
-    model_id = await node.loaded()
-    stream = node.submit(model_id, [10], max_tokens=MUCH)
+async def test_drain_fails_what_does_not_finish(narrow_node: Node) -> None:
+    model_id = await narrow_node.loaded()
+    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    await node.supervisor.drain(0.05)
+    await narrow_node.supervisor.drain(0.05)
 
     with pytest.raises(ShuttingDown):
         await collect(stream)
-    await wait_until_async(lambda: node.in_flight(model_id) == 0)
+    await wait_until_async(lambda: narrow_node.in_flight(model_id) == 0)
 
 
 async def test_stop_during_a_load_fails_it(make_node: Callable[..., Node]) -> None:
