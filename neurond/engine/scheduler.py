@@ -161,7 +161,7 @@ class Scheduler:
         admitted: list[tuple[Sequence, int]] = []
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
-        if self._waiting or len(decodes) < len(self._running) or self._computing[1]:
+        if self._waiting or len(decodes) < len(self._running) or self._shares.is_owing:
             admitted, prefills = self._pick_prompts(len(decodes))
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
@@ -178,7 +178,7 @@ class Scheduler:
         return Step(batch, admitted)
 
     def took(self, seconds: float) -> None:
-        """Learn how long the step took that was scheduled last."""
+        """Learn how long the step took that was scheduled last; nothing if it was abandoned."""
         if any(self._computing):
             self._pace.took(*self._computing, seconds)
 
@@ -207,6 +207,7 @@ class Scheduler:
         """Forget the scheduled step, which was not computed; return the sequences in it."""
         abandoned = [seq for seq, _ in self._chunks]
         self._chunks = []
+        self._computing = 0, 0  # how long it took says nothing about what a step takes
         return abandoned
 
     def check(self) -> None:
