@@ -10,6 +10,7 @@ the two pairs.
 | WAITING | it is next, and its blocks and a place are there | RUNNING |
 | WAITING, RUNNING | pause | PAUSED, with the blocks it has |
 | RUNNING | blocks run out and nobody ranks lower | WAITING, without blocks |
+| RUNNING | a row fails beside drafts | WAITING, without blocks and drafts |
 | PAUSED | blocks run out | PAUSED, without blocks |
 | PAUSED with blocks | resume, and there is a place | RUNNING |
 | PAUSED | resume | WAITING, without blocks |
@@ -161,7 +162,7 @@ class Scheduler:
         admitted: list[tuple[Sequence, int]] = []
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
-        if self._waiting or len(decodes) < len(self._running) or self._computing[1]:
+        if self._waiting or len(decodes) < len(self._running) or self._shares.is_owing:
             admitted, prefills = self._pick_prompts(len(decodes))
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
@@ -178,7 +179,7 @@ class Scheduler:
         return Step(batch, admitted)
 
     def took(self, seconds: float) -> None:
-        """Learn how long the step took that was scheduled last."""
+        """Learn how long the step took that was scheduled last; nothing if it was abandoned."""
         if any(self._computing):
             self._pace.took(*self._computing, seconds)
 
@@ -193,13 +194,14 @@ class Scheduler:
                 self._allocator.computed(seq, num_tokens)
                 continue
             token = next(chosen)
-            if isinstance(token, ErrorInfo):
+            if seq in self._drafts:
+                behind = [next(chosen) for _ in self._drafts[seq]]
+                self._take_drafted(seq, token, behind, results)
+            elif isinstance(token, ErrorInfo):
                 # What the runner could not use is not offered to other sequences either.
                 results.failed.append((seq, token))
             else:
                 self._take(seq, num_tokens, token, results)
-            if seq in self._drafts:
-                self._verify(seq, token, [next(chosen) for _ in self._drafts[seq]], results)
         self._chunks = []
         return results
 
@@ -207,6 +209,7 @@ class Scheduler:
         """Forget the scheduled step, which was not computed; return the sequences in it."""
         abandoned = [seq for seq, _ in self._chunks]
         self._chunks = []
+        self._computing = 0, 0  # how long it took says nothing about what a step takes
         return abandoned
 
     def check(self) -> None:
@@ -288,32 +291,55 @@ class Scheduler:
         if reason is not None:
             self.remove(seq)
 
-    def _verify(
+    def _take_drafted(
         self,
         seq: Sequence,
         token: SampledToken | ErrorInfo,
         behind: list[SampledToken | ErrorInfo],
         results: StepResults,
     ) -> None:
-        """Take tokens chosen `behind` drafts, as long as the drafts are what was chosen there."""
+        """Take a token, and those chosen `behind` the drafts after it as far as these were right.
+
+        Where a row failed, a draft may be to blame. Its keys and values are not finite then, which
+        what a query does not see has to be. So the failure is not told: the sequence gives its
+        blocks back, which are cleared when they are used again, and goes on without drafts.
+        """
         drafts = self._drafts[seq]
+        num_accepted = 0
+        if not isinstance(token, ErrorInfo):
+            self._take(seq, 1, token, results)
+            num_accepted = self._verify(seq, token, drafts, behind, results)
+        assert seq.drafter is not None
+        seq.drafter.verified(num_accepted)
+        self.num_drafted_tokens += len(drafts)
+        self.num_accepted_tokens += num_accepted
+        if any(isinstance(each, ErrorInfo) for each in (token, *behind)):
+            seq.drafter = None
+            if seq.status is SequenceStatus.RUNNING:
+                self._leave(seq)
+                self._wait(seq)
+
+    def _verify(
+        self,
+        seq: Sequence,
+        token: SampledToken,
+        drafts: array[int],
+        behind: list[SampledToken | ErrorInfo],
+        results: StepResults,
+    ) -> int:
+        """Take tokens chosen `behind` drafts, as long as the drafts are what was chosen there."""
         num_accepted = 0
         for drafted, following in zip(drafts, behind, strict=True):
             if (
                 seq.status is not SequenceStatus.RUNNING  # it has ended
-                or isinstance(token, ErrorInfo)
                 or token.token_id != drafted
-                # It is computed again, as the first of the next step, and fails then.
                 or isinstance(following, ErrorInfo)
             ):
                 break
             num_accepted += 1
             self._take(seq, 1, following, results)
             token = following
-        assert seq.drafter is not None
-        seq.drafter.verified(num_accepted)
-        self.num_drafted_tokens += len(drafts)
-        self.num_accepted_tokens += num_accepted
+        return num_accepted
 
     def _admit(self, prompts: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
         """Start those whose turn it is, putting them among `prompts`; return the new ones of them.

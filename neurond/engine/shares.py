@@ -61,6 +61,11 @@ class PromptShares:
         self._block_tokens = block_tokens
         self._lines: dict[Bucket, _Line] = {}
 
+    @property
+    def is_owing(self) -> bool:
+        """Whether somebody got less than it could use of the last deal."""
+        return bool(self._lines)
+
     def deal(self, prompts: AbstractSequence[Sequence], budget: int) -> list[Chunk]:
         """Return chunks of `prompts`, which stand best rank first, of `budget` tokens at most."""
         left = {seq: seq.num_left for seq in prompts}
