@@ -86,6 +86,7 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._pace = PrefillPace()
         self._shares = PromptShares(config.block_tokens)
+        self._num_rows = max(config.max_rows, config.max_sequences)
         self._running: list[Sequence] = []  # sorted by rank, best first
         self._paused: dict[Sequence, None] = {}
         self._running_of: Counter[str | None] = Counter()
@@ -188,7 +189,7 @@ class Scheduler:
         results = StepResults([], [], [])
         chosen = iter(sampled)
         for seq, num_tokens in self._chunks:
-            if seq.num_scored < seq.num_to_score:
+            if seq.has_scores_to_come:
                 self._score(seq, num_tokens, chosen, results)
             if seq.num_computed + num_tokens < len(seq.token_ids):
                 self._allocator.computed(seq, num_tokens)
@@ -232,7 +233,8 @@ class Scheduler:
         for seq in prompts:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)
-        return admitted, self._with_rows(self._shares.deal(prompts, budget), num_decodes)
+        spare_rows = self._num_rows - num_decodes - len(prompts)
+        return admitted, self._shares.deal(prompts, budget, spare_rows)
 
     def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
         drafted: list[Draft] = []
@@ -248,21 +250,6 @@ class Scheduler:
             if room:
                 drafted.append((seq, drafts[:room]))
         return drafted
-
-    def _with_rows(self, prefills: list[Chunk], num_decodes: int) -> list[Chunk]:
-        """Return the chunks, those whose tokens are scored cut to the rows that there are."""
-        if not any(seq.num_scored < seq.num_to_score for seq, _ in prefills):
-            return prefills
-        spare = max(self.config.max_rows, self.config.max_sequences) - num_decodes - len(prefills)
-        chunks: list[Chunk] = []
-        for seq, num_tokens in prefills:
-            rows = len(seq.to_score(num_tokens)) + (num_tokens == seq.num_left)
-            if rows > spare + 1:
-                num_tokens -= rows - spare - 1
-                rows = len(seq.to_score(num_tokens))
-            spare -= max(rows - 1, 0)
-            chunks.append((seq, num_tokens))
-        return chunks
 
     def _score(
         self,
@@ -347,14 +334,16 @@ class Scheduler:
         With each goes the number of its tokens that were cached.
         """
         admitted: list[tuple[Sequence, int]] = []
-        claimed = sum(seq.num_left for seq in prompts)
+        claims = {False: 0, True: 0}  # of those that are scored, which share the step's rows
+        for prompt in prompts:
+            claims[prompt.has_scores_to_come] += prompt.num_left
         while budget:
-            idle = claimed < budget
+            idle = claims[False] + min(claims[True], self._num_rows) < budget
             seq = self._waiting.next(self._running_of) if idle else self._passing(prompts)
             if seq is None or not self._start(seq):
                 break
             insort(prompts, seq, key=lambda seq: seq.rank)
-            claimed += seq.num_left
+            claims[seq.has_scores_to_come] += seq.num_left
             if not seq.started:
                 seq.started = True
                 admitted.append((seq, seq.num_computed))
