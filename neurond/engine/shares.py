@@ -5,7 +5,8 @@ each has. Of a principal's share one half goes to its oldest prompt, which so ar
 short ones come after it, and one half to the one with the fewest tokens left, which so does not
 wait for a long one before it; with one prompt, or several alike, that is first come, first served.
 
-Tokens are dealt in whole blocks, as far as the budget has a whole one. A share that is smaller than
+Tokens are dealt in whole blocks, as far as the budget has a whole one. Those that see each other
+both ways are dealt together, whatever the budget, to who is first. A share that is smaller than
 a block is made good in later steps: whoever has had least is next. Prompts that begin alike are not
 computed side by side: one is, and the others adopt its blocks in the next step.
 """
@@ -96,19 +97,20 @@ class PromptShares:
         begun: dict[BlockKey, _Line],
     ) -> int:
         """Deal to lines of one priority; return what they leave."""
-        while budget and (waiting := [line for line in lines if line.prompts]):
+        while budget > 0 and (waiting := [line for line in lines if line.prompts]):
             line = min(waiting, key=lambda line: line.served_tokens)
             seq = line.next(left)
             block = None if granted[seq] else seq.next_block
             if block is not None and block in begun:
                 line.follow(seq, begun[block])
                 continue
-            to_border = self._block_tokens - (seq.num_computed + granted[seq]) % self._block_tokens
-            num_tokens = min(left[seq], to_border)
+            start = seq.num_computed + granted[seq]
+            border = start + self._block_tokens - start % self._block_tokens
+            num_tokens = min(left[seq], seq.next_cut(start, border) - start)
             if num_tokens > budget:
                 if any(granted.values()):
                     return 0
-                num_tokens = budget
+                num_tokens = seq.cut(start + budget) - start or num_tokens
             if block is not None:
                 begun[block] = line
             granted[seq] += num_tokens
