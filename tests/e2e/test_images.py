@@ -363,9 +363,13 @@ def test_sound_is_refused(vision: VisionFleet) -> None:
         vision.chat(sound)
 
 
-def test_a_placeholder_that_a_user_wrote(vision: VisionFleet) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"leave it out of the conversation's text"):
-        vision.chat(openai_image(png(1)), text("<|image_pad|>"))
+def test_a_placeholder_that_a_user_wrote_is_text(vision: VisionFleet) -> None:
+    plain = vision.chat(openai_image(png(1)), text("a pad"))
+    answer = vision.chat(openai_image(png(1)), text("a <|image_pad|> pad"))
+    assert answer.choices[0].finish_reason
+    more = answer.usage.prompt_tokens - plain.usage.prompt_tokens
+    assert more > 1, "it is no special token"
+    assert vision.chat(text("<|image_pad|>")).usage.prompt_tokens > more
 
 
 def test_a_context_that_images_overflow(vision: VisionFleet) -> None:
