@@ -247,6 +247,13 @@ class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
+    raw: bytes | None = None
+    """Its bytes where they are not whole characters and `text` has U+FFFD; None elsewhere."""
+
+    @property
+    def spelled(self) -> bytes:
+        """The bytes that the token stands for."""
+        return self.text.encode() if self.raw is None else self.raw
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

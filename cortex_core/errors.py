@@ -134,6 +134,12 @@ class PreviousResponseNotFound(InvalidRequest):
     code = "previous_response_not_found"
 
 
+class ThreadUnsupported(InvalidRequest):
+    """The request is a turn of a conversation that the server would keep; none is kept here."""
+
+    code = "thread_unsupported_request"
+
+
 class MethodNotAllowed(InvalidRequest):
     """The route exists, but not with this HTTP method."""
 

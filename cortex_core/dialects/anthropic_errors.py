@@ -3,7 +3,7 @@
 from cortex_core.dialects.base import Reply
 from cortex_core.dialects.retry_hints import retry_headers
 from cortex_core.dialects.sse import json_bytes, named_frame
-from cortex_core.errors import ErrorInfo, status_of
+from cortex_core.errors import ErrorInfo, ThreadUnsupported, status_of
 from cortex_core.ids import RequestId
 
 _FORMAT, _OWN_FORMAT = "response_format", "output_config.format"
@@ -60,10 +60,8 @@ def _envelope(error: ErrorInfo, status: int, request_id: RequestId) -> bytes:
     if error.param == _FORMAT:
         message = message.replace(_FORMAT, _OWN_FORMAT)
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return json_bytes(
-        {
-            "type": "error",
-            "error": {"type": kind, "message": message},
-            "request_id": f"req_{request_id}",
-        }
-    )
+    body: dict[str, object] = {"type": kind, "message": message}
+    if error.code == ThreadUnsupported.code:
+        # Tool runners of the SDKs send the whole conversation after this, and do not ask again.
+        body["details"] = {"error_code": error.code, "unsupported": [error.param]}
+    return json_bytes({"type": "error", "error": body, "request_id": f"req_{request_id}"})

@@ -140,13 +140,8 @@ def text_part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> JsonObject:
 
 
 def logprobs_json(logprobs: Sequence[TokenLogprob]) -> list[JsonObject]:
-    """Return tokens with their alternatives; a part of a character has no bytes."""
-    if not logprobs:
-        return []
+    """Return tokens with their alternatives."""
     tokens: list[JsonObject] = msgspec.to_builtins(chat_logprobs_json(logprobs).content)
-    for token in tokens:
-        for each in (token, *token["top_logprobs"]):
-            each["bytes"] = each["bytes"] or []
     return tokens
 
 

@@ -248,5 +248,14 @@ def logprobs_of(token: Token, pieces: TokenPieces) -> tuple[TokenLogprob, ...]:
     """Return what a token's event says of its probability; empty where that was not asked for."""
     if token.logprob is None:
         return ()
-    top = tuple(TokenLogprob(id_, pieces.content(id_), value) for id_, value in token.top)
-    return (TokenLogprob(token.token_id, pieces.content(token.token_id), token.logprob, top),)
+    top = tuple(token_logprob(id_, value, pieces) for id_, value in token.top)
+    return (token_logprob(token.token_id, token.logprob, pieces, top),)
+
+
+def token_logprob(
+    token_id: int, logprob: float, pieces: TokenPieces, top: tuple[TokenLogprob, ...] = ()
+) -> TokenLogprob:
+    """Return a token's log probability with what it is as text."""
+    raw = pieces.content(token_id)
+    text = raw.decode("utf-8", "replace")
+    return TokenLogprob(token_id, text, logprob, top, raw if "\ufffd" in text else None)

@@ -336,3 +336,23 @@ def test_anthropic_tools_go_round(
     assert second.stop_reason == "end_turn"
     assert [block.text for block in second.content if block.type == "text"] == [SAID]
     assert (second.usage.cache_read_input_tokens or 0) >= first.usage.input_tokens
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_anthropics_tool_runner_goes_on_without_a_thread(
+    up: ScriptedUp, claude: anthropic.Anthropic, streamed: bool
+) -> None:
+    asked: list[str] = []
+
+    @anthropic.beta_tool
+    def get_weather(city: str, days: list[int]) -> str:
+        """Tell the weather."""
+        asked.append(city)
+        return {"Köln": "18 degrees", "Paris": "21 degrees"}[city]
+
+    runner = claude.beta.messages.tool_runner(
+        model=up.model, max_tokens=1000, messages=ASK, tools=[get_weather], stream=streamed
+    )
+    last = runner.until_done()
+    assert [block.text for block in last.content if block.type == "text"] == [SAID]
+    assert asked == ["Köln", "Paris"]
