@@ -16,8 +16,6 @@ FINISH_REASONS: Final[dict[FinishReason, str]] = {
     "content_filter": "content_filter",
     # OpenAI has no word for it; this one tells a client that the answer is not whole.
     "cancelled": "length",
-    # Clients tell the model that the arguments are no JSON, and it tries again.
-    "malformed_call": "tool_calls",
 }
 
 

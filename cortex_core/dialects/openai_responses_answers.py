@@ -55,11 +55,6 @@ def status_after(finished: Finished) -> str:
     return INCOMPLETE if finished.reason in _WHY_INCOMPLETE else COMPLETED
 
 
-def last_status_after(finished: Finished) -> str:
-    """Return the status of an answer's last item."""
-    return INCOMPLETE if finished.reason == "malformed_call" else status_after(finished)
-
-
 def usage_json(usage: Usage) -> dict[str, Any]:
     """Return usage as it stands in answers."""
     details = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0}
@@ -125,7 +120,7 @@ def whole_json(
             item_json(
                 run,
                 item_id(run, request_id, index),
-                status=last_status_after(choice.finished) if last else COMPLETED,
+                status=status if last else COMPLETED,
                 summarised=summarised,
             )
         )

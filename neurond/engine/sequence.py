@@ -103,6 +103,26 @@ class Sequence:
         start = max(self.num_computed, self.num_scored)
         return range(start, max(start, min(self.num_computed + num_tokens, self.num_to_score)))
 
+    def cut(self, stop: int) -> int:
+        """Return the last place up to `stop` between two tokens that need not be computed in one
+        step, or at an end.
+        """
+        for first, behind in self.row.two_way:
+            if first < stop < behind:
+                return first
+        return stop
+
+    def next_cut(self, start: int, stop: int) -> int:
+        """Return where a chunk from `start` on may end first: at `stop`, or before or behind a run
+        of tokens that are computed in one step.
+        """
+        for first, behind in self.row.two_way:
+            if first <= start < behind:
+                return behind
+            if start < first < stop:
+                return first
+        return stop
+
     @property
     def next_block(self) -> BlockKey | None:
         """What the prefix cache will know its next block by; None if it is not going to be full."""

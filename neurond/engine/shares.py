@@ -5,7 +5,8 @@ each has. Of a principal's share one half goes to its oldest prompt, which so ar
 short ones come after it, and one half to the one with the fewest tokens left, which so does not
 wait for a long one before it; with one prompt, or several alike, that is first come, first served.
 
-Tokens are dealt in whole blocks, as far as the budget has a whole one. A share that is smaller than
+Tokens are dealt in whole blocks, as far as the budget has a whole one. Those that see each other
+both ways are dealt together, whatever the budget, to who is first. A share that is smaller than
 a block is made good in later steps: whoever has had least is next. Prompts that begin alike are not
 computed side by side: one is, and the others adopt its blocks in the next step.
 
@@ -137,7 +138,7 @@ class PromptShares:
 
     def _deal_level(self, lines: list[_Line], deal: _Deal) -> None:
         """Deal to lines of one priority."""
-        while deal.tokens and (waiting := [line for line in lines if line.prompts]):
+        while deal.tokens > 0 and (waiting := [line for line in lines if line.prompts]):
             line = min(waiting, key=lambda line: line.served_tokens)
             seq = line.next(deal.left)
             granted = deal.granted[seq]
@@ -145,14 +146,15 @@ class PromptShares:
             if block is not None and block in deal.begun:
                 line.follow(seq, deal.begun[block])
                 continue
-            to_border = self._block_tokens - (seq.num_computed + granted) % self._block_tokens
-            wanted = min(deal.left[seq], to_border)
+            start = seq.num_computed + granted
+            border = start + self._block_tokens - start % self._block_tokens
+            wanted = min(deal.left[seq], seq.next_cut(start, border) - start)
             num_tokens = deal.fitting(seq, wanted)
             if num_tokens > deal.tokens:
                 if any(deal.granted.values()):
                     deal.tokens = 0
                     return
-                num_tokens = deal.tokens
+                num_tokens = seq.cut(start + deal.tokens) - start or num_tokens
             if block is not None:
                 deal.begun[block] = line
             deal.grant(seq, num_tokens)

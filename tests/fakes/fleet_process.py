@@ -206,14 +206,18 @@ class FleetProcess:
 
 
 @contextlib.contextmanager
-def fleet_process(root: Path, **settings: str) -> Iterator[FleetProcess]:
-    """A running fleet with SmolLM2 ready."""
-    cached_model(SMOLLM2)
+def fleet_process(root: Path, *models: ModelId, **settings: str) -> Iterator[FleetProcess]:
+    """A running fleet with these models ready, SmolLM2 where none is named."""
+    wanted = models or (SMOLLM2,)
+    for model in wanted:
+        if model.startswith("pypi:"):
+            cached_model(model)
     fleet = FleetProcess(root, **settings)
     try:
         fleet.start()
         fleet.wait_ready()
-        fleet.load()
+        for model in wanted:
+            fleet.load(model)
         yield fleet
     finally:
         fleet.close()
