@@ -40,6 +40,11 @@ class CortexError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
+    @property
+    def is_for_good(self) -> bool:
+        """Whether it is the server's fault and trying again does not help: somebody must look."""
+        return self.status >= 500 and self.retry_after_s is None
+
     def info(self) -> ErrorInfo:
         """Return this error as data."""
         return ErrorInfo(self.code, self.message, self.param, self.retry_after_s)

@@ -8,7 +8,7 @@ from cortex_core.ids import RequestId
 
 _FORMAT, _OWN_FORMAT = "response_format", "output_config.format"
 """What nodes, and this dialect, call the format of an answer."""
-_OVERLOADED = 529
+_TOO_MANY, _OVERLOADED = 429, 529
 _TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -16,7 +16,7 @@ _TYPES = {
     404: "not_found_error",
     409: "conflict_error",
     413: "request_too_large",
-    429: "rate_limit_error",
+    _TOO_MANY: "rate_limit_error",
     504: "timeout_error",
     _OVERLOADED: "overloaded_error",
 }
@@ -30,8 +30,15 @@ def error_reply(error: ErrorInfo, *, request_id: RequestId) -> Reply:
 
 
 def error_frame(error: ErrorInfo, *, request_id: RequestId) -> bytes:
-    """Return the frame that ends a stream."""
-    return named_frame(b"error", _envelope(error, _status(error), request_id))
+    """Return the frame that ends a stream.
+
+    An error that comes so has no status. Claude Code asks again after the word `overloaded_error`,
+    and after no other.
+    """
+    status = _status(error)
+    if status == _TOO_MANY and error.retry_after_s is not None:
+        status = _OVERLOADED
+    return named_frame(b"error", _envelope(error, status, request_id))
 
 
 def response_headers(request_id: RequestId) -> dict[str, str]:

@@ -54,7 +54,14 @@ class _Deep:
 
 
 class Vision:
-    """The part of a model that looks at images. Called from the runner's one thread."""
+    """The part of a model that looks at images. Called from the runner's one thread.
+
+    Attributes:
+        two_way_tokens: most of an image's tokens that see each other both ways; 0 where they
+            attend causally. The loader finds it out.
+    """
+
+    two_way_tokens = 0
 
     def __init__(
         self,

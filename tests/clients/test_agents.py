@@ -1,5 +1,6 @@
 """Coding agents: each reads and edits a file with its own tools, as the model says."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,32 @@ def test_it_reads_and_edits_a_file(
 
 
 @pytest.mark.parametrize("agent", [ClaudeCode(), Codex()], ids=lambda agent: agent.command)
-def test_it_goes_on_after_a_call_that_the_model_spoils(
+def test_a_call_that_the_model_spoils_is_what_it_answers(
     agent: Agent, installed: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    assert_done(agent, installed(agent.package), tmp_path, spoilt(agent.read(wrong_file(tmp_path))))
+    written = spoilt(agent.read(wrong_file(tmp_path)))
+    done = run(agent, installed(agent.package), tmp_path, written)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert written in done.stdout
 
 
 def assert_done(agent: Agent, commands: Path, tmp_path: Path, first_answer: str) -> None:
     """Run it in a folder that has the wrong file, and look at what came of it."""
+    done = run(agent, commands, tmp_path, first_answer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().endswith(DONE)
+    assert_right(tmp_path / "work" / "notes.txt")
+
+
+def run(
+    agent: Agent, commands: Path, tmp_path: Path, first_answer: str
+) -> subprocess.CompletedProcess[str]:
     home = tmp_path / "home"
     home.mkdir()
     file = tmp_path / "work" / "notes.txt"
     script = rules(agent, file, first_answer)
     with scripted_up(tmp_path / "up", *script, context_tokens=CONTEXT_TOKENS) as up:
-        done = agent.run(commands, home, Fleet(up.base_url, up.model), file.parent)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip().endswith(DONE)
-    assert_right(file)
+        return agent.run(commands, home, Fleet(up.base_url, up.model), file.parent)
 
 
 def rules(agent: Agent, file: Path, first_answer: str) -> list[dict[str, Any]]:

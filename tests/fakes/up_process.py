@@ -15,10 +15,9 @@ from cortexd.up.folders import folders_of
 from tests.fakes.ports import free_ports
 from tests.fakes.process_family import ProcessFamily
 from tests.fakes.scripted_models import write_script
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 READY_TIMEOUT_S = 120.0
-END_TIMEOUT_S = 30.0
 STAYS = "Ctrl-C stops it."
 FIRST_QUESTION = "Is there anybody?"
 
@@ -61,13 +60,13 @@ class UpProcess:
             return self.process.poll() is not None
 
         wait_until(ended, timeout_s=READY_TIMEOUT_S)
-        self.family.wait_gone(END_TIMEOUT_S)
+        self.family.wait_gone()
         return self.process.returncode
 
     def kill(self) -> None:
         """Leave nothing behind, whatever went wrong."""
         self.family.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=WAIT_S)
         # Empty by now; one that was killed cannot remove it itself.
         shutil.rmtree(folders_of(self.state).run, ignore_errors=True)
 

@@ -6,6 +6,7 @@ import pytest
 
 from cortex_core.canonical import Completed, Finished, Ping, Started, TextDelta
 from tests.fakes.neuron_process import CONTEXT, MODEL, NeuronProcess
+from tests.fakes.raw_requests import sent
 from tests.fakes.tokenizers_made import byte_level
 from tests.fakes.waiting import wait_until
 from tests.fakes.wire import events_of
@@ -81,7 +82,7 @@ def test_a_prompt_that_does_not_fit_is_refused_and_a_large_max_tokens_is_not(
 @pytest.mark.parametrize(
     ("path", "asked"),
     [
-        ("/generate", body("q", max_tokens=2000, ignore_eos=True) | {"n": 16}),
+        ("/generate", body("q", max_tokens=2000, ignore_eos=True, logprobs=20) | {"n": 16}),
         (
             "/v1/completions",
             {
@@ -89,6 +90,7 @@ def test_a_prompt_that_does_not_fit_is_refused_and_a_large_max_tokens_is_not(
                 "prompt": "q",
                 "max_tokens": 2000,
                 "ignore_eos": True,
+                "logprobs": 5,
                 "n": 16,
                 "stream": True,
             },
@@ -100,8 +102,10 @@ def test_a_client_that_leaves_frees_its_place(
     node: NeuronProcess, path: str, asked: dict[str, object]
 ) -> None:
     before = metric(node, "cancelled")
-    with httpx.Client(base_url=node.base_url) as client, client.stream("POST", path, json=asked):
-        pass
+    request = httpx.Request("POST", f"{node.base_url}{path}", json=asked)
+    # Its answer is larger than what the kernel keeps for a client that does not read.
+    with sent(request, receive_buffer_bytes=4096) as connection:
+        assert connection.recv(1)
     wait_until(lambda: metric(node, "cancelled") == before + 1 and in_flight(node) == 0)
     assert in_flight(node) == 0
 
