@@ -140,6 +140,7 @@ def worker_settings(config: CortexConfig) -> WorkerSettings:
     return WorkerSettings(
         StoreSettings(state_dir(config), responses.ttl_s, responses.max_mb * MIB),
         config.gateway.drop_billing_line,
+        config.gateway.held_bodies_mb * MIB,
     )
 
 

@@ -53,7 +53,13 @@ def snapshot_of(*endpoints: str, version: int = 1) -> FleetSnapshot:
 class HttpProcess:
     """Starts on construction. Pids of its workers are those of its children."""
 
-    def __init__(self, folder: Path, *endpoints: str, drain_timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *endpoints: str,
+        drain_timeout_s: float = 2.0,
+        gateway_toml: str = "",
+    ) -> None:
         self._segments = [
             Segment.create("snapshot", snapshot_segment_bytes(SNAPSHOT_BYTES)),
             Segment.create("in-flight", counter_segment_bytes(ROWS, IN_FLIGHT_COLUMNS)),
@@ -69,6 +75,7 @@ class HttpProcess:
         config = folder / "cortex.toml"
         config.write_text(
             f'[gateway]\nworkers = 1\ndrain_timeout_s = {drain_timeout_s}\nstate_dir = "{folder}"\n'
+            f"{gateway_toml}"
         )
         metrics = folder / "metrics"
         metrics.mkdir()
