@@ -219,7 +219,8 @@ async def test_closing_the_guard_closes_the_source(way: str) -> None:
         await anext(guard)
 
 
-async def test_cancellation_from_outside_stays_one() -> None:
+@pytest.mark.parametrize("disconnects", [False, True])
+async def test_cancellation_from_outside_stays_one(disconnects: bool) -> None:
     source, gone = Source(), asyncio.Event()
     guard = until_disconnected(source.stream(), gone)
 
@@ -228,25 +229,12 @@ async def test_cancellation_from_outside_stays_one() -> None:
 
     reading = asyncio.create_task(read())
     await asyncio.wait_for(source.silent.wait(), 5)
+    if disconnects:
+        gone.set()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert source.ended == ["cancelled", "cleaned up"]
-
-
-async def test_cancellation_beside_a_disconnect_is_not_lost() -> None:
-    source, gone = Source(), asyncio.Event()
-    guard = until_disconnected(source.stream(), gone)
-
-    async def read() -> None:
-        await anext(guard)
-
-    reading = asyncio.create_task(read())
-    await asyncio.wait_for(source.silent.wait(), 5)
-    gone.set()
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
 
 
 async def test_errors_of_the_source_come_through_and_close_it() -> None:
