@@ -1,10 +1,11 @@
 """Fixtures that every level of tests shares."""
 
 import signal
-import socket
 
 import pytest
 from hypothesis import settings
+
+from tests.fakes.ports import free_ports
 
 
 def pytest_configure() -> None:
@@ -20,7 +21,5 @@ def pytest_configure() -> None:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port

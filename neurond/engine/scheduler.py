@@ -10,6 +10,7 @@ the two pairs.
 | WAITING | it is next, and its blocks and a place are there | RUNNING |
 | WAITING, RUNNING | pause | PAUSED, with the blocks it has |
 | RUNNING | blocks run out and nobody ranks lower | WAITING, without blocks |
+| RUNNING | a row fails beside drafts | WAITING, without blocks and drafts |
 | PAUSED | blocks run out | PAUSED, without blocks |
 | PAUSED with blocks | resume, and there is a place | RUNNING |
 | PAUSED | resume | WAITING, without blocks |
@@ -85,6 +86,7 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._pace = PrefillPace()
         self._shares = PromptShares(config.block_tokens)
+        self._num_rows = max(config.max_rows, config.max_sequences)
         self._running: list[Sequence] = []  # sorted by rank, best first
         self._paused: dict[Sequence, None] = {}
         self._running_of: Counter[str | None] = Counter()
@@ -161,7 +163,7 @@ class Scheduler:
         admitted: list[tuple[Sequence, int]] = []
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
-        if self._waiting or len(decodes) < len(self._running) or self._computing[1]:
+        if self._waiting or len(decodes) < len(self._running) or self._shares.is_owing:
             admitted, prefills = self._pick_prompts(len(decodes))
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
@@ -178,7 +180,7 @@ class Scheduler:
         return Step(batch, admitted)
 
     def took(self, seconds: float) -> None:
-        """Learn how long the step took that was scheduled last."""
+        """Learn how long the step took that was scheduled last; nothing if it was abandoned."""
         if any(self._computing):
             self._pace.took(*self._computing, seconds)
 
@@ -187,19 +189,20 @@ class Scheduler:
         results = StepResults([], [], [])
         chosen = iter(sampled)
         for seq, num_tokens in self._chunks:
-            if seq.num_scored < seq.num_to_score:
+            if seq.has_scores_to_come:
                 self._score(seq, num_tokens, chosen, results)
             if seq.num_computed + num_tokens < len(seq.token_ids):
                 self._allocator.computed(seq, num_tokens)
                 continue
             token = next(chosen)
-            if isinstance(token, ErrorInfo):
+            if seq in self._drafts:
+                behind = [next(chosen) for _ in self._drafts[seq]]
+                self._take_drafted(seq, token, behind, results)
+            elif isinstance(token, ErrorInfo):
                 # What the runner could not use is not offered to other sequences either.
                 results.failed.append((seq, token))
             else:
                 self._take(seq, num_tokens, token, results)
-            if seq in self._drafts:
-                self._verify(seq, token, [next(chosen) for _ in self._drafts[seq]], results)
         self._chunks = []
         return results
 
@@ -207,6 +210,7 @@ class Scheduler:
         """Forget the scheduled step, which was not computed; return the sequences in it."""
         abandoned = [seq for seq, _ in self._chunks]
         self._chunks = []
+        self._computing = 0, 0  # how long it took says nothing about what a step takes
         return abandoned
 
     def check(self) -> None:
@@ -229,7 +233,8 @@ class Scheduler:
         for seq in prompts:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)
-        return admitted, self._with_rows(self._shares.deal(prompts, budget), num_decodes)
+        spare_rows = self._num_rows - num_decodes - len(prompts)
+        return admitted, self._shares.deal(prompts, budget, spare_rows)
 
     def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
         drafted: list[Draft] = []
@@ -245,21 +250,6 @@ class Scheduler:
             if room:
                 drafted.append((seq, drafts[:room]))
         return drafted
-
-    def _with_rows(self, prefills: list[Chunk], num_decodes: int) -> list[Chunk]:
-        """Return the chunks, those whose tokens are scored cut to the rows that there are."""
-        if not any(seq.num_scored < seq.num_to_score for seq, _ in prefills):
-            return prefills
-        spare = max(self.config.max_rows, self.config.max_sequences) - num_decodes - len(prefills)
-        chunks: list[Chunk] = []
-        for seq, num_tokens in prefills:
-            rows = len(seq.to_score(num_tokens)) + (num_tokens == seq.num_left)
-            if rows > spare + 1:
-                num_tokens -= rows - spare - 1
-                rows = len(seq.to_score(num_tokens))
-            spare -= max(rows - 1, 0)
-            chunks.append((seq, num_tokens))
-        return chunks
 
     def _score(
         self,
@@ -288,32 +278,55 @@ class Scheduler:
         if reason is not None:
             self.remove(seq)
 
-    def _verify(
+    def _take_drafted(
         self,
         seq: Sequence,
         token: SampledToken | ErrorInfo,
         behind: list[SampledToken | ErrorInfo],
         results: StepResults,
     ) -> None:
-        """Take tokens chosen `behind` drafts, as long as the drafts are what was chosen there."""
+        """Take a token, and those chosen `behind` the drafts after it as far as these were right.
+
+        Where a row failed, a draft may be to blame. Its keys and values are not finite then, which
+        what a query does not see has to be. So the failure is not told: the sequence gives its
+        blocks back, which are cleared when they are used again, and goes on without drafts.
+        """
         drafts = self._drafts[seq]
+        num_accepted = 0
+        if not isinstance(token, ErrorInfo):
+            self._take(seq, 1, token, results)
+            num_accepted = self._verify(seq, token, drafts, behind, results)
+        assert seq.drafter is not None
+        seq.drafter.verified(num_accepted)
+        self.num_drafted_tokens += len(drafts)
+        self.num_accepted_tokens += num_accepted
+        if any(isinstance(each, ErrorInfo) for each in (token, *behind)):
+            seq.drafter = None
+            if seq.status is SequenceStatus.RUNNING:
+                self._leave(seq)
+                self._wait(seq)
+
+    def _verify(
+        self,
+        seq: Sequence,
+        token: SampledToken,
+        drafts: array[int],
+        behind: list[SampledToken | ErrorInfo],
+        results: StepResults,
+    ) -> int:
+        """Take tokens chosen `behind` drafts, as long as the drafts are what was chosen there."""
         num_accepted = 0
         for drafted, following in zip(drafts, behind, strict=True):
             if (
                 seq.status is not SequenceStatus.RUNNING  # it has ended
-                or isinstance(token, ErrorInfo)
                 or token.token_id != drafted
-                # It is computed again, as the first of the next step, and fails then.
                 or isinstance(following, ErrorInfo)
             ):
                 break
             num_accepted += 1
             self._take(seq, 1, following, results)
             token = following
-        assert seq.drafter is not None
-        seq.drafter.verified(num_accepted)
-        self.num_drafted_tokens += len(drafts)
-        self.num_accepted_tokens += num_accepted
+        return num_accepted
 
     def _admit(self, prompts: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
         """Start those whose turn it is, putting them among `prompts`; return the new ones of them.
@@ -321,14 +334,16 @@ class Scheduler:
         With each goes the number of its tokens that were cached.
         """
         admitted: list[tuple[Sequence, int]] = []
-        claimed = sum(seq.num_left for seq in prompts)
+        claims = {False: 0, True: 0}  # of those that are scored, which share the step's rows
+        for prompt in prompts:
+            claims[prompt.has_scores_to_come] += prompt.num_left
         while budget:
-            idle = claimed < budget
+            idle = claims[False] + min(claims[True], self._num_rows) < budget
             seq = self._waiting.next(self._running_of) if idle else self._passing(prompts)
             if seq is None or not self._start(seq):
                 break
             insort(prompts, seq, key=lambda seq: seq.rank)
-            claimed += seq.num_left
+            claims[seq.has_scores_to_come] += seq.num_left
             if not seq.started:
                 seq.started = True
                 admitted.append((seq, seq.num_computed))

@@ -90,9 +90,13 @@ class Sequence:
         return len(self.token_ids) - self.num_computed
 
     @property
+    def has_scores_to_come(self) -> bool:
+        return self.num_scored < self.num_to_score
+
+    @property
     def num_skippable(self) -> int:
         """Leading tokens that need not be computed where somebody else has done so."""
-        return self.num_scored if self.num_scored < self.num_to_score else len(self.token_ids) - 1
+        return self.num_scored if self.has_scores_to_come else len(self.token_ids) - 1
 
     def to_score(self, num_tokens: int) -> range:
         """Return the places among the next `num_tokens` whose logits are wanted for scores."""
@@ -144,7 +148,7 @@ class Sequence:
         leader = self.leader
         if leader is None:
             return False
-        if leader.num_scored < leader.num_to_score:
+        if leader.has_scores_to_come:
             return leader.status is not SequenceStatus.FINISHED
         return (
             leader.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)

@@ -68,6 +68,7 @@
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtne2ps_pbh emulated_cvtne2ps_pbh
+#define _mm512_cvtneps_pbh emulated_cvtneps_pbh
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
@@ -130,6 +131,9 @@ static inline __m512bh emulated_cvtne2ps_pbh(__m512 a, __m512 b) {
         to.u16[i] = (unsigned short)(rounded >> 16);
     }
     return simde__m512bh_from_private(to);
+}
+static inline __m256i emulated_cvtneps_pbh(__m512 a) {
+    return simde__m512bh_to_private(emulated_cvtne2ps_pbh(a, a)).m256i[0];
 }
 static inline float emulated_reduce_max_ps(__m512 a) {
     const simde__m512_private from = simde__m512_to_private(a);

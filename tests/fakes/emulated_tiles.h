@@ -31,6 +31,10 @@ void load_tile(const void *rows, std::size_t stride) {
                     emulated_shapes.row_bytes[T]);
 }
 template <int T>
+void load_passing_tile(const void *rows, std::size_t stride) {
+    load_tile<T>(rows, stride);
+}
+template <int T>
 void store_tile(void *rows, std::size_t stride) {
     for (int r = 0; r < emulated_shapes.rows[T]; ++r)
         std::memcpy(static_cast<char *>(rows) + r * stride, emulated_tiles[T].rows[r], emulated_shapes.row_bytes[T]);

@@ -22,6 +22,7 @@ from cortex_core.neuron_api import ModelLimit
 from cortexd.child_env import ChildEnvironment
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
 from cortexd.fleet.protocol import FleetSnapshot, ModelView, NodeView, ReplicaView
+from tests.fakes.waiting import WAIT_S
 
 MODEL = ModelId("fake:m")
 ROWS = 16
@@ -115,7 +116,7 @@ class HttpProcess:
     def close(self) -> None:
         """Kill it; workers die with their master."""
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=WAIT_S)
         self._death.close()
         for segment in self._segments:
             segment.close()

@@ -7,10 +7,6 @@
 
 namespace cortex {
 
-// 32 numbers side by side, rounded to nearest; what is below 2^-126 becomes 0.
-inline void store_rounded(bf16 *to, F16 first, F16 second) {
-    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second.v, first.v));
-}
 inline void copy_row(const bf16 *from, bf16 *to) { _mm512_storeu_si512(to, _mm512_loadu_si512(from)); }
 inline void clear_row(bf16 *to) { _mm512_storeu_si512(to, _mm512_setzero_si512()); }
 

@@ -18,8 +18,6 @@ namespace cortex {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-// Rows that one item of a product takes: so many prepared rows stay in a core's cache beside a panel of weights.
-constexpr int kRowsPerItem = 64;
 // Pieces that a phase is cut into for each thread: enough that a thread that is held up holds up little.
 constexpr int kPiecesPerThread = 8;
 constexpr int kRowsPerPiece = 4;
@@ -131,26 +129,35 @@ class Step {
         prepare_row(w.format, w.in_features, x, at_.prepared + row * prepared_bytes(w.format, w.in_features));
     }
 
-    // y [rows, w.out_features] from the prepared rows; with `add`, added to what y holds.
-    void product(const cortex_linear &w, int rows, float *y, std::size_t y_stride, bool add) {
-        const int panels = panels_of(w);
-        const int row_items = ceil_div(rows, kRowsPerItem);
+    // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows.
+    template <class F>
+    void each_item(int format, int rows, int panels, F &&f) {
+        const Cut cut = cut_of(format, rows);
+        const int row_items = ceil_div(rows, cut.rows);
         const int wanted = std::max(1, pool_.threads() * kPiecesPerThread / row_items);
-        const int panels_each = ceil_div(panels, std::min(panels, wanted));
+        const int units = ceil_div(panels, cut.panels);
+        const int panels_each = ceil_div(units, std::min(units, wanted)) * cut.panels;
         const int panel_items = ceil_div(panels, panels_each);
-        const std::size_t row_bytes = prepared_bytes(w.format, w.in_features);
         pool_.run(row_items * panel_items, [&](int item, int) {
-            const int row = item / panel_items * kRowsPerItem;
+            const int row = item / panel_items * cut.rows;
             const int panel = item % panel_items * panels_each;
-            multiply(w, at_.prepared + row * row_bytes, std::min(kRowsPerItem, rows - row), panel,
-                     std::min(panels_each, panels - panel), y + row * y_stride, y_stride, add);
+            f(row, std::min(cut.rows, rows - row), panel, std::min(panels_each, panels - panel));
+        });
+    }
+
+    // y [rows, w.out_features] from prepared rows; with `add`, added to what y holds.
+    void product(const cortex_linear &w, const std::uint8_t *prepared, int rows, float *y, std::size_t y_stride,
+                 bool add) {
+        const std::size_t row_bytes = prepared_bytes(w.format, w.in_features);
+        each_item(w.format, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
+            multiply(w, prepared + row * row_bytes, count, panel, panels, y + row * y_stride, y_stride, add);
         });
     }
 
     // A product whose result is added to the residual, by way of `norm` where there is one: then it stays in the
     // branch until the next phase over rows.
-    void product_to_residual(const cortex_linear &w, const float *norm) {
-        product(w, batch_.num_tokens, norm ? at_.branch : at_.residual, model_.hidden, norm == nullptr);
+    void product_to_residual(const cortex_linear &w, const std::uint8_t *prepared, const float *norm) {
+        product(w, prepared, batch_.num_tokens, norm ? at_.branch : at_.residual, model_.hidden, norm == nullptr);
     }
 
     void add_branch(int t, const float *norm) {
@@ -169,14 +176,14 @@ class Step {
     }
 
     void attention(const cortex_layer &layer, void *pages) {
-        product(layer.qkv, batch_.num_tokens, at_.wide, widths_.wide, false);
+        product(layer.qkv, at_.prepared, batch_.num_tokens, at_.wide, widths_.wide, false);
         pool_.run(num_runs_, [&](int run, int) {
             for (int t = at_.run_starts[run]; t < at_.run_starts[run + 1]; ++t) position_and_keep(layer, pages, t);
         });
         attend(pool_, layer, batch_, pages, at_.wide, widths_.wide, at_.attended, at_.attention);
         const std::size_t width = static_cast<std::size_t>(layer.num_heads) * layer.head_dim;
         each_row(batch_.num_tokens, [&](int t) { prepare(layer.o, t, at_.attended + t * width); });
-        product_to_residual(layer.o, layer.post_attention_norm);
+        product_to_residual(layer.o, at_.prepared, layer.post_attention_norm);
     }
 
     // Normalise and turn the heads of one token, and put its K/V into the pages.
@@ -197,13 +204,27 @@ class Step {
     }
 
     void feed_forward(const cortex_layer &layer) {
-        product(layer.gate_up, batch_.num_tokens, at_.wide, widths_.wide, false);
+        if (gates(layer.gate_up, layer.down)) return feed_forward_at_once(layer);
+        product(layer.gate_up, at_.prepared, batch_.num_tokens, at_.wide, widths_.wide, false);
         const int size = layer.down.in_features;
         each_row(batch_.num_tokens, [&](int t) {
             activate(layer.activation, wide(t), wide(t) + size, size, wide(t));
             prepare(layer.down, t, wide(t));
         });
-        product_to_residual(layer.down, layer.post_ffn_norm);
+        product_to_residual(layer.down, at_.prepared, layer.post_ffn_norm);
+    }
+
+    // As feed_forward; the rows of the second product are made by the first.
+    void feed_forward_at_once(const cortex_layer &layer) {
+        const std::size_t row_bytes = prepared_bytes(layer.gate_up.format, layer.gate_up.in_features);
+        const std::size_t next_bytes = prepared_bytes(layer.down.format, layer.down.in_features);
+        auto *next = reinterpret_cast<std::uint8_t *>(at_.wide);
+        each_item(layer.gate_up.format, batch_.num_tokens, panels_of(layer.gate_up) / 2,
+                  [&](int row, int count, int panel, int panels) {
+                      multiply_gated(layer.gate_up, at_.prepared + row * row_bytes, count, panel, panels,
+                                     layer.activation, layer.down, next + row * next_bytes);
+                  });
+        product_to_residual(layer.down, next, layer.post_ffn_norm);
     }
 
     void logits(const float *unadded_norm) {
@@ -217,7 +238,7 @@ class Step {
             if (batch_.logits) prepare(model_.head, s, branch(t));
         });
         if (batch_.logits == nullptr) return;
-        product(model_.head, batch_.num_samples, batch_.logits, model_.vocab_size, false);
+        product(model_.head, at_.prepared, batch_.num_samples, batch_.logits, model_.vocab_size, false);
         if (model_.final_softcap == 0.0f) return;
         each_row(batch_.num_samples, [&](int s) {
             softcap(model_.final_softcap, model_.vocab_size,

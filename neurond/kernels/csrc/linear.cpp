@@ -14,7 +14,7 @@
 #include "linear_tile.h"
 #endif
 #ifdef CORTEX_AMX
-#include "linear_amx.h"
+#include "linear_amx_gate.h"
 #endif
 
 namespace cortex {
@@ -102,6 +102,14 @@ std::size_t prepared_bytes(int format, int in_features) {
     });
 }
 
+Cut cut_of([[maybe_unused]] int format, [[maybe_unused]] int rows) {
+#ifdef CORTEX_AMX
+    if (format == CORTEX_BF16 && rows > kPairRows) return {kMostBlockRows, kPairPanels};
+#endif
+    // So many prepared rows stay in a core's cache beside a panel of weights.
+    return {64, 1};
+}
+
 void prepare_row(int format, int in_features, const float *x, void *prepared) {
     with_format(format, [&](auto as) {
         prepare<typename decltype(as)::Inputs>(in_features, x, static_cast<std::byte *>(prepared));
@@ -114,7 +122,7 @@ void multiply(const cortex_linear &w, const void *prepared, int rows, int first_
     const Product product{w, static_cast<const std::byte *>(prepared), stride, y, y_stride, add};
     const int block = static_cast<int>(std::max<std::size_t>(kBlockBytes / stride, 1)), end = first_panel + panels;
 #ifdef CORTEX_AMX
-    if (w.format == CORTEX_BF16) return multiply_by_tiles(product, first_panel, end, rows);
+    if (w.format == CORTEX_BF16) return multiply_by_tiles(ToRows{product}, first_panel, end, rows);
 #endif
     with_format(w.format, [&](auto as) {
         for (int row = 0; row < rows; row += block)
@@ -123,6 +131,26 @@ void multiply(const cortex_linear &w, const void *prepared, int rows, int first_
                                                              std::min(rows, row + block));
     });
 }
+
+#ifdef CORTEX_AMX
+bool gates(const cortex_linear &gate_up, const cortex_linear &next) {
+    return gate_up.format == CORTEX_BF16 && next.format == CORTEX_BF16;
+}
+
+void multiply_gated(const cortex_linear &gate_up, const void *prepared, int rows, int first_panel, int panels,
+                    int activation, const cortex_linear &next, void *next_prepared) {
+    with_activation(activation, [&](auto as) {
+        const ToGated<decltype(as)> to{gate_up, static_cast<const std::byte *>(prepared),
+                                       prepared_bytes(gate_up.format, gate_up.in_features),
+                                       static_cast<std::byte *>(next_prepared),
+                                       prepared_bytes(next.format, next.in_features)};
+        multiply_by_tiles(to, first_panel, first_panel + panels, rows);
+    });
+}
+#else
+bool gates(const cortex_linear &, const cortex_linear &) { return false; }
+void multiply_gated(const cortex_linear &, const void *, int, int, int, int, const cortex_linear &, void *) {}
+#endif
 
 }  // namespace cortex
 

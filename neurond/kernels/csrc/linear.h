@@ -21,7 +21,22 @@ std::size_t prepared_bytes(int format, int in_features);
 // Round or quantise one row of x [in_features] for products with weights of `format`.
 void prepare_row(int format, int in_features, const float *x, void *prepared);
 
+// How a product of `rows` rows is best cut into items: at most so many rows each, and a multiple of so many panels.
+struct Cut {
+    int rows, panels;
+};
+Cut cut_of(int format, int rows);
+
 inline int panels_of(const cortex_linear &w) { return (w.out_features + 15) / 16; }
+
+// Whether `multiply_gated` makes rows for products with `next`.
+bool gates(const cortex_linear &gate_up, const cortex_linear &next);
+
+// Prepared rows of `next`, whose inputs are activation(gate) * up of the products of `prepared` rows with gate_up: the
+// inputs of panels [first_panel, first_panel + panels) of the gate. They are the same as by way of `multiply` and
+// `prepare_row`.
+void multiply_gated(const cortex_linear &gate_up, const void *prepared, int rows, int first_panel, int panels,
+                    int activation, const cortex_linear &next, void *next_prepared);
 
 // y[r, n] = bias[n] + prepared[r] . w[n] for `rows` rows and the features of panels [first_panel,
 // first_panel + panels); rows of y are `y_stride` floats apart. With `add`, y[r, n] is added last.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "linear_product.h"
@@ -46,18 +47,20 @@ struct Place {
     std::size_t panel, block, row;
 };
 
-// The sums of `rows` rows with N panels that begin at w.
+template <int N>
+using Panels = std::array<const Bf16Group *, N>;
+
+// The sums of `rows` rows with N panels.
 template <int M, int N>
-void sum_panels(const Bf16Group *w, int groups, const std::byte *x, std::size_t stride, int rows, Place to) {
+void sum_panels(Panels<N> w, int groups, const std::byte *x, std::size_t stride, int rows, Place to) {
     using Tile = Bf16Tiles<M, N>;
     const Tiles tiles(Tile::shapes(rows));
     each<M * N>([](auto i) { zero_tile<i>(); });
-    for (int g = 0; g < groups; ++g, ++w, x += sizeof(Bf16Inputs)) {
+    for (int g = 0; g < groups; ++g, x += sizeof(Bf16Inputs)) {
         each<M>([&](auto m) {
             load_tile<Tile::inputs(m)>(x + m * kMostTileRows * stride, stride);
             each<N>([&](auto n) {
-                if (m == 0)
-                    load_tile<Tile::weights(n)>(w + static_cast<std::ptrdiff_t>(n) * groups, kTileRowBytes);
+                if (m == 0) load_tile<Tile::weights(n)>(w[n] + g, kTileRowBytes);
                 multiply_bf16<Tile::sums(m, n), Tile::inputs(m), Tile::weights(n)>();
             });
         });
@@ -69,48 +72,162 @@ void sum_panels(const Bf16Group *w, int groups, const std::byte *x, std::size_t 
     });
 }
 
-template <int M, int N>
-void multiply_panels(const Product &product, int panel, int row, int rows) {
-    const auto sum_to = [&](Place to) {
-        sum_panels<M, N>(panel_of<Bf16Group>(product.w, panel), product.w.in_features / kGroup,
-                         product.prepared + row * product.stride, product.stride, rows, to);
-    };
-    if (is_finished(product, panel + N)) {
-        const std::size_t stride = product.y_stride;
-        return sum_to({product.y + row * stride + panel * kLanes, kLanes, kMostTileRows * stride, stride});
+constexpr int kTileFloats = kMostTileRows * kLanes;
+
+// Products whose sums are a result's rows. What else sums become: linear_amx_gate.h.
+struct ToRows : Product {
+    // Panels of the result that N panels of weights make, and the least N.
+    static constexpr int made(int n) { return n; }
+    static constexpr int kLeast = 1;
+
+    template <int N>
+    Panels<N> weights(int panel) const {
+        Panels<N> found;
+        for (int n = 0; n < N; ++n) found[n] = panel_of<Bf16Group>(w, panel + n);
+        return found;
     }
-    constexpr int kFloats = kMostTileRows * kLanes;
-    alignas(64) float sums[M * N * kFloats];
-    sum_to({sums, kFloats, N * kFloats, kLanes});
-    for (int m = 0; m < M; ++m, row += kMostTileRows, rows -= kMostTileRows)
-        for (int n = 0; n < N; ++n)
-            finish_tile(product, panel + n, 1, row, std::min(kMostTileRows, rows), sums + (m * N + n) * kFloats);
+    // Whether tiles are stored where they belong, and where that is.
+    bool takes_tiles(int panel, int n) const { return is_finished(*this, panel + n); }
+    Place place(int panel, int row) const {
+        return {y + row * y_stride + panel * kLanes, kLanes, kMostTileRows * y_stride, y_stride};
+    }
+    // The sums of one row, kTileFloats from panel to panel.
+    template <int N>
+    void take(int panel, int row, const float *sums) const {
+        for (int n = 0; n < N; ++n) finish(*this, panel + n, row, load(sums + n * kTileFloats));
+    }
+};
+
+template <int M, int N, class To>
+void multiply_panels(const To &to, int panel, int row, int rows) {
+    const auto sum_to = [&](Place place) {
+        sum_panels<M, N>(to.template weights<N>(panel), to.w.in_features / kGroup, to.prepared + row * to.stride,
+                         to.stride, rows, place);
+    };
+    if (to.takes_tiles(panel, N)) return sum_to(to.place(panel, row));
+    alignas(64) float sums[M][N * kTileFloats];
+    sum_to({sums[0], kTileFloats, N * kTileFloats, kLanes});
+    for (int r = 0; r < rows; ++r)
+        to.template take<N>(panel, row + r, sums[r / kMostTileRows] + r % kMostTileRows * kLanes);
 }
 
 // Rows [row, row + rows), in M blocks, of panels [panel, end).
-template <int M>
-void multiply_blocks(const Product &product, int panel, int end, int row, int rows) {
-    constexpr int N = 4 / M;
-    for (; panel + N <= end; panel += N) multiply_panels<M, N>(product, panel, row, rows);
-    for (; panel < end; ++panel) multiply_panels<M, 1>(product, panel, row, rows);
+template <int M, class To>
+void multiply_blocks(const To &to, int panel, int end, int row, int rows) {
+    constexpr int N = 4 / M, step = To::made(N);
+    for (; panel + step <= end; panel += step) multiply_panels<M, N>(to, panel, row, rows);
+    for (; panel < end; ++panel) multiply_panels<M, To::kLeast>(to, panel, row, rows);
 }
 
-// As kBlockBytes: processors with tiles have larger caches.
-constexpr std::size_t kTileBlockBytes = 768 * 1024;
+// Rows [row, row + rows), at most kPairRows.
+constexpr int kPairRows = 2 * kMostTileRows;
+template <class To>
+void multiply_few(const To &to, int panel, int end, int row, int rows) {
+    if (rows > kMostTileRows)
+        multiply_blocks<2>(to, panel, end, row, rows);
+    else if (rows > 0)
+        multiply_blocks<1>(to, panel, end, row, rows);
+}
+
+// Many rows: a pair of panels stays in the first cache while rows pass, so few groups at a time. Between these, sums
+// lie in memory, from where they go on as they were.
+constexpr int kPairPanels = 2;
+constexpr int kChunkGroups = 18;
+constexpr int kMostBlockRows = 512;
+// Prepared rows that stay in the second cache while panels pass.
+constexpr std::size_t kTileBlockBytes = 1024 * 1024;
+
+using PairTiles = Bf16Tiles<2, kPairPanels>;
+struct PairSums {
+    alignas(64) float of[2][kPairPanels * kTileFloats];
+
+    Place place() { return {of[0], kTileFloats, kPairPanels * kTileFloats, kLanes}; }
+    const float *row(int r) const { return of[r / kMostTileRows] + r % kMostTileRows * kLanes; }
+};
+
+// Sums of groups [first, end) of kPairRows rows with a pair of panels, which go on from `from`. Call beside(i) for each
+// of the groups: what it does takes no time if tiles take longer.
+template <class Beside>
+inline void sum_pair(Panels<kPairPanels> w, const std::byte *x, std::size_t stride, int first, int end, PairSums *from,
+                     Place to, Beside &&beside) {
+    using Tile = PairTiles;
+    each<2>([&](auto m) {
+        each<kPairPanels>([&](auto n) {
+            if (from)
+                load_tile<Tile::sums(m, n)>(from->of[m] + n * kTileFloats, kTileRowBytes);
+            else
+                zero_tile<Tile::sums(m, n)>();
+        });
+    });
+    for (int g = first; g < end; ++g) {
+        const std::byte *rows = x + g * sizeof(Bf16Inputs);
+        load_passing_tile<Tile::inputs(0)>(rows, stride);
+        load_tile<Tile::weights(0)>(w[0] + g, kTileRowBytes);
+        multiply_bf16<Tile::sums(0, 0), Tile::inputs(0), Tile::weights(0)>();
+        load_passing_tile<Tile::inputs(1)>(rows + kMostTileRows * stride, stride);
+        multiply_bf16<Tile::sums(1, 0), Tile::inputs(1), Tile::weights(0)>();
+        load_tile<Tile::weights(1)>(w[1] + g, kTileRowBytes);
+        multiply_bf16<Tile::sums(1, 1), Tile::inputs(1), Tile::weights(1)>();
+        multiply_bf16<Tile::sums(0, 1), Tile::inputs(0), Tile::weights(1)>();
+        beside(g - first);
+    }
+    each<2>([&](auto m) {
+        each<kPairPanels>([&](auto n) {
+            store_tile<Tile::sums(m, n)>(to.at + m * to.block + n * to.panel, to.row * sizeof(float));
+        });
+    });
+}
+
+// Rows [row, end), whole pairs of blocks, of a pair of panels.
+template <class To>
+void multiply_pair(const To &to, int panel, int row, int end) {
+    static thread_local PairSums so_far[kMostBlockRows / kPairRows];
+    const Panels<kPairPanels> w = to.template weights<kPairPanels>(panel);
+    const int groups = to.w.in_features / kGroup, chunks = (groups + kChunkGroups - 1) / kChunkGroups;
+    const Tiles tiles(PairTiles::shapes(kPairRows));
+    const auto sum = [&](int chunk, int r, Place place, auto &&beside) {
+        const int first = groups * chunk / chunks, last = groups * (chunk + 1) / chunks;
+        sum_pair(w, to.prepared + r * to.stride, to.stride, first, last,
+                 chunk ? &so_far[(r - row) / kPairRows] : nullptr, place, beside);
+    };
+    const auto nothing = [](int) {};
+    for (int chunk = 0; chunk < chunks - 1; ++chunk)
+        for (int r = row; r < end; r += kPairRows) sum(chunk, r, so_far[(r - row) / kPairRows].place(), nothing);
+    if (to.takes_tiles(panel, kPairPanels)) {
+        for (int r = row; r < end; r += kPairRows) sum(chunks - 1, r, to.place(panel, r), nothing);
+        return;
+    }
+    // The rows before are taken meanwhile.
+    PairSums done[2];
+    const int each = kPairRows / std::min(kPairRows, groups - groups * (chunks - 1) / chunks);
+    const auto take = [&](int r, int count) {
+        const PairSums &from = done[(r - row) / kPairRows % 2];
+        for (; count > 0; --count, ++r) to.template take<kPairPanels>(panel, r, from.row((r - row) % kPairRows));
+    };
+    int taken = row;
+    for (int r = row; r < end; r += kPairRows) {
+        sum(chunks - 1, r, done[(r - row) / kPairRows % 2].place(), [&](int) {
+            if (taken + each <= r) take(taken, each), taken += each;
+        });
+        take(taken, r - taken);
+        taken = r;
+    }
+    take(taken, end - taken);
+}
 
 // All rows of panels [panel, end).
-void multiply_by_tiles(const Product &product, int panel, int end, int rows) {
-    constexpr int kPair = 2 * kMostTileRows;
-    const int block = std::max<int>(kTileBlockBytes / (product.stride * kPair), 1) * kPair;
-    for (int first = 0; first < rows; first += block)
-        for (int p = panel; p < end; p += kBlockPanels)
-            for (int row = first; row < std::min(rows, first + block); row += kPair) {
-                const int count = std::min(rows - row, kPair), last = std::min(end, p + kBlockPanels);
-                if (count > kMostTileRows)
-                    multiply_blocks<2>(product, p, last, row, count);
-                else
-                    multiply_blocks<1>(product, p, last, row, count);
-            }
+template <class To>
+void multiply_by_tiles(const To &to, int panel, int end, int rows) {
+    constexpr int step = To::made(kPairPanels);
+    const int pairs = std::clamp<int>(kTileBlockBytes / to.stride / kPairRows, 1, kMostBlockRows / kPairRows);
+    for (int row = 0; row < rows; row += pairs * kPairRows) {
+        const int last = std::min(rows, row + pairs * kPairRows);
+        const int paired = last - row > kPairRows ? row + (last - row) / kPairRows * kPairRows : row;
+        int p = panel;
+        for (; paired > row && p + step <= end; p += step) multiply_pair(to, p, row, paired);
+        for (int r = row; r < paired && p < end; r += kPairRows) multiply_few(to, p, end, r, kPairRows);
+        multiply_few(to, panel, end, paired, last - paired);
+    }
 }
 
 }  // namespace

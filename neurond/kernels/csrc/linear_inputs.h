@@ -23,7 +23,7 @@ constexpr float kLeastInput = 1e-30f;
 
 inline void prepare_group(Bf16Inputs &inputs, const float *x) {
 #ifdef CORTEX_AVX512
-    for (int k = 0; k < kGroup; ++k) inputs.x[k] = to_bf16(x[k]);
+    store_rounded(inputs.x, load(x), load(x + kLanes));
 #else
     for (int k = 0; k < kGroup; ++k) inputs.x[k] = from_bf16(to_bf16(x[k]));
 #endif

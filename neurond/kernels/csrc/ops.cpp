@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "activation.h"
 #include "approx.h"
 #include "simd.h"
 
@@ -27,27 +28,6 @@ void store(float *p, F16 v, int lanes) {
     float padded[kLanes];
     cortex::store(padded, v);
     std::copy_n(padded, lanes, p);
-}
-
-F16 silu(F16 x) { return sigmoid_of(x, x); }
-
-// x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), as x times a sigmoid.
-F16 gelu_tanh(F16 x) {
-    const F16 cubic = fma(x * x, splat(0.044715f), splat(1.0f));
-    return sigmoid_of(x * cubic * splat(1.5957691216f), x);
-}
-
-// x/2 (1 + erf(x / sqrt(2))). Half of erfc(|x| / sqrt(2)) is taken off from the positive side or is what is left of
-// the negative one (Abramowitz and Stegun 7.1.26: within 1.5e-7).
-F16 gelu(F16 x) {
-    const F16 z = abs(x) * splat(0.70710678f);
-    const F16 t = splat(1.0f) / fma(z, splat(0.3275911f), splat(1.0f));
-    F16 series = fma(t, splat(1.061405429f), splat(-1.453152027f));
-    series = fma(t, series, splat(1.421413741f));
-    series = fma(t, series, splat(-0.284496736f));
-    series = fma(t, series, splat(0.254829592f));
-    const F16 erfc = t * series * exp(zero() - z * z);
-    return max(x, zero()) - abs(x) * erfc * splat(0.5f);
 }
 
 template <class Activation>
@@ -91,9 +71,7 @@ void rotate(const cortex_rope &rope, int position, float *head) {
 }
 
 void activate(int activation, const float *x, const float *up, int size, float *out) {
-    if (activation == CORTEX_GELU_TANH) return gate(gelu_tanh, x, up, size, out);
-    if (activation == CORTEX_GELU) return gate(gelu, x, up, size, out);
-    gate(silu, x, up, size, out);
+    with_activation(activation, [&](auto f) { gate(f, x, up, size, out); });
 }
 
 void softcap(float cap, int size, float *x) {

@@ -62,6 +62,15 @@ inline F16 load_odd(const bf16 *p) {
     return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), upper))};
 }
 
+// To nearest; what is below 2^-126 becomes 0, which is what products take it for.
+inline void store_rounded(bf16 *to, F16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), (__m256i)_mm512_cvtneps_pbh(a.v));
+}
+// 32 numbers side by side.
+inline void store_rounded(bf16 *to, F16 first, F16 second) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second.v, first.v));
+}
+
 inline F16 where_at_least(F16 x, float floor, F16 value) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(floor), _CMP_GE_OQ), value.v)};
 }

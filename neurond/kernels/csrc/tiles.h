@@ -53,6 +53,11 @@ template <int T>
 inline void load_tile(const void *rows, std::size_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(T) : "memory");
 }
+// The same of what is not used again soon: in the first cache it does not take the place of what is.
+template <int T>
+inline void load_passing_tile(const void *rows, std::size_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(T) : "memory");
+}
 template <int T>
 inline void store_tile(void *rows, std::size_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(rows), "r"(stride), "i"(T) : "memory");

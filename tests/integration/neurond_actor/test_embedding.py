@@ -121,7 +121,7 @@ async def test_cancelled_requests_end_and_leave_nothing(node: Node) -> None:
     for stream in streams:
         stream.cancel()
     assert finishes_of(await collect(embed(node, model_id, [[1]]))) == {0: "stop"}
-    assert node.in_flight(model_id) == 0
+    await wait_until_async(lambda: node.in_flight(model_id) == 0)
 
 
 async def test_unloading_ends_what_runs(narrow_node: Node) -> None:

@@ -178,17 +178,17 @@ async def test_unload_does_not_wait_for_ever(make_node: Callable[..., Node]) -> 
     await node.load(model_id)
 
 
-async def test_forced_unload_fails_what_runs_on_that_model(node: Node) -> None:
-    model_id, other = await node.loaded(), node.library.add("other")
-    await node.load(other)
-    stream = node.submit(model_id, [10], max_tokens=MUCH)
+async def test_forced_unload_fails_what_runs_on_that_model(narrow_node: Node) -> None:
+    model_id, other = await narrow_node.loaded(), narrow_node.library.add("other")
+    await narrow_node.load(other)
+    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
     await anext(stream)
 
-    await node.supervisor.unload(UnloadRequest(model_id, force=True))
+    await narrow_node.supervisor.unload(UnloadRequest(model_id, force=True))
 
     with pytest.raises(ModelUnloaded, match="by an operator"):
         await collect(stream)
-    assert tokens_of(await collect(node.submit(other, [10], max_tokens=1))) == [11]
+    assert tokens_of(await collect(narrow_node.submit(other, [10], max_tokens=1))) == [11]
 
 
 async def test_unload_during_a_load_ends_both(node: Node) -> None:

@@ -163,9 +163,10 @@ async def test_one_that_does_not_answer_is_given_up(
     reader: ImageReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close_images(await read(reader, image(b"a")))
-    monkeypatch.setattr(reader_module, "READ_S", 0.1)
-    with pytest.raises(Overloaded, match="no time"):
-        await read(reader, image(b"a"), folder=Path("/sleep"))
+    with monkeypatch.context() as patched:
+        patched.setattr(reader_module, "READ_S", 0.1)
+        with pytest.raises(Overloaded, match="no time"):
+            await read(reader, image(b"a"), folder=Path("/sleep"))
     close_images(await read(reader, image(b"a")))
 
 

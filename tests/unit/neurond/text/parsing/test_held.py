@@ -17,11 +17,11 @@ from neurond.engine.grammar import GrammarCompiler, TokenGrammar, check_format
 from neurond.text.parsing.answer_format import AnswerFormat, HeldForm
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
 from neurond.text.parsing.harmony import HARMONY_MARKERS
-from neurond.text.parsing.parser import joined
-from neurond.text.parsing.segments import Call, Text
+from neurond.text.parsing.parser import NOT_HELD, HeldCalls, joined
+from neurond.text.parsing.segments import Call, CallArguments, CallEnded, Text
 from tests.fakes.grammar_walks import Speller, bits_of
 from tests.fakes.tokenizers_made import BOS, byte_level
-from tests.fakes.transcripts import Told, told
+from tests.fakes.transcripts import BrokenCall, Told, told
 
 SEARCH = Tool(
     "search",
@@ -78,16 +78,22 @@ class Family:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def walk(
-        self, answers: AnswerFormat, held: HeldForm, seed: int, *, spells: str = ""
+        self,
+        answers: AnswerFormat,
+        held: HeldForm,
+        seed: int,
+        *,
+        begins: str = "",
+        spells: str = "",
     ) -> list[int] | None:
         """Return the tokens of a random answer that hurries to its end.
 
-        `spells` is what it says at last, where chance would not find to it.
+        `begins` is what it says at first, `spells` at last, where chance would not find to it.
         """
         grammar = self.speller.compile(ResponseFormat("grammar", text=held.grammar))
         chance = random.Random(seed)
         tokens: list[int] = []
-        begun: list[int] = []
+        begun = self.ids(begins)
         for number in range(600):
             allowed = sorted(self.speller.allowed(grammar))
             if self.speller.end in allowed and number > 20:
@@ -132,9 +138,14 @@ def prompt(
 
 
 def parse(
-    answers: AnswerFormat, asked: ChatPrompt, tokens: list[int], *, thinks: bool = False
+    answers: AnswerFormat,
+    asked: ChatPrompt,
+    tokens: list[int],
+    held: HeldCalls = NOT_HELD,
+    *,
+    thinks: bool = False,
 ) -> list[Told]:
-    made = answers.parser(asked, thinks=thinks, keep_blanks=False)
+    made = answers.parser(asked, held, thinks=thinks, keep_blanks=False)
     assert made is not None
     text = b"".join(answers.pieces.piece(token) for token in tokens).decode("utf-8", "replace")
     return told(joined(made.push(text) + made.flush()))
@@ -148,11 +159,17 @@ def takes(family: Family, held: HeldForm | None, text: str) -> bool:
 
 
 def goes_through(grammar: TokenGrammar, tokens: list[int], end: int) -> bool:
+    if not begins_with(grammar, tokens):
+        return False
+    return grammar.is_complete or end in bits_of(grammar.allowed())
+
+
+def begins_with(grammar: TokenGrammar, tokens: list[int]) -> bool:
     for token in tokens:
         if token not in bits_of(grammar.allowed()):
             return False
         grammar.advance(token)
-    return grammar.is_complete or end in bits_of(grammar.allowed())
+    return True
 
 
 def check_calls(segments: list[Told]) -> list[str]:
@@ -172,7 +189,8 @@ def test_a_required_call_is_one_of_the_tools(family: Family, tools: ToolParserNa
         tokens = family.walk(answers, held, seed)
         if tokens is None:
             continue
-        segments = parse(answers, asked, tokens)
+        segments = parse(answers, asked, tokens, held.calls)
+        assert segments == parse(answers, asked, tokens)
         assert not [each for each in segments if isinstance(each, Text)], segments
         assert segments
         names |= set(check_calls(segments))
@@ -471,3 +489,79 @@ def test_blocks_of_code_call_no_tool_that_is_strict(family: Family) -> None:
     assert parse(answers, prompt("auto", strict), family.ids(block)) == [Text(block)]
     [call] = parse(answers, prompt("auto", SAY), family.ids(block))
     assert call == Call("say", '{"it": 1}')
+
+
+STRICT = Tool("say", None, SAY.parameters, strict=True)
+IN_PROSE: dict[ToolParserName, str] = {"phi": "<|tool_call|>[", "llama": '{"name": "'}
+BEGINS_OF_OTHERS = (
+    *("Well. ", "[", "{", "<tool_call>", "```json\n{", "functools[{", "<think>a</think>{"),
+    *('{"n": "<function=say><parameter=it>', "<think>a functools[", "<think>a <function=say>"),
+)
+
+
+@pytest.mark.parametrize("tools", ALL)
+@pytest.mark.parametrize("reasoning", ["none", "think"])
+@pytest.mark.parametrize("mode", ["auto", "required", "json"])
+def test_what_is_told_as_a_held_call_is_one(
+    family: Family, tools: ToolParserName, reasoning: ReasoningParserName, mode: str
+) -> None:
+    answers = family.answers(tools, reasoning)
+    asked = prompt("required" if mode == "required" else "auto", STRICT, SEARCH)
+    held = answers.held_calls(asked, [])
+    if mode == "json":
+        held = answers.held_json(asked, [], ResponseFormat("json_object"))
+    assert held is not None
+    calls = CALL_FORMATS.get(tools)
+    opener = calls.openers[0] if calls is not None else "<|channel|>"
+    opens = IN_PROSE.get(tools, opener)
+    for seed, begins in enumerate((opens, f"Well. {opens}", *BEGINS_OF_OTHERS)):
+        form = ResponseFormat("grammar", text=held.grammar)
+        if not begins_with(family.speller.compile(form), family.ids(begins)):
+            continue
+        tokens = family.walk(answers, held, seed, begins=begins)
+        if tokens is None:
+            continue
+        segments = parse(answers, asked, tokens, held.calls)
+        assert not [each for each in segments if isinstance(each, BrokenCall)], segments
+        assert segments == parse(answers, asked, tokens)
+
+
+@pytest.mark.parametrize("tools", ["hermes", "mistral", "kimi", "deepseek_v31", "harmony"])
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_a_held_call_is_told_while_it_is_written(
+    family: Family, tools: ToolParserName, mode: str
+) -> None:
+    call = {
+        "hermes": '<tool_call>\n{"name": "say", "arguments": ',
+        "mistral": "[TOOL_CALLS]say[ARGS]",
+        "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.say:0"
+        "<|tool_call_argument_begin|>",
+        "deepseek_v31": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>say<｜tool▁sep｜>",
+        "harmony": "<|channel|>commentary to=functions.say <|constrain|>json<|message|>",
+    }[tools]
+    answers, asked = family.answers(tools), prompt(mode, STRICT)
+    held = answers.held_calls(asked, [])
+    assert held is not None
+    is_held = tools != "mistral" or mode == "required" or "[TOOL_CALLS]" in special_texts(family)
+    for where in (held.calls, NOT_HELD):
+        made = answers.parser(asked, where, thinks=False, keep_blanks=False)
+        assert made is not None
+        told_early = made.push(f'{call}{{"it": "abc')
+        assert bool(told_early) is (is_held and where is held.calls)
+        rest = made.push('"}')
+        assert CallEnded(is_whole=True) in rest
+        assert CallArguments('"}') in rest or not told_early
+
+
+def test_of_calls_that_are_not_held_none_is_told_early(family: Family) -> None:
+    answers, asked = family.answers("json", "think"), prompt("auto", STRICT)
+    held = answers.held_calls(asked, [])
+    assert held is not None
+    body = '{"name": "say", "arguments": {"it": "a'
+    for text in (f"```json\n{body}", f"<think>Hm.</think>{body}"):
+        made = answers.parser(asked, held.calls, thinks=False, keep_blanks=False)
+        assert made is not None
+        assert not [each for each in made.push(text) if isinstance(each, CallArguments)]
+    made = answers.parser(asked, held.calls, thinks=False, keep_blanks=False)
+    assert made is not None
+    assert made.push(body)
