@@ -202,10 +202,17 @@ def test_thoughts_are_counted() -> None:
 
 
 def test_stop_strings_are_looked_for_in_what_is_visible() -> None:
-    events = run(f"<think>stop</think>{CALL}now stop here", "stop", "city")
+    events = run("<think>stop</think>now stop here", "stop", "city")
     assert end_of(events).stop_sequence == "stop"
     assert end_of(events).reason == "stop"
     assert said(events, ReasoningDelta) == "stop"
+    assert said(events, TextDelta) == "now "
+
+
+def test_a_stop_string_behind_a_call_leaves_the_call_to_be_run() -> None:
+    events = run(f"{CALL}now stop here", "stop", "city")
+    assert end_of(events).reason == "tool_calls"
+    assert end_of(events).stop_sequence is None
     assert said(events, TextDelta) == "now "
 
 
