@@ -36,6 +36,12 @@ class BuildKernels(build_ext):
         """Return the library's path; no Python version has a part in its name."""
         return f"{fullname.replace('.', '/')}.so"
 
+    def copy_extensions_to_source(self) -> None:
+        """Copy what was compiled into the source tree, and let nothing older stand there."""
+        for ext in self.extensions:
+            Path(self.get_ext_filename(ext.name)).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
+
     def build_extension(self, ext: Extension) -> None:
         """Compile one variant with a single run of the compiler.
 

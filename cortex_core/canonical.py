@@ -24,11 +24,7 @@ JsonObject = dict[str, Any]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-FinishReason = Literal[
-    "stop", "length", "tool_calls", "content_filter", "cancelled", "malformed_call"
-]
-"""`malformed_call`: the last call broke off, as what the model wrote was not the rest of it; its
-arguments are the beginning of an object of JSON."""
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
@@ -251,6 +247,13 @@ class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
+    raw: bytes | None = None
+    """Its bytes where they are not whole characters and `text` has U+FFFD; None elsewhere."""
+
+    @property
+    def spelled(self) -> bytes:
+        """The bytes that the token stands for."""
+        return self.text.encode() if self.raw is None else self.raw
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -339,8 +342,8 @@ class ToolCallStarted(msgspec.Struct, frozen=True, tag="tool_call_started", omit
 
 class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call_delta", omit_defaults=True):
     """More of a call's arguments. Over one call they concatenate to an object of JSON; over the
-    last one of a choice that ends with `length`, `cancelled` or `malformed_call`, maybe to the
-    beginning of one. `arguments` may be empty while nothing is certain."""
+    last one of a choice that ends with `length` or `cancelled`, maybe to the beginning of one.
+    `arguments` may be empty while nothing is certain."""
 
     index: int
     call_index: int

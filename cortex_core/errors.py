@@ -40,6 +40,11 @@ class CortexError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
+    @property
+    def is_for_good(self) -> bool:
+        """Whether it is the server's fault and trying again does not help: somebody must look."""
+        return self.status >= 500 and self.retry_after_s is None
+
     def info(self) -> ErrorInfo:
         """Return this error as data."""
         return ErrorInfo(self.code, self.message, self.param, self.retry_after_s)
@@ -127,6 +132,12 @@ class PreviousResponseNotFound(InvalidRequest):
     """The response that a request goes on from is not stored, or no longer."""
 
     code = "previous_response_not_found"
+
+
+class ThreadUnsupported(InvalidRequest):
+    """The request is a turn of a conversation that the server would keep; none is kept here."""
+
+    code = "thread_unsupported_request"
 
 
 class MethodNotAllowed(InvalidRequest):

@@ -76,7 +76,8 @@ class Gateway(RequestGateway[Nodes]):
             if ledger.tokens_sent:
                 log.warning("stream broken off", extra=told)
             else:
-                log.info("request failed", extra=told)
+                level = logging.WARNING if error.is_for_good else logging.INFO
+                log.log(level, "request failed", extra=told)
             yield Failed(error.info())
         except Exception as error:
             log.exception("request failed", extra=kv(request_id=request.request_id))

@@ -1,10 +1,11 @@
 """Fixtures that every level of tests shares."""
 
 import signal
-import socket
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+
+from tests.fakes.ports import free_ports
 
 
 def pytest_configure() -> None:
@@ -13,14 +14,12 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Whether an example is right does not hang on what else the machine does.
-    settings.register_profile("cortex", deadline=None)
+    settings.register_profile("cortex", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("cortex")
 
 
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port

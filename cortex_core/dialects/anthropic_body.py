@@ -10,6 +10,7 @@ from cortex_core.dialects.anthropic_thinking import Thinking
 from cortex_core.dialects.anthropic_tools import WireTool, WireToolChoice
 from cortex_core.dialects.anthropic_turns import WireMessage
 from cortex_core.dialects.reading import refuse
+from cortex_core.errors import ThreadUnsupported
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -57,11 +58,6 @@ class MessagesBody(msgspec.Struct, frozen=True, kw_only=True):
     thread: Any = None
 
 
-_REFUSED: Final = {
-    "compaction": "conversations are not summed up here; ask for a summary in a message",
-    "thread": "conversations are not kept here; send all of their messages",
-}
-"""An answer without these would be another one than was asked for."""
 _LEFT_OUT: Final = ("container", "fallbacks", "mcp_servers")
 """What only Anthropic's servers have; the rest of the request makes sense without."""
 
@@ -72,10 +68,17 @@ def is_given(value: Any) -> bool:
 
 
 def check_served(body: MessagesBody) -> None:
-    """Raise `InvalidRequest` if the body asks for what cannot be done without."""
-    for name, why in _REFUSED.items():
-        if is_given(getattr(body, name)):
-            raise refuse(name, why)
+    """Raise `InvalidRequest` where an answer would be another one than was asked for."""
+    if is_given(body.compaction):
+        why = "conversations are not summed up here; ask for a summary in a message"
+        raise refuse("compaction", why)
+    if is_given(body.thread):
+        # The SDKs' tool runners ask for one by themselves, and know this error by its code.
+        raise ThreadUnsupported(
+            "cannot read request: thread: conversations are not kept here; send all of their "
+            "messages",
+            param="thread",
+        )
 
 
 def left_out(body: MessagesBody) -> list[str]:

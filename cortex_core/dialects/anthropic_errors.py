@@ -3,12 +3,12 @@
 from cortex_core.dialects.base import Reply
 from cortex_core.dialects.retry_hints import retry_headers
 from cortex_core.dialects.sse import json_bytes, named_frame
-from cortex_core.errors import ErrorInfo, status_of
+from cortex_core.errors import ErrorInfo, ThreadUnsupported, status_of
 from cortex_core.ids import RequestId
 
 _FORMAT, _OWN_FORMAT = "response_format", "output_config.format"
 """What nodes, and this dialect, call the format of an answer."""
-_OVERLOADED = 529
+_TOO_MANY, _OVERLOADED = 429, 529
 _TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -16,7 +16,7 @@ _TYPES = {
     404: "not_found_error",
     409: "conflict_error",
     413: "request_too_large",
-    429: "rate_limit_error",
+    _TOO_MANY: "rate_limit_error",
     504: "timeout_error",
     _OVERLOADED: "overloaded_error",
 }
@@ -30,8 +30,15 @@ def error_reply(error: ErrorInfo, *, request_id: RequestId) -> Reply:
 
 
 def error_frame(error: ErrorInfo, *, request_id: RequestId) -> bytes:
-    """Return the frame that ends a stream."""
-    return named_frame(b"error", _envelope(error, _status(error), request_id))
+    """Return the frame that ends a stream.
+
+    An error that comes so has no status. After the word `overloaded_error` Claude Code waits and
+    asks again; after any other it asks once more at once, without a stream.
+    """
+    status = _status(error)
+    if status == _TOO_MANY and error.retry_after_s is not None:
+        status = _OVERLOADED
+    return named_frame(b"error", _envelope(error, status, request_id))
 
 
 def response_headers(request_id: RequestId) -> dict[str, str]:
@@ -53,10 +60,8 @@ def _envelope(error: ErrorInfo, status: int, request_id: RequestId) -> bytes:
     if error.param == _FORMAT:
         message = message.replace(_FORMAT, _OWN_FORMAT)
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return json_bytes(
-        {
-            "type": "error",
-            "error": {"type": kind, "message": message},
-            "request_id": f"req_{request_id}",
-        }
-    )
+    body: dict[str, object] = {"type": kind, "message": message}
+    if error.code == ThreadUnsupported.code:
+        # Tool runners of the SDKs send the whole conversation after this, and do not ask again.
+        body["details"] = {"error_code": error.code, "unsupported": [error.param]}
+    return json_bytes({"type": "error", "error": body, "request_id": f"req_{request_id}"})

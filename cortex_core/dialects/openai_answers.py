@@ -16,8 +16,6 @@ FINISH_REASONS: Final[dict[FinishReason, str]] = {
     "content_filter": "content_filter",
     # OpenAI has no word for it; this one tells a client that the answer is not whole.
     "cancelled": "length",
-    # Clients tell the model that the arguments are no JSON, and it tries again.
-    "malformed_call": "tool_calls",
 }
 
 
@@ -40,8 +38,7 @@ class UsageBody(msgspec.Struct, frozen=True):
 class TokenBody(msgspec.Struct, frozen=True):
     token: str
     logprob: float
-    bytes: list[int] | None
-    """None for a token that is part of a character: its real bytes are not known here."""
+    bytes: list[int]
     top_logprobs: "list[TokenBody] | UnsetType" = UNSET
 
 
@@ -117,9 +114,7 @@ def chat_logprobs_json(logprobs: Sequence[TokenLogprob]) -> LogprobsBody:
 
 
 def _token(logprob: TokenLogprob, top: list[TokenBody] | UnsetType = UNSET) -> TokenBody:
-    # A replacement character stands for part of a character.
-    data = list(logprob.text.encode()) if "\ufffd" not in logprob.text else None
-    return TokenBody(logprob.text, logprob.logprob, data, top)
+    return TokenBody(logprob.text, logprob.logprob, list(logprob.spelled), top)
 
 
 def _choice(index: int, choice: Choice) -> ChatChoice:

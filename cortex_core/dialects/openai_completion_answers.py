@@ -1,5 +1,6 @@
 """Canonical events as answers of `POST /v1/completions`."""
 
+import codecs
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -60,6 +61,23 @@ class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageBody
 
 
+class TextOffsets:
+    """Where the tokens of one choice begin in its text, which their own texts do not add up to: of
+    a character that is spread over several tokens each begins where the character does.
+    """
+
+    def __init__(self, begin_chars: int = 0) -> None:
+        """`begin_chars` is where the first token would begin, negative before the text."""
+        self._chars = begin_chars
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take(self, token: TokenLogprob) -> int:
+        """Take the next token; return where it begins, in characters."""
+        begin_chars = max(0, self._chars)
+        self._chars += len(self._decoder.decode(token.spelled))
+        return begin_chars
+
+
 class CompletionEncoder:
     """One response, as a stream or as a whole.
 
@@ -75,7 +93,7 @@ class CompletionEncoder:
         )
         self._scores_prompt = decoded.request.sampling.scores_prompt
         self._echoed = _echoed(decoded)
-        self._offsets = [0] * decoded.choices
+        self._offsets = [TextOffsets() for _ in range(decoded.choices)]
         self._begun = [False] * decoded.choices
         self._collector = Collector(choices=decoded.choices)
 
@@ -115,23 +133,19 @@ class CompletionEncoder:
         delta = b'"text":' + json_text(event.text)
         if not logprobs:
             return head + delta + self._frame.open_tail
-        offset_chars = self._offsets[event.index]
-        self._offsets[event.index] += sum(len(each.text) for each in logprobs)
-        chances = _logprobs(logprobs, offset_chars)
+        chances = _logprobs(logprobs, self._offsets[event.index])
         return self._frame.chunk(event.index, delta, logprobs=chances)
 
     def _echo(self, event: PromptScored) -> bytes:
         """Return more of a prompt for each of its choices."""
-        num_chars = sum(len(score.text) for score in event.scores)
         chunks: list[bytes] = []
         for index in range(event.index, event.index + self._decoded.request.n):
             text, begins = "", not self._begun[index]
             if begins:
                 self._begun[index] = True
                 text = self._echoed[index] or event.text
-                self._offsets[index] = _begin(text, event.scores)
+                self._offsets[index] = TextOffsets(_begin(text, event.scores))
             chances = _logprobs(event.scores, self._offsets[index], first=begins)
-            self._offsets[index] += num_chars
             delta = b'"text":' + json_text(text)
             chunks.append(self._frame.chunk(index, delta, logprobs=chances))
         return b"".join(chunks)
@@ -176,8 +190,8 @@ def _choice(index: int, choice: Choice, echoed: str, scored: Choice) -> TextChoi
     scores, echoed = scored.prompt_scores, echoed or scored.prompt_text
     text = echoed + "".join(run.text for run in choice.runs)
     told = [*scores, *choice.logprobs]
-    begin = _begin(echoed, scores)
-    logprobs = _logprobs(told, begin, first=bool(scores)) if told else None
+    offsets = TextOffsets(_begin(echoed, scores))
+    logprobs = _logprobs(told, offsets, first=bool(scores)) if told else None
     return TextChoice(index, text, logprobs, FINISH_REASONS[choice.finished.reason])
 
 
@@ -185,13 +199,13 @@ def _begin(echoed: str, scores: Sequence[TokenLogprob]) -> int:
     """Return where the first token begins: before the text where that has it not, as begin tokens
     are not echoed.
     """
-    if not echoed or not scores or echoed.startswith(scores[0].text):
+    if not echoed or not scores or echoed.encode().startswith(scores[0].spelled):
         return 0
     return -len(scores[0].text)
 
 
 def _logprobs(
-    logprobs: Iterable[TokenLogprob], offset_chars: int, *, first: bool = False
+    logprobs: Iterable[TokenLogprob], offsets: TextOffsets, *, first: bool = False
 ) -> TextLogprobs:
     """Return tokens in the dialect's form; `first` says that a prompt begins with them."""
     found = TextLogprobs([], [], [], [])
@@ -199,8 +213,7 @@ def _logprobs(
         found.tokens.append(each.text)
         found.token_logprobs.append(None if first else each.logprob)
         found.top_logprobs.append(None if first else _by_text(each.top))
-        found.text_offset.append(max(0, offset_chars))
-        offset_chars += len(each.text)
+        found.text_offset.append(offsets.take(each))
         first = False
     return found
 

@@ -87,6 +87,8 @@ def _refuse_what_is_not_served(wire: CompletionBody, n: int, prompts: list[Promp
         raise refuse("suffix", "not supported; put the text after the gap into the prompt")
     if wire.best_of is not None and wire.best_of > n:
         raise refuse("best_of", "not supported; ask for n choices and pick one")
+    if wire.best_of is not None and wire.best_of < 1:
+        raise refuse("best_of", f"expected 1 or more, got {wire.best_of}")
     is_text = all(isinstance(prompt, TextPrompt) for prompt in prompts)
     if wire.echo and wire.logprobs is None and not is_text:
         raise refuse("echo", "needs a prompt that is text, or logprobs: ids alone have no text")

@@ -55,11 +55,6 @@ def status_after(finished: Finished) -> str:
     return INCOMPLETE if finished.reason in _WHY_INCOMPLETE else COMPLETED
 
 
-def last_status_after(finished: Finished) -> str:
-    """Return the status of an answer's last item."""
-    return INCOMPLETE if finished.reason == "malformed_call" else status_after(finished)
-
-
 def usage_json(usage: Usage) -> dict[str, Any]:
     """Return usage as it stands in answers."""
     details = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0}
@@ -125,7 +120,7 @@ def whole_json(
             item_json(
                 run,
                 item_id(run, request_id, index),
-                status=last_status_after(choice.finished) if last else COMPLETED,
+                status=status if last else COMPLETED,
                 summarised=summarised,
             )
         )
@@ -145,13 +140,8 @@ def text_part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> JsonObject:
 
 
 def logprobs_json(logprobs: Sequence[TokenLogprob]) -> list[JsonObject]:
-    """Return tokens with their alternatives; a part of a character has no bytes."""
-    if not logprobs:
-        return []
+    """Return tokens with their alternatives."""
     tokens: list[JsonObject] = msgspec.to_builtins(chat_logprobs_json(logprobs).content)
-    for token in tokens:
-        for each in (token, *token["top_logprobs"]):
-            each["bytes"] = each["bytes"] or []
     return tokens
 
 

@@ -28,7 +28,6 @@ from cortex_core.dialects.openai_responses_answers import (
     begun_json,
     item_id,
     item_json,
-    last_status_after,
     logprobs_json,
     response_json,
     status_after,
@@ -83,7 +82,7 @@ class ResponseStream:
                 return self._opened()
             case Finished():
                 self._collector.feed(event)
-                return self._close(last_status_after(event))
+                return self._close(status_after(event))
             case Started():
                 self._collector.feed(event)
                 return b"" if self._begun else self._begin()

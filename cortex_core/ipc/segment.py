@@ -61,11 +61,14 @@ class Segment:
         """Map a segment that another process made, and own `fd` from now on.
 
         Raises:
-            ProtocolError: `fd` is no memory that can be mapped.
+            ProtocolError: `fd` is no memory that can be mapped, or there is no room for it; `fd` is
+                closed.
         """
         try:
             return cls(fd, os.fstat(fd).st_size)
         except (OSError, ValueError) as ex:
+            with contextlib.suppress(OSError):  # it may be no descriptor at all
+                os.close(fd)
             raise ProtocolError(f"cannot attach segment at descriptor {fd}: {ex}") from ex
 
     def words(self, offset: int, count: int) -> "memoryview[int]":

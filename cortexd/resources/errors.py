@@ -25,15 +25,14 @@ log = logging.getLogger(__name__)
 
 _OPENAI: Final = OpenAIChat()
 _ANTHROPIC: Final = AnthropicMessages()
-_SERVERS_FAULT: Final = 500
+_OPENAIS_OWN: Final = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
 
 def dialect_of(request: Request) -> Dialect:
-    """Return the dialect for errors on this request's path."""
-    if "/messages" in request.path:
-        return _ANTHROPIC
-    shared = request.path == "/" or "/models" in request.path
-    if shared and models_dialect(request.headers) == "anthropic":
+    """Return the dialect for errors: the path's own, else that of the caller's headers."""
+    if request.path.startswith(_OPENAIS_OWN):
+        return _OPENAI
+    if "/messages" in request.path or models_dialect(request.headers) == "anthropic":
         return _ANTHROPIC
     return _OPENAI
 
@@ -67,16 +66,17 @@ async def _on_defect(
     request_id = request_id_of(req)
     log.error("request failed", extra=kv(request_id=request_id, path=req.path), exc_info=error)
     text = f"cannot serve the request: internal error; the log has it under {request_id}"
+    resp.context.logged = True
     _answer(req, resp, InternalError(text))
 
 
 def _answer(req: Request, resp: Response, error: CortexError) -> None:
     request_id = request_id_of(req)
     reply = dialect_of(req).encode_error(error.info(), request_id=request_id)
-    for_good = reply.status >= _SERVERS_FAULT and error.retry_after_s is None
-    level = logging.WARNING if for_good else logging.DEBUG
-    told = kv(request_id=request_id, path=req.path, status=reply.status, cause=error.message)
-    log.log(level, "request refused", extra=told)
+    if not getattr(resp.context, "logged", False):
+        level = logging.WARNING if error.is_for_good else logging.DEBUG
+        told = kv(request_id=request_id, path=req.path, status=reply.status, cause=error.message)
+        log.log(level, "request refused", extra=told)
     resp.status = reply.status
     resp.content_type = JSON_TYPE
     resp.data = reply.body

@@ -94,6 +94,7 @@ async def _streamed(
     try:
         first = await first_of(events, clock)
         if isinstance(first, Failed) and first.error.code not in told_in_stream:
+            resp.context.logged = True  # by the gateway, which knows the node
             raise error_from_info(first.error)
     except BaseException:
         await events.aclose()
@@ -111,5 +112,7 @@ async def _whole(
     async with aclosing(events):
         async for event in events:
             encoder.feed(event)
+            if isinstance(event, Failed):
+                resp.context.logged = True
     resp.content_type = JSON_TYPE
     resp.data = encoder.body()

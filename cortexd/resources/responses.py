@@ -16,7 +16,7 @@ from cortex_core.dialects.openai_responses import (
     OpenAIResponses,
     ResponseEncoder,
 )
-from cortex_core.errors import ContextLengthExceeded, CortexError
+from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull, RateLimited
 from cortex_core.ids import RequestId
 from cortexd.gateway import Gateway
 from cortexd.resources.generation import answer, log_ignored
@@ -30,6 +30,9 @@ PING_S: Final = 0.5
 _TOLD_IN_STREAM: Final = (ContextLengthExceeded.code,)
 """codex makes its conversation shorter after `response.failed` of this code, as OpenAI sends it; of
 a 400 it only shows the text."""
+_TOLD_TO_CODEX: Final = (*_TOLD_IN_STREAM, QueueFull.code, RateLimited.code)
+"""After `response.failed` codex waits as it is told to, and asks again; after a status 429 not
+every version does. The SDKs do it the other way round."""
 
 
 class ResponsesResource:
@@ -67,7 +70,7 @@ class ResponsesResource:
             encoder,
             stream=decoded.stream,
             clock=self._clock,
-            told_in_stream=_TOLD_IN_STREAM,
+            told_in_stream=_TOLD_TO_CODEX if _is_codex(req) else _TOLD_IN_STREAM,
         )
 
     async def _read(self, req: Request, request_id: RequestId) -> DecodedResponse:
@@ -107,6 +110,11 @@ class ResponsesResource:
                         async for ping in pings:
                             yield ping
                 yield event
+
+
+def _is_codex(req: Request) -> bool:
+    # `codex_exec`, `codex_cli_rs`, `codex_vscode`, …
+    return (req.get_header("originator") or "").startswith("codex")
 
 
 async def _pings_until(work: Coroutine[Any, Any, None]) -> AsyncGenerator[Ping, None]:

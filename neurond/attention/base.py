@@ -3,8 +3,11 @@
 Query tokens of B sequences stand flat, one sequence after another. Sequence `i` has `n` query
 tokens and `m >= n` tokens of context, of which the queries are the last ones; all of the context's
 K/V is in pages that the sequence's block table names in order; what slots behind it hold is finite.
-Query `j` of `n` sees the keys `0 .. m - n + j`, and with a window of `w` only the last `w` of
-those, its own included.
+Query `j` of `n` sees the keys `0 .. m - n + j`, and with a window of `w` none of those before
+`m - n + j - w + 1`, so `w` of them, its own included. Where the sequence is two-way it sees all `m`
+keys, with a window those from the same one on. So a run of tokens that see each other both ways,
+such as an image's, is a sequence of its own to a backend, and so are the tokens before it and
+behind it, with the same block table.
 
 Scores are `scale * q @ k`, then `softcap * tanh(scores / softcap)` where there is a softcap. A
 sink is one more logit per head that takes part in the softmax and has no value. Every query sees
@@ -14,6 +17,7 @@ Pages are `[num_blocks, block_tokens, num_kv_heads, head_dim]`. `num_heads` is a
 `num_kv_heads`, heads of one group stand together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,29 +44,33 @@ class AttentionBatch:
     max_seqlen_q: int
     max_seqlen_k: int
     block_tokens: int
+    two_way: tuple[bool, ...] = ()  # [B]
+    """Which sequences are; empty where none is, and none of the decodes is."""
 
     def decodes(self) -> "AttentionBatch":
         """Return the first `num_decodes` sequences, of which there is at least one."""
-        count = self.num_decodes
-        return self._part(slice(count), self.cu_seqlens_q[: count + 1], count)
+        return self.part(0, self.num_decodes)
 
     def others(self) -> "AttentionBatch":
         """Return the sequences behind the decodes, of which there is at least one."""
-        count = self.num_decodes
-        return self._part(slice(count, None), self.cu_seqlens_q[count:] - count, 0)
+        return self.part(self.num_decodes, len(self.query_lens))
 
-    def _part(self, part: slice, cu_seqlens_q: torch.Tensor, num_decodes: int) -> "AttentionBatch":
+    def part(self, first: int, stop: int) -> "AttentionBatch":
+        """Return sequences `first` to before `stop`, of which there is at least one."""
+        part = slice(first, stop)
         query_lens, kv_lens = self.query_lens[part], self.kv_lens[part]
+        cu_seqlens_q = self.cu_seqlens_q[first : stop + 1]
         return AttentionBatch(
-            cu_seqlens_q=cu_seqlens_q,
+            cu_seqlens_q=cu_seqlens_q - sum(self.query_lens[:first]) if first else cu_seqlens_q,
             seq_lens_k=self.seq_lens_k[part],
             block_tables=self.block_tables[part],
             query_lens=query_lens,
             kv_lens=kv_lens,
-            num_decodes=num_decodes,
+            num_decodes=max(0, min(self.num_decodes, stop) - first),
             max_seqlen_q=max(query_lens),
             max_seqlen_k=max(kv_lens),
             block_tokens=self.block_tokens,
+            two_way=self.two_way[part],
         )
 
 
@@ -95,13 +103,12 @@ class AttentionPlan(Protocol):
         ...
 
 
-class MixedPlan:
-    """Decodes, and what stands behind them, each by a plan of its own."""
+class JoinedPlan:
+    """Parts of a step that stand one behind another, each by a plan of its own."""
 
-    def __init__(self, decodes: AttentionPlan, others: AttentionPlan, num_decodes: int) -> None:
-        self._decodes = decodes
-        self._others = others
-        self._num_decodes = num_decodes
+    def __init__(self, parts: Sequence[tuple[AttentionPlan, AttentionBatch]]) -> None:
+        self._plans = [plan for plan, _ in parts]
+        self._sizes = [sum(batch.query_lens) for _, batch in parts]
 
     def attend(
         self,
@@ -111,12 +118,11 @@ class MixedPlan:
         params: AttentionParams,
     ) -> torch.Tensor:
         """See `AttentionPlan.attend`."""
-        first, rest = query[: self._num_decodes], query[self._num_decodes :]
         return torch.cat(
-            (
-                self._decodes.attend(first, key_pages, value_pages, params),
-                self._others.attend(rest, key_pages, value_pages, params),
-            )
+            [
+                plan.attend(part, key_pages, value_pages, params)
+                for plan, part in zip(self._plans, query.split(self._sizes), strict=True)
+            ]
         )
 
 

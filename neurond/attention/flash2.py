@@ -22,7 +22,7 @@ import torch
 from packaging.version import InvalidVersion, Version
 from torch.nn.functional import pad
 
-from neurond.attention.base import AttentionBatch, AttentionParams, AttentionPlan, MixedPlan
+from neurond.attention.base import AttentionBatch, AttentionParams, AttentionPlan, JoinedPlan
 from neurond.attention.sinks import with_sinks
 
 PAGE_MULTIPLE_TOKENS = 256
@@ -102,10 +102,12 @@ class Flash2Backend:
             return _DecodePlan(batch, self._with_kvcache)
         if batch.num_decodes == 0:
             return _VarlenPlan(batch, self._varlen)
-        return MixedPlan(
-            _DecodePlan(batch.decodes(), self._with_kvcache),
-            _VarlenPlan(batch.others(), self._varlen),
-            batch.num_decodes,
+        decodes, others = batch.decodes(), batch.others()
+        return JoinedPlan(
+            [
+                (_DecodePlan(decodes, self._with_kvcache), decodes),
+                (_VarlenPlan(others, self._varlen), others),
+            ]
         )
 
 

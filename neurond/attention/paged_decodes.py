@@ -14,7 +14,7 @@ from neurond.attention.base import (
     AttentionBatch,
     AttentionParams,
     AttentionPlan,
-    MixedPlan,
+    JoinedPlan,
 )
 
 SPLITS = 16
@@ -40,8 +40,10 @@ class PagedDecodes:
             return self._others.plan(batch)
         if batch.num_decodes == len(batch.query_lens):
             return _Decodes(batch)
-        others = self._others.plan(batch.others())
-        return MixedPlan(_Decodes(batch.decodes()), others, batch.num_decodes)
+        decodes, others = batch.decodes(), batch.others()
+        return JoinedPlan(
+            [(_Decodes(decodes), decodes), (self._others.plan(others), others)],
+        )
 
 
 class _Decodes:

@@ -137,6 +137,7 @@ class _Prefill:
     def __init__(self, batch: AttentionBatch, index: int, start: int) -> None:
         self._num_queries = batch.query_lens[index]
         self._num_keys = batch.kv_lens[index]
+        self._two_way = bool(batch.two_way) and batch.two_way[index]
         self.tokens = slice(start, start + self._num_queries)
         num_blocks = -(-self._num_keys // batch.block_tokens)
         self._blocks = batch.block_tables[index, :num_blocks]
@@ -156,7 +157,7 @@ class _Prefill:
         if at_once >= self._num_queries:
             return self._attend(query, keys, values, mask, params)
         if mask is None:
-            mask = self._causal(None, query.device)
+            mask = self._seen(None, query.device)
         return torch.cat(
             [
                 self._attend(part, keys, values, seen, params)
@@ -179,7 +180,7 @@ class _Prefill:
                 keys[None],
                 values[None],
                 attn_mask=mask,
-                is_causal=mask is None,
+                is_causal=mask is None and not self._two_way,
                 scale=params.scale,
                 enable_gqa=True,
             )[0]
@@ -188,7 +189,7 @@ class _Prefill:
         grouped = query.unflatten(0, (num_kv_heads, -1))
         sinks = None if params.sinks is None else params.sinks.view(num_kv_heads, -1, 1, 1)
         if mask is None:
-            mask = self._causal(None, query.device)
+            mask = self._seen(None, query.device)
         out = _explicit_attention(grouped, keys[:, None], values[:, None], mask, params, sinks)
         return out.flatten(0, 1).transpose(0, 1)
 
@@ -198,18 +199,23 @@ class _Prefill:
         return found[: self._num_keys].transpose(0, 1)
 
     def _mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
-        """Return [n, m], true where a key is seen; None is plainly causal with n == m."""
+        """Return [n, m], true where a key is seen; None where torch needs none.
+
+        That is where all are seen, or it is plainly causal with n == m.
+        """
         if window is not None and window >= self._num_keys:
             window = None
         if window not in self._masks:
-            plain = window is None and self._num_queries == self._num_keys
-            self._masks[window] = None if plain else self._causal(window, device)
+            plain = self._two_way or self._num_queries == self._num_keys
+            needs_none = window is None and plain
+            self._masks[window] = None if needs_none else self._seen(window, device)
         return self._masks[window]
 
-    def _causal(self, window: int | None, device: torch.device) -> torch.Tensor:
+    def _seen(self, window: int | None, device: torch.device) -> torch.Tensor:
         own = torch.arange(self._num_keys - self._num_queries, self._num_keys, device=device)
         keys = torch.arange(self._num_keys, device=device)
-        mask = keys <= own[:, None]
+        furthest = own.new_full(own.shape, self._num_keys) if self._two_way else own
+        mask = keys <= furthest[:, None]
         if window is not None:
             mask &= keys > own[:, None] - window
         return mask

@@ -4,6 +4,9 @@ It knows what a sequence holds, not who deserves it: when there is nothing to gi
 the scheduler decides whose blocks to take.
 """
 
+from __future__ import annotations
+
+from array import array
 from collections import Counter
 from collections.abc import Collection
 
@@ -36,8 +39,7 @@ class BlockAllocator:
 
     def num_missing(self, seq: Sequence) -> int:
         """Return how many tokens of a sequence without blocks are not in the prefix cache."""
-        most = seq.num_skippable // self._block_tokens
-        known = self._cache.match(seq.token_ids, most, seq.row.images)
+        known = self._match(seq)
         self._cache.release(reversed(known))
         return len(seq.token_ids) - len(known) * self._block_tokens
 
@@ -47,9 +49,7 @@ class BlockAllocator:
         False, and nothing is given, if fewer than `num_spare` blocks would be left.
         """
         num_tokens = len(seq.token_ids)
-        # The last token is always computed, for its logits, and no shared block is written to.
-        most = seq.num_skippable // self._block_tokens
-        known = self._cache.match(seq.token_ids, most, seq.row.images)
+        known = self._match(seq)
         num_missing = blocks_for(num_tokens, self._block_tokens) - len(known)
         if self._cache.num_available < num_missing + num_spare:
             self._cache.release(reversed(known))
@@ -82,13 +82,17 @@ class BlockAllocator:
     def adopt(self, seq: Sequence) -> None:
         """Skip what another sequence with the same beginning has computed since this one began."""
         size = self._block_tokens
-        while (
-            seq.num_computed == seq.num_known_blocks * size
-            and seq.num_computed + size <= seq.num_skippable
-            and self._cache.adopt(seq.table, seq.token_ids, seq.num_known_blocks, seq.row.images)
-        ):
-            seq.num_known_blocks += 1
-            seq.num_computed += size
+        while seq.num_computed == seq.num_known_blocks * size:
+            stop = seq.num_computed + size
+            while seq.cut(stop) < stop:
+                stop += size
+            count = stop // size - seq.num_known_blocks
+            if stop > seq.num_skippable or not self._cache.adopt(
+                seq.table, seq.token_ids, seq.num_known_blocks, seq.row.images, count=count
+            ):
+                return
+            seq.num_known_blocks += count
+            seq.num_computed = stop
 
     def computed(self, seq: Sequence, num_tokens: int) -> None:
         """Record that the next `num_tokens` tokens have K/V; blocks they fill become known."""
@@ -104,6 +108,16 @@ class BlockAllocator:
         del seq.table.blocks[:]
         seq.num_computed = seq.num_known_blocks = 0
 
+    def _match(self, seq: Sequence) -> array[int]:
+        """Own and return the known blocks that a sequence can begin with."""
+        size = self._block_tokens
+        # The last token is always computed, for its logits, and no shared block is written to.
+        known = self._cache.match(seq.token_ids, seq.num_skippable // size, seq.row.images)
+        while (end := seq.cut(len(known) * size)) < len(known) * size:
+            self._cache.release(reversed(known[end // size :]))
+            del known[end // size :]
+        return known
+
     def check(self, owners: Collection[Sequence]) -> None:
         """Assert that `owners` own every owned block, as often as it is owned."""
         self._cache.check()
@@ -113,5 +127,6 @@ class BlockAllocator:
             assert seq.num_known_blocks * self._block_tokens <= seq.num_computed
             assert seq.num_computed <= seq.table.capacity_tokens
             assert seq.num_computed < len(seq.token_ids)
+            assert seq.cut(seq.num_computed) == seq.num_computed, "a run of tokens is cut"
         for block in range(self._pool.num_blocks):
             assert self._pool.owners(block) == owned[block], f"block {block} has a ghost owner"

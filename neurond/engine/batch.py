@@ -23,7 +23,7 @@ import msgspec
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
-from neurond.engine.images import ImagePrompt
+from neurond.engine.images import ImagePrompt, TokenRuns
 
 CERTAIN: Final = 1e30
 """Added to a logit, it makes its token the one that is chosen."""
@@ -91,6 +91,8 @@ class Row:
     sampling parameters are such that it is chosen. The row is for this step only."""
     images: ImagePrompt | None = None
     """None where the prompt is all text."""
+    two_way: TokenRuns = ()
+    """Tokens of the prompt that see each other both ways, and so are computed in one step."""
     drafts: Sequence[int] = ()
     """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
 

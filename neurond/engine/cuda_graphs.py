@@ -3,10 +3,25 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import torch
 
 from neurond.engine.decode_graphs import NotRecordable
+
+
+@dataclass(slots=True)
+class Recording:
+    """What recordings of one device share; it lives as long as the process uses the device."""
+
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a step is recorded: nobody may wait for the whole device then."""
+    broken: list[torch.cuda.CUDAGraph] = field(default_factory=list)
+    """Graphs of which torch's allocator of pinned memory never learns that their recording is over.
+
+    It asks each of them, by its address, whether what it allocates is theirs. While they live the
+    answer is no; of the memory of one that is gone anything could come.
+    """
 
 
 class CudaGraphs:
@@ -18,12 +33,9 @@ class CudaGraphs:
     """
 
     def __init__(
-        self, device: torch.device, recording: threading.Lock, stream: torch.cuda.Stream
+        self, device: torch.device, recording: Recording, stream: torch.cuda.Stream
     ) -> None:
-        """`recording` is held while a step is recorded: nobody may wait for the whole device then.
-
-        It is the device's, for all its models; `stream` is this one's, and its graphs'.
-        """
+        """`recording` is the device's, for all its models; `stream` this one's, and its graphs'."""
         self._device = device
         self._recording = recording
         self._stream = stream
@@ -38,7 +50,7 @@ class CudaGraphs:
                 # use, which a recording does not allow.
                 compute()
                 self._stream.synchronize()
-                with self._recording:
+                with self._recording.turn:
                     return self._record(compute)
         except torch.OutOfMemoryError:
             raise
@@ -64,8 +76,9 @@ class CudaGraphs:
         try:
             graph.capture_end()
         except RuntimeError:
-            # What waited has broken the recording off. torch's allocator then goes on as if there
-            # were one, and gives nothing back any more, as long as the process lives.
+            # What waited has broken the recording off. torch's allocators then go on as if there
+            # were one; that of the device would give nothing back any more.
+            self._recording.broken.append(graph)
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(self._device.index, self._pool)  # noqa: SLF001 - no public way
                 torch._C._cuda_releasePool(self._device.index, self._pool)  # noqa: SLF001

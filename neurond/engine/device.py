@@ -3,7 +3,6 @@
 Opened once in an actor's life, in the process that owns the device.
 """
 
-import threading
 import weakref
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +10,7 @@ from typing import Protocol
 import torch
 
 from cortex_core.errors import DeviceFailed, InternalError
-from neurond.engine.cuda_graphs import CudaGraphs
+from neurond.engine.cuda_graphs import CudaGraphs, Recording
 from neurond.engine.decode_graphs import Recorder
 from neurond.host import process_memory
 
@@ -87,7 +86,7 @@ class CudaDevice:
         self.name = name
         self.torch_device = torch.device("cuda", 0)
         self._budget_bytes = memory_budget_bytes
-        self._recording = threading.Lock()
+        self._recording = Recording()
         self._idle_streams: list[torch.cuda.Stream] = []
 
     @property
@@ -120,7 +119,7 @@ class CudaDevice:
 
     def settle(self) -> None:
         """See `Device.settle`."""
-        with self._recording:
+        with self._recording.turn:
             torch.cuda.synchronize(self.torch_device)
             torch.cuda.empty_cache()
 

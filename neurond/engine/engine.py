@@ -27,7 +27,7 @@ from neurond.engine.batch import Grammar, Row, RowFailed, Runner, SampledToken
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.drafts import Drafter
-from neurond.engine.images import ImagePrompt
+from neurond.engine.images import ImagePrompt, TokenRuns, token_runs
 from neurond.engine.scheduler import Scheduler, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
@@ -135,9 +135,10 @@ class Engine:
                 f"{self.num_running} of {self._config.max_sequences} run; retry later",
                 retry_after_s=QUEUE_FULL_RETRY_S,
             )
+        two_way = self._two_way(request)
         leader: Sequence | None = None
         for choice in range(request.n):
-            seq = self._sequence(request, choice, leader)
+            seq = self._sequence(request, choice, leader, two_way)
             leader = leader or seq
             self._sequences[seq.stream] = seq
             self._num_with_images += request.images is not None
@@ -252,7 +253,33 @@ class Engine:
                 param="messages",
             )
 
-    def _sequence(self, request: EngineRequest, choice: int, leader: Sequence | None) -> Sequence:
+    def _two_way(self, request: EngineRequest) -> TokenRuns:
+        """Return the runs of tokens that see each other both ways.
+
+        Raises:
+            InvalidRequest: a step cannot take one of them, or not what is wanted of it.
+        """
+        most = self._config.two_way_tokens
+        if not most or request.images is None:
+            return ()
+        if request.sampling.scores_prompt:
+            raise InvalidRequest(
+                "cannot score a prompt with images: this model sees an image whole, and would need "
+                "the logits of all its tokens at once"
+            )
+        runs = token_runs(request.images)
+        longest = max(behind - first for first, behind in runs)
+        if longest > most:
+            raise InvalidRequest(
+                f"cannot look at an image: {longest} of its tokens see each other, {most} is the "
+                "most of a step; send a smaller one",
+                param="messages",
+            )
+        return runs
+
+    def _sequence(
+        self, request: EngineRequest, choice: int, leader: Sequence | None, two_way: TokenRuns
+    ) -> Sequence:
         token_ids = array("i", request.prompt_token_ids)
         num_prompt_tokens = len(token_ids) - request.num_replayed_tokens
         sampling = request.sampling
@@ -273,6 +300,7 @@ class Engine:
                 counts=count_tokens(sampling, token_ids, num_prompt_tokens),
                 grammar=grammar.fork() if grammar is not None and choice else grammar,
                 images=request.images,
+                two_way=two_way,
             ),
             table=self._scheduler.new_table(),
             stop_token_ids=frozenset((*eos_token_ids, *sampling.stop_token_ids)),

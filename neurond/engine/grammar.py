@@ -155,7 +155,9 @@ class GrammarCompiler:
             text = self._path.read_text(encoding="utf-8")
             # Where the model names no end, llguidance looks for one in the tokenizer.
             ends = self._eos_token_ids or None
-            return LLTokenizer(text, n_vocab=self._vocab_size, eos_token=ends)
+            # llguidance keeps the interpreter to itself in each call: in two, steps come between.
+            plain = LLTokenizer(text, n_vocab=self._vocab_size, eos_token=ends, slices=[])
+            return plain.with_slices(LLTokenizer.general_slices())
         except (OSError, ValueError) as ex:
             raise refuse(f"the model's tokenizer cannot be used for it: {ex}") from ex
 

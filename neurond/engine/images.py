@@ -50,6 +50,10 @@ class ImagePrompt:
     images: tuple[PromptImage, ...]
 
 
+TokenRuns = tuple[tuple[int, int], ...]
+"""Tokens of a sequence that stand side by side, as (first, behind the last), ascending."""
+
+
 def place_images(
     token_ids: Sequence[int], token_id: int, images: Iterable[tuple[bytes, int, Any]]
 ) -> ImagePrompt:
@@ -71,6 +75,20 @@ def place_images(
             param="messages",
         )
     return ImagePrompt(tuple(placed))
+
+
+def token_runs(images: ImagePrompt) -> TokenRuns:
+    """Return where placeholders of one image stand side by side."""
+    runs: list[tuple[int, int]] = []
+    for image in images.images:
+        first = behind = image.start
+        for place in image.places:
+            if place != behind:
+                runs.append((first, behind))
+                first = place
+            behind = place + 1
+        runs.append((first, behind))
+    return tuple(runs)
 
 
 def image_marks(images: ImagePrompt, start: int, stop: int) -> bytes:

@@ -77,17 +77,25 @@ class PrefixCache:
         token_ids: array[int],
         index: int,
         images: ImagePrompt | None = None,
+        *,
+        count: int = 1,
     ) -> bool:
-        """Put a known block in the place of block `index` of `table`, if there is one.
+        """Put known blocks in the place of `count` blocks of `table` from `index` on, if there are
+        that many.
 
-        All blocks before it must be known, and it must not be.
+        All blocks before them must be known, and they must not be.
         """
-        block = self._known.get(self._key(_before(table, index), token_ids, index, images))
-        if block is None:
-            return False
-        self._own(block)
-        self.release((table.blocks[index],))
-        table.blocks[index] = block
+        found: list[int] = []
+        parent = _before(table, index)
+        for place in range(index, index + count):
+            parent = self._known.get(self._key(parent, token_ids, place, images))
+            if parent is None:
+                return False
+            found.append(parent)
+        for place, block in enumerate(found, start=index):
+            self._own(block)
+            self.release((table.blocks[place],))
+            table.blocks[place] = block
         return True
 
     def remember(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ from cortex_core.errors import OutOfMemory
 from neurond.attention.base import AttentionBatch
 from neurond.engine.decode_graphs import DecodeColumns, DecodeGraphs, Recorder
 from neurond.engine.masks import masks_of
+from neurond.engine.query_parts import query_parts
 from neurond.engine.rehearsal import rehearsal
 from neurond.engine.sampler import Choices, sample
 from neurond.engine.upload import upload
@@ -180,21 +181,26 @@ class ModelRunner:
     def _attention_batch(self, batch: ScheduledBatch) -> AttentionBatch:
         block_tokens = self._cache.block_tokens
         width = -(-batch.max_seqlen_k // block_tokens)
+        parts = query_parts(batch)
         padded, blanks = array("i"), array("i", [self._cache.blank_block])
-        for table, kv_len in zip(batch.block_tables, batch.seq_lens_k, strict=True):
-            num_blocks = -(-kv_len // block_tokens)
-            padded.extend(table[:num_blocks])
+        for part in parts:
+            num_blocks = -(-part.kv_len // block_tokens)
+            padded.extend(batch.block_tables[part.sequence][:num_blocks])
             padded.extend(blanks * (width - num_blocks))
+        query_lens = [part.num_queries for part in parts]
+        kv_lens = array("i", (part.kv_len for part in parts))
+        two_way = tuple(part.two_way for part in parts)
         return AttentionBatch(
-            cu_seqlens_q=self._lengths(batch.cu_seqlens_q),
-            seq_lens_k=self._lengths(batch.seq_lens_k),
+            cu_seqlens_q=self._lengths(array("i", accumulate(query_lens, initial=0))),
+            seq_lens_k=self._lengths(kv_lens),
             block_tables=self._lengths(padded).view(-1, width),
-            query_lens=tuple(end - start for start, end in pairwise(batch.cu_seqlens_q)),
-            kv_lens=tuple(batch.seq_lens_k),
+            query_lens=tuple(query_lens),
+            kv_lens=tuple(kv_lens),
             num_decodes=batch.num_decodes,
-            max_seqlen_q=batch.max_seqlen_q,
+            max_seqlen_q=max(query_lens),
             max_seqlen_k=batch.max_seqlen_k,
             block_tokens=block_tokens,
+            two_way=two_way if any(two_way) else (),
         )
 
 

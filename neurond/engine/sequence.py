@@ -90,14 +90,38 @@ class Sequence:
         return len(self.token_ids) - self.num_computed
 
     @property
+    def has_scores_to_come(self) -> bool:
+        return self.num_scored < self.num_to_score
+
+    @property
     def num_skippable(self) -> int:
         """Leading tokens that need not be computed where somebody else has done so."""
-        return self.num_scored if self.num_scored < self.num_to_score else len(self.token_ids) - 1
+        return self.num_scored if self.has_scores_to_come else len(self.token_ids) - 1
 
     def to_score(self, num_tokens: int) -> range:
         """Return the places among the next `num_tokens` whose logits are wanted for scores."""
         start = max(self.num_computed, self.num_scored)
         return range(start, max(start, min(self.num_computed + num_tokens, self.num_to_score)))
+
+    def cut(self, stop: int) -> int:
+        """Return the last place up to `stop` between two tokens that need not be computed in one
+        step, or at an end.
+        """
+        for first, behind in self.row.two_way:
+            if first < stop < behind:
+                return first
+        return stop
+
+    def next_cut(self, start: int, stop: int) -> int:
+        """Return where a chunk from `start` on may end first: at `stop`, or before or behind a run
+        of tokens that are computed in one step.
+        """
+        for first, behind in self.row.two_way:
+            if first <= start < behind:
+                return behind
+            if start < first < stop:
+                return first
+        return stop
 
     @property
     def next_block(self) -> BlockKey | None:
@@ -124,7 +148,7 @@ class Sequence:
         leader = self.leader
         if leader is None:
             return False
-        if leader.num_scored < leader.num_to_score:
+        if leader.has_scores_to_come:
             return leader.status is not SequenceStatus.FINISHED
         return (
             leader.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)

@@ -5,15 +5,19 @@ each has. Of a principal's share one half goes to its oldest prompt, which so ar
 short ones come after it, and one half to the one with the fewest tokens left, which so does not
 wait for a long one before it; with one prompt, or several alike, that is first come, first served.
 
-Tokens are dealt in whole blocks, as far as the budget has a whole one. A share that is smaller than
+Tokens are dealt in whole blocks, as far as the budget has a whole one. Those that see each other
+both ways are dealt together, whatever the budget, to who is first. A share that is smaller than
 a block is made good in later steps: whoever has had least is next. Prompts that begin alike are not
 computed side by side: one is, and the others adopt its blocks in the next step.
+
+Tokens that are scored take a row of logits each, of which a step has few. A prompt gets no more
+tokens than it has rows for; what others can use goes to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from neurond.engine.assemble import Chunk
@@ -43,15 +47,47 @@ class _Line:
         self.ahead_tokens -= num_tokens * (seq is self._shortest(left))
         left[seq] -= num_tokens
         if not left[seq]:
-            self.prompts.remove(seq)
+            self.leave(seq)
+
+    def leave(self, seq: Sequence) -> None:
+        """Let one of the prompts have nothing more in this step."""
+        self.prompts.remove(seq)
 
     def follow(self, seq: Sequence, line: _Line) -> None:
         """Let one of the prompts have in the next step what one of `line` computes in this one."""
-        self.prompts.remove(seq)
+        self.leave(seq)
         self.served_tokens = max(self.served_tokens, line.served_tokens)
 
     def _shortest(self, left: dict[Sequence, int]) -> Sequence:
         return min(self.prompts, key=left.__getitem__)
+
+
+@dataclass(slots=True)
+class _Deal:
+    """What a step has, and who got how much of it so far."""
+
+    tokens: int
+    spare_rows: int
+    """Beside one for each prompt."""
+    left: dict[Sequence, int]
+    granted: dict[Sequence, int]
+    begun: dict[BlockKey, _Line] = field(default_factory=dict)
+    """Blocks that are computed in this step, and by whom."""
+
+    def fitting(self, seq: Sequence, num_tokens: int) -> int:
+        """Return how many of its next `num_tokens` tokens a prompt has rows for."""
+        granted = self.granted[seq]
+        spare = self.spare_rows + spare_rows_of(seq, granted)
+        while num_tokens and spare_rows_of(seq, granted + num_tokens) > spare:
+            num_tokens -= 1
+        return num_tokens
+
+    def grant(self, seq: Sequence, num_tokens: int) -> None:
+        """Give a prompt tokens, and the rows that go with them."""
+        self.spare_rows += spare_rows_of(seq, self.granted[seq])
+        self.granted[seq] += num_tokens
+        self.spare_rows -= spare_rows_of(seq, self.granted[seq])
+        self.tokens -= num_tokens
 
 
 class PromptShares:
@@ -61,18 +97,31 @@ class PromptShares:
         self._block_tokens = block_tokens
         self._lines: dict[Bucket, _Line] = {}
 
-    def deal(self, prompts: AbstractSequence[Sequence], budget: int) -> list[Chunk]:
-        """Return chunks of `prompts`, which stand best rank first, of `budget` tokens at most."""
+    @property
+    def is_owing(self) -> bool:
+        """Whether somebody got less than it could use of the last deal."""
+        return bool(self._lines)
+
+    def deal(
+        self, prompts: AbstractSequence[Sequence], budget: int, spare_rows: int = 0
+    ) -> list[Chunk]:
+        """Return chunks of `prompts`, which stand best rank first, of `budget` tokens at most.
+
+        Args:
+            spare_rows: rows of logits beside one for each prompt.
+        """
         left = {seq: seq.num_left for seq in prompts}
-        if sum(left.values()) <= budget:
+        if (
+            sum(left.values()) <= budget
+            and sum(spare_rows_of(seq, num_left) for seq, num_left in left.items()) <= spare_rows
+        ):
             self._lines.clear()
             return list(left.items())
         self._line_up(prompts)
-        granted = dict.fromkeys(prompts, 0)
-        begun: dict[BlockKey, _Line] = {}
+        deal = _Deal(budget, spare_rows, left, dict.fromkeys(prompts, 0))
         for _, level in groupby(self._lines.values(), key=lambda line: line.prompts[0].priority):
-            budget = self._deal_level(list(level), budget, left, granted, begun)
-        return [(seq, num_tokens) for seq, num_tokens in granted.items() if num_tokens]
+            self._deal_level(list(level), deal)
+        return [(seq, num_tokens) for seq, num_tokens in deal.granted.items() if num_tokens]
 
     def _line_up(self, prompts: AbstractSequence[Sequence]) -> None:
         """Make a line for each bucket, best priority first; a new one owes nobody anything."""
@@ -87,31 +136,36 @@ class PromptShares:
                 self._lines[seq.bucket] = line
             line.prompts.append(seq)
 
-    def _deal_level(
-        self,
-        lines: list[_Line],
-        budget: int,
-        left: dict[Sequence, int],
-        granted: dict[Sequence, int],
-        begun: dict[BlockKey, _Line],
-    ) -> int:
-        """Deal to lines of one priority; return what they leave."""
-        while budget and (waiting := [line for line in lines if line.prompts]):
+    def _deal_level(self, lines: list[_Line], deal: _Deal) -> None:
+        """Deal to lines of one priority."""
+        while deal.tokens > 0 and (waiting := [line for line in lines if line.prompts]):
             line = min(waiting, key=lambda line: line.served_tokens)
-            seq = line.next(left)
-            block = None if granted[seq] else seq.next_block
-            if block is not None and block in begun:
-                line.follow(seq, begun[block])
+            seq = line.next(deal.left)
+            granted = deal.granted[seq]
+            block = None if granted else seq.next_block
+            if block is not None and block in deal.begun:
+                line.follow(seq, deal.begun[block])
                 continue
-            to_border = self._block_tokens - (seq.num_computed + granted[seq]) % self._block_tokens
-            num_tokens = min(left[seq], to_border)
-            if num_tokens > budget:
-                if any(granted.values()):
-                    return 0
-                num_tokens = budget
+            start = seq.num_computed + granted
+            border = start + self._block_tokens - start % self._block_tokens
+            wanted = min(deal.left[seq], seq.next_cut(start, border) - start)
+            num_tokens = deal.fitting(seq, wanted)
+            if num_tokens > deal.tokens:
+                if any(deal.granted.values()):
+                    deal.tokens = 0
+                    return
+                num_tokens = seq.cut(start + deal.tokens) - start or num_tokens
             if block is not None:
-                begun[block] = line
-            granted[seq] += num_tokens
-            budget -= num_tokens
-            line.serve(seq, num_tokens, left)
-        return budget
+                deal.begun[block] = line
+            deal.grant(seq, num_tokens)
+            line.serve(seq, num_tokens, deal.left)
+            if num_tokens < wanted:
+                line.leave(seq)
+
+
+def spare_rows_of(seq: Sequence, num_tokens: int) -> int:
+    """Return how many rows of logits the next `num_tokens` tokens take beyond a prompt's own."""
+    if not seq.has_scores_to_come:
+        return 0
+    num_rows = len(seq.to_score(num_tokens)) + (num_tokens == seq.num_left)
+    return max(num_rows - 1, 0)

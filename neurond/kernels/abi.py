@@ -6,6 +6,7 @@ point to.
 """
 
 import ctypes
+from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
@@ -102,7 +103,7 @@ class Batch(Structure):
         ("num_samples", c_int32),
         ("table_width", c_int32),
         ("kv_format", c_int32),
-        ("reserved", c_int32),
+        ("num_embeds", c_int32),
         ("token_ids", c_void_p),
         ("positions", c_void_p),
         ("slots", c_void_p),
@@ -112,6 +113,9 @@ class Batch(Structure):
         ("sample_rows", c_void_p),
         ("logits", c_void_p),
         ("states", c_void_p),
+        ("two_way", c_void_p),
+        ("embed_rows", c_void_p),
+        ("embeds", c_void_p),
     )
 
 
@@ -137,13 +141,15 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
 """Result and argument types of every function."""
 
 
-def declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the types of the functions in `library`.
+def declare(
+    library: ctypes.CDLL, functions: Mapping[str, tuple[Any, list[Any]]] = FUNCTIONS
+) -> None:
+    """Tell ctypes the types of `functions` in `library`.
 
     Raises:
         AttributeError: it lacks one of them.
     """
-    for name, (result, arguments) in FUNCTIONS.items():
+    for name, (result, arguments) in functions.items():
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments

@@ -10,6 +10,7 @@ from typing import Final
 
 from cortex_core.logs import kv
 from neurond.kernels import abi, sample_abi
+from neurond.kernels.attention_check import wrong_attention
 from neurond.kernels.library import Kernels, VariantName
 from neurond.kernels.self_check import wrong_product
 
@@ -80,7 +81,7 @@ def load_library(variant: VariantName, path: Path) -> Kernels | NoKernels:
     try:
         library = ctypes.CDLL(str(path))
         abi.declare(library)
-        sample_abi.declare(library)
+        abi.declare(library, sample_abi.FUNCTIONS)
     except (OSError, AttributeError) as ex:
         return NoKernels(f"it cannot be loaded: {ex}; install cortex-fleet again")
     built = library.cortex_abi()
@@ -93,7 +94,7 @@ def load_library(variant: VariantName, path: Path) -> Kernels | NoKernels:
         log.warning("CPU kernels not permitted", extra=kv(variant=variant, cause=cause))
         return NoKernels(f"the system does not let this process use its instructions: {cause}")
     kernels = Kernels(variant, path, library)
-    if wrong := wrong_product(kernels):
+    if wrong := wrong_product(kernels) or wrong_attention(kernels):
         log.warning("CPU kernels not trusted", extra=kv(variant=variant, path=path, cause=wrong))
         return NoKernels(wrong)
     return kernels

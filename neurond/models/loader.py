@@ -116,7 +116,7 @@ def load_model(
     vision = None
     if manifest.images is not None:
         vision = Vision(model, device.torch_device)
-        check_vision(model, folder, vision)
+        vision.two_way_tokens = check_vision(model, folder, vision)
     return LoadedModel(
         model=model,
         layers=layers,

@@ -64,9 +64,11 @@ def kv_sizes(
     )
 
 
-def step_tokens_for(max_sequences: int, *, on_cuda: bool = False) -> int:
-    """Return the query tokens that a step may have: every sequence can decode in each."""
-    return max(CUDA_STEP_TOKENS if on_cuda else STEP_TOKENS, max_sequences)
+def step_tokens_for(max_sequences: int, two_way_tokens: int = 0, *, on_cuda: bool = False) -> int:
+    """Return the query tokens that a step may have: every sequence can decode in each, and beside
+    them `two_way_tokens` of an image be computed.
+    """
+    return max(CUDA_STEP_TOKENS if on_cuda else STEP_TOKENS, max_sequences + two_way_tokens)
 
 
 def step_rows(max_sequences: int, max_draft_rows: int) -> int:
@@ -92,6 +94,7 @@ class ModelServing:
         max_sequences: int,
         step_tokens: int,
         max_draft_rows: int = 0,
+        two_way_tokens: int = 0,
     ) -> None:
         self.sizes = sizes
         self.weights_id = weights_id
@@ -104,6 +107,7 @@ class ModelServing:
             step_tokens=step_tokens,
             max_draft_rows=max_draft_rows,
             max_rows=step_rows(max_sequences, max_draft_rows),
+            two_way_tokens=two_way_tokens,
         )
 
     def new_engine(self) -> Engine:

@@ -14,6 +14,7 @@ from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
 from neurond.attention.selection import choose_backend, takes_paged_decodes
 from neurond.attention.trial import TYPICAL, Heads, why_not
+from neurond.attention.two_way import WithTwoWay
 from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.decode_graphs import NotRecordable
 from neurond.engine.device import Device
@@ -119,14 +120,17 @@ class Serving(ModelServing):
         runner = ModelRunner(loaded.model, device, backend, cache, loaded.vision)
         weights_id = f"{loaded.weights_id}-{backend.name}"
         on_cuda = loaded.device.compute_capability is not None
-        step_tokens = step_tokens_for(max_sequences, on_cuda=on_cuda)
+        two_way_tokens = loaded.vision.two_way_tokens if loaded.vision is not None else 0
+        step_tokens = step_tokens_for(max_sequences, two_way_tokens, on_cuda=on_cuda)
         if on_cuda:
             runner.rehearse(step_tokens, max_sequences, sizes.context_tokens)
             loaded.device.settle()  # what it took is not kept beside what follows
         if backend.can_be_recorded:
             _record(runner, loaded, max_sequences, sizes.context_tokens)
         rows = draft_rows(speculation or "off", on_cuda=on_cuda)
-        super().__init__(runner, sizes, weights_id, max_sequences, step_tokens, rows)
+        super().__init__(
+            runner, sizes, weights_id, max_sequences, step_tokens, rows, two_way_tokens
+        )
 
 
 def build_engine(
@@ -149,7 +153,9 @@ def build_engine(
 def attention_backend(loaded: LoadedModel) -> AttentionBackend:
     """Return what serves a model's layers where they are."""
     heads = [Heads(layer.num_heads, layer.shape, layer.params) for layer in loaded.layers]
-    return preferred_backend(loaded.device, loaded.dtype, heads)
+    backend = preferred_backend(loaded.device, loaded.dtype, heads)
+    looks_both_ways = loaded.vision is not None and loaded.vision.two_way_tokens > 0
+    return WithTwoWay(backend) if looks_both_ways else backend
 
 
 def _record(

@@ -1,9 +1,9 @@
 """Whether a model takes images in the way that the engine gives them to it.
 
-The engine puts features in place of embeddings, gives positions, and attends causally. A model that
-wants more than that is refused: served all the same it would see wrongly without a sign of it. What
-transformers' own code does with an image is watched once, up to the first layer of the language
-model, and compared.
+The engine puts features in place of embeddings, gives positions, and attends causally, or both ways
+among tokens of an image that stand side by side (Gemma 3). A model that wants more than that is
+refused: served all the same it would see wrongly without a sign of it. What transformers' own code
+does with an image is watched once, up to the first layer of the language model, and compared.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import CortexError
 from neurond.engine.batch import ImageQueries, Row, RowFailed
-from neurond.engine.images import place_images
+from neurond.engine.images import ImagePrompt, TokenRuns, place_images, token_runs
 from neurond.engine.vision import DEEP, Vision
 from neurond.images.processor import ModelImageProcessor
 from neurond.models.architecture import refused
@@ -45,6 +45,8 @@ KNOWN: Final = frozenset(
 )
 """What a language model may be given without being refused; the mask is looked at."""
 TOLERANCE: Final = 1e-2
+PROBE_WINDOW: Final = 3
+"""Of layers that slide while they are watched: one that the probe is longer than."""
 
 
 class _AtFirstLayer(Exception):
@@ -73,8 +75,11 @@ def _whole_mask(**wanted: Any) -> torch.Tensor | None:
 
 
 @torch.inference_mode()
-def check_vision(model: PreTrainedModel, folder: Path, vision: Vision) -> None:
+def check_vision(model: PreTrainedModel, folder: Path, vision: Vision) -> int:
     """Show `model`, whose files are in `folder`, an image, and compare.
+
+    Returns:
+        `Vision.two_way_tokens`.
 
     Raises:
         ModelLoadFailed: its own code does not do what the engine does.
@@ -89,8 +94,12 @@ def check_vision(model: PreTrainedModel, folder: Path, vision: Vision) -> None:
     token_id = processor.tokens.token_id
     token_ids = [0, 0, *ids, 0, 0]
     given, at_first_layer = _watch(model, token_ids, token_id, seen.inputs)
-    _check_mask(model, at_first_layer, len(token_ids))
-    _check_inputs(model, vision, token_ids, token_id, seen.inputs, given)
+    images = place_images(token_ids, token_id, [(b"probe", ids.count(token_id), seen.inputs)])
+    two_way_tokens = _check_masks(model, given, at_first_layer, images, len(token_ids))
+    if two_way_tokens and token_id in (ids[0], ids[-1]):
+        raise refused(model.config, "tokens of images side by side attend to each other")
+    _check_inputs(model, vision, token_ids, images, given)
+    return two_way_tokens
 
 
 def _watch(
@@ -119,8 +128,11 @@ def _watch(
         lambda _module, _args, named: given.update(named), with_kwargs=True
     )
     text_config = decoder.config
+    window = getattr(text_config, "sliding_window", None)
     try:
         text_config._attn_implementation = WATCHING_NAME  # noqa: SLF001 -- no public way
+        if window is not None:
+            text_config.sliding_window = PROBE_WINDOW
         whole(**arguments)
     except _AtFirstLayer as ex:
         return given, ex
@@ -130,34 +142,67 @@ def _watch(
         raise refused(model.config, f"it does not take an image: {type(ex).__name__}: {ex}") from ex
     finally:
         text_config._attn_implementation = ATTENTION_NAME  # noqa: SLF001
+        if window is not None:
+            text_config.sliding_window = window
         hook.remove()
     raise refused(model.config, "its first layer does not attend through AttentionInterface")
 
 
-def _check_mask(model: PreTrainedModel, seen: _AtFirstLayer, num_tokens: int) -> None:
-    if seen.mask is None:
-        return
+def _check_masks(
+    model: PreTrainedModel,
+    given: dict[str, Any],
+    seen: _AtFirstLayer,
+    images: ImagePrompt,
+    num_tokens: int,
+) -> int:
+    """Return how many tokens of the image see each other both ways, 0 where none do.
+
+    A language model that is given its masks is given them for each kind of layer.
+    """
+    masks = given.get("attention_mask")
+    if not isinstance(masks, dict):
+        masks = {"sliding_attention" if seen.window is not None else "full_attention": seen.mask}
+    runs = token_runs(images)
+    found = {
+        _is_two_way(mask, runs, num_tokens, is_sliding=kind == "sliding_attention")
+        for kind, mask in masks.items()
+        if mask is not None
+    }
+    if None in found or len(found) > 1:
+        raise refused(model.config, "its attention is neither causal nor two-way within images")
+    return max(behind - first for first, behind in runs) if True in found else 0
+
+
+def _is_two_way(
+    mask: torch.Tensor, runs: TokenRuns, num_tokens: int, *, is_sliding: bool
+) -> bool | None:
+    """Tell whether tokens of a run see each other both ways; None where it is something else."""
     places = torch.arange(num_tokens)
     behind = places[:, None] - places
-    expected = behind >= 0
-    if seen.window is not None:
-        expected &= behind < seen.window
-    mask = seen.mask.cpu()
+    causal = behind >= 0
+    two_way = causal.clone()
+    for first, stop in runs:
+        two_way[first:stop, first:stop] = True
+    if is_sliding:
+        causal &= behind < PROBE_WINDOW
+        two_way &= behind < PROBE_WINDOW
+    mask = mask.cpu()
     allowed = mask if mask.dtype == torch.bool else mask == 0
-    if allowed.shape[-2:] != expected.shape or not bool((allowed == expected).all()):
-        raise refused(model.config, "tokens of an image attend to those behind them")
+    if allowed.shape[-2:] != causal.shape:
+        return None
+    for kind, expected in ((False, causal), (True, two_way)):
+        if bool((allowed == expected).all()):
+            return kind
+    return None
 
 
 def _check_inputs(
     model: PreTrainedModel,
     vision: Vision,
     token_ids: list[int],
-    token_id: int,
-    inputs: Any,
+    images: ImagePrompt,
     given: dict[str, Any],
 ) -> None:
-    num_tokens = token_ids.count(token_id)
-    images = place_images(token_ids, token_id, [(b"probe", num_tokens, inputs)])
     row = Row(
         stream=0,
         choice=0,

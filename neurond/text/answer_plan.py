@@ -9,6 +9,7 @@ from cortex_core.canonical import ChatPrompt, GenerateRequest, JsonObject, Respo
 from cortex_core.errors import InvalidRequest
 from neurond.text.parsed_choice import Parsing
 from neurond.text.parsing.answer_format import AnswerFormat
+from neurond.text.parsing.parser import NOT_HELD, HeldCalls
 
 
 class AnswerPlan(NamedTuple):
@@ -22,6 +23,8 @@ class AnswerPlan(NamedTuple):
     """The client's own form where the one of the plan has more: what is wrong in it is its own."""
     held_tools: tuple[Tool, ...] = ()
     """Whose calls the form is about."""
+    held_calls: HeldCalls = NOT_HELD
+    """Where in the answer it holds them."""
     loosened: Callable[[], "AnswerPlan"] | None = None
     """Makes the plan that holds calls only of strict tools to their parameters."""
 
@@ -53,7 +56,8 @@ def answer_plan(
     plan = _held_plan(prompt, wanted, answers, prompt_token_ids)
     if plan is None and wanted is not None:
         return AnswerPlan(wanted, wanted, None)
-    parsing = _parsing(request, prompt, answers, prompt_token_ids)
+    held_calls = NOT_HELD if plan is None else plan.held_calls
+    parsing = _parsing(request, prompt, held_calls, answers, prompt_token_ids)
     if plan is None:
         return AnswerPlan(None, None, parsing)
 
@@ -107,6 +111,7 @@ def _held_plan(
         None,
         asked=wanted,
         held_tools=held.tools,
+        held_calls=held.calls,
     )
 
 
@@ -123,6 +128,7 @@ def _with_loose_tools(prompt: ChatPrompt) -> ChatPrompt:
 def _parsing(
     request: GenerateRequest,
     prompt: ChatPrompt,
+    held: HeldCalls,
     answers: AnswerFormat,
     prompt_token_ids: Sequence[int],
 ) -> Parsing | None:
@@ -132,7 +138,8 @@ def _parsing(
     parsers = [
         parser
         for _ in range(request.n)
-        if (parser := answers.parser(prompt, thinks=thinks, keep_blanks=keep_blanks)) is not None
+        if (parser := answers.parser(prompt, held, thinks=thinks, keep_blanks=keep_blanks))
+        is not None
     ]
     if not parsers:
         return None

@@ -5,13 +5,17 @@ Until a conversation is rendered its turns are strings, so that what joins and m
 """
 
 import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Any, Final, NamedTuple
 
 from cortex_core.canonical import JsonObject, MediaPart
 
 _MARK: Final = re.compile("\ue001image ([0-9]{1,6})\ue001")
 """The frame is a character for private use. A client that writes marks itself has one too many."""
+
+
+WORD_JOINER: Final = "\u2060"
+"""Has no width, and forbids a line break, where there would be none anyway."""
 
 
 class FoundImage(NamedTuple):
@@ -36,6 +40,28 @@ def without_images(content: str) -> tuple[str, str]:
     """Return a turn's text, and the marks that were in it."""
     marks = "".join(mark.group() for mark in _MARK.finditer(content))
     return _MARK.sub("", content), marks
+
+
+def with_harmless_text(value: Any, tokens: Collection[str]) -> Any:
+    """Return what a template gets with every one of `tokens` in its strings broken in two.
+
+    A tokenizer takes the text of a special token for that token, whoever wrote it. Broken by a
+    character that does not show, it is text like any other.
+
+    Args:
+        value: strings, lists and dictionaries of them, and whatever else JSON has.
+        tokens: texts of tokens.
+    """
+    if isinstance(value, str):
+        for token in tokens:
+            if token in value:
+                value = value.replace(token, f"{token[:1]}{WORD_JOINER}{token[1:]}")
+        return value
+    if isinstance(value, dict):
+        return {key: with_harmless_text(each, tokens) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_harmless_text(each, tokens) for each in value]
+    return value
 
 
 def with_parts(

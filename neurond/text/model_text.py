@@ -91,6 +91,7 @@ class ModelText:
             model=prepared.model_id,
             special_tokens=special,
             placeholder=prepared.images.placeholder if prepared.images is not None else None,
+            image_token=prepared.images.token if prepared.images is not None else None,
         )
         if not prepared.generates:
             return cls(prepared, tokenizer, compiled)

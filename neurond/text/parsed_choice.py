@@ -2,7 +2,7 @@
 
 Each token leads to at least one event, the first of which has its id, so that a stream can be
 continued from any event on. A call is announced when it is certain: what a model began to write and
-what turned out to be no call comes as text. A call that breaks off later ends the choice.
+what turned out to be no call comes as text. A call that the answer's end cuts off stays open.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -91,7 +91,7 @@ class ParsedChoice:
         """A stop string has ended it."""
         self._behind_stop = False
         """A stop string stands in what may turn out to be text."""
-        self._withheld: tuple[int, ...] = ()
+        self._withheld: list[int] = []
         """Tokens behind it, of which nobody hears: where it was text, they are not counted."""
 
     def ends_at(self, token_id: int) -> bool:
@@ -119,9 +119,9 @@ class ParsedChoice:
         return [first, *events[1:]]
 
     def finish(self, reason: FinishReason) -> list[Delta]:
-        segments = self._parser.push(self._detokenizer.flush()) + self._parser.flush()
-        breaks_off: FinishReason = "malformed_call" if reason == "stop" else reason
-        events = self._events(joined(segments), breaks_off)
+        segments = self._parser.push(self._detokenizer.flush())
+        segments += self._parser.flush(cut=reason != "stop")
+        events = self._events(joined(segments), "cancelled" if reason == "stop" else reason)
         self._withheld += self._unsent
         token_ids = self._released()
         if self.finished:
@@ -146,7 +146,7 @@ class ParsedChoice:
 
     def _released(self) -> tuple[int, ...]:
         """Return the tokens that were withheld; none, and they do not count, behind an end."""
-        token_ids, self._withheld = self._withheld, ()
+        token_ids, self._withheld = tuple(self._withheld), []
         was_behind, self._behind_stop = self._behind_stop, False
         if not (was_behind and self._stopped):
             return token_ids
@@ -154,7 +154,7 @@ class ParsedChoice:
         return ()
 
     def _events(
-        self, segments: list[Segment], breaks_off: FinishReason = "malformed_call"
+        self, segments: list[Segment], breaks_off: FinishReason = "cancelled"
     ) -> list[Delta]:
         """Return the events of segments, up to the one that ends the choice if one does.
 
@@ -248,5 +248,14 @@ def logprobs_of(token: Token, pieces: TokenPieces) -> tuple[TokenLogprob, ...]:
     """Return what a token's event says of its probability; empty where that was not asked for."""
     if token.logprob is None:
         return ()
-    top = tuple(TokenLogprob(id_, pieces.content(id_), value) for id_, value in token.top)
-    return (TokenLogprob(token.token_id, pieces.content(token.token_id), token.logprob, top),)
+    top = tuple(token_logprob(id_, value, pieces) for id_, value in token.top)
+    return (token_logprob(token.token_id, token.logprob, pieces, top),)
+
+
+def token_logprob(
+    token_id: int, logprob: float, pieces: TokenPieces, top: tuple[TokenLogprob, ...] = ()
+) -> TokenLogprob:
+    """Return a token's log probability with what it is as text."""
+    raw = pieces.content(token_id)
+    text = raw.decode("utf-8", "replace")
+    return TokenLogprob(token_id, text, logprob, top, raw if "\ufffd" in text else None)

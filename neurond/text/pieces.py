@@ -66,9 +66,9 @@ class TokenPieces:
         """Return pieces in which these special tokens have bytes."""
         return TokenPieces(self._tokenizer, shown=token_ids) if token_ids else self
 
-    def content(self, token_id: int) -> str:
-        """Return a token on its own as text, special ones as they are written."""
-        return self._bytes(token_id).decode("utf-8", "replace")
+    def content(self, token_id: int) -> bytes:
+        """Return what a token stands for, special ones as they are written."""
+        return self._bytes(token_id)
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Return tokens as one text, special ones as they are written."""

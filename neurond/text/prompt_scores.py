@@ -12,7 +12,7 @@ from cortex_core.canonical import (
     TokensPrompt,
 )
 from neurond.supervisor.jobs import PromptToken, Token
-from neurond.text.parsed_choice import logprobs_of
+from neurond.text.parsed_choice import logprobs_of, token_logprob
 from neurond.text.pieces import TokenPieces
 
 
@@ -35,7 +35,7 @@ class PromptScores:
         if not self._wanted:
             return []
         token_id = prompt_token_ids[0]
-        score = TokenLogprob(token_id, self._pieces.content(token_id), 0.0)
+        score = token_logprob(token_id, 0.0, self._pieces)
         text = self._pieces.text(prompt_token_ids) if self._tells_text else ""
         return [PromptScored(0, (score,), text)]
 

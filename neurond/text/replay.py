@@ -1,10 +1,15 @@
 """Taking up a stream where it stopped: its earlier output is fed again, silently. Pure."""
 
+from typing import Final
+
 from cortex_core.canonical import ContinueFrom, Event, GenerateRequest
 from cortex_core.errors import InvalidRequest
 from neurond.supervisor.jobs import Token
 from neurond.text.output import RequestOutput
 from neurond.text.vocabulary import check_token_ids
+
+MOST_SET_FREE: Final = 2
+"""Events before `Finished` that the end of a choice can lead to."""
 
 
 def check_continuation(
@@ -52,8 +57,8 @@ def replay_output(
             events += output.finish(0, "stop")
         elif room <= 0:
             events += output.finish(0, "length")
-    # Text that the end of a choice sets free has a number, but no token of its own.
-    if going_on is not None and going_on.next_seq > output.next_seq + 1:
+    # What the end of a choice sets free, text or a call that it cut, has numbers, but no tokens.
+    if going_on is not None and going_on.next_seq > output.next_seq + MOST_SET_FREE:
         raise InvalidRequest(
             f"cannot continue at event {going_on.next_seq}: these {len(token_ids)} tokens make "
             f"{output.next_seq}",

@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import jinja2
 from jinja2 import meta, nodes
@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from cortex_core.canonical import ChatPrompt
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
 from neurond.text.described_tools import with_described_tools
-from neurond.text.image_marks import FoundImage, with_parts
+from neurond.text.image_marks import FoundImage, with_harmless_text, with_parts
 from neurond.text.message_forms import forms
 from neurond.text.messages import (
     END_MARK,
@@ -29,6 +29,7 @@ from neurond.text.messages import (
     with_short_ids,
 )
 
+T = TypeVar("T")
 JINJA_FILE: Final = "<template>"
 """How jinja names the code it makes from a template that came as text."""
 SHORT_IDS: Final = re.compile(r"length\s*!=\s*9")
@@ -69,6 +70,7 @@ class ChatTemplate:
         model: names the model in errors.
         special_tokens: `bos_token` and the like, as variables of the template.
         placeholder: what the template writes for an image; None where the model takes text only.
+        image_token: what stands for an image in the prompt at last, where that is another text.
         now: the clock behind `strftime_now`.
 
     Raises:
@@ -82,10 +84,12 @@ class ChatTemplate:
         model: str,
         special_tokens: dict[str, str],
         placeholder: str | None = None,
+        image_token: str | None = None,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._model = model
         self._placeholder = placeholder
+        self._image_texts = [text for text in {placeholder, image_token} if text]
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
@@ -128,6 +132,7 @@ class ChatTemplate:
             messages = with_short_ids(messages)
         if not self.knows_tools and describes_tools:
             messages = with_described_tools(messages, prompt)
+        messages = self._harmless(messages)
         if prompt.continue_final_message:
             if not messages or messages[-1]["role"] != "assistant":
                 raise self._cannot_continue("it is not the assistant's")
@@ -176,11 +181,13 @@ class ChatTemplate:
             return Rendered(text)
         shown = text.count(self._placeholder)
         if shown != len(images) or sorted(order) != list(range(len(images))):
-            raise _Refused(
-                f"it shows {self._placeholder!r} {shown} times for {len(images)} images; leave it "
-                "out of the conversation's text"
-            )
+            raise _Refused(f"it shows {self._placeholder!r} {shown} times for {len(images)} images")
         return Rendered(text, tuple(images[index] for index in order))
+
+    def _harmless(self, value: T) -> T:
+        """Return messages or tools in whose text nothing stands for an image."""
+        harmless: T = with_harmless_text(value, self._image_texts) if self._image_texts else value
+        return harmless
 
     def _shows_text(self) -> bool:
         """Tell whether text is shown that is a turn's whole content, and not one of its parts."""
@@ -203,7 +210,7 @@ class ChatTemplate:
         }
         variables |= {
             "messages": messages,
-            "tools": template_tools(prompt),
+            "tools": self._harmless(template_tools(prompt)),
             "add_generation_prompt": not prompt.continue_final_message,
         }
         try:

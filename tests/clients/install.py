@@ -13,8 +13,8 @@ import pytest
 INSTALL_TIMEOUT_S = 1500
 
 
-def npm_install(folder: Path, package: str) -> Path:
-    """Return the folder of a package's commands; skip the test where there is no npm."""
+def npm_install(folder: Path, *packages: str) -> Path:
+    """Return the folder of the packages' commands; skip the test where there is no npm."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
@@ -29,7 +29,7 @@ def npm_install(folder: Path, package: str) -> Path:
             "--no-fund",
             "--prefix",
             str(folder),
-            package,
+            *packages,
         ],
         check=True,
         timeout=INSTALL_TIMEOUT_S,

@@ -1,12 +1,13 @@
 """Coding agents: each reads and edits a file with its own tools, as the model says."""
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.agents import AGENTS, CONTEXT_TOKENS, Agent, ClaudeCode, Codex, Fleet
-from tests.clients.install import npm_install
 from tests.clients.tasks import DONE, RIGHT, TASK, WRONG, assert_right, wrong_file
 from tests.fakes.scripted_models import spoilt
 from tests.fakes.up_process import scripted_up
@@ -15,27 +16,41 @@ pytestmark = pytest.mark.timeout(900)  # its client is installed first
 
 
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.command)
-def test_it_reads_and_edits_a_file(agent: Agent, tmp_path: Path) -> None:
-    assert_done(agent, tmp_path, f"I read it.\n{agent.read(wrong_file(tmp_path))}")
+def test_it_reads_and_edits_a_file(
+    agent: Agent, installed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    assert_done(
+        agent, installed(agent.package), tmp_path, f"I read it.\n{agent.read(wrong_file(tmp_path))}"
+    )
 
 
 @pytest.mark.parametrize("agent", [ClaudeCode(), Codex()], ids=lambda agent: agent.command)
-def test_it_goes_on_after_a_call_that_the_model_spoils(agent: Agent, tmp_path: Path) -> None:
-    assert_done(agent, tmp_path, spoilt(agent.read(wrong_file(tmp_path))))
+def test_a_call_that_the_model_spoils_is_what_it_answers(
+    agent: Agent, installed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    written = spoilt(agent.read(wrong_file(tmp_path)))
+    done = run(agent, installed(agent.package), tmp_path, written)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert written in done.stdout
 
 
-def assert_done(agent: Agent, tmp_path: Path, first_answer: str) -> None:
+def assert_done(agent: Agent, commands: Path, tmp_path: Path, first_answer: str) -> None:
     """Run it in a folder that has the wrong file, and look at what came of it."""
-    installed = npm_install(tmp_path / "npm", agent.package)
+    done = run(agent, commands, tmp_path, first_answer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().endswith(DONE)
+    assert_right(tmp_path / "work" / "notes.txt")
+
+
+def run(
+    agent: Agent, commands: Path, tmp_path: Path, first_answer: str
+) -> subprocess.CompletedProcess[str]:
     home = tmp_path / "home"
     home.mkdir()
     file = tmp_path / "work" / "notes.txt"
     script = rules(agent, file, first_answer)
     with scripted_up(tmp_path / "up", *script, context_tokens=CONTEXT_TOKENS) as up:
-        done = agent.run(installed, home, Fleet(up.base_url, up.model), file.parent)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip().endswith(DONE)
-    assert_right(file)
+        return agent.run(commands, home, Fleet(up.base_url, up.model), file.parent)
 
 
 def rules(agent: Agent, file: Path, first_answer: str) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ SAID = "It is 18 degrees in Paris."
 TEXT = "Hello from the script."
 AGENT = """
 import asyncio, sys
-from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+import agents
+from agents import Agent, Runner, function_tool
 from openai import AsyncOpenAI
 
 @function_tool
@@ -26,10 +27,12 @@ def get_weather(city: str) -> str:
     print("called with", city)
     return "18 degrees"
 
-async def main(url: str, model: str) -> None:
-    set_tracing_disabled(True)
+async def main(url: str, model: str, api: str) -> None:
+    agents.set_tracing_disabled(True)
+    # A name with a slash in it would be taken for that of another provider's model.
+    speaks = getattr(agents, f"OpenAI{api}Model")
     client = AsyncOpenAI(base_url=url + "/v1", api_key="none")
-    chat = OpenAIChatCompletionsModel(model=model, openai_client=client)
+    chat = speaks(model=model, openai_client=client)
     agent = Agent(name="a", instructions="Be brief.", model=chat, tools=[get_weather])
     print((await Runner.run(agent, "How is the weather?")).final_output)
     streamed = Runner.run_streamed(agent, "How is the weather?")
@@ -39,18 +42,43 @@ async def main(url: str, model: str) -> None:
 
 asyncio.run(main(*sys.argv[1:]))
 """
-LITELLM = """
-import sys
+LITELLM_BASES = """
+import json, sys
 import litellm
 
 litellm.suppress_debug_info = True  # goes to stdout
 url, model = sys.argv[1:]
+bases = (("openai", url + "/v1"), ("anthropic", url))
+"""
+LITELLM_TEXT = """
 messages = [{"role": "user", "content": "Hello?"}]
-for kind, base in (("openai", url + "/v1"), ("anthropic", url)):
+for kind, base in bases:
     asked = dict(model=f"{kind}/{model}", api_base=base, api_key="none", messages=messages)
     print(litellm.completion(**asked).choices[0].message.content)
     chunks = litellm.completion(**asked, stream=True)
     print("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+"""
+LITELLM_TOOL = """
+parameters = dict(type="object", properties=dict(city=dict(type="string")))
+function = dict(name="get_weather", description="Tell the weather.", parameters=parameters)
+for kind, base in bases:
+    asked = dict(model=f"{kind}/{model}", api_base=base, api_key="none", stream=True)
+    asked["tools"] = [dict(type="function", function=function)]
+    turns = [dict(role="user", content="How is the weather?")]
+    chunks = list(litellm.completion(**asked, messages=turns))
+    deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert len([one for one in deltas if one.function.arguments]) > 1, "in pieces"
+    first = litellm.stream_chunk_builder(chunks, messages=turns).choices[0]
+    (call,) = first.message.tool_calls
+    print(first.finish_reason, call.function.name, json.loads(call.function.arguments)["city"])
+    result = dict(role="tool", tool_call_id=call.id, content="18 degrees")
+    chunks = litellm.completion(**asked, messages=[*turns, first.message.model_dump(), result])
+    print("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+"""
+LLM_TOOL = """
+def get_weather(city: str) -> str:
+    "Tell the weather."
+    return "18 degrees" if city == "Paris" else "unknown"
 """
 
 
@@ -89,14 +117,36 @@ def run(command: list[str], home: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_openai_agents_call_a_tool(python_clients: Path, up: ScriptedUp, tmp_path: Path) -> None:
-    command = [str(python_clients / "python"), "-c", AGENT, up.base_url, up.model]
+@pytest.mark.parametrize("api", ["ChatCompletions", "Responses"])
+def test_openai_agents_call_a_tool(
+    api: str, python_clients: Path, up: ScriptedUp, tmp_path: Path
+) -> None:
+    command = [str(python_clients / "python"), "-c", AGENT, up.base_url, up.model, api]
     assert run(command, tmp_path) == ["called with Paris", SAID] * 2
 
 
 def test_litellm_speaks_both_dialects(python_clients: Path, up: ScriptedUp, tmp_path: Path) -> None:
-    command = [str(python_clients / "python"), "-c", LITELLM, up.base_url, up.model]
+    command = [
+        str(python_clients / "python"),
+        "-c",
+        LITELLM_BASES + LITELLM_TEXT,
+        up.base_url,
+        up.model,
+    ]
     assert run(command, tmp_path) == [TEXT] * 4
+
+
+def test_litellm_takes_a_call_and_answers_it(
+    python_clients: Path, up: ScriptedUp, tmp_path: Path
+) -> None:
+    command = [
+        str(python_clients / "python"),
+        "-c",
+        LITELLM_BASES + LITELLM_TOOL,
+        up.base_url,
+        up.model,
+    ]
+    assert run(command, tmp_path) == ["tool_calls get_weather Paris", SAID] * 2
 
 
 def test_llm_answers_from_the_command_line(
@@ -104,7 +154,10 @@ def test_llm_answers_from_the_command_line(
 ) -> None:
     entry = {"model_id": "cortex", "model_name": up.model, "api_base": f"{up.base_url}/v1"}
     # YAML takes JSON.
-    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([entry]))
-    llm = [str(python_clients / "llm"), "-m", "cortex", "--key", "none", "Hello?"]
-    assert run(llm, tmp_path) == [TEXT]
-    assert run([*llm, "--no-stream"], tmp_path) == [TEXT]
+    settings = json.dumps([entry | {"supports_tools": True}])
+    (tmp_path / "extra-openai-models.yaml").write_text(settings)
+    llm = [str(python_clients / "llm"), "-m", "cortex", "--key", "none"]
+    weather = ["--functions", LLM_TOOL, "How is the weather?"]
+    for more in ([], ["--no-stream"]):
+        assert run([*llm, *more, "Hello?"], tmp_path) == [TEXT]
+        assert run([*llm, *more, *weather], tmp_path) == [SAID]

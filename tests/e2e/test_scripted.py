@@ -12,6 +12,7 @@ from anthropic.types import Message, ToolUseBlock
 from openai.types.chat import ChatCompletion
 
 from cortex_core.neuron_api import ModelsResponse, NodeModel
+from tests.fakes.fleet_process import total
 from tests.fakes.scripted_models import call
 from tests.fakes.up_process import ScriptedUp, scripted_up
 from tests.fakes.waiting import wait_until
@@ -23,20 +24,22 @@ PARIS = {"city": "Paris", "days": []}
 SAID = "Köln has 18 °C, Paris 21 °C."
 TEXT = "Hello, 世界 — from the script. 🙂"
 LONG = "One two three. " * 400
+SPOILT = call("write_file", path="a", n=3)[:-15] + " or 4}}"
 RULES: list[dict[str, Any]] = [
     {"turn": 1, "contains": ["write it down"], "answer": call("write_file", path="a", text=LONG)},
     {
         "turn": 1,
         "contains": ["badly"],
-        "answer": call("write_file", path="a", n=3)[:-15] + " or 4}}",
+        "answer": SPOILT,
     },
+    {"turn": 1, "contains": ["cut it off"], "answer": call("write_file", path="a", text=LONG)},
     {
         "turn": 1,
         "contains": ["weather", "get_weather"],
         "answer": f"{LOOK}\n{call('get_weather', **KOELN)}\n{call('get_weather', **PARIS)}",
     },
     {"turn": 2, "latest_contains": ["18 degrees", "21 degrees"], "answer": SAID},
-    {"latest_contains": ["tell me more"], "answer": LONG},
+    {"latest_contains": ["tell me more"], "answer": LONG * 4},
     {"answer": TEXT},
 ]
 ASK: list[Any] = [{"role": "user", "content": "How is the weather?"}]
@@ -46,7 +49,14 @@ PARAMETERS: dict[str, Any] = {"type": "object", "properties": {"city": {"type": 
 OPENAI_TOOLS: list[Any] = [
     {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 ]
+RESPONSES_TOOLS: list[Any] = [
+    {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": False}
+]
 ANTHROPIC_TOOLS: list[Any] = [{"name": "get_weather", "input_schema": PARAMETERS}]
+FILE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
+}
 TIMEOUT_S = 60.0
 
 
@@ -75,6 +85,12 @@ def claude(up: ScriptedUp) -> Iterator[anthropic.Anthropic]:
 def node_model(up: ScriptedUp) -> NodeModel:
     models = decoded(httpx.get(f"{up.node_url}/models"), ModelsResponse).models
     return next(model for model in models if model.id == up.model)
+
+
+def cancelled(up: ScriptedUp) -> float:
+    """How many requests the node has ended because their client was gone."""
+    metrics = httpx.get(f"{up.node_url}/metrics").text
+    return total(metrics, "neuron_requests_total", {"outcome": "cancelled"})
 
 
 def whole(client: openai.OpenAI, up: ScriptedUp, **options: Any) -> ChatCompletion:
@@ -131,9 +147,10 @@ def test_limits_and_stop_strings_cut_a_script(up: ScriptedUp, chat: openai.OpenA
 
 
 def test_a_client_that_leaves_stops_the_script(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    before = cancelled(up)
     with chat.chat.completions.create(model=up.model, messages=MORE, stream=True) as stream:
         next(iter(stream))
-        assert node_model(up).running == 1
+    wait_until(lambda: cancelled(up) == before + 1)
     wait_until(lambda: node_model(up).running == 0)
 
 
@@ -195,12 +212,18 @@ def test_openai_tools_are_streamed(up: ScriptedUp, chat: openai.OpenAI) -> None:
     assert [json.loads(one.function.arguments) for one in calls] == [KOELN, PARIS]
 
 
-def test_a_long_argument_comes_while_it_is_written(
-    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
+@pytest.mark.parametrize("held", [True, False])
+def test_a_long_argument_of_a_held_call_comes_while_it_is_written(
+    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic, held: bool
 ) -> None:
     asked: list[Any] = [{"role": "user", "content": "Please write it down."}]
+    tool = {"name": "write_file", "parameters": FILE}
     chunks = chat.chat.completions.create(
-        model=up.model, messages=asked, tools=OPENAI_TOOLS, stream=True
+        model=up.model,
+        messages=asked,
+        tools=[{"type": "function", "function": tool}],  # type: ignore[list-item]
+        tool_choice="required" if held else "auto",
+        stream=True,
     )
     told = [
         call.function.arguments or ""
@@ -209,39 +232,71 @@ def test_a_long_argument_comes_while_it_is_written(
         for call in choice.delta.tool_calls or ()
         if call.function is not None
     ]
-    assert json.loads("".join(told)) == {"path": "a", "text": LONG}
-    assert max(map(len, told)) < 200, "no part of it waits for the rest"
     with claude.messages.stream(
-        model=up.model, max_tokens=9000, messages=asked, tools=ANTHROPIC_TOOLS
+        model=up.model,
+        max_tokens=9000,
+        messages=asked,
+        tools=[{"name": "write_file", "input_schema": FILE}],
+        tool_choice={"type": "any" if held else "auto"},
     ) as stream:
         pieces = [event.partial_json for event in stream if event.type == "input_json"]
         message = stream.get_final_message()
-    assert max(map(len, pieces)) < 200
-    assert [b.input for b in message.content if isinstance(b, ToolUseBlock)] == [
-        {"path": "a", "text": LONG}
-    ]
     with chat.responses.stream(
-        model=up.model, input=asked, tools=[OPENAI_TOOLS[0]["function"] | {"type": "function"}]
+        model=up.model,
+        input=asked,
+        tools=[{**tool, "type": "function", "strict": False}],  # type: ignore[list-item]
+        tool_choice="required" if held else "auto",
     ) as events:
         deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
         response = events.get_final_response()
-    assert max(map(len, deltas)) < 200
+    arguments = {"path": "a", "text": LONG}
+    assert json.loads("".join(told)) == arguments
+    assert [b.input for b in message.content if isinstance(b, ToolUseBlock)] == [arguments]
     assert response.output[0].type == "function_call"
     assert response.output[0].arguments == "".join(deltas) == "".join(told)
+    for each in (told, pieces, deltas):
+        assert (max(map(len, each)) < 200) is held, "no part of it waits for the rest"
 
 
-def test_a_call_that_the_model_spoils_is_not_a_whole_one(
+def test_a_call_that_the_model_spoils_is_text(
     up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
 ) -> None:
     asked: list[Any] = [{"role": "user", "content": "Write it badly."}]
     (choice,) = whole(chat, up, messages=asked, tools=OPENAI_TOOLS).choices
-    assert choice.finish_reason == "tool_calls"
-    (spoilt,) = choice.message.tool_calls or []
-    assert spoilt.function.arguments == '{"path": "a", "n": 3'
+    assert (choice.message.content, choice.finish_reason) == (SPOILT, "stop")
+    assert not choice.message.tool_calls
     with claude.messages.stream(
         model=up.model, max_tokens=500, messages=asked, tools=ANTHROPIC_TOOLS
     ) as stream:
-        assert stream.get_final_message().stop_reason == "max_tokens"
+        message = stream.get_final_message()
+    assert message.stop_reason == "end_turn"
+    assert [block.text for block in message.content if block.type == "text"] == [SPOILT]
+    response = chat.responses.create(model=up.model, input=asked, tools=RESPONSES_TOOLS)
+    assert (response.output_text, response.status) == (SPOILT, "completed")
+
+
+def test_a_call_that_a_limit_cuts_off_is_open(
+    up: ScriptedUp, chat: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Please cut it off."}]
+    (choice,) = whole(chat, up, messages=asked, tools=OPENAI_TOOLS, max_tokens=90).choices
+    (begun,) = choice.message.tool_calls or []
+    assert choice.finish_reason == "length"
+    assert begun.function.arguments.startswith('{"path": "a", "text": "One ')
+    assert not begun.function.arguments.endswith("}")
+    with claude.messages.stream(
+        model=up.model, max_tokens=90, messages=asked, tools=ANTHROPIC_TOOLS
+    ) as stream:
+        message = stream.get_final_message()
+    assert message.stop_reason == "max_tokens"
+    assert [block.type for block in message.content] == ["tool_use"]
+    response = chat.responses.create(
+        model=up.model, input=asked, tools=RESPONSES_TOOLS, max_output_tokens=90
+    )
+    assert response.status == "incomplete"
+    assert response.output[0].type == "function_call"
+    assert response.output[0].status == "incomplete"
+    assert response.output[0].arguments == begun.function.arguments
 
 
 def test_a_prompt_is_put_into_the_cache_by_a_request_for_no_tokens(
@@ -289,3 +344,23 @@ def test_anthropic_tools_go_round(
     assert second.stop_reason == "end_turn"
     assert [block.text for block in second.content if block.type == "text"] == [SAID]
     assert (second.usage.cache_read_input_tokens or 0) >= first.usage.input_tokens
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_anthropics_tool_runner_goes_on_without_a_thread(
+    up: ScriptedUp, claude: anthropic.Anthropic, streamed: bool
+) -> None:
+    asked: list[str] = []
+
+    @anthropic.beta_tool
+    def get_weather(city: str, days: list[int]) -> str:
+        """Tell the weather."""
+        asked.append(city)
+        return {"Köln": "18 degrees", "Paris": "21 degrees"}[city]
+
+    runner = claude.beta.messages.tool_runner(
+        model=up.model, max_tokens=1000, messages=ASK, tools=[get_weather], stream=streamed
+    )
+    last = runner.until_done()
+    assert [block.text for block in last.content if block.type == "text"] == [SAID]
+    assert asked == ["Köln", "Paris"]

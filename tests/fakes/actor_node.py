@@ -17,6 +17,7 @@ from tests.fakes.fake_library import FolderLibrary
 from tests.fakes.waiting import wait_until_async
 
 READY_TIMEOUT_S = 60.0
+PACED = "tests.fakes.fake_engine:PacedBackend"
 
 
 class Node:
@@ -124,15 +125,20 @@ async def collect_into(items: list[StreamItem], stream: TokenStream) -> None:
 
 
 class Host:
-    """What this process holds of its host: descriptors, children, shared memory."""
+    """What this process held of its host at a time: descriptors and children.
+
+    Files in /dev/shm are no part of it: other processes make and remove theirs meanwhile, and the
+    segments of this project have no name there.
+    """
 
     def __init__(self) -> None:
-        self.fds = sorted(path.name for path in Path("/proc/self/fd").iterdir())
-        self.children = sorted(child.pid for child in psutil.Process().children(recursive=True))
-        self.shm = sorted(Path("/dev/shm").iterdir())
+        self._held = _held()
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Host) and vars(self) == vars(other)
+    def added(self) -> list[str]:
+        """Return what is held now and was not then."""
+        return sorted(_held() - self._held)
 
-    def __repr__(self) -> str:
-        return f"Host({vars(self)})"
+
+def _held() -> set[str]:
+    children = {f"child {child.pid}" for child in psutil.Process().children(recursive=True)}
+    return children | {f"descriptor {path.name}" for path in Path("/proc/self/fd").iterdir()}

@@ -33,6 +33,7 @@ def make_case(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     num_decodes: int | None = None,
+    two_way: tuple[bool, ...] = (),
 ) -> Case:
     """Make a step of sequences with (query tokens, context tokens) `lens`, decodes first.
 
@@ -77,6 +78,7 @@ def make_case(
         max_seqlen_q=max(query_lens),
         max_seqlen_k=max(kv_len for _, kv_len in lens),
         block_tokens=block_tokens,
+        two_way=two_way,
     )
     return Case(batch, query, cache, contexts)
 
@@ -84,12 +86,13 @@ def make_case(
 def attend_slowly(case: Case, params: AttentionParams) -> torch.Tensor:
     """Return what the contract says, in float64."""
     out, token = [], 0
-    for query_len, kv_len, (keys, values) in zip(
-        case.batch.query_lens, case.batch.kv_lens, case.contexts, strict=True
+    two_way = case.batch.two_way or [False] * len(case.contexts)
+    for query_len, kv_len, (keys, values), sees_all in zip(
+        case.batch.query_lens, case.batch.kv_lens, case.contexts, two_way, strict=True
     ):
         for place in range(kv_len - query_len, kv_len):
             first = 0 if params.window is None else max(0, place + 1 - params.window)
-            seen = slice(first, place + 1)
+            seen = slice(first, kv_len if sees_all else place + 1)
             out.append(_attend_one(case.query[token], keys[seen], values[seen], params))
             token += 1
     return torch.stack(out)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from cortex_core.canonical import FinishReason, SamplingParams
+from neurond.attention.base import AttentionBackend
 from neurond.attention.reference import ReferenceBackend
 from neurond.engine.batch import SampledToken
 from neurond.engine.config import SchedulerConfig
@@ -102,6 +103,8 @@ def make_engine(
     context_tokens: int = 512,
     max_draft_rows: int = 0,
     max_rows: int = 0,
+    backend: AttentionBackend | None = None,
+    two_way_tokens: int | None = None,
 ) -> EngineUnderTest:
     """Return an engine over `loaded` with a KV cache of its own."""
     cache = KvCache(
@@ -112,7 +115,10 @@ def make_engine(
         device=loaded.device.torch_device,
     )
     device = loaded.device.torch_device
-    runner = ModelRunner(loaded.model, device, ReferenceBackend(), cache, loaded.vision)
+    backend = backend or ReferenceBackend()
+    runner = ModelRunner(loaded.model, device, backend, cache, loaded.vision)
+    if two_way_tokens is None:
+        two_way_tokens = loaded.vision.two_way_tokens if loaded.vision is not None else 0
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=context_tokens,
@@ -121,5 +127,6 @@ def make_engine(
         step_tokens=step_tokens,
         max_draft_rows=max_draft_rows,
         max_rows=max_rows,
+        two_way_tokens=two_way_tokens,
     )
     return EngineUnderTest(Engine(runner, config))

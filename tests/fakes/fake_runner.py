@@ -4,6 +4,7 @@ What it "computes" for a token goes into the slot that the batch names and depen
 block table finds for the token before, as keys and values do. A token is chosen by a hash over
 everything the block table finds. So a wrong table, a block that two sequences write, a stale
 cached block or a missed chunk gives other tokens than `expected_tokens`, which knows no blocks.
+A placeholder of an image depends on that image, and one that is seen both ways on its whole run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Sequence
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import CortexError, ErrorInfo
 from neurond.engine.batch import Row, SampledToken, ScheduledBatch
+from neurond.engine.images import ImagePrompt, TokenRuns
+from neurond.engine.query_parts import query_parts
 
 VOCAB_SIZE = 61
 
@@ -51,11 +54,17 @@ class FakeRunner:
 
     def _compute(self, batch: ScheduledBatch, index: int) -> None:
         table = batch.block_tables[index]
-        for flat in range(batch.cu_seqlens_q[index], batch.cu_seqlens_q[index + 1]):
+        at = batch.cu_seqlens_q[index]
+        rows = [queries.row for queries in batch.with_images if queries.at == at]
+        images, two_way = (rows[0].images, rows[0].two_way) if rows else (None, ())
+        for flat in range(at, batch.cu_seqlens_q[index + 1]):
             position = batch.positions[flat]
             before = self._states[self._slot(table, position - 1)] if position else 0
-            state = _state(before, batch.token_ids[flat], position)
+            state = _state(before, batch.token_ids[flat], position, images)
             self._states[batch.slot_mapping[flat]] = state
+            for place in _run_ending(two_way, position):
+                slot = self._slot(table, place)
+                self._states[slot] = hash((self._states[slot], state))
 
     def _choose(self, batch: ScheduledBatch, flat: int, row: Row) -> SampledToken | ErrorInfo:
         if row.stream in self.failing_streams:
@@ -103,6 +112,8 @@ def expected_tokens(
     choice: int = 0,
     num_replayed_tokens: int = 0,
     vocab_size: int = VOCAB_SIZE,
+    images: ImagePrompt | None = None,
+    two_way: TokenRuns = (),
 ) -> list[int]:
     """Return what a sequence gets when it is alone, without blocks, chunks, drafts or a batch."""
     tokens = list(prompt)
@@ -110,7 +121,10 @@ def expected_tokens(
     states: list[int] = []
     for _ in range(num_tokens):
         for position in range(len(states), len(tokens)):
-            states.append(_state(states[-1] if states else 0, tokens[position], position))
+            state = _state(states[-1] if states else 0, tokens[position], position, images)
+            states.append(state)
+            for place in _run_ending(two_way, position):
+                states[place] = hash((states[place], state))
         seen: tuple[object, ...] = ()
         if sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty:
             output = Counter(tokens[num_prompt_tokens:])
@@ -127,6 +141,7 @@ def check_batch(batch: ScheduledBatch) -> None:
     """Assert what `ScheduledBatch` promises."""
     starts = batch.cu_seqlens_q
     lengths = [stop - start for start, stop in itertools.pairwise(starts)]
+    assert sum(part.num_queries for part in query_parts(batch)) == batch.num_tokens
     assert starts[0] == 0
     assert starts[-1] == batch.num_tokens == len(batch.positions) == len(batch.slot_mapping)
     assert min(lengths) >= 1
@@ -148,8 +163,15 @@ def check_batch(batch: ScheduledBatch) -> None:
         assert batch.token_ids[flat] == seen[-1]
 
 
-def _state(before: int, token_id: int, position: int) -> int:
-    return hash((before, token_id, position))
+def _state(before: int, token_id: int, position: int, images: ImagePrompt | None = None) -> int:
+    shown = images.images if images is not None else ()
+    keys = [image.key for image in shown if position in image.places]
+    return hash((before, token_id, position, *keys))
+
+
+def _run_ending(two_way: TokenRuns, position: int) -> range:
+    """Return the places of the run whose last token is at `position`; none if there is none."""
+    return next((range(*run) for run in two_way if run[1] == position + 1), range(0))
 
 
 def _choice(

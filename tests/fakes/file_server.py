@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.fakes.waiting import WAIT_S
+
 STALL_BYTES = 10_000
 """Shorter bodies, such as index pages, never stall."""
 
@@ -101,7 +103,7 @@ def _handler_of(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 body = body[: server.cut_after]
             if server.stall is not None and len(body) > STALL_BYTES:
                 self.wfile.write(b"" if wanted_range else body[: len(body) // 2])
-                server.stall.wait(30)
+                server.stall.wait(10 * WAIT_S)
                 return
             self.wfile.write(body)
 

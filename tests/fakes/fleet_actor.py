@@ -25,7 +25,7 @@ from cortexd.fleet.client import FleetClient, Lease
 from cortexd.fleet.layout import IN_FLIGHT_COLUMNS, SNAPSHOT_BYTES
 from cortexd.fleet.protocol import ToWorker
 from tests.fakes.fake_neuron import FakeNeuron
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 ROWS = 4
 
@@ -103,7 +103,7 @@ class FleetActorProcess:
         for worker in self.workers:
             worker.close()
         if self.process is not None and self.process.running:
-            await self.process.stop(5.0)
+            await self.process.stop(WAIT_S)
         self._pipe.close()
         self.snapshot.close()
         self.in_flight.close()
@@ -120,7 +120,7 @@ class FleetActorProcess:
         """End it as a crash would, and reap it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        await asyncio.wait_for(asyncio.shield(self.process.exited), 10)
+        await asyncio.wait_for(asyncio.shield(self.process.exited), WAIT_S)
 
     def worker(self, row: int = 0) -> FleetWorker:
         worker = FleetWorker(self, row)
@@ -132,7 +132,7 @@ class FleetActorProcess:
 
         def call() -> Any:
             with AdminClient(self.environment.runtime_dir / ADMIN_SOCKET) as client:
-                return client.call(verb, silence_s=10.0, **args)
+                return client.call(verb, silence_s=WAIT_S, **args)
 
         return await asyncio.to_thread(call)
 

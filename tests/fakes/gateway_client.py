@@ -10,8 +10,7 @@ from cortexd.http1.errors import ConnectFailed, ConnectionLost
 from cortexd.http1.exchange import Exchange
 from cortexd.http1.message import parse_endpoint
 from cortexd.http1.pool import ConnectionPool
-
-WAIT_S = 20.0
+from tests.fakes.waiting import WAIT_S
 
 
 class Answer:

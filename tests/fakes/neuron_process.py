@@ -21,13 +21,11 @@ from neurond.sources.prepared import MANIFEST, WeightsFile
 from neurond.sources.store import ModelStore
 from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.tokenizers_made import byte_level, prepared
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 MODEL = ModelId("pypi:counting")
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 CONTEXT = 2048
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
 IMPORTED = "imported"
 
 
@@ -79,7 +77,7 @@ class NeuronProcess:
         self.wait_notified("READY=1")
         self.port = self._logged_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.base_url, timeout=30.0)
+        self.client = httpx.Client(base_url=self.base_url, timeout=WAIT_S)
         return self
 
     def load(self, model: str = MODEL) -> None:
@@ -94,7 +92,7 @@ class NeuronProcess:
             assert self.process.poll() is None, self.log.read_text()
             return self.told(text)
 
-        wait_until(heard, timeout_s=START_TIMEOUT_S)
+        wait_until(heard, timeout_s=2 * WAIT_S)
 
     def told(self, text: str) -> bool:
         """Whether the service has told systemd so."""
@@ -103,7 +101,7 @@ class NeuronProcess:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the process; returns its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(STOP_TIMEOUT_S)
+        return self.process.wait(WAIT_S)
 
     def close(self) -> None:
         """Leave nothing behind."""

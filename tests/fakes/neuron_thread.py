@@ -5,8 +5,7 @@ import threading
 from typing import Self
 
 from tests.fakes.fake_neuron import FakeNeuron
-
-STOP_TIMEOUT_S = 10.0
+from tests.fakes.waiting import WAIT_S
 
 
 class NeuronThread:
@@ -21,12 +20,12 @@ class NeuronThread:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(STOP_TIMEOUT_S)
+        assert self._ready.wait(WAIT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(STOP_TIMEOUT_S)
+        self._thread.join(WAIT_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -4,7 +4,7 @@ import contextlib
 
 import psutil
 
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 
 class ProcessFamily:
@@ -26,7 +26,7 @@ class ProcessFamily:
         """Those that run `module` now."""
         return [one for one in self.alive() if module in command_of(one)]
 
-    def wait_gone(self, timeout_s: float) -> None:
+    def wait_gone(self, timeout_s: float = WAIT_S) -> None:
         wait_until(lambda: not self.alive(), timeout_s=timeout_s)
 
     def kill(self) -> list[psutil.Process]:
@@ -43,6 +43,13 @@ def command_of(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
+
+
+def parent_of(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def alive(process: psutil.Process) -> bool:

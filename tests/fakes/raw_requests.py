@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import httpx
 
+from tests.fakes.waiting import WAIT_S
+
 
 @contextlib.contextmanager
 def sent(request: httpx.Request, *, receive_buffer_bytes: int = 65536) -> Iterator[socket.socket]:
@@ -15,7 +17,7 @@ def sent(request: httpx.Request, *, receive_buffer_bytes: int = 65536) -> Iterat
     with socket.socket() as connection:
         # It has to be set before the connection is made to bound what the peer may send.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        connection.settimeout(30)
+        connection.settimeout(WAIT_S)
         connection.connect((url.host, url.port))
         start = f"{request.method} {url.raw_path.decode()} HTTP/1.1\r\n"
         connection.sendall(f"{start}{head}\r\n".encode() + request.read())

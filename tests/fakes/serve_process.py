@@ -16,7 +16,7 @@ from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.gateway_client import GatewayClient
 from tests.fakes.ports import free_ports
 from tests.fakes.process_family import ProcessFamily
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 MODEL = "fake:m"
 
@@ -76,7 +76,7 @@ class ServeProcess:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def wait_gone(self, timeout_s: float = 10.0) -> int:
+    def wait_gone(self, timeout_s: float = WAIT_S) -> int:
         """Wait until the whole family has ended; return the parent's status."""
         wait_until(lambda: self.process.poll() is not None, timeout_s=timeout_s)
         self.family.wait_gone(timeout_s)
@@ -95,7 +95,7 @@ class ServeProcess:
             with contextlib.suppress(AssertionError):
                 self.wait_gone()
         left = self.family.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=WAIT_S)
         assert not left, f"{left} did not end: {self.output()}"
 
 

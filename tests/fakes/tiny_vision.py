@@ -29,7 +29,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from tests.fakes.tiny_models import COMMON
-from tests.fakes.tiny_vision_templates import IDEFICS_TEMPLATE, LLAVA_TEMPLATE, QWEN_TEMPLATE
+from tests.fakes.tiny_vision_templates import (
+    GEMMA_TEMPLATE,
+    IDEFICS_TEMPLATE,
+    LLAVA_TEMPLATE,
+    QWEN_TEMPLATE,
+)
 from tests.fakes.tokenizers_made import EOS, byte_level
 
 QWEN_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -219,16 +224,23 @@ def make_gemma3(folder: Path) -> PreTrainedModel:
     tokenizer = tokenizer_with(tokens, dict(zip(names, tokens, strict=True)))
     ids = tokenizer.convert_tokens_to_ids
     config = Gemma3Config(
-        text_config={**text_config(tokenizer), "sliding_window": 64},
+        # An image is longer than the window, and than a block of the tests.
+        text_config={
+            **text_config(tokenizer),
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 16,
+        },
         vision_config={**TOWER, "image_size": 32, "patch_size": 8},
-        mm_tokens_per_image=4,
+        mm_tokens_per_image=16,
         boi_token_index=ids(tokens[0]),
         eoi_token_index=ids(tokens[1]),
         image_token_id=ids(tokens[2]),
+        tie_word_embeddings=False,  # tied, a random one says one token for ever
     )
     images = Gemma3ImageProcessorPil(size={"height": 32, "width": 32})
-    processor = Gemma3Processor(images, tokenizer, image_seq_length=4)
-    return write(folder, config, tokenizer, QWEN_TEMPLATE, processor)
+    processor = Gemma3Processor(images, tokenizer, image_seq_length=16)
+    return write(folder, config, tokenizer, GEMMA_TEMPLATE, processor)
 
 
 def write(
@@ -250,6 +262,9 @@ def saved_model(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
     model = AutoModelForImageTextToText.from_config(
         config, dtype=torch.float32, attn_implementation="eager"
     )
+    projector = getattr(model.model, "multi_modal_projector", None)
+    if hasattr(projector, "mm_input_projection_weight"):  # begins as zeros
+        torch.nn.init.normal_(projector.mm_input_projection_weight)
     model.save_pretrained(folder)
     return model.eval()
 
@@ -260,4 +275,5 @@ TINY_VISION: dict[str, Callable[[Path], PreTrainedModel]] = {
     "idefics3": make_idefics3,
     "smolvlm": make_smolvlm,
     "llava": make_llava,
+    "gemma3": make_gemma3,
 }

@@ -271,6 +271,22 @@ TRANSCRIPTS = [
         [Reasoning("Hm."), PARIS_COMPACT],
     ),
     Transcript(
+        "qwen3-coder-without-function-end",
+        "qwen3_coder",
+        "none",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</tool_call>\n"
+        "<tool_call>\n<function=now>\n</tool_call>",
+        [PARIS_COMPACT, Call("now", "{}")],
+    ),
+    Transcript(
+        "seed-without-function-end",
+        "seed",
+        "none",
+        "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n</seed:tool_call>"
+        " Done.",
+        [PARIS_COMPACT, Text("Done.")],
+    ),
+    Transcript(
         "llama-bare",
         "llama",
         "none",

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cortex_core.ids import ModelId
 from cortexd.up.folders import folders_of
 from tests.fakes.ports import free_ports
-from tests.fakes.process_family import ProcessFamily
+from tests.fakes.process_family import ProcessFamily, parent_of
 from tests.fakes.scripted_models import write_script
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 READY_TIMEOUT_S = 120.0
-END_TIMEOUT_S = 30.0
 STAYS = "Ctrl-C stops it."
 FIRST_QUESTION = "Is there anybody?"
 
@@ -44,6 +45,13 @@ class UpProcess:
             )
         self.family = ProcessFamily(self.process.pid)
 
+    def daemons(self, module: str) -> list[psutil.Process]:
+        """Its own children that run `module` now.
+
+        What these start shows their command line until it has a program of its own.
+        """
+        return [one for one in self.family.running(module) if parent_of(one) == self.process.pid]
+
     def says(self) -> str:
         return self.stderr.read_text()
 
@@ -61,13 +69,13 @@ class UpProcess:
             return self.process.poll() is not None
 
         wait_until(ended, timeout_s=READY_TIMEOUT_S)
-        self.family.wait_gone(END_TIMEOUT_S)
+        self.family.wait_gone()
         return self.process.returncode
 
     def kill(self) -> None:
         """Leave nothing behind, whatever went wrong."""
         self.family.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=WAIT_S)
         # Empty by now; one that was killed cannot remove it itself.
         shutil.rmtree(folders_of(self.state).run, ignore_errors=True)
 

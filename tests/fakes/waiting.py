@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.01
-LIFE_SIGN_S = 1.5
+WAIT_S = 60.0
+"""For what takes milliseconds on a machine with nothing else to do."""
+LIFE_SIGN_S = 10.0
 """Between two signs of life on a stream: the promised second, and what a busy machine adds."""
 
 
-def wait_until(predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
+def wait_until(predicate: Callable[[], object], *, timeout_s: float = WAIT_S) -> None:
     """Return when `predicate` is true; fail the test after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
@@ -19,7 +21,7 @@ def wait_until(predicate: Callable[[], object], *, timeout_s: float = 10.0) -> N
         pause.wait(POLL_S)
 
 
-async def wait_until_async(predicate: Callable[[], object], *, timeout_s: float = 10.0) -> None:
+async def wait_until_async(predicate: Callable[[], object], *, timeout_s: float = WAIT_S) -> None:
     """Return when `predicate` is true, leaving the loop free; fail the test after `timeout_s`."""
     never = asyncio.Event()
 

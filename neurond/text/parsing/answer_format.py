@@ -9,10 +9,16 @@ from typing import Final, NamedTuple
 from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
-from neurond.text.parsing.harmony import HARMONY_MARKERS, HarmonyParser
+from neurond.text.parsing.harmony import CHANNEL, HARMONY_MARKERS, HarmonyParser
 from neurond.text.parsing.held import HeldAnswer, harmony_grammar, marked_grammar
 from neurond.text.parsing.lark import Lark
-from neurond.text.parsing.parser import AnswerParser, MarkedParser, ReasoningMarks
+from neurond.text.parsing.parser import (
+    NOT_HELD,
+    AnswerParser,
+    HeldCalls,
+    MarkedParser,
+    ReasoningMarks,
+)
 from neurond.text.parsing.segments import Tools
 from neurond.text.pieces import TokenPieces
 
@@ -27,6 +33,8 @@ class HeldForm(NamedTuple):
     trial: str
     tools: tuple[Tool, ...]
     """Whose calls may come."""
+    calls: HeldCalls
+    """Where in the answer they are held."""
 
 
 class AnswerFormat:
@@ -51,11 +59,19 @@ class AnswerFormat:
         self.pieces = pieces.showing(special.values())
         """With the special tokens that are markers of the format as text."""
 
-    def parser(self, prompt: ChatPrompt, *, thinks: bool, keep_blanks: bool) -> AnswerParser | None:
+    def parser(
+        self,
+        prompt: ChatPrompt,
+        held: HeldCalls = NOT_HELD,
+        *,
+        thinks: bool,
+        keep_blanks: bool,
+    ) -> AnswerParser | None:
         """Return a parser for one choice; None where there is nothing to tell apart.
 
         Args:
             prompt: of the request.
+            held: where calls are held; see `HeldForm`.
             thinks: the prompt ends in thoughts; see `opens_thoughts`.
             keep_blanks: see `AnswerParser`.
         """
@@ -65,6 +81,7 @@ class AnswerFormat:
                 HARMONY_MARKERS,
                 wants_calls=bool(tools) and self.parsers.tools != "none",
                 wants_reasoning=self.parsers.reasoning != "none",
+                held=CHANNEL in held.openers,
                 keep_blanks=keep_blanks,
             )
         calls = self._calls if tools else None
@@ -75,6 +92,7 @@ class AnswerFormat:
             calls,
             Tools(tools, holds_strict=True),
             self._hidden,
+            held=held,
             thinks=thinks,
             keep_blanks=keep_blanks,
         )
@@ -144,7 +162,20 @@ class AnswerFormat:
             self._grammar(wanted, Lark(self._atoms, beside_json=beside), prompt_token_ids),
             self._grammar(wanted, Lark(trial, beside_json=beside), prompt_token_ids),
             wanted.tools,
+            self._held(wanted),
         )
+
+    def _held(self, wanted: HeldAnswer) -> HeldCalls:
+        """Return where the grammar of an answer is sure to be of a call.
+
+        A marker that is a token of its own comes only where the grammar has it. As text it may
+        stand in prose, and in strings of JSON.
+        """
+        atoms = frozenset(self._atoms)
+        if self._is_harmony:
+            return HeldCalls(openers=atoms & {CHANNEL})
+        openers = frozenset(self._calls.openers) if self._calls is not None else frozenset()
+        return HeldCalls(all=wanted.required, openers=atoms & openers, first=True)
 
     def _grammar(self, wanted: HeldAnswer, lark: Lark, prompt_token_ids: Sequence[int]) -> str:
         if self._is_harmony:

@@ -1,4 +1,4 @@
-"""What a format reads of calls, told as it is read. Pure."""
+"""What a format reads of calls, and when it is told. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +19,9 @@ from neurond.text.parsing.segments import (
 class CallSink:
     """Told of calls. What is told cannot be given back as text, so the reader's mark moves on.
 
+    A call that a grammar holds is told as it comes. Any other may turn out to be none, and is told
+    when it is whole.
+
     Args:
         reader: what the calls are read from.
         say: takes the segments.
@@ -27,15 +30,30 @@ class CallSink:
     def __init__(self, reader: Reader, say: Callable[[CallSegment], None]) -> None:
         self._reader = reader
         self._say = say
+        self._is_held = False
         self._is_open = False
+        self._name = ""
+        self._untold: list[str] = []
+        """Arguments of the open call, where it is not held."""
+
+    def expect(self, *, held: bool) -> None:
+        """Calls may follow; `held` says that a grammar lets nothing else come."""
+        self._is_held = held
+        self._is_open = False
+        self._untold = []
 
     @property
     def is_open(self) -> bool:
         """Whether a call was begun and not ended."""
         return self._is_open
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether a call was told of and not ended: it cannot be text any more."""
+        return self._is_open and self._is_held
+
     def begin(self, name: str) -> None:
-        """A call of `name` stands here, whatever follows.
+        """A call of `name` stands here, as far as it has come.
 
         Raises:
             Malformed: it has no name.
@@ -43,21 +61,25 @@ class CallSink:
         if not name:
             raise Malformed("a call without a name")
         self._is_open = True
-        self._say(CallBegun(name))
-        self._reader.mark()
+        self._name = name
+        if self._is_held:
+            self._tell(CallBegun(name))
 
     def more(self, arguments: str) -> None:
-        """More of the arguments; what was told so far is the beginning of an object of JSON."""
-        if arguments:
-            self._say(CallArguments(arguments))
-        self._reader.mark()
+        """More of the arguments; what came so far is the beginning of an object of JSON."""
+        if not self._is_held:
+            self._untold.append(arguments)
+        elif arguments:
+            self._tell(CallArguments(arguments))
+        else:
+            self._reader.mark()
 
     def end(self) -> None:
         """The arguments are whole."""
         self._end(is_whole=True)
 
     def break_off(self) -> None:
-        """What follows is not what the call's format would have."""
+        """Nothing more comes of the open call."""
         self._end(is_whole=False)
 
     def whole(self, call: Call) -> None:
@@ -68,7 +90,15 @@ class CallSink:
 
     def _end(self, *, is_whole: bool) -> None:
         self._is_open = False
-        self._say(CallEnded(is_whole))
+        if not self._is_held:
+            arguments, self._untold = "".join(self._untold), []
+            self._tell(CallBegun(self._name))
+            if arguments:
+                self._tell(CallArguments(arguments))
+        self._tell(CallEnded(is_whole))
+
+    def _tell(self, segment: CallSegment) -> None:
+        self._say(segment)
         self._reader.mark()
 
 

@@ -28,6 +28,7 @@ class HarmonyParser(AnswerParser):
         hidden: see `AnswerParser`.
         wants_calls: there are tools; otherwise a call is text.
         wants_reasoning: thoughts are told from the answer; otherwise they are text.
+        held: calls are held to the format.
         keep_blanks: see `AnswerParser`.
     """
 
@@ -37,10 +38,12 @@ class HarmonyParser(AnswerParser):
         *,
         wants_calls: bool,
         wants_reasoning: bool = True,
+        held: bool = False,
         keep_blanks: bool = False,
     ) -> None:
         self._wants_calls = wants_calls
         self._wants_reasoning = wants_reasoning
+        self._held = held
         super().__init__(hidden, keep_blanks=keep_blanks)
 
     def _answer(self) -> Steps[None]:
@@ -61,6 +64,7 @@ class HarmonyParser(AnswerParser):
         """Read a message's body; returns the marker that begins the next header."""
         recipient = _RECIPIENT.search(header)
         if recipient is not None and self._wants_calls:
+            self._sink.expect(held=self._held)
             try:
                 yield from told_call(self._reader, recipient.group(1), self._sink)
             except Malformed:

@@ -2,14 +2,14 @@
 
 The common shape of an answer: thoughts between two markers, at its beginning or between calls;
 prose; calls, each behind a marker or, where a format has none, at the beginning. What looks like a
-call and is none is prose. A call is told as soon as it is certain, its arguments as they come;
-where the text then leaves the format, the answer is over. Blanks between prose and a marker, and
+call and is none is prose. A call is told when it is whole; where a grammar lets nothing but a call
+come, as soon as it is certain, its arguments as they come. Blanks between prose and a marker, and
 behind one, are no prose.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import Tool
 from neurond.text.parsing.call_sink import CallSink
@@ -36,6 +36,20 @@ class ReasoningMarks(NamedTuple):
     """Stands behind `opens` and is no thought."""
     drops: tuple[str, ...] = ()
     """Stand around the answer proper and are no part of it."""
+
+
+class HeldCalls(NamedTuple):
+    """Where a grammar holds an answer's calls, so that none can turn out to be text."""
+
+    all: bool = False
+    """Behind thoughts there is nothing but calls."""
+    openers: frozenset[str] = frozenset()
+    """It is, wherever one of these stands."""
+    first: bool = False
+    """It is where the answer begins with a call without an opener."""
+
+
+NOT_HELD: Final = HeldCalls()
 
 
 class CallFormat(Protocol):
@@ -81,6 +95,7 @@ class AnswerParser(ABC):
         self._blank = ""
         self._behind_marker = False
         self._thinks = False
+        self._cut = False
         self._run = self._answer()
         next(self._run, None)
 
@@ -97,7 +112,7 @@ class AnswerParser(ABC):
     @property
     def held_chars(self) -> int:
         """Characters that have come and may turn out to be text or a call."""
-        return 0 if self._sink.is_open else self._reader.held_chars
+        return 0 if self._sink.is_telling else self._reader.held_chars
 
     def held(self, place: int) -> str:
         """Return those of them from number `place` on."""
@@ -109,8 +124,14 @@ class AnswerParser(ABC):
         next(self._run, None)
         return self._taken()
 
-    def flush(self) -> list[Segment]:
-        """Return what was withheld: the answer ends here."""
+    def flush(self, *, cut: bool = False) -> list[Segment]:
+        """Return what was withheld: the answer ends here.
+
+        Args:
+            cut: the model would have gone on, so an open call is no malformed one: what has come of
+                it is told as a call that is not whole.
+        """
+        self._cut = cut
         self._reader.end()
         for _ in self._run:
             pass
@@ -147,8 +168,8 @@ class AnswerParser(ABC):
         self._segments.append(segment)
 
     def _spoilt(self) -> Steps[None]:
-        """What was read since the mark is no call: it is text, or the end if one was begun."""
-        if not self._sink.is_open:
+        """What was read since the mark is no call: it is text, or the end if one was told of."""
+        if not (self._sink.is_telling or (self._sink.is_open and self._cut)):
             self._give_back()
             return
         self._sink.break_off()
@@ -205,6 +226,7 @@ class MarkedParser(AnswerParser):
         calls: None where there are no tools.
         tools: those of the request.
         hidden: see `AnswerParser`.
+        held: where calls are held to their format.
         thinks: the prompt ends where the model's thoughts have begun.
         keep_blanks: see `AnswerParser`.
     """
@@ -216,12 +238,15 @@ class MarkedParser(AnswerParser):
         tools: Tools,
         hidden: Collection[str],
         *,
+        held: HeldCalls = NOT_HELD,
         thinks: bool = False,
         keep_blanks: bool = False,
     ) -> None:
         self._reasoning = reasoning
         self._calls = calls
         self._tools = tools
+        self._held = held
+        self._nothing_came = not thinks
         self._begins_thinking = thinks
         openers = frozenset(calls.openers if calls is not None else ())
         self._openers = openers
@@ -272,7 +297,11 @@ class MarkedParser(AnswerParser):
         if self._reasoning is not None and marker == self._reasoning.opens:
             self._reader.unmark()
             return (yield from self._think())
+        first, self._nothing_came = self._nothing_came, False
         if self._calls is not None and (marker in self._openers or not marker):
+            held = self._held
+            is_held = held.first and first if not marker else marker in held.openers
+            self._sink.expect(held=held.all or is_held)
             return (yield from self._read_calls(self._calls, marker or None))
         self._reader.unmark()
         if marker not in self._dropped():
@@ -295,6 +324,7 @@ class MarkedParser(AnswerParser):
         Where the prompt has `opened` them, the model may do so again.
         """
         assert self._reasoning is not None, "it thinks, so it has markers"
+        self._nothing_came = False
         self._turn(thinks=True)
         if opened:
             yield from self._reader.skip_blank()

@@ -17,6 +17,9 @@ _BLANK: Final = " \t\r\n"
 _OUTSIDE: Final = re.compile(r"[^\s\w.+:,-]")
 """What changes the state of JSON outside of strings, or cannot stand there."""
 _INSIDE: Final = re.compile(r'["\\]')
+_KEPT_TOGETHER_CHARS: Final = 4096
+"""Once or twice so much is copied at each token, while a call goes on that may yet be text; stop
+strings are looked for at the end of it."""
 
 
 class Split(NamedTuple):
@@ -54,11 +57,19 @@ class Reader:
         self._text = ""
         self._at = 0
         self._mark: int | None = None
+        self._before: list[str] = []
+        """What was taken since the mark and is no more in `_text`, where that would grow long."""
+        self._before_chars = 0
         self.ended = False
 
     def feed(self, text: str) -> None:
         """Take in more text."""
         keep = self._at if self._mark is None else self._mark
+        if self._at - keep > 2 * _KEPT_TOGETHER_CHARS:
+            end = self._at - _KEPT_TOGETHER_CHARS
+            self._before.append(self._text[keep:end])
+            self._before_chars += end - keep
+            keep = end
         self._text = self._text[keep:] + text
         self._at -= keep
         if self._mark is not None:
@@ -80,32 +91,34 @@ class Reader:
     @property
     def held_chars(self) -> int:
         """Characters that have come since the mark; 0 where there is none."""
-        return 0 if self._mark is None else len(self._text) - self._mark
+        if self._mark is None:
+            return 0
+        return self._before_chars + len(self._text) - self._mark
 
     def held(self, place: int) -> str:
         """Return what has come since a place; see `place`."""
-        assert self._mark is not None, "the place is counted from the mark"
-        return self._text[self._mark + place :]
+        return self._text[self._index(place) :]
 
     def mark(self) -> None:
         self._mark = self._at
+        self._forget()
 
     def unmark(self) -> str:
         """Return the text since the mark, and forget the mark."""
         assert self._mark is not None, "there is no mark"
-        text = self._text[self._mark : self._at]
+        text = "".join(self._before) + self._text[self._mark : self._at]
         self._mark = None
+        self._forget()
         return text
 
     def place(self) -> int:
         """Return where the reader is, for `back`, as long as the mark stays."""
         assert self._mark is not None, "what is read may have to be given back"
-        return self._at - self._mark
+        return self._before_chars + self._at - self._mark
 
     def back(self, place: int) -> None:
         """Go back to what `place` returned, under the same mark."""
-        assert self._mark is not None, "the place is counted from the mark"
-        self._at = self._mark + place
+        self._at = self._index(place)
 
     def take(self, length: int) -> str:
         """Take so many characters, which have come."""
@@ -213,9 +226,9 @@ class Reader:
             elif character != closing.pop():
                 raise Malformed("this is no JSON")
             elif not closing:
-                end = self._at
+                end = self.place()
                 self.back(start)
-                return self.take(end - self._at)
+                return self.take(end - start)
 
     def json_string(self) -> Steps[str]:
         """Take a string of JSON, quotes and all, as far as quotes and backslashes tell.
@@ -226,17 +239,33 @@ class Reader:
         start = self.place()
         yield from self.expect('"')
         yield from self._json_string()
-        end = self._at
+        end = self.place()
         self.back(start)
-        return self.take(end - self._at)
+        return self.take(end - start)
 
     def drop_rest(self) -> Steps[None]:
         """Take all that comes."""
         while not self.ended:
             self._at = len(self._text)
             self._mark = None
+            self._forget()
             yield
         self._at = len(self._text)
+
+    def _index(self, place: int) -> int:
+        """Return where in `_text` a place is, having all of the text there if need be."""
+        assert self._mark is not None, "the place is counted from the mark"
+        if place < self._before_chars:
+            self._text = "".join(self._before) + self._text[self._mark :]
+            self._at += self._before_chars - self._mark
+            self._mark = 0
+            self._forget()
+        return self._mark + place - self._before_chars
+
+    def _forget(self) -> None:
+        if self._before:
+            self._before = []
+            self._before_chars = 0
 
     def _json_string(self) -> Steps[None]:
         while True:

@@ -21,7 +21,7 @@ _GLM_KEY: Final = r"/[^\s<]+/"
 class QwenTagsFormat(NamedTuple):
     """`<function=name><parameter=key>` with values as they are, between `<tool_call>` and its end.
 
-    Models that were trained on Hermes' JSON too fall back to it.
+    Models that were trained on Hermes' JSON too fall back to it. Some leave `</function>` out.
     """
 
     outer: str = "tool_call"
@@ -44,7 +44,7 @@ class QwenTagsFormat(NamedTuple):
         else:
             if opener != "<function=":
                 yield from reader.expect("<function=")
-            yield from _qwen_function(reader, tools, sink)
+            yield from _qwen_function(reader, tools, sink, f"</{self.outer}>")
         yield from reader.skip_blank()
         yield from reader.try_take(f"</{self.outer}>")
 
@@ -83,12 +83,13 @@ def plain_value(lark: Lark, argument: Argument, *, strict: bool) -> str:
     return lark.json(argument.schema, strict=strict)
 
 
-def _qwen_function(reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
+def _qwen_function(reader: Reader, tools: Tools, sink: CallSink, closes: str) -> Steps[None]:
+    """Read a function up to its end, or up to the end of the call, which is taken too then."""
     name = (yield from reader.until(">")).strip()
     arguments = ArgumentsByName(name, sink)
     while True:
         yield from reader.skip_blank()
-        if (yield from reader.expect("<parameter=", "</function>")) == "</function>":
+        if (yield from reader.expect("<parameter=", "</function>", closes)) != "<parameter=":
             arguments.end()
             return
         key = (yield from reader.until(">")).strip()

@@ -7,6 +7,7 @@ from neurond.attention import reference, varlen
 from neurond.attention.base import AttentionParams
 from neurond.attention.flash2 import Flash2Backend
 from neurond.attention.reference import ReferenceBackend
+from neurond.attention.two_way import WithTwoWay
 from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.kv_shape import LayerShape
 from tests.fakes import flash_attn_checked
@@ -76,6 +77,50 @@ def test_what_is_not_seen_does_not_matter():
     assert torch.equal(before, after)
 
 
+TWO_WAY = {
+    "alone": ([(9, 9)], (True,)),
+    "behind text": ([(5, 14)], (True,)),
+    "one token": ([(1, 6), (1, 7)], (False, True)),
+    "mixed": (
+        [(1, 3), (1, 29), (2, 2), (7, 9), (4, 13), (3, 3), (12, 12)],
+        (False, False, False, True, False, True, True),
+    ),
+}
+"""Lengths, and which sequences are two-way; decodes are not."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", TWO_WAY)
+def test_reference_attends_both_ways(step, kind):
+    lens, two_way = TWO_WAY[step]
+    case = make_case(lens, shape=SHAPE, num_decodes=2 if step == "mixed" else 0, two_way=two_way)
+    out = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [*TWO_WAY, *STEPS])
+def test_a_causal_backend_is_given_what_it_can(step, kind):
+    lens, two_way = TWO_WAY.get(step) or (STEPS[step], ())
+    num_decodes = 0 if step == "one token" else None
+    case = make_case(
+        lens,
+        shape=SHAPE,
+        block_tokens=256,
+        dtype=torch.bfloat16,
+        two_way=two_way,
+        num_decodes=num_decodes,
+    )
+    flash2 = Flash2Backend(
+        flash_attn_checked.flash_attn_varlen_func, flash_attn_checked.flash_attn_with_kvcache
+    )
+    backend = WithTwoWay(flash2)
+    assert (backend.name, backend.page_multiple_tokens) == (flash2.name, 256)
+    assert backend.can_be_recorded == flash2.can_be_recorded
+    out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("step", STEPS)
 def test_flash2_keeps_the_contract(step, kind):
@@ -128,10 +173,11 @@ def test_flash2_gives_a_decode_the_same_beside_a_prompt():
 
 
 @pytest.mark.parametrize("kind", ["plain", "window", "all"])
+@pytest.mark.parametrize("two_way", [False, True])
 @pytest.mark.parametrize("lens", [[(9, 9)], [(5, 14)], [(7, 19), (12, 12)]])
-def test_a_prompt_may_be_cut_by_its_queries(lens, kind, monkeypatch):
+def test_a_prompt_may_be_cut_by_its_queries(lens, two_way, kind, monkeypatch):
     monkeypatch.setattr(reference, "queries_at_once", lambda query, num_keys: 4)
-    case = make_case(lens, shape=SHAPE)
+    case = make_case(lens, shape=SHAPE, two_way=(two_way,) * len(lens))
     out = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
     torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=1e-5, rtol=1e-5)
 

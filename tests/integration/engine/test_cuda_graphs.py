@@ -1,13 +1,15 @@
 """How torch's CUDA graphs are used, with stand-ins that note each call in order."""
 
+import gc
 import threading
+import weakref
 from contextlib import contextmanager
 from functools import partial
 
 import pytest
 import torch
 
-from neurond.engine.cuda_graphs import CudaGraphs
+from neurond.engine.cuda_graphs import CudaGraphs, Recording
 from neurond.engine.decode_graphs import NotRecordable
 from neurond.engine.device import CudaDevice
 
@@ -59,7 +61,7 @@ def calls(monkeypatch) -> list:
 
 
 def recorder() -> CudaGraphs:
-    return CudaGraphs(CUDA, threading.Lock(), torch.cuda.Stream(CUDA))
+    return CudaGraphs(CUDA, Recording(), torch.cuda.Stream(CUDA))
 
 
 def test_a_step_is_computed_once_and_then_recorded_without_binding_other_threads(calls):
@@ -142,21 +144,52 @@ def test_what_cannot_be_recorded_is_told_when_the_device_is_sound(calls):
     assert calls[-2:] == ["end", "synchronize device"]
 
 
-def test_a_recording_that_was_broken_off_leaves_torchs_allocator_as_it_was(calls, monkeypatch):
+@pytest.fixture
+def broken_off(calls, monkeypatch) -> None:
     """As torch does: who waits breaks the recording off, and its end is an error then."""
 
-    def broken_off(_graph):
+    def capture_end(_graph):
         raise torch.AcceleratorError("CUDA error: operation failed due to a previous error")
 
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", broken_off)
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", capture_end)
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         told = partial(lambda name, *args: calls.append((name, *args)), name)
         monkeypatch.setattr(torch._C, name, told, raising=False)
-    waits = torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing")
+
+
+WAITS = "CUDA error: operation not permitted when stream is capturing"
+
+
+@pytest.mark.usefixtures("broken_off")
+def test_a_recording_that_was_broken_off_leaves_torchs_allocator_as_it_was(calls):
     with pytest.raises(NotRecordable, match="not permitted"):
-        recorder().record(failing_at(2, waits))
+        recorder().record(failing_at(2, torch.AcceleratorError(WAITS)))
     ended = [("_cuda_endAllocateToPool", 0, "pool"), ("_cuda_releasePool", 0, "pool")]
     assert [call for call in calls if isinstance(call, tuple)] == ended
+
+
+@pytest.mark.usefixtures("broken_off")
+def test_a_graph_that_was_broken_off_lives_as_long_as_its_device(monkeypatch):
+    """torch's allocator of pinned memory goes on asking it, by its address."""
+    living: weakref.WeakSet = weakref.WeakSet()
+
+    class Graph(torch.cuda.CUDAGraph):
+        def __init__(self):
+            living.add(self)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    device = CudaDevice("cuda-0", None)
+    for _ in range(2):
+        with pytest.raises(NotRecordable):
+            device.recorder().record(failing_at(2, torch.AcceleratorError(WAITS)))
+    gc.collect()
+    assert len(living) == 2
+    monkeypatch.setattr(Graph, "capture_end", lambda _graph: None)
+    recorded = device.recorder().record(lambda: OUTPUT)
+    assert len(living) == 3
+    del recorded
+    gc.collect()
+    assert len(living) == 2
 
 
 def test_a_device_that_is_lost_meanwhile_is_told_as_that(calls, monkeypatch):

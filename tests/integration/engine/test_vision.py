@@ -1,100 +1,21 @@
 """Prompts with images: tokens are those of transformers, whatever is batched, cut or cached."""
 
 import io
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from transformers import PreTrainedModel
 
 from cortex_core.canonical import SamplingParams
-from cortex_core.errors import InvalidRequest, ModelLoadFailed
-from neurond.engine.images import ImagePrompt, place_images
+from cortex_core.errors import InvalidRequest
+from neurond.engine.images import place_images
 from neurond.images.decoding import decode_image
-from neurond.images.processor import ModelImageProcessor, ProcessedImage
-from neurond.models.loader import LoadedModel, load_model
+from neurond.models.loader import load_model
 from tests.fakes.engine_runs import SAMPLED, ids, make_engine
-from tests.fakes.prepared_models import write_manifest
-from tests.fakes.tiny_vision import TINY_VISION, make_gemma3
+from tests.fakes.tiny_vision import TINY_VISION
+from tests.fakes.vision_pairs import MAX_TOKENS, Prompt, VisionPair, load_pair, picture, words
 
 ALL = pytest.mark.parametrize("name", TINY_VISION)
-MAX_TOKENS = 12
-SIZES = ((56, 84), (100, 30), (28, 28), (140, 70))
-
-
-def picture(number: int) -> Image.Image:
-    width, height = SIZES[number]
-    pixels = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def words(seed: int, length: int) -> list[int]:
-    return random.Random(seed).choices(range(250), k=length)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids with placeholders, and what is behind them."""
-
-    token_ids: list[int]
-    pictures: tuple[ProcessedImage, ...]
-    images: ImagePrompt | None
-
-
-@dataclass(frozen=True)
-class VisionPair:
-    """A model as transformers runs it, and the same one loaded from its files."""
-
-    reference: PreTrainedModel
-    loaded: LoadedModel
-    processor: ModelImageProcessor
-    folder: Path
-    encode: Callable[[str], list[int]]
-
-    def prompt(self, *parts: list[int] | int) -> Prompt:
-        """Return a prompt of token ids and, by number, pictures."""
-        token_ids: list[int] = []
-        pictures, images = [], []
-        for part in parts:
-            if isinstance(part, list):
-                token_ids += part
-                continue
-            seen = self.processor.process(picture(part))
-            num_tokens = seen.replacement.count(self.processor.tokens.token)
-            token_ids += self.encode(seen.replacement)
-            pictures.append(seen)
-            images.append((bytes([part]) * 32, num_tokens, seen.inputs))
-        placed = place_images(token_ids, self.processor.tokens.token_id, images) if images else None
-        return Prompt(token_ids, tuple(pictures), placed)
-
-    def generate(self, prompt: Prompt, max_tokens: int = MAX_TOKENS) -> list[int]:
-        """Return what transformers' greedy search says, to the full length."""
-        token_ids = torch.tensor([prompt.token_ids])
-        inputs: dict[str, torch.Tensor] = {}
-        if prompt.pictures:
-            for name in prompt.pictures[0].inputs:
-                values = [torch.from_numpy(seen.inputs[name]) for seen in prompt.pictures]
-                # The tiles of Idefics are a prompt's, in the second dimension.
-                tiles = "pixel_attention_mask" in prompt.pictures[0].inputs
-                inputs[name] = torch.cat(values, dim=1 if tiles else 0)
-            types = (token_ids == self.processor.tokens.token_id).long()
-            if hasattr(self.reference.model, "get_rope_index"):
-                inputs["mm_token_type_ids"] = types
-        self.reference.generation_config.eos_token_id = None
-        with torch.inference_mode():
-            tokens = self.reference.generate(
-                token_ids,
-                attention_mask=torch.ones_like(token_ids),
-                do_sample=False,
-                max_new_tokens=max_tokens,
-                **inputs,
-            )
-        return tokens[0, token_ids.shape[1] :].tolist()
 
 
 @pytest.fixture(scope="session")
@@ -105,15 +26,7 @@ def vision(cpu, tmp_path_factory) -> Callable[[str], VisionPair]:
     def pair(name: str) -> VisionPair:
         if name not in pairs:
             folder = tmp_path_factory.mktemp("vision") / name
-            reference = TINY_VISION[name](folder)
-            processor = ModelImageProcessor(folder)
-            manifest = write_manifest(
-                folder, "safetensors", reference.config, images=processor.tokens
-            )
-            loaded = load_model(folder, manifest, "float32", cpu, lambda progress: None)
-            tokenizer = processor.tokenizer
-            encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
-            pairs[name] = VisionPair(reference, loaded, processor, folder, encode)
+            pairs[name] = load_pair(folder, TINY_VISION[name](folder), cpu)
         return pairs[name]
 
     return pair
@@ -148,7 +61,8 @@ def test_one_request_is_what_transformers_generates(vision, name):
 @pytest.mark.parametrize("step_tokens", [7, 64, 512])
 def test_requests_with_and_without_images_share_steps(vision, name, step_tokens):
     pair = vision(name)
-    engine = make_engine(pair.loaded, max_sequences=7, step_tokens=step_tokens)
+    least = 7 + pair.loaded.vision.two_way_tokens
+    engine = make_engine(pair.loaded, max_sequences=7, step_tokens=max(step_tokens, least))
     asked = prompts(pair)
     streams = [engine.submit(p.token_ids, MAX_TOKENS, images=p.images) for p in asked]
     tokens = engine.finish()
@@ -271,18 +185,6 @@ def test_an_image_that_cannot_be_computed_fails_its_request_alone(vision):
     assert failed == [(f"request-{streams[1]}", "internal_error")]
     assert tokens == pair.generate(good, 4)
     engine.engine.check()
-
-
-def test_a_model_whose_images_look_ahead_is_refused(cpu, tmp_path):
-    reference = make_gemma3(tmp_path / "gemma3")
-    tokens = ModelImageProcessor(tmp_path / "gemma3").tokens
-    manifest = write_manifest(tmp_path / "gemma3", "safetensors", reference.config, images=tokens)
-    with pytest.raises(ModelLoadFailed) as caught:
-        load_model(tmp_path / "gemma3", manifest, "float32", cpu, lambda progress: None)
-    assert caught.value.message == (
-        "cannot serve Gemma3ForConditionalGeneration: "
-        "tokens of an image attend to those behind them"
-    )
 
 
 def test_placeholders_that_no_image_has_are_refused():

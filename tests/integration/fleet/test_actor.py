@@ -20,7 +20,7 @@ from cortexd.fleet.client import Lease
 from cortexd.fleet.layout import started_column
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.fleet_actor import FleetActorProcess, see, toml
-from tests.fakes.waiting import LIFE_SIGN_S, wait_until_async
+from tests.fakes.waiting import LIFE_SIGN_S, WAIT_S, wait_until_async
 
 A, B = ModelId("file:a"), ModelId("file:b")
 
@@ -34,11 +34,11 @@ async def test_twenty_waiters_share_one_cold_load(tmp_path: Path, free_port: int
             tasks = [asyncio.create_task(workers[n % 2].lease(A)) for n in range(20)]
             await wait_until_async(lambda: neuron.loads)
             neuron.load_gate.set()
-            leases = await asyncio.wait_for(asyncio.gather(*tasks), 10)
+            leases = await asyncio.wait_for(asyncio.gather(*tasks), WAIT_S)
 
             assert neuron.loads == [A]
             assert {lease.replica.node for lease in leases} == {"fake"}
-            again = await asyncio.wait_for(workers[0].lease(A), 5)
+            again = await asyncio.wait_for(workers[0].lease(A), WAIT_S)
             assert again.replica == leases[0].replica
 
 
@@ -85,7 +85,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path: Path, free_port: int) -> N
 
             assert refused.value.retry_after_s
             neuron.load_gate.set()
-            await asyncio.wait_for(asyncio.gather(*waiting), 10)
+            await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
 
 
 async def test_a_wait_for_a_place_is_bounded(tmp_path: Path, free_port: int) -> None:
@@ -98,7 +98,7 @@ async def test_a_wait_for_a_place_is_bounded(tmp_path: Path, free_port: int) -> 
             await worker.lease(A)
 
             with pytest.raises(Overloaded) as ended:
-                await asyncio.wait_for(worker.lease(A), 10)
+                await asyncio.wait_for(worker.lease(A), WAIT_S)
 
             assert ended.value.retry_after_s
 
@@ -116,7 +116,7 @@ async def test_a_released_place_goes_to_who_waits(tmp_path: Path, free_port: int
 
             lease.release()
 
-            assert (await asyncio.wait_for(waiting, 5)).replica.id == "fake/file:a"
+            assert (await asyncio.wait_for(waiting, WAIT_S)).replica.id == "fake/file:a"
 
 
 async def test_a_waiter_that_leaves_gives_up_its_place(tmp_path: Path, free_port: int) -> None:
@@ -152,11 +152,11 @@ async def test_a_killed_actor_is_followed_by_one_that_knows_the_same(
             await wait_until_async(lambda: neuron.loads)
 
             await actor.kill()
-            while_away = await asyncio.wait_for(worker.lease(A), 20)
+            while_away = await asyncio.wait_for(worker.lease(A), WAIT_S)
             actor.start()
             await wait_until_async(lambda: worker.client.snapshot().version > before.version + 1)
             neuron.load_gate.set()
-            moved = await asyncio.wait_for(waiting, 20)
+            moved = await asyncio.wait_for(waiting, WAIT_S)
 
             assert while_away.replica.row == held.replica.row
             assert worker.client.index().replicas[held.replica.id].row == held.replica.row
@@ -178,7 +178,7 @@ async def test_requests_put_while_the_actor_is_away_are_served_later(
         waiting = asyncio.create_task(worker.lease(A))
         actor.start()
 
-        lease = await asyncio.wait_for(waiting, 20)
+        lease = await asyncio.wait_for(waiting, WAIT_S)
 
     assert lease.replica.model_id == A
 
@@ -200,7 +200,9 @@ async def test_names_are_resolved_and_near_ones_are_named(tmp_path: Path, free_p
 
 async def test_metrics_and_health_are_served(tmp_path: Path, free_port: int) -> None:
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{free_port}{path}", timeout=WAIT_S
+        ) as answer:
             text: str = answer.read().decode()
             return text
 
@@ -210,7 +212,7 @@ async def test_metrics_and_health_are_served(tmp_path: Path, free_port: int) -> 
     ):
         worker = actor.worker()
         await see(worker, A)
-        await asyncio.wait_for(worker.lease(A), 10)
+        await asyncio.wait_for(worker.lease(A), WAIT_S)
 
         text = await asyncio.to_thread(get, "/metrics")
         health = msgspec.json.decode(await asyncio.to_thread(get, "/health"))
@@ -232,7 +234,7 @@ async def test_sigterm_ends_the_actor_and_removes_its_sockets(
         await see(actor.worker(), A)
         assert actor.process is not None
 
-        status = await actor.process.stop(10.0)
+        status = await actor.process.stop(WAIT_S)
 
         assert status.returncode == 0
         assert list((tmp_path / "run").iterdir()) == []

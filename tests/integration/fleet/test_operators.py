@@ -13,7 +13,7 @@ from cortex_core.errors import (
 from cortex_core.ids import ModelId
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.fleet_actor import FleetActorProcess, see, toml
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 A, B = ModelId("file:a"), ModelId("file:b")
 
@@ -35,9 +35,9 @@ async def test_operators_load_unload_and_drain(tmp_path: Path, free_port: int) -
         drained = await actor.admin("drain", node="fake")
         assert drained["draining"] is True
         with pytest.raises(NodeUnavailable, match="drained by an operator"):
-            await asyncio.wait_for(worker.lease(B), 10)
+            await asyncio.wait_for(worker.lease(B), WAIT_S)
         await actor.admin("undrain", node="fake")
-        await asyncio.wait_for(worker.lease(B), 10)
+        await asyncio.wait_for(worker.lease(B), WAIT_S)
         status = await actor.admin("status")
         assert [r["in_flight"] for r in status["replicas"]] == [1]
         listed = await actor.admin("models")
@@ -76,12 +76,12 @@ async def test_a_drained_node_stays_so_when_the_actor_is_killed(
         actor.start()
 
         with pytest.raises(NodeUnavailable, match="drained by an operator"):
-            await asyncio.wait_for(worker.lease(A), 20)
+            await asyncio.wait_for(worker.lease(A), WAIT_S)
         await actor.admin("undrain", node="fake")
         await actor.kill()
         actor.start()
 
-        assert (await asyncio.wait_for(worker.lease(A), 20)).replica.model_id == A
+        assert (await asyncio.wait_for(worker.lease(A), WAIT_S)).replica.model_id == A
 
 
 async def test_an_unload_waits_for_what_runs(tmp_path: Path, free_port: int) -> None:
@@ -97,4 +97,4 @@ async def test_an_unload_waits_for_what_runs(tmp_path: Path, free_port: int) -> 
 
             lease.release()
 
-            assert await asyncio.wait_for(unloading, 10) == ["fake/file:a"]
+            assert await asyncio.wait_for(unloading, WAIT_S) == ["fake/file:a"]

@@ -108,6 +108,31 @@ async def test_wrong_path_of_an_openai_client(client: GatewayClient, path: str, 
     assert hint in (await openai_error(answer))["message"]
 
 
+@pytest.mark.parametrize("header", ["anthropic-version", "x-api-key"])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/complete", 404),
+        ("GET", "/v1/organizations", 404),
+        ("DELETE", "/health", 405),
+        ("POST", "/v1/models", 405),
+    ],
+)
+async def test_an_anthropic_client_is_told_in_its_own_form(
+    client: GatewayClient, header: str, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path, headers={header: "x"})
+    assert answer.status == status
+    assert "type" in await anthropic_error(answer)
+    answer = await client.request(method, path)
+    assert (await openai_error(answer))["code"] in ("not_found", "method_not_allowed")
+
+
+async def test_what_only_openai_has_tells_in_openais_form(client: GatewayClient) -> None:
+    answer = await client.request("GET", CHAT, headers={"x-api-key": "x"})
+    assert (await openai_error(answer))["code"] == "method_not_allowed"
+
+
 async def test_wrong_method(client: GatewayClient) -> None:
     answer = await client.request("GET", CHAT)
     assert answer.status == 405
@@ -145,7 +170,7 @@ async def test_nodes_error_keeps_its_status_and_retry_advice(
     assert answer.status == 503
     assert answer.headers["retry-after"] == "7"
     assert (await openai_error(answer))["code"] == "out_of_memory"
-    answer = await client.messages()
+    answer = await client.messages(stream=False)
     assert answer.status == 529
     assert (await anthropic_error(answer))["type"] == "overloaded_error"
 

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.fake_neuron import FakeNeuron
 from tests.fakes.scripts import TEXT
 from tests.fakes.serve_process import MODEL, ServeProcess, serving
+from tests.fakes.waiting import WAIT_S
 
 
 class Done:
@@ -32,7 +33,7 @@ async def cortex(*arguments: str, stdin: str = "") -> Done:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(2 * WAIT_S):
         out, err = await process.communicate(stdin.encode())
     return Done(process.returncode, out, err)
 

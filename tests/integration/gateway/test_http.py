@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cortex_core.canonical import Failed
 from cortex_core.errors import ContextLengthExceeded
 from tests.fakes.fake_neuron import FakeNeuron
-from tests.fakes.gateway_client import GatewayClient, texts_of
+from tests.fakes.gateway_client import Answer, GatewayClient, texts_of
 from tests.fakes.http_process import MODEL, HttpProcess
 from tests.fakes.scripts import (
     TEXT,
@@ -19,7 +20,7 @@ from tests.fakes.scripts import (
     silent_after,
     whole,
 )
-from tests.fakes.waiting import LIFE_SIGN_S, wait_until_async
+from tests.fakes.waiting import LIFE_SIGN_S, WAIT_S, wait_until_async
 
 
 def script_all(neurons: list[FakeNeuron], script: Any) -> None:
@@ -132,14 +133,24 @@ async def test_early_error_has_a_status_of_its_own(
         yield Failed(error.info())
 
     script_all(neurons, too_long)
-    answer = await client.messages()
+    answer = await refused_early(client.messages)
     assert answer.status == 400
     error = (await answer.json())["error"]
     assert error["type"] == "invalid_request_error"
     assert error["message"] == "prompt is too long: 213369 tokens > 200000 maximum"
-    answer = await client.chat()
+    answer = await refused_early(client.chat)
     assert answer.status == 400
     assert (await answer.json())["error"]["code"] == "context_length_exceeded"
+
+
+async def refused_early(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask until the error came before a sign of life had to, which on a busy machine it may not."""
+    for _ in range(10):
+        answer = await ask()
+        if answer.status != 200:
+            return answer
+        await answer.body()
+    raise AssertionError("every answer began before its error")
 
 
 @pytest.mark.parametrize("events", [0, 1, 2])
@@ -149,7 +160,7 @@ async def test_stream_is_never_silent_for_more_than_a_second(
     script_all(neurons, silent_after(events))
     answer = await client.chat()
     assert answer.status == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         gaps: list[float] = []
         last = asyncio.get_running_loop().time()
         async for _ in answer.chunks():
@@ -169,7 +180,8 @@ async def test_slow_client_holds_back_its_own_stream_only(
     script_all(neurons, whole)
     for _ in range(3):
         assert texts_of((await (await client.chat()).body()).decode()) == TEXT
-    assert http.in_flight() == 1
+    # A place is given back behind the last byte of an answer.
+    await wait_until_async(lambda: http.in_flight() == 1)
     slow.leave()
     await wait_until_async(lambda: http.in_flight() == 0)
 

@@ -33,7 +33,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortexd.http1.pool import ConnectionPool, PoolLimits
 from cortexd.neuron_client import ClientTimeouts, NeuronClient
 from tests.fakes.scripted_http import Handler, ScriptedConnection, ScriptedServer
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 MODEL = ModelId("fake:m")
 REQUEST = GenerateRequest(RequestId("r1"), MODEL, TextPrompt("hi"))
@@ -43,6 +43,7 @@ EVENTS: list[Event] = [
     Completed(Usage(1, 1)),
 ]
 QUICK = ClientTimeouts(tick_s=0.02, idle_s=0.2, poll_s=0.3)
+"""For tests of silence: in any other one a busy machine would put a `Ping` among the events."""
 
 
 def line(event: Event) -> bytes:
@@ -52,7 +53,7 @@ def line(event: Event) -> bytes:
 @contextlib.asynccontextmanager
 async def serving(
     handler: Handler,
-    timeouts: ClientTimeouts = QUICK,
+    timeouts: ClientTimeouts | None = None,
     limits: PoolLimits | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[NeuronClient, ScriptedServer]]:
@@ -117,7 +118,7 @@ async def test_silence_becomes_pings_then_an_error() -> None:
         await connection.request()
         await connection.closed_by_peer()
 
-    async with serving(handler) as (client, server):
+    async with serving(handler, QUICK) as (client, server):
         stream = client.generate(server.endpoint, REQUEST)
         assert [await anext(stream) for _ in range(8)] == [Ping()] * 8
         with pytest.raises(NodeUnavailable, match="silent for"):
@@ -135,7 +136,7 @@ async def test_idle_timeout_is_per_chunk_and_never_total() -> None:
             await connection.chunk(line(Ping()))
         await connection.chunk(line(EVENTS[-1]))
 
-    async with serving(handler) as (client, server):
+    async with serving(handler, QUICK) as (client, server):
         events = await collect(client, server.endpoint)
     assert events[-1] == EVENTS[-1]
 
@@ -154,7 +155,7 @@ async def test_closing_the_iterator_aborts_the_connection_at_once() -> None:
         stream = client.generate(server.endpoint, REQUEST)
         assert await anext(stream) == EVENTS[0]
         await stream.aclose()
-        await asyncio.wait_for(gone.wait(), 30)
+        await asyncio.wait_for(gone.wait(), WAIT_S)
 
 
 async def test_stale_kept_alive_connection_is_replaced_once() -> None:
@@ -265,13 +266,13 @@ async def test_json_call_has_a_total_timeout() -> None:
         await connection.request()
         await connection.closed_by_peer()
 
-    async with serving(handler) as (client, server):
+    async with serving(handler, QUICK) as (client, server):
         with pytest.raises(Timeout, match=r"0\.3 s"):
             await client.models(server.endpoint)
 
 
 async def test_nobody_listening_is_node_unavailable(free_port: int) -> None:
-    client = NeuronClient(timeouts=QUICK)
+    client = NeuronClient()
     with pytest.raises(NodeUnavailable, match="cannot reach node"):
         await collect(client, f"http://127.0.0.1:{free_port}")
 
@@ -306,8 +307,7 @@ async def test_big_bodies_go_both_ways() -> None:
         await connection.chunk(line(EVENTS[-1]))
 
     request = msgspec.structs.replace(REQUEST, prompt=TextPrompt("x" * 20_000_000))
-    patient = ClientTimeouts()
-    async with serving(handler, timeouts=patient) as (client, server):
+    async with serving(handler) as (client, server):
         events = [event async for event in client.generate(server.endpoint, request)]
     assert sizes[0] > 20_000_000
     assert isinstance(events[0], TextDelta)
@@ -357,7 +357,7 @@ async def test_head_and_first_event_share_one_tick() -> None:
         server,
     ):
         stream = client.generate(server.endpoint, REQUEST)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             assert await anext(stream) == Ping()
         await stream.aclose()
 
@@ -374,7 +374,7 @@ async def test_idle_connections_expire() -> None:
     limits = PoolLimits(idle_expiry_s=0.05)
     async with serving(handler, limits=limits) as (client, server):
         await client.count_tokens(server.endpoint, MODEL, CountTokensRequest(TextPrompt("hi")))
-        await asyncio.wait_for(closed.wait(), 30)
+        await asyncio.wait_for(closed.wait(), WAIT_S)
 
 
 async def test_idle_connections_of_different_ages_expire_without_a_complaint() -> None:
@@ -397,7 +397,7 @@ async def test_idle_connections_of_different_ages_expire_without_a_complaint() -
     loop.set_exception_handler(lambda _, context: complaints.append(context))
     limits = PoolLimits(idle_expiry_s=0.2)
     count = CountTokensRequest(TextPrompt("hi"))
-    async with serving(handler, ClientTimeouts(), limits) as (client, server):
+    async with serving(handler, limits=limits) as (client, server):
         first = asyncio.create_task(client.count_tokens(server.endpoint, MODEL, count))
         await wait_until_async(lambda: open_connections == 1)
         await client.count_tokens(server.endpoint, MODEL, count)

@@ -44,7 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     neuron.script = whole
     with NeuronThread(neuron):
         process = ServeProcess(tmp_path_factory.mktemp("serve"), neuron.endpoint)
-        wait_until(lambda: answers(process), timeout_s=20.0)
+        wait_until(lambda: answers(process))
         yield process
         process.close()
 

@@ -15,7 +15,7 @@ from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES, LivenessReader, Pha
 from cortex_core.ipc.segment import Segment
 from cortexd import respawn
 from cortexd.respawn import Respawned
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 
 async def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,10 +34,10 @@ async def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch
     child = Respawned("child", ends_at_once, environment=os.environ, descriptors=())
 
     child.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         await wait_until_async(lambda: starts[:3] == [True, False, True])
 
-    await child.stop(5.0)
+    await child.stop(WAIT_S)
     assert child.pid is None
 
 
@@ -50,7 +50,7 @@ from cortex_core.ipc.segment import Segment
 write_stacks_on_signal()
 liveness = LivenessWriter(Segment.attach(int(sys.argv[1])))
 while True:
-    liveness.enter(Phase.IDLE, 0.5)
+    liveness.enter(Phase.IDLE, 2.0)
     time.sleep(0.02)
 """
 
@@ -78,7 +78,7 @@ async def test_a_child_that_stands_still_is_replaced(
 
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
-    await child.stop(5.0)
+    await child.stop(WAIT_S)
 
 
 async def test_a_child_that_never_says_anything_is_replaced(
@@ -93,7 +93,7 @@ async def test_a_child_that_never_says_anything_is_replaced(
 
     await wait_until_async(lambda: child.pid not in (None, first))
 
-    await child.stop(5.0)
+    await child.stop(WAIT_S)
 
 
 def beating(liveness: Segment) -> Respawned:

@@ -36,7 +36,7 @@ from tests.fakes.gateway_client import GatewayClient
 from tests.fakes.http_process import HttpProcess
 from tests.fakes.scripts import TEXT, answer_events, silent_after, whole
 from tests.fakes.serve_process import serving
-from tests.fakes.waiting import LIFE_SIGN_S
+from tests.fakes.waiting import LIFE_SIGN_S, wait_until_async
 
 WEATHER = {
     "type": "function",
@@ -287,7 +287,7 @@ async def test_a_store_that_cannot_be_used_costs_no_answer_and_a_drain_ends_stre
             assert answer.output_text == TEXT
             with pytest.raises(openai.InternalServerError, match="file is not a database"):
                 await client.responses.retrieve(answer.id)
-        assert "response not kept" in process.output()
+        await wait_until_async(lambda: "response not kept" in process.output())
         say(neurons, silent_after(3))
         async with GatewayClient(process.base_url) as waiting:
             streamed = await post(waiting)

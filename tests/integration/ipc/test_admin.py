@@ -26,7 +26,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ipc.admin import MAX_CALLS, AdminClient, AdminServer, Handler, typed
 from cortex_core.ipc.sockets import ZmqContext
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 
 class LoadArgs(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ async def call(path: Path, verb: str, **args: Any) -> Any:
         with AdminClient(path) as client:
             return client.call(verb, **args)
 
-    return await asyncio.wait_for(asyncio.to_thread(run), 20)
+    return await asyncio.wait_for(asyncio.to_thread(run), WAIT_S)
 
 
 async def test_arguments_go_in_and_plain_data_comes_out(context, path) -> None:
@@ -177,7 +177,7 @@ async def test_silence_times_out_and_the_client_can_go_on(context, path) -> None
 
     loop = asyncio.get_running_loop()
     async with serving(context, path, {"wait": wait, "echo": echo}):
-        assert await asyncio.wait_for(asyncio.to_thread(run), 20) == {"n": 2}
+        assert await asyncio.wait_for(asyncio.to_thread(run), WAIT_S) == {"n": 2}
 
 
 async def test_progress_keeps_a_slow_call_alive(context, path) -> None:
@@ -195,7 +195,7 @@ async def test_progress_keeps_a_slow_call_alive(context, path) -> None:
 
     async with serving(context, path, {"slow": slow}):
         beats.put_nowait(0)
-        assert await call(path, "slow", timeout_s=10.0, on_progress=on_progress) == "done"
+        assert await call(path, "slow", timeout_s=WAIT_S, on_progress=on_progress) == "done"
 
 
 async def test_daemon_that_goes_away_is_noticed_before_the_timeout(context, path) -> None:
@@ -229,11 +229,11 @@ async def test_calls_are_bounded(context, path) -> None:
                 with pytest.raises(Timeout):
                     client.call("wait", n=number, silence_s=0.001)
             with pytest.raises(Overloaded) as caught:
-                client.call("wait", n=99, silence_s=10.0)
+                client.call("wait", n=99, silence_s=WAIT_S)
             return [caught.value.message]
 
     async with serving(context, path, {"wait": wait}):
-        messages = await asyncio.wait_for(asyncio.to_thread(flood), 60)
+        messages = await asyncio.wait_for(asyncio.to_thread(flood), WAIT_S)
         assert messages == [f"cannot run wait: {MAX_CALLS} calls are running"]
         assert running == list(range(MAX_CALLS))
         release.set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 HERE = Path(__file__).parent
 SERVERS = {
@@ -35,12 +35,12 @@ def server(request: pytest.FixtureRequest, free_port: int, tmp_path: Path) -> It
         env={"ASGI_NOTES": str(tmp_path / "notes"), "PATH": "/usr/bin:/bin"},
     )
     try:
-        wait_until(lambda: accepts(free_port), timeout_s=60)
+        wait_until(lambda: accepts(free_port))
         yield free_port
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -49,7 +49,7 @@ def server(request: pytest.FixtureRequest, free_port: int, tmp_path: Path) -> It
 
 def accepts(port: int) -> bool:
     with socket.socket() as probe:
-        probe.settimeout(1)
+        probe.settimeout(WAIT_S)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
@@ -59,7 +59,7 @@ def notes(tmp_path: Path) -> list[str]:
 
 
 def request(port: int, text: str) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
     client.sendall(text.encode())
     return client
 
@@ -88,8 +88,8 @@ def test_client_that_goes_away_ends_its_silent_stream(server: int, tmp_path: Pat
         read_until(client, b"first\n")
         wait_until(lambda path=path: f"{path} silent" in notes(tmp_path))
         client.close()
-        # Well below the seconds of grace that a server may give before it cancels by itself.
-        wait_until(lambda path=path: f"{path} ended" in notes(tmp_path), timeout_s=2.0)
+        # Below the half minute of grace that a server may give before it cancels by itself.
+        wait_until(lambda path=path: f"{path} ended" in notes(tmp_path), timeout_s=20.0)
     assert sorted(line for line in notes(tmp_path) if "closed" in line) == [
         "/chunked source closed",
         "/get source closed",

@@ -21,7 +21,7 @@ from cortex_core.ipc.sockets import (
     bind_socket,
     connect_socket,
 )
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 
 class Note(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -54,7 +54,7 @@ async def test_ping_pong_never_loses_an_edge(context, closing, path) -> None:
     server.on_message(server.send)
     for number in range(1000):
         client.send(Note(number))
-        assert (await asyncio.wait_for(client.recv(), 5)).number == number
+        assert (await asyncio.wait_for(client.recv(), WAIT_S)).number == number
 
 
 async def test_router_names_its_peers(context, closing, path) -> None:
@@ -72,12 +72,12 @@ async def test_router_names_its_peers(context, closing, path) -> None:
     ]
     for number, peer in enumerate(peers):
         peer.send(Note(number))
-    got = dict([await asyncio.wait_for(router.recv(), 5) for _ in peers])
+    got = dict([await asyncio.wait_for(router.recv(), WAIT_S) for _ in peers])
     assert got == {b"w0": Note(0), b"w1": Note(1)}
     router.send(b"w1", Note(11))
     router.send(b"w0", Note(10))
-    assert await asyncio.wait_for(peers[0].recv(), 5) == Note(10)
-    assert await asyncio.wait_for(peers[1].recv(), 5) == Note(11)
+    assert await asyncio.wait_for(peers[0].recv(), WAIT_S) == Note(10)
+    assert await asyncio.wait_for(peers[1].recv(), WAIT_S) == Note(11)
     with pytest.raises(NodeUnavailable, match="peer b'w9' is gone"):
         router.send(b"w9", Note(9))
 
@@ -94,9 +94,9 @@ async def test_respawned_peer_takes_over_its_name(context, closing, path) -> Non
             )
         )
         peer.send(Note(life))
-        assert await asyncio.wait_for(router.recv(), 5) == (b"w0", Note(life))
+        assert await asyncio.wait_for(router.recv(), WAIT_S) == (b"w0", Note(life))
     router.send(b"w0", Note(7))
-    assert await asyncio.wait_for(peer.recv(), 5) == Note(7)
+    assert await asyncio.wait_for(peer.recv(), WAIT_S) == Note(7)
 
 
 async def test_full_queue_is_told_and_drops_nothing(context, closing, path) -> None:
@@ -106,7 +106,7 @@ async def test_full_queue_is_told_and_drops_nothing(context, closing, path) -> N
     with pytest.raises(Overloaded, match="queue is full"):
         client.send(Note(3))
     server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=3), DECODER))
-    assert [(await asyncio.wait_for(server.recv(), 5)).number for _ in range(3)] == [0, 1, 2]
+    assert [(await asyncio.wait_for(server.recv(), WAIT_S)).number for _ in range(3)] == [0, 1, 2]
 
 
 async def test_defects_of_handlers_and_peers_are_logged_and_passed_over(
@@ -141,8 +141,8 @@ async def test_recv_raises_for_what_it_cannot_decode_and_goes_on(context, closin
     raw.send(b"\xc1")
     raw.send(msgspec.msgpack.encode(Note(2)))
     with pytest.raises(ProtocolError, match="cannot decode message of 1 bytes"):
-        await asyncio.wait_for(server.recv(), 5)
-    assert await asyncio.wait_for(server.recv(), 5) == Note(2)
+        await asyncio.wait_for(server.recv(), WAIT_S)
+    assert await asyncio.wait_for(server.recv(), WAIT_S) == Note(2)
 
 
 async def test_cancelled_recv_loses_no_message(context, closing, path) -> None:
@@ -154,7 +154,7 @@ async def test_cancelled_recv_loses_no_message(context, closing, path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     client.send(Note(1))
-    assert await asyncio.wait_for(server.recv(), 5) == Note(1)
+    assert await asyncio.wait_for(server.recv(), WAIT_S) == Note(1)
 
 
 async def test_close_ends_a_waiting_recv_and_removes_the_file(context, path) -> None:
@@ -195,7 +195,7 @@ def test_blocking_side_polls_and_drains(context, closing, path) -> None:
         client.send(Note(number))
     got: list[Note] = []
     while len(got) < 5:
-        assert wakeups.wait(5.0)
+        assert wakeups.wait(WAIT_S)
         got += server.try_recv()
     assert [note.number for note in got] == list(range(5))
 
@@ -210,13 +210,13 @@ def test_a_message_that_came_before_a_send_is_not_missed(context, closing, path)
     wakeups, others = Wakeups([server]), Wakeups([client])
     client.send(Note(0))
     for number in range(50):
-        assert wakeups.wait(5.0)
+        assert wakeups.wait(WAIT_S)
         # What says that this is here may be used up by what is sent now.
         server.send(Note(number))
-        assert wakeups.wait(5.0)
+        assert wakeups.wait(WAIT_S)
         assert server.try_recv() == [Note(number)]
         assert not wakeups.pending()
-        assert others.wait(5.0)
+        assert others.wait(WAIT_S)
         assert client.try_recv() == [Note(number)]
         client.send(Note(number + 1))
 
@@ -240,7 +240,7 @@ def test_blocking_side_drops_what_it_cannot_decode(context, closing, path, caplo
     got: list[Note] = []
     with caplog.at_level(logging.ERROR):
         while not got:
-            assert Wakeups([server]).wait(5.0)
+            assert Wakeups([server]).wait(WAIT_S)
             got += server.try_recv()
     assert got == [Note(1)]
     assert [record.getMessage() for record in caplog.records] == ["message dropped"]
@@ -264,8 +264,8 @@ async def test_last_words_leave_within_the_linger(context, closing, path) -> Non
     server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
     client = Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER)
     client.send(Note(1))
-    client.close(linger_s=10.0)
-    assert await asyncio.wait_for(server.recv(), 10) == Note(1)
+    client.close(linger_s=WAIT_S)
+    assert await asyncio.wait_for(server.recv(), WAIT_S) == Note(1)
 
 
 def test_wait_ends_for_a_descriptor_too(context, closing, path) -> None:
@@ -274,7 +274,7 @@ def test_wait_ends_for_a_descriptor_too(context, closing, path) -> None:
     )
     reader, writer = os.pipe()
     os.write(writer, b"x")
-    assert Wakeups([server], fds=[reader]).wait(5.0)
+    assert Wakeups([server], fds=[reader]).wait(WAIT_S)
     os.close(reader)
     os.close(writer)
 
@@ -283,7 +283,7 @@ async def test_message_sent_before_the_peer_is_there_waits_for_it(context, closi
     client = closing(Channel(connect_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
     client.send(Note(1))
     server = closing(Channel(bind_socket(context, zmq.DEALER, path, hwm_messages=10), DECODER))
-    assert await asyncio.wait_for(server.recv(), 10) == Note(1)
+    assert await asyncio.wait_for(server.recv(), WAIT_S) == Note(1)
 
 
 async def test_connecting_side_outlives_the_serving_one(context, closing, path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from cortex_core.errors import InternalError
 from cortex_core.ipc.child import ChildProcess, DeathPipe
 from cortex_core.ipc.parent import PARENT_GONE_STATUS
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 PYTHON = sys.executable
 HOLD = "import signal; signal.pause()"
@@ -55,7 +55,7 @@ def gone(pid: int) -> bool:
 
 async def test_exit_is_told_with_its_status() -> None:
     child = ChildProcess.spawn([PYTHON, "-c", "raise SystemExit(3)"])
-    status = await asyncio.wait_for(child.exited, 20)
+    status = await asyncio.wait_for(child.exited, WAIT_S)
     assert str(status) == "exited with status 3"
     assert not child.running
     child.kill()
@@ -65,13 +65,13 @@ async def test_exit_is_told_with_its_status() -> None:
 async def test_kill_is_told_with_its_signal() -> None:
     child = ChildProcess.spawn([PYTHON, "-c", HOLD])
     os.kill(child.pid, signal.SIGKILL)
-    status = await asyncio.wait_for(child.exited, 20)
+    status = await asyncio.wait_for(child.exited, WAIT_S)
     assert str(status) == "killed by signal 9"
 
 
 async def test_stop_terminates_and_reaps() -> None:
     child = ChildProcess.spawn(["sleep", "1000"])
-    status = await child.stop(20.0)
+    status = await child.stop(WAIT_S)
     assert status.signal == signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
@@ -94,7 +94,7 @@ async def test_cancelled_stop_kills_at_once(tmp_path: Path) -> None:
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
-    assert (await asyncio.wait_for(child.exited, 20)).signal == signal.SIGKILL
+    assert (await asyncio.wait_for(child.exited, WAIT_S)).signal == signal.SIGKILL
 
 
 async def test_environment_and_descriptors_reach_the_child(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_environment_and_descriptors_reach_the_child(tmp_path: Path) -> No
         start_new_session=True,
     )
     os.close(writer)
-    assert (await asyncio.wait_for(child.exited, 20)).returncode == 0
+    assert (await asyncio.wait_for(child.exited, WAIT_S)).returncode == 0
     assert os.read(reader, 1000).decode() == str(tmp_path)
     os.close(reader)
 
@@ -115,7 +115,7 @@ async def test_environment_and_descriptors_reach_the_child(tmp_path: Path) -> No
 async def test_new_session_keeps_the_terminals_signals_away() -> None:
     child = ChildProcess.spawn(["sleep", "1000"], start_new_session=True)
     assert os.getsid(child.pid) == child.pid
-    await child.stop(20.0)
+    await child.stop(WAIT_S)
 
 
 async def test_program_that_is_not_there_is_named() -> None:
@@ -149,17 +149,17 @@ async def test_other_threads_may_not_start_children() -> None:
 
     thread = threading.Thread(target=start)
     thread.start()
-    thread.join(20)
+    thread.join(WAIT_S)
     assert failures == ["cannot start true: not in the main thread"]
 
 
 def test_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
     ready = tmp_path / "pid"
     parent = subprocess.Popen([PYTHON, "-c", PARENT, CHILD, str(ready)])
-    wait_until(lambda: written(ready), timeout_s=30)
+    wait_until(lambda: written(ready))
     child_pid = int(ready.read_text())
     parent.kill()
-    parent.wait(20)
+    parent.wait(WAIT_S)
     wait_until(lambda: gone(child_pid))
 
 
@@ -167,13 +167,13 @@ def test_stopped_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
     # Its thread that watches the pipe stands still as well: only the kernel's signal is left.
     ready = tmp_path / "pid"
     parent = subprocess.Popen([PYTHON, "-c", PARENT, CHILD, str(ready)])
-    wait_until(lambda: written(ready), timeout_s=30)
+    wait_until(lambda: written(ready))
     child = psutil.Process(int(ready.read_text()))
     child.suspend()
     try:
         wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
         parent.kill()
-        parent.wait(20)
+        parent.wait(WAIT_S)
         wait_until(lambda: gone(child.pid))
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -187,10 +187,10 @@ def test_child_exits_when_the_pipe_ends_though_the_parent_lives(tmp_path: Path) 
         [PYTHON, "-c", CHILD, str(pipe.read_fd), str(os.getpid()), str(ready)],
         pass_fds=[pipe.read_fd],
     )
-    wait_until(lambda: written(ready), timeout_s=30)
+    wait_until(lambda: written(ready))
     pipe.close()
     pipe.close()
-    assert child.wait(20) == PARENT_GONE_STATUS
+    assert child.wait(WAIT_S) == PARENT_GONE_STATUS
 
 
 def test_child_whose_parent_was_gone_already_exits_at_once(tmp_path: Path) -> None:
@@ -199,6 +199,6 @@ def test_child_whose_parent_was_gone_already_exits_at_once(tmp_path: Path) -> No
     child = subprocess.Popen(
         [PYTHON, "-c", CHILD, str(pipe.read_fd), "1", str(ready)], pass_fds=[pipe.read_fd]
     )
-    assert child.wait(30) == PARENT_GONE_STATUS
+    assert child.wait(WAIT_S) == PARENT_GONE_STATUS
     assert not ready.exists()
     pipe.close()

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from cortex_core.ipc.sdnotify import Notifier
+from tests.fakes.waiting import WAIT_S
 
 
 def listen(address: str) -> socket.socket:
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(address)
-    manager.settimeout(5)
+    manager.settimeout(WAIT_S)
     return manager
 
 

@@ -14,7 +14,7 @@ from cortex_core.ipc.liveness import (
 from cortex_core.ipc.ring import RingReader
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader, snapshot_segment_bytes
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 RECORDS = 20_000
 VERSIONS = 3_000
@@ -68,8 +68,8 @@ def test_ring_hands_every_record_over_intact_and_in_order() -> None:
             received.extend(reader.read_until(reader.published_head))
         return len(received) >= RECORDS
 
-    wait_until(all_here, timeout_s=60)
-    assert producer.wait(20) == 0
+    wait_until(all_here, timeout_s=120)
+    assert producer.wait(WAIT_S) == 0
     assert received == [number.to_bytes(4, "little") * (number % 60) for number in range(RECORDS)]
     segment.close()
 
@@ -89,8 +89,8 @@ def test_snapshot_is_never_seen_torn() -> None:
             versions.append(version)
         return versions[-1] == VERSIONS
 
-    wait_until(saw_the_last, timeout_s=60)
-    assert writer.wait(20) == 0
+    wait_until(saw_the_last, timeout_s=120)
+    assert writer.wait(WAIT_S) == 0
     assert versions == sorted(versions)
     segment.close()
 
@@ -109,9 +109,9 @@ def test_liveness_survives_its_writer_killed_at_any_moment() -> None:
             steps.append(record.step)
         return len(set(steps)) > 20
 
-    wait_until(saw_many_steps, timeout_s=60)
+    wait_until(saw_many_steps, timeout_s=120)
     writer.kill()
-    writer.wait(20)
+    writer.wait(WAIT_S)
     last = reader.read()
     assert last is not None
     assert last.step >= steps[-1]

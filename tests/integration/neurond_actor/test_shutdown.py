@@ -16,13 +16,13 @@ from cortex_core.errors import ShuttingDown
 from cortex_core.neuron_api import LoadRequest
 from tests.fakes.actor_node import Host, Node, collect, ignore_progress, tokens_of, until_stuck
 from tests.fakes.fake_engine import HANG
-from tests.fakes.waiting import wait_until, wait_until_async
+from tests.fakes.process_family import alive
+from tests.fakes.waiting import WAIT_S, wait_until, wait_until_async
 
 MUCH = 1500
 REPOSITORY = Path(__file__).parents[3]
-STARTED_S = 60.0
 
-Spawn = Callable[..., tuple[subprocess.Popen[str], list[int]]]
+Spawn = Callable[..., tuple[subprocess.Popen[str], list[psutil.Process]]]
 
 
 async def test_nothing_is_left_after_stop(make_node: Callable[..., Node]) -> None:
@@ -32,42 +32,42 @@ async def test_nothing_is_left_after_stop(make_node: Callable[..., Node]) -> Non
     stream = node.submit(await node.loaded(), [10], max_tokens=MUCH)
     await anext(stream)
     os.kill(node.actor_pid, signal.SIGKILL)
-    await wait_until_async(lambda: node.restarts == 1, timeout_s=STARTED_S)
-    assert await node.devices_ready(STARTED_S)
+    await wait_until_async(lambda: node.restarts == 1)
+    assert await node.devices_ready(WAIT_S)
 
     await node.supervisor.stop()
 
-    assert Host() == before
+    assert before.added() == []
     assert list(node.runtime_dir.iterdir()) == []
 
 
-async def test_drain_lets_streams_finish(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_drain_lets_streams_finish(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    drain = asyncio.create_task(narrow_node.supervisor.drain(60.0))
-    await wait_until_async(lambda: narrow_node.supervisor.draining)
+    drain = asyncio.create_task(paced_node.supervisor.drain(60.0))
+    await wait_until_async(lambda: paced_node.supervisor.draining)
     with pytest.raises(ShuttingDown):
-        narrow_node.submit(model_id, [10])
+        paced_node.submit(model_id, [10])
     with pytest.raises(ShuttingDown):
-        await narrow_node.load(model_id)
+        await paced_node.load(model_id)
 
     assert len(tokens_of(await collect(stream))) == MUCH
     await drain
-    assert narrow_node.supervisor.health().draining
+    assert paced_node.supervisor.health().draining
 
 
-async def test_drain_fails_what_does_not_finish(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_drain_fails_what_does_not_finish(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    await narrow_node.supervisor.drain(0.05)
+    await paced_node.supervisor.drain(0.05)
 
     with pytest.raises(ShuttingDown):
         await collect(stream)
-    await wait_until_async(lambda: narrow_node.in_flight(model_id) == 0)
+    await wait_until_async(lambda: paced_node.in_flight(model_id) == 0)
 
 
 async def test_stop_during_a_load_fails_it(make_node: Callable[..., Node]) -> None:
@@ -90,11 +90,11 @@ async def test_stop_does_not_wait_for_a_hung_step(make_node: Callable[..., Node]
     stream = node.submit(await node.loaded(), [HANG])
     await until_stuck(node)
 
-    await asyncio.wait_for(node.supervisor.stop(), 30.0)
+    await asyncio.wait_for(node.supervisor.stop(), WAIT_S)
 
     with pytest.raises(ShuttingDown):
         await collect(stream)
-    assert Host() == before
+    assert before.added() == []
 
 
 async def test_stop_while_starting(make_node: Callable[..., Node]) -> None:
@@ -102,10 +102,10 @@ async def test_stop_while_starting(make_node: Callable[..., Node]) -> None:
     node = make_node()
     await node.supervisor.start()
 
-    await asyncio.wait_for(node.supervisor.stop(), 30.0)
+    await asyncio.wait_for(node.supervisor.stop(), WAIT_S)
     await node.supervisor.stop()
 
-    assert Host() == before
+    assert before.added() == []
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def spawn_script(
 ) -> Iterator[Spawn]:
     started: list[subprocess.Popen[str]] = []
 
-    def spawn(*args: str) -> tuple[subprocess.Popen[str], list[int]]:
+    def spawn(*args: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.fakes.node_script", str(tmp_path), *args],
             cwd=REPOSITORY,
@@ -125,7 +125,7 @@ def spawn_script(
         assert process.stdout is not None
         line = json.loads(process.stdout.readline())
         assert line["actor"] in line["children"]
-        return process, line["children"]
+        return process, [psutil.Process(pid) for pid in line["children"]]
 
     yield spawn
     for process in started:
@@ -141,7 +141,7 @@ def test_killing_the_supervisor_ends_its_actors(tmp_path: Path, spawn_script: Sp
     process.kill()
     process.wait()
 
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in children), timeout_s=10.0)
+    wait_until(lambda: not any(map(alive, children)))
     assert not (tmp_path / "imported-again").exists()
 
 
@@ -153,7 +153,7 @@ async def test_a_successor_removes_the_sockets_of_a_killed_supervisor(
     process, children = spawn_script()
     process.kill()
     process.wait()
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in children), timeout_s=10.0)
+    wait_until(lambda: not any(map(alive, children)))
     left = set((tmp_path / "run").iterdir())
     assert len(left) == 2
 
@@ -173,10 +173,10 @@ def test_sigterm_leaves_nothing(
     process, children = spawn_script(*arguments)
 
     process.terminate()
-    output, _ = process.communicate(timeout=30.0)
+    output, _ = process.communicate(timeout=WAIT_S)
 
     assert (process.returncode, output) == (0, "clean\n")
-    assert not any(psutil.pid_exists(pid) for pid in children)
+    assert not any(map(alive, children))
 
 
 def test_exiting_without_a_stop_waits_for_nobody(
@@ -186,7 +186,7 @@ def test_exiting_without_a_stop_waits_for_nobody(
 
     # KeyboardInterrupt: nothing handles it, so the interpreter ends as it does after any error.
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=30.0)
+    process.wait(timeout=WAIT_S)
 
     assert process.returncode != 0
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in children), timeout_s=10.0)
+    wait_until(lambda: not any(map(alive, children)))

@@ -1,12 +1,12 @@
 """A node that tests of one file share; those that end or change it start their own."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.neuron_process import NeuronProcess, add_model, neuron_process
+from tests.fakes.ports import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,5 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeuronProcess]:
 
 @pytest.fixture(scope="module")
 def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port

@@ -19,7 +19,8 @@ from cortex_core.ipc.admin import AdminClient
 from neurond.sources.prepared import MANIFEST
 from neurond.sources.store import ModelStore
 from tests.fakes.neuron_process import MODEL, NeuronProcess, add_model, neuron_process
-from tests.fakes.waiting import wait_until
+from tests.fakes.process_family import alive
+from tests.fakes.waiting import WAIT_S, wait_until
 from tests.fakes.wire import events_of
 
 
@@ -31,7 +32,7 @@ def slow_load(node: NeuronProcess, results: list[int]) -> threading.Thread:
     """Load the model that waits for a file, in the background."""
 
     def load() -> None:
-        with httpx.Client(base_url=node.base_url, timeout=60) as client:
+        with httpx.Client(base_url=node.base_url, timeout=2 * WAIT_S) as client:
             results.append(client.post("/models/load", json={"model_id": "slow"}).status_code)
 
     thread = threading.Thread(target=load)
@@ -49,7 +50,7 @@ def test_default_models_load_in_order_after_the_node_is_ready(tmp_path: Path) ->
         def done() -> bool:
             return node.client.get("/health").json()["activation"]["state"] == "done"
 
-        wait_until(done, timeout_s=30)
+        wait_until(done)
         activation = node.client.get("/health").json()["activation"]
         assert activation["completed"] == ["pypi:counting"]
         assert activation["failed"][0]["model_id"] == "pypi:bad"
@@ -67,7 +68,7 @@ def test_models_of_another_version_are_prepared_again_while_the_node_serves(tmp_
         node.load()
         # Its weights are one byte, so that is how it ends.
         told = "model not prepared again model=pypi:old"
-        wait_until(lambda: told in node.log.read_text(), timeout_s=30)
+        wait_until(lambda: told in node.log.read_text())
         assert node.stop() == 0
 
 
@@ -86,17 +87,17 @@ def test_a_signal_lets_streams_finish_and_leaves_nothing(
             "n": 8,
         }
         with (
-            httpx.Client(base_url=node.base_url, timeout=30) as client,
+            httpx.Client(base_url=node.base_url, timeout=WAIT_S) as client,
             client.stream("POST", "/generate", json=body) as stream,
         ):
             node.process.send_signal(signum)
             content = stream.read()
         finished = [e for e in events_of(content) if isinstance(e, Finished)]
         assert [event.reason for event in finished] == ["length"] * 8
-        assert node.process.wait(30) == 0
-        wait_until(lambda: node.told("STOPPING=1"), timeout_s=5)
+        assert node.process.wait(WAIT_S) == 0
+        wait_until(lambda: node.told("STOPPING=1"))
         assert list(node.runtime_dir.iterdir()) == []
-        assert not any(actor.is_running() for actor in actors)
+        wait_until(lambda: not any(map(alive, actors)))
 
 
 def test_a_drain_is_bounded_and_tells_those_it_cuts_off(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_drain_is_bounded_and_tells_those_it_cuts_off(tmp_path: Path) -> None:
         loading = slow_load(node, results)
         wait_until(lambda: b"loading" in node.client.get("/models").content)
         assert node.stop() == 0
-        loading.join(10)
+        loading.join(WAIT_S)
         assert results == [503]
 
 
@@ -134,14 +135,14 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
         node.load()
         body = {"request_id": "r", "model": MODEL, "prompt": {"type": "text", "text": "q"}}
         sampling = {"max_tokens": 2000, "ignore_eos": True}
-        with httpx.Client(base_url=node.base_url, timeout=30) as client:
+        with httpx.Client(base_url=node.base_url, timeout=WAIT_S) as client:
             asked = body | {"sampling": sampling, "n": 16}
             with client.stream("POST", "/generate", json=asked) as stream:
                 node.process.send_signal(signal.SIGINT)
-                wait_until(lambda: node.told("STOPPING=1"), timeout_s=5)
+                wait_until(lambda: node.told("STOPPING=1"))
                 node.process.send_signal(signal.SIGINT)
                 last = events_of(stream.read())[-1]
-        assert node.process.wait(30) == 0
+        assert node.process.wait(WAIT_S) == 0
         if isinstance(last, Failed):
             assert last.error.code == "shutting_down"
 
@@ -153,7 +154,7 @@ def test_a_killed_node_takes_its_actors_along_and_starts_again(tmp_path: Path) -
         assert actors
         node.process.kill()
         node.process.wait()
-        wait_until(lambda: not any(actor.is_running() for actor in actors))
+        wait_until(lambda: not any(map(alive, actors)))
     finally:
         node.close()
     (tmp_path / "notify").unlink()
@@ -168,7 +169,7 @@ def test_a_port_in_use_is_said_and_nothing_is_left(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         node = NeuronProcess(tmp_path, port=port)
         try:
-            assert node.process.wait(30) != 0
+            assert node.process.wait(WAIT_S) != 0
             log = node.log.read_text()
             assert f"cannot listen on 127.0.0.1:{port}" in log
             assert "another process uses the port" in log
@@ -205,7 +206,7 @@ def test_a_model_loads_once_for_everyone_and_its_progress_shows(tmp_path: Path) 
         assert answer.json()["choices"][0]["text"] == "12"
         (tmp_path / "state" / "models" / "pypi" / "slow" / "go").touch()
         for thread in loading:
-            thread.join(30)
+            thread.join(WAIT_S)
         assert results == [200, 200, 200]
 
 
@@ -233,7 +234,7 @@ def test_a_load_goes_on_when_the_client_that_asked_for_it_leaves(tmp_path: Path)
 
 def neuron(*arguments: str, config: Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "neurond.cli", *arguments, "--config", str(config)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=2 * WAIT_S, check=False)
 
 
 def test_the_command_line_talks_to_the_node(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from neurond.sources.base import DOWNLOADS
 from tests.fakes.file_server import FileServer, file_server
 from tests.fakes.gguf_made import gguf_bytes, sha256, write_wheel
 from tests.fakes.neuron_process import add_model
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 SIZE = 1_000_000
 LIMIT = 300_000
@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_is_said_and_the_next_pull_goes_on(
         published = Published(server, tmp_path, config)
         # A limit on file size fails a write as a full disk does, in the middle of the file.
         argv = [sys.executable, "-c", LIMITED, str(LIMIT), "pull", "m", "--config", str(config)]
-        full = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        full = subprocess.run(argv, capture_output=True, text=True, timeout=2 * WAIT_S, check=False)
         assert full.returncode == 1
         assert "is full" in full.stderr
         assert "pull again to go on" in full.stderr
@@ -218,7 +218,7 @@ def test_an_interrupted_pull_keeps_what_it_has(config: Path, tmp_path: Path) -> 
         with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as pulling:
             wait_until(lambda: published.partial.exists() and published.partial.stat().st_size)
             pulling.send_signal(signal.SIGINT)
-            _, errors = pulling.communicate(timeout=30)
+            _, errors = pulling.communicate(timeout=WAIT_S)
         assert pulling.returncode == 130
         assert "interrupted" in errors
         assert published.partial.stat().st_size > 0

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fakes.waiting import WAIT_S
+
 BUSY = """
 import asyncio, sys, threading
 from neurond import daemon
@@ -33,7 +35,7 @@ def test_a_thread_that_goes_on_tokenising_does_not_hold_up_the_end(tmp_path: Pat
         [sys.executable, "-c", BUSY, str(config)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * WAIT_S,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

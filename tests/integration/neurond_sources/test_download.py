@@ -10,12 +10,13 @@ from neurond.sources.disk import HEADROOM_BYTES
 from neurond.sources.download import MAX_ATTEMPTS, Downloader, RemoteFile
 from tests.fakes.file_server import FileServer
 from tests.fakes.gguf_made import sha256
+from tests.fakes.waiting import WAIT_S
 
 CONTENT = bytes(range(256)) * 8000
 
 
 class Rig:
-    def __init__(self, folder: Path, server: FileServer, *, idle_timeout_s: float = 10.0) -> None:
+    def __init__(self, folder: Path, server: FileServer, *, idle_timeout_s: float = WAIT_S) -> None:
         server.files["/f"] = CONTENT
         self.folder = folder
         self.reported: list[int] = []
@@ -131,7 +132,7 @@ def test_a_silent_server_is_given_up_after_the_idle_time(
     tmp_path: Path, server: FileServer
 ) -> None:
     server.stall = threading.Event()
-    rig = Rig(tmp_path, server, idle_timeout_s=0.1)
+    rig = Rig(tmp_path, server, idle_timeout_s=0.5)
     with pytest.raises(ModelLoadFailed, match="bytes are kept"):
         rig.fetch()
     assert rig.partial.stat().st_size > 0

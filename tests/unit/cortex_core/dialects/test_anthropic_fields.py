@@ -204,5 +204,18 @@ def test_what_an_answer_would_be_wrong_without_is_refused_by_name(name: str) -> 
     assert read(**{name: None}).ignored == ()
 
 
+def test_a_thread_is_refused_in_words_that_tool_runners_know() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(thread=REFUSED["thread"])
+    reply = AnthropicMessages().encode_error(caught.value.info(), request_id=RequestId("r"))
+    assert reply.status == 400
+    error = json.loads(reply.body)["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+
+
 def test_fields_that_nobody_knows_are_passed_over() -> None:
     assert read(telepathy={"deep": [1]}).ignored == ()

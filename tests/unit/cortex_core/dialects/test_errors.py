@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core import errors
+from cortex_core.dialects.anthropic_errors import error_frame
 from cortex_core.dialects.base import Dialect
 from cortex_core.errors import ContextLengthExceeded, CortexError, ErrorInfo
 from cortex_core.ids import RequestId
@@ -119,6 +120,27 @@ def test_anthropic_clients_raise_the_right_error(
         "request_id": "req_r1",
     }
     assert raised.request_id == "req_r1"
+
+
+@pytest.mark.parametrize(
+    ("error", "type_"),
+    [
+        (errors.QueueFull("cannot a: b", retry_after_s=1), "overloaded_error"),
+        (errors.QueueFull("cannot a: b"), "rate_limit_error"),
+        (errors.DeviceFailed("cannot a: b", retry_after_s=1), "overloaded_error"),
+        (errors.InternalError("cannot a: b"), "api_error"),
+        (errors.InvalidRequest("cannot a: b"), "invalid_request_error"),
+    ],
+)
+def test_a_stream_says_overloaded_wherever_claude_code_is_to_wait_and_ask_again(
+    error: CortexError, type_: str
+) -> None:
+    frame = error_frame(error.info(), request_id=REQUEST_ID).decode()
+    head, _, data = frame.partition("\ndata: ")
+    assert head == "event: error"
+    assert json.loads(data)["error"] == {"type": type_, "message": "cannot a: b"}
+    # Claude Code looks for these letters in the text of the event.
+    assert ('"type":"overloaded_error"' in data) == (type_ == "overloaded_error")
 
 
 def test_a_prompt_that_is_too_long_is_said_in_words_that_clients_know() -> None:

@@ -376,7 +376,7 @@ def test_logprobs_stand_in_deltas_and_in_the_text_they_belong_to() -> None:
     events: list[Event] = [
         started(),
         TextDelta(0, " a", logprobs=(TokenLogprob(5, " a", -0.1, top),)),
-        TextDelta(0, "", logprobs=(TokenLogprob(6, "\ufffd", -2.0),)),
+        TextDelta(0, "", logprobs=(TokenLogprob(6, "\ufffd", -2.0, raw=b"\xe5"),)),
         ReasoningDelta(0, "hm"),
         TextDelta(0, "b", logprobs=(TokenLogprob(7, "b", -0.3),)),
         *END,
@@ -391,7 +391,7 @@ def test_logprobs_stand_in_deltas_and_in_the_text_they_belong_to() -> None:
     output = seen[-1]["response"]["output"]
     response = Response.model_validate(seen[-1]["response"])
     assert [one.token for one in response.output[0].content[0].logprobs] == [" a", "\ufffd"]
-    assert [one["bytes"] for one in output[0]["content"][0]["logprobs"]] == [[32, 97], []]
+    assert [one["bytes"] for one in output[0]["content"][0]["logprobs"]] == [[32, 97], [0xE5]]
     assert [one.token for one in response.output[2].content[0].logprobs] == ["b"]
 
 

@@ -14,7 +14,6 @@ from cortex_core.canonical import (
     Finished,
     Loading,
     Ping,
-    PromptScored,
     Started,
     TextDelta,
     TokenLogprob,
@@ -192,13 +191,13 @@ def test_the_sdk_reads_completions_streamed_and_whole(stream: Stream, chunk_byte
 def test_logprobs_are_carried_by_both_dialects() -> None:
     top = (
         TokenLogprob(5, " a", -0.1),
-        TokenLogprob(6, "\ufffd", -2.0),
-        TokenLogprob(7, "\ufffd", -3.0),
+        TokenLogprob(6, "\ufffd", -2.0, raw=b"\xe5"),
+        TokenLogprob(7, "\ufffd", -3.0, raw=b"\xe6"),
     )
     events = [
         started(),
         TextDelta(0, " a", logprobs=(TokenLogprob(5, " a", -0.1, top),)),
-        TextDelta(0, "", logprobs=(TokenLogprob(6, "\ufffd", -2.0),)),
+        TextDelta(0, "", logprobs=(TokenLogprob(6, "\ufffd", -2.0, raw=b"\xe5"),)),
         Finished(0, "length"),
         Completed(Usage(7, 2)),
     ]
@@ -210,7 +209,8 @@ def test_logprobs_are_carried_by_both_dialects() -> None:
     assert [each.token for each in content] == [" a", "\ufffd"]
     assert content[0].bytes == [32, 97]
     assert [each.logprob for each in content[0].top_logprobs] == [-0.1, -2.0, -3.0]
-    assert content[1].bytes is None
+    assert content[1].bytes == [0xE5]
+    assert [each.bytes for each in content[0].top_logprobs] == [[32, 97], [0xE5], [0xE6]]
     chunks = [data for _, data in frames(streamed(CHAT, asked, events)) if isinstance(data, dict)]
     tokens = [chunk["choices"][0]["logprobs"] for chunk in chunks]
     assert [each["content"][0]["token"] for each in tokens if each] == [" a", "\ufffd"]
@@ -297,82 +297,6 @@ def test_events_out_of_order_are_a_protocol_error(events: list[Any]) -> None:
 def test_an_answer_that_is_not_whole_is_a_protocol_error(events: list[Any]) -> None:
     with pytest.raises(ProtocolError):
         whole(CHAT, decode(CHAT), events)
-
-
-def test_an_echo_goes_before_each_choice_of_its_prompt() -> None:
-    events: list[Any] = [started(), *(TextDelta(index, str(index)) for index in range(4))]
-    events += [*(Finished(index, "stop") for index in range(4)), Completed(Usage(4, 4))]
-    fields = {"prompt": ["a\u2028", "b"], "n": 2, "echo": True}
-    expected = ["a\u20280", "a\u20281", "b2", "b3"]
-    body = whole(COMPLETIONS, decode(COMPLETIONS, **fields), events)
-    answer = openai_client(recorder(body)).completions.create(model=MODEL, prompt="hi")
-    assert [choice.text for choice in answer.choices] == expected
-    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
-    texts = [""] * 4
-    for _, data in frames(streamed(COMPLETIONS, decode(COMPLETIONS, **fields), events)):
-        for choice in data["choices"] if isinstance(data, dict) else ():
-            texts[choice["index"]] += choice["text"]
-    assert texts == expected
-
-
-def test_a_prompt_is_echoed_with_its_scores() -> None:
-    """As evaluation harnesses read it: the first token has none."""
-    scores = (
-        TokenLogprob(1, "<s>", 0.0),
-        TokenLogprob(2, "Hi", -1.5, (TokenLogprob(3, "Ho", -0.5),)),
-        TokenLogprob(4, " you", -2.5, (TokenLogprob(4, " you", -2.5),)),
-    )
-    events: list[Any] = [
-        started(),
-        PromptScored(0, scores[:1], "<s>Hi you"),
-        PromptScored(0, scores[1:]),
-        TextDelta(0, "!", logprobs=(TokenLogprob(5, "!", -0.25, (TokenLogprob(5, "!", -0.25),)),)),
-        TextDelta(1, "?", logprobs=(TokenLogprob(6, "?", -0.75, (TokenLogprob(5, "!", -0.25),)),)),
-        Finished(0, "length"),
-        Finished(1, "length"),
-        Completed(Usage(3, 2)),
-    ]
-    tops = [None, {"Ho": -0.5}, {" you": -2.5}, {"!": -0.25}]
-    for prompt, text, offsets in (
-        ("Hi you", "Hi you", [0, 0, 2, 6]),
-        ([1, 2, 4], "<s>Hi you", [0, 3, 5, 9]),
-    ):
-        fields: dict[str, Any] = {"prompt": prompt, "n": 2, "echo": True, "logprobs": 1}
-        asked = decode(COMPLETIONS, **fields)
-        assert asked.request.sampling.scores_prompt
-        body = whole(COMPLETIONS, asked, events)
-        # The SDK types scores as if none could be null, which the first is even from OpenAI.
-        client = openai_client(recorder(body), strict=False)
-        answer = client.completions.create(model=MODEL, prompt="hi")
-        for choice, last, chance in zip(answer.choices, "!?", (-0.25, -0.75), strict=True):
-            assert choice.text == text + last
-            told: Any = choice.logprobs
-            assert told.tokens == ["<s>", "Hi", " you", last]
-            assert told.token_logprobs == [None, -1.5, -2.5, chance]
-            assert told.top_logprobs == tops
-            assert told.text_offset == offsets
-        seen: dict[int, list[Any]] = {0: [], 1: []}
-        for _, data in frames(streamed(COMPLETIONS, decode(COMPLETIONS, **fields), events)):
-            for each in data["choices"] if isinstance(data, dict) else ():
-                seen[each["index"]].append(each)
-        for index, chunks in seen.items():
-            assert "".join(each["text"] for each in chunks) == text + "!?"[index]
-            told = [each["logprobs"] for each in chunks if each["logprobs"]]
-            assert [score for each in told for score in each["token_logprobs"]][:3] == [
-                None,
-                -1.5,
-                -2.5,
-            ]
-            assert [place for each in told for place in each["text_offset"]] == offsets
-
-
-def test_completions_know_no_tools() -> None:
-    call = ToolCallStarted(0, 0, "id", "name")
-    with pytest.raises(ProtocolError, match="completions have no tools"):
-        streamed(COMPLETIONS, decode(COMPLETIONS, stream=True), [started(), call])
-    rest = [Finished(0, "stop"), Completed(Usage(1, 1))]
-    with pytest.raises(ProtocolError, match="completions have no tools"):
-        whole(COMPLETIONS, decode(COMPLETIONS), [started(), call, *rest])
 
 
 def test_the_weights_are_the_fingerprint() -> None:

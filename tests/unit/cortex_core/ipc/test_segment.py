@@ -1,5 +1,7 @@
 """Shared memory has one size and one content for all who attach to it, and no leak."""
 
+import errno
+import mmap
 import os
 from pathlib import Path
 
@@ -68,8 +70,27 @@ def test_attach_refuses_what_is_no_memory() -> None:
     reader, writer = os.pipe()
     with pytest.raises(ProtocolError, match="cannot attach segment"):
         Segment.attach(reader)
-    os.close(reader)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(reader)  # it was taken over, so nobody else would have closed it
     os.close(writer)
+    with pytest.raises(ProtocolError, match="Bad file descriptor"):
+        Segment.attach(reader)
+
+
+def test_a_segment_that_cannot_be_mapped_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_arguments: object) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    owner = Segment.create("test", 4096)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr(mmap, "mmap", full)
+        with pytest.raises(ProtocolError, match="Cannot allocate memory"):
+            Segment.attach(os.dup(owner.fd))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    owner.close()
 
 
 def test_view_outside_the_segment_is_refused() -> None:

@@ -9,6 +9,7 @@ from falcon.asgi import App
 from prometheus_client import CollectorRegistry
 
 from cortex_core.dialects.openai_chat import OpenAIChat
+from cortex_core.errors import CortexError, OutOfMemory, Overloaded, QueueFull
 from cortexd.drain import Drain
 from cortexd.gateway import Gateway
 from cortexd.metrics import GatewayMetrics
@@ -70,6 +71,44 @@ def test_a_refusal_is_found_in_the_log_by_its_request_id(
     (record,) = caplog.records
     assert request_id in repr(vars(record))
     assert record.levelno == logging.DEBUG
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("error", "status", "level"),
+    [
+        (OutOfMemory("cannot load"), 503, logging.WARNING),
+        (Overloaded("cannot place", retry_after_s=2.0), 503, logging.INFO),
+        (QueueFull("cannot queue", retry_after_s=2.0), 429, logging.INFO),
+    ],
+)
+def test_a_request_that_fails_before_its_first_byte_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+    error: CortexError,
+    status: int,
+    level: int,
+    stream: bool,
+) -> None:
+    caplog.set_level(logging.DEBUG, "cortexd")
+    fleet = FakeFleet("one")
+    fleet.error = error
+    answer = Route(fleet).post({"model": "m", "messages": MESSAGES, "stream": stream})
+    fleet.close()
+    assert answer == status
+    (record,) = caplog.records
+    assert (record.message, record.levelno) == ("request failed", level)
+    assert error.message in repr(vars(record))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_defect_is_logged_once(caplog: pytest.LogCaptureFixture, stream: bool) -> None:
+    caplog.set_level(logging.DEBUG, "cortexd")
+    fleet = FakeFleet("none")  # a node that the fake knows nothing of
+    answer = Route(fleet).post({"model": "m", "messages": MESSAGES, "stream": stream})
+    fleet.close()
+    assert answer == 500
+    (record,) = caplog.records
+    assert record.exc_info
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from cortexd.resources.responses import ResponsesResource
 from cortexd.responses.database import StoredResponse
 from tests.fakes.fake_fleet import FakeFleet, FakeNodes, Says
 from tests.fakes.scripts import TEXT, answer_events
+from tests.fakes.waiting import WAIT_S
 
 PATH = "/v1/responses"
-WAIT_S = 5.0
 
 
 class SlowStore:
@@ -63,7 +63,14 @@ def fleet() -> Iterator[FakeFleet]:
     made.close()
 
 
-def asked(fleet: FakeFleet, store: Any, says: Says, *, stream: bool = True) -> testing.Result:
+def asked(
+    fleet: FakeFleet,
+    store: Any,
+    says: Says,
+    *,
+    stream: bool = True,
+    headers: dict[str, str] | None = None,
+) -> testing.Result:
     """Ask for a response, which the only node answers so."""
     gateway = Gateway(
         fleet=fleet,
@@ -76,7 +83,7 @@ def asked(fleet: FakeFleet, store: Any, says: Says, *, stream: bool = True) -> t
     app.add_route(PATH, ResponsesResource(OpenAIResponses(), gateway, store, store.clock))
     install_error_handlers(app)
     body = {"model": "m", "input": "hi", "stream": stream}
-    return testing.TestClient(app).simulate_post(PATH, json=body)
+    return testing.TestClient(app).simulate_post(PATH, json=body, headers=headers)
 
 
 def fails(error: CortexError) -> Says:
@@ -105,6 +112,31 @@ def test_a_stream_tells_of_a_prompt_that_is_too_long_by_the_event_that_codex_kno
     ]
     assert events[-1]["response"]["error"]["code"] == "context_length_exceeded"
     assert store.kept == []
+
+
+@pytest.mark.parametrize("originator", ["codex_exec", "codex_cli_rs"])
+@pytest.mark.parametrize("loading", [0, 3])
+def test_codex_is_told_of_a_full_queue_by_the_event_after_which_it_asks_again(
+    originator: str, loading: int
+) -> None:
+    fleet = FakeFleet("one", loading=loading)
+    fleet.error = QueueFull("cannot queue: full", retry_after_s=2)
+    answer = asked(fleet, SlowStore(fleet), answer_events, headers={"originator": originator})
+    fleet.close()
+    assert answer.status_code == 200
+    event = json.loads(answer.text.strip().split("\n\n")[-1].partition("data: ")[2])
+    assert event["type"] == "response.failed"
+    assert event["response"]["error"] == {
+        "code": "rate_limit_exceeded",
+        "message": "cannot queue: full; try again in 2.0s",
+    }
+    fleet = FakeFleet("one")
+    fleet.error = QueueFull("cannot queue: full", retry_after_s=2)
+    whole = asked(
+        fleet, SlowStore(fleet), answer_events, stream=False, headers={"originator": originator}
+    )
+    fleet.close()
+    assert (whole.status_code, whole.headers["retry-after"]) == (429, "2")
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from cortex_core.canonical import FinishReason, SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine, EngineRequest, StepOutput
+from neurond.engine.images import place_images, token_runs
 from tests.fakes.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
 
 BLOCK_TOKENS = 4
+PLACEHOLDER = 999
 
 
 def new_engine(
@@ -19,6 +21,7 @@ def new_engine(
     max_draft_rows: int = 0,
     max_rows: int = 0,
     vocab_size: int = VOCAB_SIZE,
+    two_way_tokens: int = 0,
 ) -> tuple[Engine, FakeRunner]:
     runner = FakeRunner(BLOCK_TOKENS, vocab_size)
     config = SchedulerConfig(
@@ -30,6 +33,7 @@ def new_engine(
         max_waiting=max_waiting,
         max_draft_rows=max_draft_rows,
         max_rows=max_rows,
+        two_way_tokens=two_way_tokens,
     )
     return Engine(runner, config), runner
 
@@ -45,8 +49,13 @@ def request(
     eos_token_ids: tuple[int, ...] = (),
     priority: int = 0,
     principal: str | None = None,
+    images: tuple[tuple[bytes, int], ...] = (),
 ) -> EngineRequest:
-    """Return a request whose id and seed follow from its first stream."""
+    """Return a request whose id and seed follow from its first stream.
+
+    `images` are keys and numbers of tokens `PLACEHOLDER` in the prompt.
+    """
+    shown = [(key, num_tokens, {}) for key, num_tokens in images]
     return EngineRequest(
         request_id=RequestId(f"r{stream}"),
         first_stream=stream,
@@ -59,11 +68,19 @@ def request(
         eos_token_ids=eos_token_ids,
         priority=priority,
         principal=principal,
+        images=place_images(list(prompt), PLACEHOLDER, shown) if shown else None,
     )
 
 
-def alone(asked: EngineRequest, choice: int = 0, vocab_size: int = VOCAB_SIZE) -> list[int]:
+def alone(
+    asked: EngineRequest,
+    choice: int = 0,
+    vocab_size: int = VOCAB_SIZE,
+    *,
+    two_way: bool = False,
+) -> list[int]:
     """Return the tokens a choice gets if nothing but `max_tokens` ends it."""
+    images = asked.images
     return expected_tokens(
         asked.prompt_token_ids,
         num_tokens=asked.max_tokens,
@@ -72,6 +89,8 @@ def alone(asked: EngineRequest, choice: int = 0, vocab_size: int = VOCAB_SIZE) -
         choice=choice,
         num_replayed_tokens=asked.num_replayed_tokens,
         vocab_size=vocab_size,
+        images=images,
+        two_way=token_runs(images) if two_way and images is not None else (),
     )
 
 

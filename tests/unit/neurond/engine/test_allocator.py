@@ -11,16 +11,17 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.allocator import BlockAllocator
 from neurond.engine.batch import Row
+from neurond.engine.images import TokenRuns
 from neurond.engine.sequence import Sequence
 
 SIZE = 2
 
 
-def sequence(allocator: BlockAllocator, *token_ids: int) -> Sequence:
+def sequence(allocator: BlockAllocator, *token_ids: int, two_way: TokenRuns = ()) -> Sequence:
     tokens = array("i", token_ids)
     return Sequence(
         request_id=RequestId("r"),
-        row=Row(1, 0, 0, SamplingParams(), tokens, len(tokens), None),
+        row=Row(1, 0, 0, SamplingParams(), tokens, len(tokens), None, two_way=two_way),
         table=allocator.new_table(),
         stop_token_ids=frozenset(),
         max_length=100,
@@ -28,8 +29,8 @@ def sequence(allocator: BlockAllocator, *token_ids: int) -> Sequence:
     )
 
 
-def started(allocator: BlockAllocator, *token_ids: int) -> Sequence:
-    seq = sequence(allocator, *token_ids)
+def started(allocator: BlockAllocator, *token_ids: int, two_way: TokenRuns = ()) -> Sequence:
+    seq = sequence(allocator, *token_ids, two_way=two_way)
     assert allocator.start(seq, num_spare=0)
     return seq
 
@@ -65,6 +66,26 @@ def test_a_known_beginning_is_computed_already_but_for_the_last_token() -> None:
     assert allocator.num_cached == 2
     assert started(allocator, 1, 2, 3, 4, 9).num_computed == 4
     assert started(allocator, 1, 2, 3, 4).num_computed == 2
+
+
+def test_a_run_that_is_seen_both_ways_is_known_whole_or_not_at_all() -> None:
+    allocator = BlockAllocator(16, SIZE)
+    ids = (1, 2, 3, 9, 9, 9, 9, 4, 5)
+    first = started(allocator, *ids, two_way=((3, 7),))
+    allocator.computed(first, 3)
+    allocator.computed(first, 4)  # its last block is not full, and so not known
+    second = started(allocator, *ids, two_way=((3, 7),))
+    assert second.num_computed == 2
+    allocator.adopt(second)
+    assert second.num_computed == 2
+    allocator.computed(first, 1)
+    allocator.adopt(second)
+    assert second.num_computed == 8
+    assert second.table.blocks[:4] == first.table.blocks[:4]
+    assert started(allocator, *ids, two_way=((3, 7),)).num_computed == 8
+    # Another's, the run of which goes on beyond what is known.
+    longer = started(allocator, *ids[:7], 9, 9, 4, two_way=((3, 9),))
+    assert longer.num_computed == 2
 
 
 def test_growing_takes_a_block_at_its_border_only() -> None:

@@ -12,7 +12,7 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ContextLengthExceeded, ErrorInfo, OutOfMemory, QueueFull
 from neurond.engine.engine import EngineRequest
 from tests.fakes.fake_runner import VOCAB_SIZE
-from tests.unit.neurond.engine.engines import Told, alone, new_engine, request
+from tests.unit.neurond.engine.engines import PLACEHOLDER, Told, alone, new_engine, request
 
 SAMPLINGS = (
     SamplingParams(),
@@ -22,12 +22,19 @@ SAMPLINGS = (
 )
 EOS_TOKEN_IDS = (VOCAB_SIZE - 1,)
 # Few beginnings, so that prompts share blocks, and of all lengths around the block size.
+TAILS = st.lists(st.integers(0, 2), min_size=1, max_size=3)
 PROMPTS = st.builds(
     lambda beginning, length, tail: [*([beginning] * length), *tail],
     st.integers(0, 1),
     st.integers(0, 30),
-    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+    TAILS,
 )
+MOST_OF_AN_IMAGE = 7
+IMAGES = st.lists(
+    st.tuples(st.sampled_from((b"a", b"b")), st.integers(1, MOST_OF_AN_IMAGE), st.integers(1, 6)),
+    max_size=2,
+)
+"""Key and number of placeholders, and so many tokens of text behind them."""
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -47,24 +54,36 @@ class EngineMachine(RuleBasedStateMachine):
         extra=st.integers(0, 14),
         max_draft_rows=st.sampled_from((0, 6, 12)),
         vocab_size=st.sampled_from((VOCAB_SIZE, 2)),  # of 2 tokens half of the drafts come true
+        two_way=st.booleans(),
     )
     def start(
-        self, num_blocks: int, max_sequences: int, extra: int, max_draft_rows: int, vocab_size: int
+        self,
+        num_blocks: int,
+        max_sequences: int,
+        extra: int,
+        max_draft_rows: int,
+        vocab_size: int,
+        *,
+        two_way: bool,
     ) -> None:
         self.vocab_size = vocab_size
+        self.two_way = two_way
+        two_way_tokens = MOST_OF_AN_IMAGE if two_way else 0
         self.engine, self.runner = new_engine(
             num_blocks=num_blocks,
             context_tokens=56,
             max_sequences=max_sequences,
-            step_tokens=max_sequences + extra,
+            step_tokens=max_sequences + two_way_tokens + extra,
             max_waiting=8,
             max_draft_rows=max_draft_rows,
             vocab_size=vocab_size,
+            two_way_tokens=two_way_tokens,
         )
         self.limit_tokens = min(56, num_blocks * 4)
 
     @rule(
-        prompt=PROMPTS,
+        text=PROMPTS,
+        images=IMAGES,
         n=st.integers(1, 3),
         max_tokens=st.integers(1, 24),
         num_replayed_tokens=st.integers(0, 4),
@@ -72,13 +91,19 @@ class EngineMachine(RuleBasedStateMachine):
         priority=st.integers(0, 1),
         principal=st.sampled_from((None, "a", "b")),
     )
-    def add(self, prompt, n, max_tokens, num_replayed_tokens, sampling, priority, principal):
+    def add(self, text, images, n, max_tokens, num_replayed_tokens, sampling, priority, principal):
+        prompt = []
+        for _, num_placeholders, num_behind in images:
+            prompt += [PLACEHOLDER] * num_placeholders + [0] * num_behind
+        # Images come first, in the middle and, but for the tail, last.
+        prompt = [*text[:-4], *prompt, *text[-4:]]
         asked = request(
             self.next_stream,
             prompt,
             n=n,
             max_tokens=max_tokens,
-            num_replayed_tokens=min(num_replayed_tokens, len(prompt) - 1),
+            num_replayed_tokens=min(num_replayed_tokens, len(text[-4:]) - 1),
+            images=tuple((key, num_placeholders) for key, num_placeholders, _ in images),
             sampling=sampling,
             eos_token_ids=EOS_TOKEN_IDS,
             priority=priority,
@@ -161,7 +186,8 @@ class EngineMachine(RuleBasedStateMachine):
     def tokens_are_those_of_a_stream_alone(self) -> None:
         for stream, tokens in self.told.tokens.items():
             asked, choice = self.asked[stream]
-            assert tokens == alone(asked, choice, self.vocab_size)[: len(tokens)]
+            expected = alone(asked, choice, self.vocab_size, two_way=self.two_way)
+            assert tokens == expected[: len(tokens)]
 
     def teardown(self) -> None:
         # Paused streams hold up nobody; when they are resumed they end as well.

@@ -67,7 +67,7 @@ def test_tokens_that_are_no_text_are_never_allowed(speller):
     allowed = speller.allowed(grammar)
     assert len(allowed) > 150
     assert max(allowed) < speller.vocab_size - 40
-    begin = next(i for i in range(speller.vocab_size) if speller.pieces.content(i) == BOS)
+    begin = next(i for i in range(speller.vocab_size) if speller.pieces.content(i) == BOS.encode())
     assert begin not in allowed
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_core.errors import ConfigError
+from cortex_core.errors import ConfigError, OutOfMemory
 from cortex_core.ids import RequestId
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
@@ -150,6 +150,27 @@ def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     engine.cancel(RequestId("r1"))
     engine.step()
     assert query_lengths(runner) == [512]
+
+
+def test_the_time_of_a_step_that_was_not_computed_changes_no_pace() -> None:
+    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
+    engine.add(request(1, range(512), max_tokens=400))
+    engine.step()
+    engine.took(0.512)
+    engine.step()
+    engine.took(0.040)
+    engine.add(request(2, range(2000, 3000)))
+    runner.raise_next = OutOfMemory("cannot compute the step")
+    assert len(engine.step().failed) == 2
+    engine.took(9.0)
+    engine.add(request(3, range(4000, 4512), max_tokens=400))
+    engine.step()
+    engine.took(0.512)
+    engine.step()
+    engine.took(0.040)
+    engine.add(request(4, range(6000, 7000)))
+    engine.step()
+    assert query_lengths(runner) == [1, 28]  # as above
 
 
 @given(

@@ -1,5 +1,8 @@
 """Scores of prompts: each token's once, whatever is cached, shared, cut into steps or put out."""
 
+from collections import Counter
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +95,43 @@ def test_scores_do_not_depend_on_company_or_memory(
     scores, tokens = told(engine)
     assert scores == wanted
     assert tokens == expected
+
+
+def computed(runner: FakeRunner) -> list[int]:
+    """Return how many tokens of each sequence the last step computed."""
+    assert runner.last_batch is not None
+    return [stop - start for start, stop in pairwise(runner.last_batch.cu_seqlens_q)]
+
+
+def test_a_prompt_gets_what_one_that_is_scored_has_no_rows_for() -> None:
+    engine, runner = new_engine(max_rows=6, max_sequences=4, step_tokens=20)
+    engine.add(request(0, range(100, 140), sampling=SCORED))
+    engine.add(request(1, range(200, 240)))
+    engine.step()
+    assert computed(runner) == [5, 12]  # 6 rows, of which one is the other's; in whole blocks
+    engine.step()
+    assert computed(runner) == [5, 12]
+    told(engine)
+    assert runner.num_steps < 40 / 5 + 6
+
+
+@pytest.mark.parametrize("principals", [("a", "b"), ("b", "a"), (None, "a")])
+def test_rows_for_scores_are_shared_as_tokens_are(
+    principals: tuple[str | None, str | None],
+) -> None:
+    engine, runner = new_engine(max_rows=10, max_sequences=4, step_tokens=40)
+    for stream, principal in enumerate(principals):
+        engine.add(
+            request(
+                stream, range(50 * stream, 50 * stream + 50), sampling=SCORED, principal=principal
+            )
+        )
+    total: Counter[int] = Counter()
+    for _ in range(4):
+        engine.step()
+        total.update(dict(enumerate(computed(runner))))
+    assert total[0] + total[1] == 4 * 10
+    assert abs(total[0] - total[1]) <= 10
 
 
 @pytest.mark.parametrize(("length", "steps_before"), [(3, 0), (37, 0), (37, 1)])

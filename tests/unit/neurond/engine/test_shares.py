@@ -10,6 +10,7 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.batch import Row
 from neurond.engine.blocks import BlockTable
+from neurond.engine.images import TokenRuns
 from neurond.engine.sequence import Sequence
 from neurond.engine.shares import PromptShares
 
@@ -17,12 +18,17 @@ BLOCK = 4
 
 
 def prompt(
-    arrival: int, length: int, computed: int = 0, priority: int = 0, principal: str | None = None
+    arrival: int,
+    length: int,
+    computed: int = 0,
+    priority: int = 0,
+    principal: str | None = None,
+    two_way: TokenRuns = (),
 ) -> Sequence:
     tokens = array("i", range(1000 * arrival, 1000 * arrival + length))
     seq = Sequence(
         request_id=RequestId(str(arrival)),
-        row=Row(arrival, 0, 0, SamplingParams(), tokens, length, None),
+        row=Row(arrival, 0, 0, SamplingParams(), tokens, length, None, two_way=two_way),
         table=BlockTable(BLOCK),
         stop_token_ids=frozenset(),
         max_length=length + 10,
@@ -114,3 +120,37 @@ def test_who_comes_later_owes_nothing_and_is_owed_nothing() -> None:
     for _ in range(10):
         advance(shares, prompts, 8)
     assert (first.num_computed, late.num_computed) == (440, 40)
+
+
+@given(
+    kinds=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(1, 14), st.integers(1, 20), st.integers(0, 1)),
+        min_size=1,
+        max_size=6,
+    ),
+    budget=st.integers(1, 30),
+)
+def test_what_is_seen_both_ways_is_dealt_together_and_is_not_passed_for_ever(kinds, budget) -> None:
+    """Prompts of text, an image, and text; with their priority."""
+    shares = PromptShares(BLOCK)
+    prompts = sorted(
+        (
+            prompt(
+                arrival,
+                before + image + behind,
+                priority=priority,
+                two_way=((before, before + image),),
+            )
+            for arrival, (before, image, behind, priority) in enumerate(kinds)
+        ),
+        key=lambda seq: seq.rank,
+    )
+    most = max(budget, 14)
+    for _ in range(sum(len(seq.token_ids) for seq in prompts)):
+        got = advance(shares, prompts, budget)
+        assert 0 < sum(got.values()) <= most
+        assert all(seq.cut(seq.num_computed) == seq.num_computed for seq in got)
+        assert len(got) == 1 or sum(got.values()) <= budget
+        if not prompts:
+            return
+    raise AssertionError("a prompt never ends")

@@ -1,14 +1,20 @@
 """With drafts every stream has the tokens that it has without, in fewer steps."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import RequestId
+from neurond.engine.batch import SampledToken, ScheduledBatch
+from neurond.engine.blocks import blocks_for
+from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from tests.fakes.fake_runner import FakeRunner
-from tests.unit.neurond.engine.engines import alone, new_engine, request, run
+from tests.unit.neurond.engine.engines import BLOCK_TOKENS, alone, new_engine, request, run
 
 SAMPLINGS = (SamplingParams(), SamplingParams(frequency_penalty=0.5, repetition_penalty=1.1))
 
@@ -103,9 +109,79 @@ def test_a_failing_row_fails_its_request_with_drafts_too() -> None:
     engine.add(request(1, [0] * 5, max_tokens=20))
     engine.step()
     runner.failing_streams[1] = ErrorInfo("internal_error", "cannot sample: NaN")
-    output = engine.step()
+    engine.step()
     assert runner.last_batch is not None
     assert runner.last_batch.num_tokens > 1
-    assert [request_id for request_id, _ in output.failed] == [RequestId("r1")]
-    assert not output.tokens
-    engine.check()
+    told = run(engine)
+    assert told.failed == {RequestId("r1"): "internal_error"}
+    assert not told.tokens
+
+
+class OverflowingRunner(FakeRunner):
+    """What it computes for drafted tokens is not finite.
+
+    A query fails that has such a key or value in a block of its own, seen or not: kernels multiply
+    what they mask. The first place of a block that is written to clears it.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__(BLOCK_TOKENS, vocab_size)
+        self._broken: set[int] = set()
+        self.num_failed_rows = 0
+
+    def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
+        chosen = super().execute(batch)
+        drafted = {
+            flat for flat, row in zip(batch.sample_rows, batch.rows, strict=True) if row.drafts
+        }
+        for flat, slot in enumerate(batch.slot_mapping):
+            if slot % BLOCK_TOKENS == 0:
+                self._broken -= {*range(slot, slot + BLOCK_TOKENS)}
+            (self._broken.add if flat in drafted else self._broken.discard)(slot)
+        return [
+            self._unless_broken(token, batch, flat)
+            for token, flat in zip(chosen, batch.sample_rows, strict=True)
+        ]
+
+    def _unless_broken(
+        self, token: SampledToken | ErrorInfo, batch: ScheduledBatch, flat: int
+    ) -> SampledToken | ErrorInfo:
+        index = bisect_right(batch.cu_seqlens_q, flat) - 1
+        num_blocks = blocks_for(batch.seq_lens_k[index], BLOCK_TOKENS)
+        read = {
+            block * BLOCK_TOKENS + offset
+            for block in batch.block_tables[index][:num_blocks]
+            for offset in range(BLOCK_TOKENS)
+        }
+        if not read & self._broken:
+            return token
+        self.num_failed_rows += 1
+        return ErrorInfo("internal_error", "cannot sample: NaN")
+
+
+@given(
+    prompt=st.lists(st.integers(0, 1), min_size=3, max_size=20),
+    max_tokens=st.integers(1, 20),
+    vocab_size=st.integers(1, 2),
+)
+def test_a_draft_that_is_not_finite_harms_nothing(prompt, max_tokens, vocab_size) -> None:
+    runner = OverflowingRunner(vocab_size)
+    config = SchedulerConfig(
+        num_blocks=64,
+        context_tokens=128,
+        block_tokens=BLOCK_TOKENS,
+        max_sequences=4,
+        step_tokens=16,
+        max_draft_rows=12,
+    )
+    engine = Engine(runner, config)
+    asked = [request(stream, [stream + 2, *prompt], max_tokens=max_tokens) for stream in range(2)]
+    for each in asked:
+        engine.add(each)
+    told = run(engine)
+    assert not told.failed
+    for stream, each in enumerate(asked):
+        assert told.tokens[stream] == alone(each, vocab_size=vocab_size)
+    assert (runner.num_failed_rows > 0) == (engine.scheduler.num_drafted_tokens > 0)
+    assert engine.scheduler.num_accepted_tokens == 0
+    assert engine.scheduler.num_preemptions == 0

@@ -52,8 +52,24 @@ def test_no_compiler_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one variant")
-def test_a_variant_that_the_compiler_does_not_know_is_left_out_with_a_word(tmp_path, monkeypatch):
+def test_what_can_be_compiled_no_more_leaves_nothing_older_behind(tmp_path, calls, monkeypatch):
+    kept, target = tmp_path / "kept", tmp_path / "cortex_some.so"
+    build.compile_once(target, ("-O3",), kept)
+    assert calls()
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(subprocess.CalledProcessError):
+        build.compile_once(target, ("-O3",), kept)
+    assert not target.exists()
+
+
+x86_64_only = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="other processors have one variant"
+)
+
+
+@pytest.fixture
+def old_assembler(tmp_path, monkeypatch):
+    """Stand in for a compiler whose assembler does not know AMX."""
     compiler = tmp_path / "compiler"
     compiler.write_text(
         "#!/bin/sh\n"
@@ -62,10 +78,39 @@ def test_a_variant_that_the_compiler_does_not_know_is_left_out_with_a_word(tmp_p
     )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
+
+
+OTHERS = {"cortex_avx512", "cortex_avx2", "cortex_portable"}
+
+
+@x86_64_only
+@pytest.mark.usefixtures("old_assembler")
+@pytest.mark.parametrize("place", ["--build-lib=built", "--inplace"])
+def test_a_variant_that_the_compiler_does_not_know_is_left_out_with_a_word(tmp_path, place):
     shutil.copy(CHECKOUT / "setup.py", tmp_path)
-    shutil.copytree(build.CSRC, tmp_path / "neurond" / "kernels" / "csrc")
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
+    kernels = tmp_path / "neurond" / "kernels"
+    shutil.copytree(build.CSRC, kernels / "csrc")
+    (kernels / "cortex_amx.so").write_text("of an earlier installation")
+    command = [sys.executable, "setup.py", "-q", "build_ext", place]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    made = {path.stem for path in (tmp_path / "built").rglob("*.so")}
-    assert made == {"cortex_avx512", "cortex_avx2", "cortex_portable"}
+    root = kernels if place == "--inplace" else tmp_path / "built"
+    assert {path.stem for path in root.rglob("*.so")} == OTHERS
     assert "cannot compile neurond.kernels.cortex_amx" in ran.stdout + ran.stderr
+
+
+@x86_64_only
+@pytest.mark.usefixtures("old_assembler")
+def test_a_package_leaves_it_out_too(tmp_path):
+    command = [sys.executable, str(build.CSRC / "build.py"), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert {path.stem for path in tmp_path.glob("*.so")} == OTHERS
+    assert "cortex_amx.so is left out" in ran.stderr
+
+
+@pytest.mark.parametrize("compiler", ["false", "/absent/c++"])
+def test_a_package_without_kernels_is_not_made(tmp_path, monkeypatch, compiler):
+    monkeypatch.setenv("CXX", compiler)
+    command = [sys.executable, str(build.CSRC / "build.py"), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,11 @@
+from typing import get_args
+
 import pytest
 
 from neurond.kernels import abi
+from neurond.kernels.attention_check import NUM_TOKENS, PIECES, wrong_attention
 from neurond.kernels.library import Kernels
+from neurond.kernels.memory import KvFormat
 from neurond.kernels.self_check import wrong_product
 from neurond.kernels.variants import VARIANTS, NoKernels, load_kernels
 
@@ -30,6 +34,7 @@ def kernels(request) -> Kernels:
 
 def test_every_variant_that_runs_here_is_right(kernels):
     assert wrong_product(kernels) is None
+    assert wrong_attention(kernels) is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7])
@@ -37,3 +42,32 @@ def test_every_variant_that_runs_here_is_right(kernels):
 def test_an_error_in_one_element_is_seen(kernels, weight_format, rows):
     wrong = wrong_product(Faulty(kernels, weight_format, rows))
     assert wrong == f"it computes {weight_format} products wrongly on this processor"
+
+
+class FaultyAttention(Kernels):
+    """A library that takes one token for another of the prompt, over pages of one format."""
+
+    def __init__(self, kernels: Kernels, kv_format: KvFormat, place: int) -> None:
+        super().__init__(kernels.variant, kernels.path, kernels._library)
+        self._kv_format, self._place = kv_format, place
+
+    def states(self, pool, model, columns, kv, scratch, states):
+        if kv.kv_format == self._kv_format and self._place in columns.positions:
+            columns.token_ids = columns.token_ids[:]
+            columns.token_ids[self._place - columns.positions[0]] = NUM_TOKENS - 1
+        super().states(pool, model, columns, kv, scratch, states)
+
+
+@pytest.mark.parametrize("place", [3, PIECES[0] + 2])
+@pytest.mark.parametrize("kv_format", get_args(KvFormat))
+def test_an_error_in_keys_and_values_is_seen(kernels, kv_format, place):
+    wrong = wrong_attention(FaultyAttention(kernels, kv_format, place))
+    assert wrong == f"it computes attention over {kv_format} wrongly on this processor"
+
+
+def test_a_number_that_is_none_is_seen(kernels, monkeypatch):
+    def broken(self, pool, model, columns, kv, scratch, states):
+        states[:] = float("nan")
+
+    monkeypatch.setattr(Kernels, "states", broken)
+    assert wrong_attention(kernels) is not None

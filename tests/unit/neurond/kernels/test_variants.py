@@ -57,10 +57,11 @@ def test_a_library_of_another_interface_or_other_results_is_named(monkeypatch):
     assert f"built with interface {built} instead of {built + 1}" in found.reason
 
 
-def test_a_library_that_computes_wrongly_gives_way_to_the_next(monkeypatch, caplog):
+@pytest.mark.parametrize("check", ["wrong_product", "wrong_attention"])
+def test_a_library_that_computes_wrongly_gives_way_to_the_next(monkeypatch, caplog, check):
     monkeypatch.setattr(variants, "cpu_flags", lambda: variants.VARIANTS["avx2"])
     monkeypatch.setattr(
-        variants, "wrong_product", lambda kernels: "it errs" if kernels.variant == "avx2" else None
+        variants, check, lambda kernels: "it errs" if kernels.variant == "avx2" else None
     )
     found = load_kernels()
     assert isinstance(found, Kernels)
@@ -71,8 +72,8 @@ def test_a_library_that_computes_wrongly_gives_way_to_the_next(monkeypatch, capl
 def test_a_library_that_the_system_refuses_gives_way_to_the_next(monkeypatch, caplog):
     declare = variants.abi.declare
 
-    def declare_and_refuse(library):
-        declare(library)
+    def declare_and_refuse(library, *functions):
+        declare(library, *functions)
         if library.cortex_variant() == b"avx2":
             library.cortex_ask_permission = lambda: errno.EPERM
 

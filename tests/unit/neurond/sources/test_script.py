@@ -102,7 +102,7 @@ def test_a_script_alone_is_a_model(tmp_path: Path) -> None:
     rendered = "<|im_start|>user\noù?<|im_end|>\n<|im_start|>assistant\n"
     assert len(ids) == len(rendered.encode()) - sum(map(len, ("<|im_start|>", END))) - 12 + 3
     (end,) = text.prepared.eos_token_ids
-    assert text.tokenizer.pieces.content(end) == END
+    assert text.tokenizer.pieces.content(end) == END.encode()
 
 
 def test_the_template_gives_back_what_the_model_wrote(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Conversations with images through chat templates of several kinds."""
 
+import json
+
 import pytest
 
 from cortex_core.canonical import (
@@ -7,11 +9,12 @@ from cortex_core.canonical import (
     MediaPart,
     Message,
     TextPart,
+    Tool,
     ToolCallPart,
     ToolResultPart,
 )
 from cortex_core.errors import InternalError, InvalidRequest, WrongModality
-from neurond.text.image_marks import image_mark
+from neurond.text.image_marks import WORD_JOINER, image_mark
 from neurond.text.template import ChatTemplate, Rendered
 from tests.fakes.tiny_vision_templates import IDEFICS_TEMPLATE, LLAVA_TEMPLATE, QWEN_TEMPLATE
 
@@ -105,16 +108,47 @@ def test_a_template_that_shows_no_images() -> None:
         rendered(TEXT_ONLY, "<image>", Message("user", (ONE,)))
 
 
-@pytest.mark.parametrize("text", ["<image>", image_mark(0), image_mark(7)])
-def test_text_that_looks_like_an_image(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="leave it out of the conversation's text"):
+@pytest.mark.parametrize("text", [image_mark(0), image_mark(7)])
+def test_text_that_looks_like_a_mark_of_ours(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="times for 1 images"):
         rendered(LLAVA_TEMPLATE, "<image>", Message("user", (ONE, TextPart(text))))
 
 
-def test_a_placeholder_without_images_is_text() -> None:
-    found = rendered(LLAVA_TEMPLATE, "<image>", Message("user", (TextPart("an <image> tag"),)))
+@pytest.mark.parametrize("images", [(), (ONE,)])
+def test_what_stands_for_an_image_is_text_where_somebody_wrote_it(
+    images: tuple[MediaPart, ...],
+) -> None:
+    said = "an <|image_pad|> and a <feature>"
+    template = ChatTemplate(
+        QWEN_TEMPLATE,
+        model="m",
+        special_tokens={},
+        placeholder="<|image_pad|>",
+        image_token="<feature>",
+    )
+    tool = Tool("see", said, {"properties": {"it": {"enum": [said, 1, None]}}})
+    call = ToolCallPart("c", "see", json.dumps({"it": said}))
+    result = ToolResultPart("c", (TextPart(said),))
+    found = template.render(
+        ChatPrompt(
+            (
+                Message("system", (TextPart(said),)),
+                Message("user", (*images, TextPart(said))),
+                Message("assistant", (TextPart(said), call)),
+                Message("tool", (result,)),
+            ),
+            tools=(tool,),
+        )
+    )
+    assert found.text.count("<|image_pad|>") == len(images) == len(found.images)
+    assert "<feature>" not in found.text
+    assert said in found.text.replace(WORD_JOINER, "")
+
+
+def test_text_is_handed_on_as_it_is_to_a_model_of_text() -> None:
+    template = ChatTemplate(LLAVA_TEMPLATE, model="m", special_tokens={})
+    found = template.render(ChatPrompt((Message("user", (TextPart("an <image> tag"),)),)))
     assert "an <image> tag" in found.text
-    assert found.images == ()
 
 
 @pytest.mark.parametrize(

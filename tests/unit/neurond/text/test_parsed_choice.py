@@ -22,7 +22,7 @@ from neurond.supervisor.jobs import Token
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import Parsing
 from neurond.text.parsing.json_formats import HERMES
-from neurond.text.parsing.parser import MarkedParser, ReasoningMarks
+from neurond.text.parsing.parser import HeldCalls, MarkedParser, ReasoningMarks
 from neurond.text.parsing.segments import Tools
 from neurond.text.pieces import TokenPieces
 from neurond.text.replay import replay_output
@@ -59,11 +59,16 @@ def ids_of(text: str) -> list[int]:
 
 
 def output(
-    *stops: str, first_seq: int = 0, n: int = 1, parallel: bool = True, thinks: bool = False
+    *stops: str,
+    first_seq: int = 0,
+    n: int = 1,
+    parallel: bool = True,
+    thinks: bool = False,
+    held: bool = False,
 ) -> RequestOutput:
+    marks, where = ReasoningMarks("<think>", "</think>"), HeldCalls(all=held)
     parsers = [
-        MarkedParser(ReasoningMarks("<think>", "</think>"), HERMES, Tools(TOOLS), (), thinks=thinks)
-        for _ in range(n)
+        MarkedParser(marks, HERMES, Tools(TOOLS), (), thinks=thinks, held=where) for _ in range(n)
     ]
     parsing = Parsing(RequestId("r"), PIECES, parsers, parallel)
     sampling = SamplingParams(stop=stops)
@@ -134,8 +139,8 @@ def test_a_choice_of_one_call_ends_with_it() -> None:
     assert out.completion_tokens == len(tokens_of(events)) < len(ids_of(f"{CALL}{CALL}"))
 
 
-def test_arguments_are_told_token_by_token() -> None:
-    events = run(f"{CALL}.")
+def test_arguments_of_held_calls_are_told_token_by_token() -> None:
+    events = run(f"{CALL}.", held=True)
     kinds = [type(event) for event in events]
     first = kinds.index(ToolCallStarted)
     last = max(place for place, kind in enumerate(kinds) if kind is ToolCallDelta)
@@ -145,26 +150,46 @@ def test_arguments_are_told_token_by_token() -> None:
     assert before == len(ids_of(CALL[: CALL.index("{", 20) + 1]))
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [("length", "length"), ("stop", "malformed_call"), ("cancelled", "cancelled")],
-)
-def test_a_call_that_the_end_cuts_off_stays_begun(reason: FinishReason, told: str) -> None:
-    events = run(CALL[:55], reason=reason)
+@pytest.mark.parametrize("reason", ["length", "cancelled"])
+@pytest.mark.parametrize("held", [True, False])
+def test_a_call_that_a_limit_cuts_off_stays_begun(reason: FinishReason, held: bool) -> None:
+    events = run(CALL[:55], reason=reason, held=held)
     assert arguments_of(events) == ['{"city']
-    assert end_of(events).reason == told
+    assert end_of(events).reason == reason
     assert said(events, TextDelta) == ""
+    assert tokens_of(events) == ids_of(CALL[:55])
 
 
-def test_a_call_that_goes_on_as_none_ends_the_choice() -> None:
+@pytest.mark.parametrize(
+    "text", [CALL[:55], CALL.replace('"Paris"', '"Paris" and Rome') + "\n<think>More.</think>"]
+)
+def test_what_the_model_made_no_call_of_is_text_and_the_answer_goes_on(text: str) -> None:
+    events = run(f"Hm. {text}")
+    assert end_of(events).reason == "stop"
+    assert not any(isinstance(event, ToolCallStarted) for event in events)
+    assert said(events, TextDelta) == f"Hm. {text}"
+    events = run(f"{CALL}{text}")
+    assert end_of(events).reason == "tool_calls"
+    assert arguments_of(events) == ['{"city": "Paris"}']
+    assert said(events, TextDelta) == text
+
+
+def test_an_unheld_call_is_silent_until_it_is_whole() -> None:
     out = output()
-    text = CALL.replace('"Paris"', '"Paris" and Rome') + "More."
-    events = feed(out, ids_of(text))
-    assert out.is_finished(0)
-    assert end_of(events).reason == "malformed_call"
-    assert arguments_of(events) == ['{"city": "Paris"']
-    assert said(events, TextDelta) == ""
-    assert out.completion_tokens == len(tokens_of(events)) < len(ids_of(text))
+    ids = ids_of(CALL)
+    end = len(ids_of(CALL[: CALL.index("}}") + 1]))
+    quiet = feed(out, ids[: end - 1])
+    assert len(quiet) == end - 1
+    assert {type(event) for event in quiet} == {TextDelta}
+    assert said(quiet, TextDelta) == ""
+    kinds = [type(event) for event in feed(out, ids[end - 1 : end])]
+    assert kinds == [ToolCallStarted, ToolCallDelta]
+
+
+def test_a_held_call_that_is_stopped_by_a_token_in_its_middle_is_cancelled() -> None:
+    events = run(CALL[:55], held=True)
+    assert arguments_of(events) == ['{"city']
+    assert end_of(events).reason == "cancelled"
 
 
 def test_thoughts_are_counted() -> None:
@@ -196,6 +221,21 @@ def test_tokens_behind_a_stop_string_in_what_was_no_call_are_not_counted(
     assert said(events, TextDelta) == f"Hm {text[: text.index('stop')]}"
     assert tokens_of(events) == ids_of(f"Hm {text[: text.index('stop') + 4]}")
     assert out.completion_tokens == len(tokens_of(events))
+
+
+@pytest.mark.parametrize("becomes_a_call", [True, False])
+def test_a_stop_string_far_in_a_long_call(becomes_a_call: bool) -> None:
+    content = "".join(f"line {number}. " for number in range(1500)) + "stop and more"
+    text = CALL[: CALL.index("Paris")] + content
+    ids = ids_of(text + CALL[CALL.index('"}}') :] if becomes_a_call else text)
+    events = feed(output("stop"), [*ids, END])
+    if becomes_a_call:
+        assert tokens_of(events) == [*ids, END]
+        assert json.loads(arguments_of(events)[0]) == {"city": content}
+    else:
+        assert end_of(events).stop_sequence == "stop"
+        assert said(events, TextDelta) == text[: text.index("stop")]
+        assert tokens_of(events) == ids_of(text[: text.index("stop") + 4])
 
 
 def test_a_stop_string_in_what_becomes_a_call_takes_no_token_away() -> None:
@@ -235,29 +275,29 @@ def test_the_end_sets_one_text_free_which_can_be_continued_from() -> None:
     assert replay_output(resumed, going_on.output_token_ids, 0, going_on) == [end]
 
 
-@given(PIECES_OF_ANSWERS, st.booleans(), st.booleans())
+@given(PIECES_OF_ANSWERS, st.booleans(), st.booleans(), st.booleans())
 def test_events_carry_every_consumed_token_once_and_are_numbered(
-    pieces: list[str], parallel: bool, thinks: bool
+    pieces: list[str], parallel: bool, thinks: bool, held: bool
 ) -> None:
     ids = ids_of("".join(pieces))
-    events = run("".join(pieces), "stop", parallel=parallel, thinks=thinks)
+    events = run("".join(pieces), "stop", parallel=parallel, thinks=thinks, held=held)
     carried = tokens_of(events)
     assert carried == ids[: len(carried)]
     assert [event.seq for event in events] == list(range(len(events)))  # type: ignore[union-attr]
     assert sum(isinstance(event, Finished) for event in events) == 1
 
 
-@given(PIECES_OF_ANSWERS, st.booleans(), st.integers(0, 400), st.booleans())
+@given(PIECES_OF_ANSWERS, st.booleans(), st.integers(0, 400), st.booleans(), st.booleans())
 def test_a_stream_cut_anywhere_and_continued_is_the_uncut_stream(
-    pieces: list[str], parallel: bool, place: int, ended: bool
+    pieces: list[str], parallel: bool, place: int, ended: bool, held: bool
 ) -> None:
     ids = ids_of("".join(pieces)) + ([END] if ended else [])
-    first = output("stop", parallel=parallel)
+    first = output("stop", parallel=parallel, held=held)
     uncut = feed(first, ids)
     uncut += first.finish(0, "length")
     seen = uncut[: place % len(uncut)]
     replayed = tokens_of(seen)
-    resumed = output("stop", parallel=parallel, first_seq=len(seen))
+    resumed = output("stop", parallel=parallel, held=held, first_seq=len(seen))
     going_on = ContinueFrom((1,), tuple(replayed), len(seen))
     rest = replay_output(resumed, going_on.output_token_ids, 1, going_on)
     rest += feed(resumed, ids[len(replayed) :])

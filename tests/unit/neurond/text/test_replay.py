@@ -17,7 +17,7 @@ from cortex_core.errors import InvalidRequest
 from cortex_core.ids import ModelId, RequestId
 from neurond.text.output import RequestOutput
 from neurond.text.pieces import TokenPieces
-from neurond.text.replay import check_continuation, replay_output
+from neurond.text.replay import MOST_SET_FREE, check_continuation, replay_output
 from tests.fakes.tokenizers_made import EOS, byte_level
 
 TOKENIZER = byte_level()
@@ -91,9 +91,9 @@ def test_a_stop_string_ends_the_replay_and_what_follows_it_is_ignored() -> None:
 
 def test_more_events_than_the_tokens_make_are_refused() -> None:
     made = len(HELLO)
-    out, events = replayed(HELLO, next_seq=made + 1)
+    out, events = replayed(HELLO, next_seq=made + MOST_SET_FREE)
     assert events == []
     assert not any(isinstance(event, TextDelta) for event in out.finish(0, "length"))
     with pytest.raises(InvalidRequest, match=f"these {made} tokens make {made}") as caught:
-        replayed(HELLO, next_seq=made + 2)
+        replayed(HELLO, next_seq=made + MOST_SET_FREE + 1)
     assert caught.value.param == "continue_from.next_seq"

@@ -1,4 +1,4 @@
-"""Arguments that are told while they are written: how soon, what is mended, what breaks off."""
+"""When calls are told: held ones while they are written, others whole. What is mended, or text."""
 # ruff: noqa: RUF001 - DeepSeek's markers have bars of full width
 
 import json
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cortex_core.neuron_api import ToolParserName
 from neurond.text.parsing.families import CALL_FORMATS
 from neurond.text.parsing.harmony import HARMONY_MARKERS, HarmonyParser
-from neurond.text.parsing.parser import AnswerParser, MarkedParser, joined
+from neurond.text.parsing.parser import AnswerParser, HeldCalls, MarkedParser, joined
 from neurond.text.parsing.segments import (
     Call,
     CallArguments,
@@ -89,25 +89,27 @@ WRITTEN: Final[list[tuple[ToolParserName, str]]] = [
 each_form = pytest.mark.parametrize(("tools", "text"), WRITTEN)
 
 
-def parser(tools: ToolParserName) -> AnswerParser:
+def parser(tools: ToolParserName, *, held: bool = False) -> AnswerParser:
     if tools == "harmony":
-        return HarmonyParser(HARMONY_MARKERS, wants_calls=True)
-    return MarkedParser(None, CALL_FORMATS[tools], Tools(TOOLS), frozenset())
+        return HarmonyParser(HARMONY_MARKERS, wants_calls=True, held=held)
+    where = HeldCalls(all=held)
+    return MarkedParser(None, CALL_FORMATS[tools], Tools(TOOLS), frozenset(), held=where)
 
 
-def parse(text: str, tools: ToolParserName = "hermes") -> list[Told]:
-    made = parser(tools)
-    return told(joined(made.push(text) + made.flush()))
+def parse(
+    text: str, tools: ToolParserName = "hermes", *, held: bool = False, cut: bool = False
+) -> list[Told]:
+    made = parser(tools, held=held)
+    return told(joined(made.push(text) + made.flush(cut=cut)))
 
 
-def called(body: str) -> list[Told]:
-    """Return what becomes of arguments that are written as `body`."""
-    return parse(f"{HERMES_HEAD}{body}}}\n</tool_call>")
+def written(body: str) -> str:
+    return f"{HERMES_HEAD}{body}}}\n</tool_call>"
 
 
 @each_form
-def test_arguments_are_told_as_they_are_written(tools: ToolParserName, text: str) -> None:
-    made = parser(tools)
+def test_held_arguments_are_told_as_they_are_written(tools: ToolParserName, text: str) -> None:
+    made = parser(tools, held=True)
     content = AS_JSON if AS_JSON in text else CONTENT
     begin = text.index(content)
     segments: list[Segment] = []
@@ -128,10 +130,37 @@ def test_arguments_are_told_as_they_are_written(tools: ToolParserName, text: str
 
 
 @each_form
-def test_a_call_that_breaks_off_begins_an_object(tools: ToolParserName, text: str) -> None:
+def test_others_are_told_when_they_are_whole(tools: ToolParserName, text: str) -> None:
+    made = parser(tools)
+    segments: list[Segment] = []
+    for character in text:
+        more = made.push(character)
+        begins = [each for each in more if isinstance(each, CallBegun)]
+        assert not begins or any(isinstance(each, CallEnded) for each in more)
+        segments += more
+    [call] = told(joined(segments + made.flush()))
+    assert isinstance(call, Call)
+    assert json.loads(call.arguments) == {"path": "a.py", "content": CONTENT}
+
+
+@each_form
+def test_one_that_the_model_leaves_unfinished_is_text(tools: ToolParserName, text: str) -> None:
     for end in range(text.index("a.py"), text.index("a.py") + 90):
-        [call] = parse(text[:end], tools)
+        [said] = parse(text[:end], tools)
+        assert isinstance(said, Text)
+        assert "write_file" in said.text
+        assert "a.py"[: end - text.index("a.py")] in said.text
+
+
+@each_form
+@pytest.mark.parametrize("held", [True, False])
+def test_a_call_that_a_limit_cuts_off_begins_an_object(
+    tools: ToolParserName, text: str, held: bool
+) -> None:
+    for end in range(text.index("a.py"), text.index("a.py") + 90):
+        [call] = parse(text[:end], tools, held=held, cut=True)
         assert isinstance(call, BrokenCall)
+        assert call.name == "write_file"
         with pytest.raises(ValueError, match=r"."):
             json.loads(call.arguments)
         said = jiter.from_json(call.arguments.encode(), partial_mode="trailing-strings")
@@ -153,7 +182,8 @@ def test_a_call_that_breaks_off_begins_an_object(tools: ToolParserName, text: st
     ],
 )  # fmt: skip
 def test_slips_without_doubt_are_mended(body: str, arguments: str) -> None:
-    assert called(body) == [Call("write_file", arguments)]
+    assert parse(written(body)) == [Call("write_file", arguments)]
+    assert parse(written(body), held=True) == [Call("write_file", arguments)]
     json.loads(arguments)
 
 
@@ -169,10 +199,18 @@ def test_slips_without_doubt_are_mended(body: str, arguments: str) -> None:
         ('{"a": ' + "[" * 70, '{"a": ' + "[" * 63),
     ],
 )
-def test_what_leaves_json_breaks_the_call_off_and_ends_the_answer(
+def test_what_leaves_json_is_text_and_only_what_was_told_stays_begun(
     body: str, arguments: str
 ) -> None:
-    assert called(body) == [BrokenCall("write_file", arguments)]
+    assert parse(written(body)) == [Text(written(body))]
+    assert parse(written(body), cut=True) == [Text(written(body))]
+    call = written('{"a": 1}')
+    assert parse(f"{call}\n{written(body)}\n{call}") == [
+        Call("write_file", '{"a": 1}'),
+        Text(written(body)),
+        Call("write_file", '{"a": 1}'),
+    ]
+    assert parse(written(body), held=True) == [BrokenCall("write_file", arguments)]
 
 
 def test_a_call_is_whole_where_its_arguments_are() -> None:
@@ -193,9 +231,36 @@ def test_a_call_is_begun_no_sooner_than_it_is_certain() -> None:
         Text('{"name": "Bob", "arguments": {"a"')
     ]
     made = parser("json")
+    assert made.push('{"name": "now", "arguments": {') == []
+    assert made.push("}") == [CallBegun("now"), CallArguments("{}"), CallEnded(is_whole=True)]
+    made = parser("json", held=True)
     assert made.push('{"name": "now", "arguments": ') == []
     assert made.push("{") == [CallBegun("now"), CallArguments("{")]
     assert made.push("}") == [CallArguments("}"), CallEnded(is_whole=True)]
+
+
+@pytest.mark.parametrize("spoils", [True, False])
+@pytest.mark.parametrize(
+    ("tools", "head", "tail"),
+    [
+        ("hermes", f'{HERMES_HEAD}{{"content": "', '"}}\n</tool_call>'),
+        ("hermes", '<tool_call>{"arguments": {"content": "', '"}, "name": "write_file"}'),
+        ("qwen3_coder", TAGGED.replace("path", "p"), "\n</parameter>\n</function>"),
+    ],
+)
+def test_a_long_call_is_whole_or_all_of_it_text(
+    tools: ToolParserName, head: str, tail: str, spoils: bool
+) -> None:
+    content = "".join(f"line {number} of it. " for number in range(3000))
+    text = f"{head}{content}{'' if spoils else tail}"
+    made = parser(tools)
+    segments = [made.push(text[at : at + 37]) for at in range(0, len(text), 37)]
+    [said] = told(joined([*(each for some in segments for each in some), *made.flush()]))
+    if spoils:
+        assert said == Text(text)
+    else:
+        assert isinstance(said, Call)
+        assert json.loads(said.arguments)["content"] == content
 
 
 def test_arguments_before_the_name_and_such_as_are_no_object_come_whole() -> None:
@@ -210,16 +275,27 @@ def test_arguments_before_the_name_and_such_as_are_no_object_come_whole() -> Non
     ]
 
 
-@given(st.text(alphabet='{}[]":,\\u0d8é\n eE1.-tfn', max_size=40), st.integers(1, 5))
-def test_whatever_is_written_what_is_told_is_json_so_far(body: str, step: int) -> None:
+@given(
+    st.text(alphabet='{}[]":,\\u0d8é\n eE1.-tfn', max_size=40),
+    st.integers(1, 5),
+    st.booleans(),
+    st.booleans(),
+)
+def test_whatever_is_written_what_is_told_is_json_so_far(
+    body: str, step: int, held: bool, cut: bool
+) -> None:
     text = f'{HERMES_HEAD}{{"a": {body}'
-    made = parser("hermes")
+    made = parser("hermes", held=held)
     pieces = [text[at : at + step] for at in range(0, len(text), step)]
-    segments = [segment for piece in pieces for segment in made.push(piece)] + made.flush()
-    assert told(joined(segments)) == parse(text)
-    call = told(joined(segments))[0]
-    if isinstance(call, Call):
-        json.loads(call.arguments)
+    segments = [segment for piece in pieces for segment in made.push(piece)]
+    segments += made.flush(cut=cut)
+    answer = told(joined(segments))
+    assert answer == parse(text, held=held, cut=cut)
+    first = answer[0]
+    if isinstance(first, Call):
+        json.loads(first.arguments)
+    elif isinstance(first, BrokenCall):
+        assert held or cut
+        jiter.from_json(first.arguments.encode(), partial_mode=True)
     else:
-        assert isinstance(call, BrokenCall)
-        jiter.from_json(call.arguments.encode(), partial_mode=True)
+        assert answer == [Text(text)]

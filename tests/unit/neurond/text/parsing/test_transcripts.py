@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from cortex_core.canonical import Tool
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS
 from neurond.text.parsing.harmony import HARMONY_MARKERS, HarmonyParser
-from neurond.text.parsing.parser import AnswerParser, MarkedParser, joined
+from neurond.text.parsing.parser import AnswerParser, HeldCalls, MarkedParser, joined
 from neurond.text.parsing.reader import Markers
-from neurond.text.parsing.segments import Tools
+from neurond.text.parsing.segments import CallEnded, Tools
+from neurond.text.replay import MOST_SET_FREE
 from tests.fakes.transcripts import TOOLS, TRANSCRIPTS, BrokenCall, Call, Told, Transcript, told
 
 by_name = pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda each: each.name)
@@ -22,22 +23,27 @@ any_transcript = st.sampled_from(TRANSCRIPTS)
 
 
 def parser(
-    transcript: Transcript, *, tools: tuple[Tool, ...] = TOOLS, hidden: frozenset[str] = frozenset()
+    transcript: Transcript,
+    *,
+    tools: tuple[Tool, ...] = TOOLS,
+    hidden: frozenset[str] = frozenset(),
+    held: bool = False,
 ) -> AnswerParser:
     if transcript.tools == "harmony":
-        return HarmonyParser(HARMONY_MARKERS, wants_calls=bool(tools))
+        return HarmonyParser(HARMONY_MARKERS, wants_calls=bool(tools), held=held)
     return MarkedParser(
         REASONING_MARKS.get(transcript.reasoning),
         CALL_FORMATS[transcript.tools] if tools else None,
         Tools(tools),
         hidden,
+        held=HeldCalls(all=held),
         thinks=transcript.thinks,
     )
 
 
-def parse(made: AnswerParser, pieces: list[str]) -> list[Told]:
+def parse(made: AnswerParser, pieces: list[str], *, cut: bool = False) -> list[Told]:
     segments = [segment for piece in pieces for segment in made.push(piece)]
-    return told(joined(segments + made.flush()))
+    return told(joined(segments + made.flush(cut=cut)))
 
 
 def begins_an_object(text: str) -> bool:
@@ -66,8 +72,10 @@ def test_an_answer_is_taken_apart(transcript: Transcript) -> None:
 
 
 @by_name
-def test_an_answer_that_comes_by_characters_is_the_same(transcript: Transcript) -> None:
-    assert parse(parser(transcript), list(transcript.text)) == transcript.segments
+@pytest.mark.parametrize("held", [True, False])
+def test_an_answer_that_comes_by_characters_is_the_same(transcript: Transcript, held: bool) -> None:
+    whole = parse(parser(transcript, held=held), [transcript.text])
+    assert parse(parser(transcript, held=held), list(transcript.text)) == whole
 
 
 @given(any_transcript, st.lists(st.integers(0, 1000), max_size=12))
@@ -75,20 +83,35 @@ def test_cuts_change_nothing(transcript: Transcript, places: list[int]) -> None:
     assert parse(parser(transcript), cut(transcript.text, places)) == transcript.segments
 
 
-@given(any_transcript, any_transcript, st.integers(0, 400), st.integers(0, 60), st.data())
+@given(
+    any_transcript,
+    any_transcript,
+    st.integers(0, 400),
+    st.integers(0, 60),
+    st.booleans(),
+    st.booleans(),
+    st.data(),
+)
 def test_a_spoilt_answer_is_cut_without_change_and_arguments_are_json(
-    transcript: Transcript, other: Transcript, place: int, length: int, data: st.DataObject
+    transcript: Transcript,
+    other: Transcript,
+    place: int,
+    length: int,
+    held: bool,
+    ends_early: bool,
+    data: st.DataObject,
 ) -> None:
     place %= len(transcript.text)
     put_in = other.text[place : place + data.draw(st.integers(0, 40))]
     text = transcript.text[:place] + put_in + transcript.text[place + length :]
     places = data.draw(st.lists(st.integers(0, 1000), max_size=12))
-    whole = parse(parser(transcript), [text])
-    assert parse(parser(transcript), cut(text, places)) == whole
+    whole = parse(parser(transcript, held=held), [text], cut=ends_early)
+    assert parse(parser(transcript, held=held), cut(text, places), cut=ends_early) == whole
     for segment in whole:
         if isinstance(segment, Call):
             assert isinstance(json.loads(segment.arguments), dict)
         elif isinstance(segment, BrokenCall):
+            assert held or ends_early, "malformed calls come as text"
             assert segment is whole[-1]
             assert begins_an_object(segment.arguments)
 
@@ -98,9 +121,8 @@ def test_of_an_answer_that_breaks_off_nothing_is_lost(transcript: Transcript, le
     """Where no call was whole yet, all that came is there, but for thoughts' markers."""
     text = transcript.text[: length % len(transcript.text)]
     segments = parse(parser(transcript), [text])
-    if transcript.tools == "harmony" or any(
-        isinstance(each, Call | BrokenCall) for each in segments
-    ):
+    assert not any(isinstance(each, BrokenCall) for each in segments)
+    if transcript.tools == "harmony" or any(isinstance(each, Call) for each in segments):
         return
     said = "".join(each.text for each in segments if not isinstance(each, Call | BrokenCall))
     marks = REASONING_MARKS.get(transcript.reasoning)
@@ -110,11 +132,15 @@ def test_of_an_answer_that_breaks_off_nothing_is_lost(transcript: Transcript, le
 
 
 @by_name
-def test_the_end_sets_one_segment_free_at_most(transcript: Transcript) -> None:
+def test_the_end_sets_little_free(transcript: Transcript) -> None:
     for length in range(len(transcript.text)):
         made = parser(transcript)
         made.push(transcript.text[:length])
         assert len(made.flush()) <= 1
+        made = parser(transcript)
+        made.push(transcript.text[:length])
+        ends = [each for each in made.flush(cut=True) if not isinstance(each, CallEnded)]
+        assert len(ends) <= MOST_SET_FREE
 
 
 @by_name
