@@ -98,6 +98,9 @@ class Step {
         each_row(batch_.num_tokens, [&](int t) {
             embed(model_.embedding, batch_.token_ids[t], model_.hidden, model_.embedding_scale, residual(t));
         });
+        const auto hidden = static_cast<std::size_t>(model_.hidden);
+        for (int e = 0; e < batch_.num_embeds; ++e)
+            std::copy_n(batch_.embeds + e * hidden, hidden, residual(batch_.embed_rows[e]));
         const float *unadded_norm = nullptr;  // of a branch that still has to be added
         for (int i = 0; i < model_.num_layers; ++i) {
             const cortex_layer &layer = model_.layers[i];
@@ -247,13 +250,14 @@ class Step {
     }
 
     // Cut the tokens into runs that share no block: the first slot of a block clears it, so a block's tokens are
-    // written one after another by one thread.
+    // written one after another by one thread. What is given as several sequences shares blocks.
     void find_runs() {
         num_runs_ = 0;
-        for (int b = 0; b < batch_.num_sequences; ++b)
-            for (int t = batch_.cu_seqlens_q[b]; t < batch_.cu_seqlens_q[b + 1]; ++t)
-                if (t == batch_.cu_seqlens_q[b] || batch_.slots[t] % CORTEX_BLOCK_TOKENS == 0)
-                    at_.run_starts[num_runs_++] = t;
+        for (int t = 0; t < batch_.num_tokens; ++t) {
+            const int slot = batch_.slots[t];
+            if (t == 0 || slot != batch_.slots[t - 1] + 1 || slot % CORTEX_BLOCK_TOKENS == 0)
+                at_.run_starts[num_runs_++] = t;
+        }
         at_.run_starts[num_runs_] = batch_.num_tokens;
     }
 

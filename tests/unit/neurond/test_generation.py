@@ -189,14 +189,15 @@ async def test_choices_are_counted_together() -> None:
 
 
 async def test_a_silent_engine_is_bridged_by_pings() -> None:
-    def silent(_job: EngineJob, stream: TokenStream) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.05, stream.deliver, Admitted(0))
-        loop.call_later(0.1, stream.deliver, ChoiceFinished(0, "stop"))
-
-    events = await Rig(silent, ping_interval_s=0.01).run(request())
-    assert isinstance(events[0], Ping)
-    kinds = [type(event) for event in events if not isinstance(event, Ping)]
+    streams: list[TokenStream] = []
+    rig = Rig(lambda _job, stream: streams.append(stream), ping_interval_s=0.01)
+    events = await rig.generation.start(request())
+    assert [await anext(events) for _ in range(3)] == [Ping()] * 3
+    while not streams:
+        assert await anext(events) == Ping()
+    streams[0].deliver(Admitted(0))
+    streams[0].deliver(ChoiceFinished(0, "stop"))
+    kinds = [type(event) async for event in events if not isinstance(event, Ping)]
     assert kinds == [Started, Finished, Completed]
 
 
