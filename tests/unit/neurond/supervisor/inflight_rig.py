@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 
 from cortex_core.canonical import SamplingParams
-from cortex_core.errors import (
-    Overloaded,
-)
+from cortex_core.errors import Overloaded
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
 from neurond.supervisor.inflight import InFlight
-from neurond.supervisor.jobs import (
-    EngineJob,
-)
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
 
 MODEL = ModelId("file:m")

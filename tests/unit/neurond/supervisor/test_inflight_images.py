@@ -6,10 +6,7 @@ import msgspec
 import pytest
 
 from cortex_core.canonical import SamplingParams
-from cortex_core.errors import (
-    ErrorInfo,
-    Overloaded,
-)
+from cortex_core.errors import ErrorInfo, Overloaded
 from cortex_core.ids import RequestId
 from cortex_core.ipc.segment import Segment
 from neurond import protocol
@@ -17,9 +14,7 @@ from neurond.images.arrays import ArrayPlace
 from neurond.images.held import HeldImages
 from neurond.images.read_image import FEATURE_MARK, ReadImage
 from neurond.supervisor import inflight
-from neurond.supervisor.jobs import (
-    EngineJob,
-)
+from neurond.supervisor.jobs import EngineJob
 from tests.unit.neurond.supervisor.inflight_rig import MODEL, Fixture
 
 
