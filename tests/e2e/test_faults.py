@@ -17,7 +17,7 @@ from tests.fakes.raw_requests import sent
 from tests.fakes.sse_stream import SseStream
 from tests.fakes.waiting import LIFE_SIGN_S, wait_until
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.model
 
 TOKENS = 96
 TRIES = 20

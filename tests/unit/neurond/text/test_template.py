@@ -35,6 +35,24 @@ NO_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
     "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 )
+_TURNS = "{% for m in turns %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+FIRST_SYSTEM_ONLY = (
+    "{% if messages[0].role == 'system' %}[system]{{ messages[0].content }}{% endif %}"
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
+LAST_SYSTEM_ONLY = (
+    "{% set ns = namespace(system='') %}{% for m in messages if m.role == 'system' %}"
+    "{% set ns.system = m.content %}{% endfor %}[system]{{ ns.system }}"
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
+SYSTEMS_IN_FRONT = (
+    "[system]{{ messages | selectattr('role', 'equalto', 'system') "
+    "| map(attribute='content') | join('|') }}"
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
+SYSTEM_UNSEEN = (
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
 ALTERNATING_OUTSIDE_TOOLS = (
     "{% set ns = namespace(i=0) %}{% for m in messages %}"
     "{% if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls) %}"
@@ -203,6 +221,27 @@ def test_a_later_system_message_becomes_a_user_turn_where_it_must() -> None:
     assert "[system]note" in render(ROLES, *messages)
 
 
+@pytest.mark.parametrize("source", [FIRST_SYSTEM_ONLY, LAST_SYSTEM_ONLY, SYSTEMS_IN_FRONT])
+def test_no_system_turn_is_lost_or_moved(source: str) -> None:
+    """Many published templates take several and show one, or move all of them to the front."""
+    claude_code = say("system", "s"), say("user", "a"), say("system", "note"), say("user", "b")
+    assert render(source, *claude_code) == "[system]s[user]a\n\nnote\n\nb"
+    codex = say("system", "s"), say("system", "rules"), say("user", "a"), say("user", "b")
+    assert render(source, *codex) == "[system]s\n\nrules[user]a\n\nb"
+    assert render(source, *claude_code[:2]) == "[system]s[user]a"
+
+
+def test_a_system_turn_that_would_not_be_seen_goes_into_the_first_user_turn() -> None:
+    turns = say("system", "s"), say("user", "a"), say("assistant", "b"), say("system", "note")
+    assert render(SYSTEM_UNSEEN, *turns[:2]) == "[user]s\n\na"
+    assert render(SYSTEM_UNSEEN, *turns) == "[user]s\n\na[assistant]b[user]note"
+
+
+def test_a_refusal_names_the_line() -> None:
+    with pytest.raises(InvalidRequest, match=r"of m says in line 3: not this"):
+        render("a\n\n{{ raise_exception('not this') }}", say("user", "a"))
+
+
 def test_a_template_without_system_gets_it_in_the_first_user_turn() -> None:
     assert render(NO_SYSTEM, say("system", "s"), say("user", "a")) == "[user]s\n\na"
 
@@ -247,6 +286,77 @@ def test_arguments_that_a_template_cannot_write_are_left_out(written: str) -> No
 def test_a_failure_that_is_not_of_the_arguments_stays_one() -> None:
     with pytest.raises(InternalError, match="UndefinedError"):
         render(ITEMS + "{{ missing.key }}", call("1", arguments="[1]"))
+
+
+def test_a_template_that_refuses_such_arguments_gets_none() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}"
+        "{% if c.function.arguments is not mapping %}{{ raise_exception('a mapping, please') }}"
+        "{% endif %}({{ c.function.arguments }}){% endfor %}{% endfor %}{{ tools or '' }}"
+    )
+    assert render(source, call("1", arguments='{"a": 2}'), call("2", arguments="{")) == (
+        "({'a': 2})({})"
+    )
+
+
+def test_arguments_are_text_where_a_template_joins_them_to_text() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}"
+        "{{ c.function.name + ':' + c.function.arguments }};{% endfor %}{% endfor %}"
+        "{{ tools or '' }}"
+    )
+    shown = render(source, call("1", arguments='{"a": "ä"}'), call("2", arguments="[1]"))
+    assert shown == 'f1:{"a": "ä"};f2:[1];'
+
+
+DESCRIBED = (
+    "{% for t in tools %}{{ t.function.name + ' - ' + t.function.description }}("
+    "{% for k, v in t.function.parameters.properties.items() %}{{ k + ':' + v.type }} "
+    "{{- v.description + '.' }}{% endfor %}){% endfor %}"
+)
+"""As gpt-oss' and Hermes' templates read tools."""
+AS_JSON = "{{ tools | tojson }}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shown"),
+    [
+        (None, "f - ()"),
+        ({"type": "object"}, "f - ()"),
+        ({"type": "object", "properties": {"a": {"type": ["null", "string"]}}}, "f - (a:string.)"),
+        (
+            {"type": "object", "properties": {"a": {"type": "string", "description": None}}},
+            "f - (a:string.)",
+        ),
+    ],
+)
+def test_a_template_is_told_what_a_client_left_out_of_tools(
+    parameters: dict[str, object] | None, shown: str
+) -> None:
+    tool = Tool("f", None, parameters)
+    assert render(DESCRIBED, say("user", "a"), tools=(tool,)) == shown
+
+
+def test_tools_stay_as_they_came_where_a_template_can_write_them() -> None:
+    parameters = {"type": "object"}
+    shown = render(AS_JSON, say("user", "a"), tools=(Tool("f", None, parameters),))
+    assert shown == (
+        '[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]'
+    )
+
+
+def test_inner_schemas_are_completed_too() -> None:
+    source = (
+        "{% macro kind(s) %}{{ s.type + s.description }}"
+        "{% if s.type == 'array' %}{{ '[' + kind(s['items']) + ']' }}{% endif %}"
+        "{% if s.properties %}{{ '{' }}{% for k, v in s.properties.items() %}{{ kind(v) }}"
+        "{% endfor %}{{ '}' }}{% endif %}{% endmacro %}"
+        "{{ kind(tools[0].function.parameters.properties.a) }}"
+    )
+    inner = {"type": "object", "properties": {"b": {"type": ["integer", "null"]}}}
+    outer = {"type": "object", "properties": {"a": {"type": "array", "items": inner}}}
+    shown = render(source, say("user", "a"), tools=(Tool("f", "d", outer),))
+    assert shown == "array[object{integer}]"
 
 
 @pytest.mark.parametrize("name", ["range", "raise_exception", "strftime_now", "namespace"])
