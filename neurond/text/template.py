@@ -96,7 +96,8 @@ class ChatTemplate:
     ) -> None:
         self._model = model
         self._placeholder = placeholder
-        self._image_texts = [text for text in {placeholder, image_token} if text]
+        texts = {text for text in (placeholder, image_token) if text}
+        self._image_texts = sorted(texts, key=len, reverse=True)  # one may have the other in it
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         self._takes_tools_in_turns = TOOLS_OF_TURN.search(source) is not None

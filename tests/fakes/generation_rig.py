@@ -4,18 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from cortex_core.canonical import (
-    Event,
-    GenerateRequest,
-    SamplingParams,
-    TextDelta,
-    TextPrompt,
-)
-from cortex_core.errors import (
-    CortexError,
-    InvalidRequest,
-    ModelNotLoaded,
-)
+from cortex_core.canonical import Event, GenerateRequest, SamplingParams, TextDelta, TextPrompt
+from cortex_core.errors import CortexError, InvalidRequest, ModelNotLoaded
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import ModelLimit, NodeModel
 from neurond.generation import Generation
