@@ -1,5 +1,6 @@
 """Every text that a real client sends stands in the model's prompt, in its order."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,13 +24,17 @@ SAID = ("text", "content", "output")
 
 
 def texts(value: Any, key: str) -> Iterator[str]:
-    """Yield the texts of turns, by the members that hold them."""
-    if isinstance(value, dict):
+    """Yield the texts of turns and the arguments of calls, by the members that hold them."""
+    if isinstance(value, dict) and value.get("type") == "tool_use":
+        yield from map(str, value["input"].values())
+    elif isinstance(value, dict):
         for name, inner in value.items():
             yield from texts(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from texts(inner, key)
+    elif isinstance(value, str) and key == "arguments":
+        yield from map(str, json.loads(value).values())
     elif isinstance(value, str) and key in (*SAID, *TURNS) and not value.startswith(BILLING_LINE):
         yield value
 
