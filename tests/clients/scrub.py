@@ -30,7 +30,7 @@ WORDS = (
     " waterfall riverbank strawberry greenhouse"
 )
 """What texts are filled with."""
-HEADERS = ("accept", "content-type", "user-agent", "x-app")
+HEADERS = ("accept", "content-type", "originator", "user-agent", "x-app")
 HEADER_PREFIXES = ("anthropic-", "openai-")
 SOME_TIME = 1_700_000_000
 BILLING_LINE = re.compile(r"x-anthropic-billing-header:")

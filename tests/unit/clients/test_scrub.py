@@ -114,11 +114,13 @@ def test_headers_that_say_what_is_asked_stay() -> None:
     headers = {
         "host": "127.0.0.1:1",
         "authorization": "Bearer key",
+        "originator": "codex_exec",
         "user-agent": "codex_exec/0.171.0 (Some Linux 12; x86_64) xterm",
         "anthropic-beta": "some-2026-01-01",
         "x-claude-code-session-id": UUID,
     }
     assert scrub_headers(headers) == {
+        "originator": "codex_exec",
         "user-agent": "codex_exec/0.171.0",
         "anthropic-beta": "some-2026-01-01",
     }
