@@ -1,6 +1,7 @@
 """What real clients sent is taken with its headers and the query it came with."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -37,11 +38,17 @@ def route(dialect: str, gateway: Gateway) -> Any:
     return GenerationResource(DIALECTS[dialect], gateway, lambda: 0.0)
 
 
+@pytest.fixture
+def fleet() -> Iterator[FakeFleet]:
+    made = FakeFleet("one")
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("name", names("recorded"))
-def test_it_is_answered_as_it_asks(name: str) -> None:
+def test_it_is_answered_as_it_asks(fleet: FakeFleet, name: str) -> None:
     case = fixture("recorded", name)
     path, _, query = case["target"].partition("?")
-    fleet = FakeFleet("one")
     gateway = Gateway(
         fleet=fleet,
         nodes=FakeNodes(one=lambda request: list(answer_events(request))),
@@ -55,7 +62,6 @@ def test_it_is_answered_as_it_asks(name: str) -> None:
     answer = testing.TestClient(app).simulate_post(
         path, query_string=query, headers=case["headers"], body=body
     )
-    fleet.close()
     assert answer.status_code == 200
     is_stream = answer.headers["content-type"].startswith("text/event-stream")
     assert is_stream is case["body"].get("stream", False)
