@@ -21,17 +21,7 @@ def sequence_logits(
     """Return the logits [T, vocab_size] after each of the tokens, from one prefill."""
     num_tokens = len(token_ids)
     num_blocks = -(-num_tokens // BLOCK_TOKENS)
-    every = array("i", range(num_tokens))
-    columns = StepColumns(
-        token_ids=array("i", token_ids),
-        positions=every,
-        slots=every,
-        cu_seqlens_q=array("i", [0, num_tokens]),
-        seq_lens_k=array("i", [num_tokens]),
-        block_tables=array("i", range(num_blocks)),
-        table_width=num_blocks,
-        sample_rows=every,
-    )
+    columns = StepColumns.one_sequence(array("i", token_ids))
     model = packed.struct
     scratch = Buffer(kernels.scratch_bytes(model, pool, num_tokens, 1, num_tokens))
     logits = np.empty((num_tokens, model.vocab_size), np.float32)

@@ -57,7 +57,7 @@ class _Watch:
         self.disconnected = asyncio.Event()
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
-        self._unread_bytes = _body_bytes(scope)
+        self._unread_bytes = body_bytes(scope)
         # The application still gets the empty body that it may ask for.
         self._owes_empty_body = self._unread_bytes == 0
         if self._owes_empty_body:
@@ -101,8 +101,8 @@ class _Watch:
         self.disconnected.set()
 
 
-def _body_bytes(scope: Scope) -> int | None:
-    """Return how long the body is, or None when only its end will tell."""
+def body_bytes(scope: Scope) -> int | None:
+    """Return how long an HTTP request's body is, or None when only its end will tell."""
     headers = {name.lower(): value for name, value in scope["headers"]}
     if b"transfer-encoding" in headers:
         return None

@@ -51,6 +51,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """From which level on lines go to stderr."""
+    held_bodies_mb: Count = 256
+    """MiB of request bodies above 1 MiB that a worker holds until they are answered; others wait
+    30 s at most, 64 in all."""
     drop_billing_line: bool = True
     """Leave out the first line of Claude Code's system text, which changes from request to request
     and is for Anthropic's books. With it no prompt is found in a prefix cache."""

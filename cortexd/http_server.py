@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from prometheus_client import multiprocess
 
 from cortex_core.errors import ConfigError
 from cortex_core.ipc.counters import CounterTable
+from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import set_up_logging
@@ -28,6 +30,9 @@ from cortexd.worker_parts import WorkerSettings
 KEEPALIVE_S = 75
 WORKER_TIMEOUT_S = 60
 """A worker whose loop stands still for so long is killed and replaced."""
+HANG_DEADLINE_S = 20.0
+"""The same of the master. Its workers end with it, and with them what they stream: so not at the
+first doubt; but none of them is replaced meanwhile."""
 
 
 class WorkerRows:
@@ -48,6 +53,24 @@ class WorkerRows:
         """Forget what a worker that is gone had counted."""
         self._table.clear_row(row)
         self._free.append(row)
+
+
+class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's master, which says that it goes on each time it looks after its workers."""
+
+    def __init__(self, server: "HttpServer", liveness: LivenessWriter) -> None:
+        self._liveness = liveness
+        super().__init__(server)
+
+    def manage_workers(self) -> None:
+        """Called by gunicorn once a second at least."""
+        self._liveness.enter(Phase.IDLE, HANG_DEADLINE_S)
+        super().manage_workers()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Called by gunicorn; returns when its workers have ended."""
+        self._liveness.enter(Phase.BLOCKED, self.cfg.graceful_timeout + HANG_DEADLINE_S)
+        super().stop(graceful)
 
 
 class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -90,6 +113,11 @@ class HttpServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no type
         for key, value in settings.items():
             self.cfg.set(key, value)
 
+    def run(self) -> None:
+        """Serve until SIGTERM."""
+        liveness = Segment.attach(os.dup(self._environment.liveness_fd))
+        Master(self, LivenessWriter(liveness)).run()
+
     def load(self) -> WorkerApp:
         """Called by gunicorn, in each worker."""
         return WorkerApp(self._environment, self._settings)
@@ -112,6 +140,7 @@ def worker_settings(config: CortexConfig) -> WorkerSettings:
     return WorkerSettings(
         StoreSettings(state_dir(config), responses.ttl_s, responses.max_mb * MIB),
         config.gateway.drop_billing_line,
+        config.gateway.held_bodies_mb * MIB,
     )
 
 

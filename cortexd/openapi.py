@@ -8,7 +8,7 @@ route that is not there is described without types. Pure.
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -30,6 +30,22 @@ from cortex_core.dialects.openai_completions import CompletionBody
 from cortex_core.dialects.openai_embeddings import EmbeddingsBody
 from cortex_core.dialects.openai_errors import ErrorEnvelope
 from cortex_core.dialects.openai_responses_body import ResponsesBody
+from cortex_core.dialects.openai_responses_turns import (
+    CallItem,
+    CallOutputItem,
+    MessageItem,
+    ReasoningItem,
+)
+from cortexd.openapi_types import (
+    AnthropicErrorEnvelope,
+    DeletedResponse,
+    EmbeddingsAnswer,
+    InputItems,
+    MessageAnswer,
+    OpenApiDocument,
+    ResponseAnswer,
+    TokenCount,
+)
 from cortexd.resources.service import Greeting, Health
 from cortexd.resources.stored_responses import MAX_LIMIT as MAX_ITEMS
 
@@ -40,48 +56,13 @@ _WITH_BODY: Final = ("post", "put", "patch")
 _PARAMETER: Final = re.compile(r"\{(?P<name>\w+)(:\w+)?\}")
 
 
-class EmbeddingVector(msgspec.Struct, frozen=True):
-    """Numbers, or float32 little endian as base64 where `encoding_format` asked for it."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingUsage(msgspec.Struct, frozen=True):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingsAnswer(msgspec.Struct, frozen=True):
-    """One vector for each input, in their order."""
-
-    object: Literal["list"]
-    data: list[EmbeddingVector]
-    model: str
-    usage: EmbeddingUsage
-
-
-class TokenCount(msgspec.Struct, frozen=True):
-    input_tokens: int
-
-
-class AnthropicError(msgspec.Struct, frozen=True):
-    type: str
-    message: str
-
-
-class AnthropicErrorEnvelope(msgspec.Struct, frozen=True):
-    type: Literal["error"]
-    error: AnthropicError
-    request_id: str
-
-
 class Operation(msgspec.Struct, frozen=True):
     """What one method of a route takes and gives."""
 
     answers: tuple[Any, ...] = (JsonObject,)
     """Types of the body of a good answer; several where the caller's headers choose."""
+    answers_well: bool = True
+    """Otherwise there are only errors."""
     body: Any = None
     errors: tuple[Any, ...] = (ErrorEnvelope,)
     streams: bool = False
@@ -111,6 +92,7 @@ _ITEMS: Final = (
     _parameter("query", "order", type="string", enum=["asc", "desc"]),
     _parameter("query", "after", type="string"),
 )
+_WHOLE: Final = (_parameter("query", "stream", type="boolean", enum=[False]),)
 _ANY_ERROR: Final = (ErrorEnvelope, AnthropicErrorEnvelope)
 _ANTHROPIC: Final = (AnthropicErrorEnvelope,)
 _OPERATIONS: Final = {
@@ -118,17 +100,21 @@ _OPERATIONS: Final = {
     "head /": Operation(()),
     "get /health": Operation((Health,), unready=Health),
     "head /health": Operation(()),
-    "get /openapi.json": Operation(),
-    "post /v1/chat/completions": Operation((ChatAnswer,), ChatBody, streams=True),
-    "post /v1/completions": Operation((CompletionAnswer,), CompletionBody, streams=True),
-    "post /v1/embeddings": Operation((EmbeddingsAnswer,), EmbeddingsBody),
-    "post /v1/responses": Operation((JsonObject,), ResponsesBody, streams=True),
-    "get /v1/responses/{response_id}": Operation(),
-    "delete /v1/responses/{response_id}": Operation(),
-    "post /v1/responses/{response_id}/cancel": Operation((JsonObject,), JsonObject),
-    "get /v1/responses/{response_id}/input_items": Operation(parameters=_ITEMS),
-    "post /v1/messages": Operation((JsonObject,), MessagesBody, _ANTHROPIC, streams=True),
-    "post /v1/messages/count_tokens": Operation((TokenCount,), MessagesBody, _ANTHROPIC),
+    "get /openapi.json": Operation((OpenApiDocument,)),
+    "post /v1/chat/completions": Operation((ChatAnswer,), body=ChatBody, streams=True),
+    "post /v1/completions": Operation((CompletionAnswer,), body=CompletionBody, streams=True),
+    "post /v1/embeddings": Operation((EmbeddingsAnswer,), body=EmbeddingsBody),
+    "post /v1/responses": Operation((ResponseAnswer,), body=ResponsesBody, streams=True),
+    "get /v1/responses/{response_id}": Operation((ResponseAnswer,), parameters=_WHOLE),
+    "delete /v1/responses/{response_id}": Operation((DeletedResponse,)),
+    "post /v1/responses/{response_id}/cancel": Operation((), answers_well=False),
+    "get /v1/responses/{response_id}/input_items": Operation((InputItems,), parameters=_ITEMS),
+    "post /v1/messages": Operation(
+        (MessageAnswer,), body=MessagesBody, errors=_ANTHROPIC, streams=True
+    ),
+    "post /v1/messages/count_tokens": Operation(
+        (TokenCount,), body=MessagesBody, errors=_ANTHROPIC
+    ),
     "get /v1/models": Operation(
         (OpenAIModels, AnthropicModels), errors=_ANY_ERROR, parameters=_SHAPE + _PAGE
     ),
@@ -137,15 +123,25 @@ _OPERATIONS: Final = {
     ),
 }
 _UNTYPED: Final = Operation(errors=_ANY_ERROR)
-_UNTYPED_WITH_BODY: Final = Operation((JsonObject,), JsonObject, _ANY_ERROR, streams=True)
+_UNTYPED_WITH_BODY: Final = Operation(body=JsonObject, errors=_ANY_ERROR, streams=True)
+_INPUT_ITEMS: Final = {
+    "message": MessageItem,
+    "function_call": CallItem,
+    "function_call_output": CallOutputItem,
+    "reasoning": ReasoningItem,
+}
+"""Items of `ResponsesBody.input` that say something; they are read one by one, by their `type`."""
 
 
 def openapi_document(routes: Mapping[str, object]) -> dict[str, Any]:
     """Return the document for `routes`: a Falcon path to its resource."""
     known = list(_operations(routes))
-    types = list(dict.fromkeys(kind for *_, operation in known for kind in _types(operation)))
+    found = (kind for *_, operation in known for kind in _types(operation))
+    types = list(dict.fromkeys((*found, ResponsesBody, *_INPUT_ITEMS.values())))
     schemas, components = msgspec.json.schema_components(types, ref_template=REF_TEMPLATE)
     schema_of = dict(zip(types, schemas, strict=True))
+    members = components[ResponsesBody.__name__]["properties"]
+    members["input"] = {**members["input"], "anyOf": _input_schemas(schema_of)}
     paths: dict[str, dict[str, Any]] = {}
     for path, method, words, operation in known:
         paths.setdefault(path, {})[method] = _described(path, method, words, operation, schema_of)
@@ -155,6 +151,23 @@ def openapi_document(routes: Mapping[str, object]) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def _input_schemas(schema_of: Mapping[Any, JsonObject]) -> list[JsonObject]:
+    """Return what `input` of a response may be: text, items, or nothing."""
+    items: list[JsonObject] = []
+    for name, kind in _INPUT_ITEMS.items():
+        typed: JsonObject = {"properties": {"type": {"const": name}}}
+        if kind is not MessageItem:  # one with a role needs no type
+            typed["required"] = ["type"]
+        items.append({"allOf": [schema_of[kind], typed]})
+    id_ = {"id": {"type": "string"}, "type": {"enum": ["item_reference", None]}}
+    items.append({"type": "object", "properties": id_, "required": ["id"]})
+    known = [*_INPUT_ITEMS, "item_reference"]
+    other = {"type": {"type": "string", "not": {"enum": known}}}
+    items.append({"type": "object", "properties": other, "required": ["type"]})
+    array = {"type": "array", "items": {"anyOf": items}}
+    return [{"type": "string"}, array, {"type": "null"}]
 
 
 def _operations(routes: Mapping[str, object]) -> Iterator[tuple[str, str, str, Operation]]:
@@ -199,12 +212,14 @@ def _responses(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any
         schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         return {"description": description, "content": {JSON_TYPE: {"schema": schema}}}
 
-    good = said("The answer.", operation.answers)
-    if operation.streams:
-        good["content"]["text/event-stream"] = {}
-    found = {"200": good}
-    if not operation.answers:
-        return found | {"503": {"description": "It takes no requests now."}}
+    found: dict[str, Any] = {}
+    if operation.answers_well:
+        good = said("The answer.", operation.answers)
+        if operation.streams:
+            good["content"]["text/event-stream"] = {}
+        found["200"] = good
+        if not operation.answers:
+            return found | {"503": {"description": "It takes no requests now."}}
     if operation.unready is not None:
         found["503"] = said("It takes no requests now.", (operation.unready,))
     found["4XX"] = said("The request cannot be served as it is.", operation.errors)

@@ -17,6 +17,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from cortex_core.config import Address
 from cortex_core.errors import ConfigError, CortexError, Timeout
 from cortex_core.ipc.child import DeathPipe, python_command
@@ -95,13 +97,14 @@ class Parent:
         for signum in _STOP_SIGNALS:
             loop.add_signal_handler(signum, self._on_signal)
         async with AsyncExitStack() as stack:
+            stack.callback(asyncio.create_task(self._beat()).cancel)
             listener, http, actor = await self._start(stack)
             await self._until_ready(listener, http, actor)
             if not self._stopping.is_set():
                 self._notifier.ready()
                 address = Address(*listener.getsockname()[:2])
                 log.info("gateway ready", extra=kv(listen=address))
-                await self._watch(http, actor)
+                await self._first_of(http, actor, asyncio.create_task(self._stopping.wait()))
             self._notifier.stopping()
             # What still connects is refused at once instead of waiting for nobody.
             listener.close()
@@ -118,8 +121,7 @@ class Parent:
             "cortex-in-flight", counter_segment_bytes(self._in_flight_rows, IN_FLIGHT_COLUMNS)
         )
         stack.callback(in_flight.close)
-        liveness = Segment.create("cortex-liveness", LIVENESS_SEGMENT_BYTES)
-        stack.callback(liveness.close)
+        actor_alive, http_alive = _liveness_record(stack), _liveness_record(stack)
         death = DeathPipe()
         stack.callback(death.close)
         handed = ChildEnvironment(
@@ -128,15 +130,16 @@ class Parent:
             metrics_dir=metrics_dir,
             snapshot_fd=snapshot.fd,
             in_flight_fd=in_flight.fd,
-            liveness_fd=liveness.fd,
+            liveness_fd=actor_alive.fd,
             death_fd=death.read_fd,
             parent_pid=os.getpid(),
             listen_fd=listener.fileno(),
             started_at=int(time.time()),
         )
-        actor = self._child("fleet actor", "cortexd.fleet.actor", handed, liveness)
+        actor = self._child("fleet actor", "cortexd.fleet.actor", handed, actor_alive)
         stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S, signal.SIGTERM)
-        http = self._child("HTTP server", "cortexd.http_server", handed)
+        handed = msgspec.structs.replace(handed, liveness_fd=http_alive.fd)
+        http = self._child("HTTP server", "cortexd.http_server", handed, http_alive)
         grace_s = self._gateway.drain_timeout_s + HTTP_GRACE_S
         stack.push_async_callback(self._stop, http, grace_s, signal.SIGQUIT)
         actor.start()
@@ -163,7 +166,7 @@ class Parent:
             (self._runtime_dir / name).unlink(missing_ok=True)
 
     def _child(
-        self, name: str, module: str, handed: ChildEnvironment, liveness: Segment | None = None
+        self, name: str, module: str, handed: ChildEnvironment, liveness: Segment
     ) -> Respawned:
         base = {key: text for key, text in os.environ.items() if key not in NOTIFY_VARIABLES}
         return Respawned(
@@ -186,14 +189,6 @@ class Parent:
                 f"cannot start the gateway: no answer within {START_TIMEOUT_S:g} s"
             ) from None
 
-    async def _watch(self, http: Respawned, actor: Respawned) -> None:
-        """Return when asked to stop."""
-        beating = asyncio.create_task(self._beat())
-        try:
-            await self._first_of(http, actor, asyncio.create_task(self._stopping.wait()))
-        finally:
-            beating.cancel()
-
     async def _first_of(
         self, http: Respawned, actor: Respawned, awaited: asyncio.Task[Any]
     ) -> None:
@@ -210,6 +205,7 @@ class Parent:
                 raise child.given_up.result()
 
     async def _beat(self) -> None:
+        """Tell systemd that this loop turns, also while children drain."""
         interval_s = self._notifier.watchdog_interval_s
         while interval_s is not None:
             self._notifier.watchdog()
@@ -231,3 +227,10 @@ class Parent:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+
+def _liveness_record(stack: AsyncExitStack) -> Segment:
+    """Return a new one for a child to write, which `stack` closes."""
+    segment = Segment.create("cortex-liveness", LIVENESS_SEGMENT_BYTES)
+    stack.callback(segment.close)
+    return segment

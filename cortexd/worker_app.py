@@ -39,7 +39,7 @@ class WorkerApp:
         self.active += 1
         try:
             # Where the client leaves, the server cancels this call, and with it what it awaits.
-            await self._parts.app(scope, receive, send)  # type: ignore[arg-type]  # same protocol
+            await self._parts.app(scope, receive, send)
         finally:
             self.active -= 1
 

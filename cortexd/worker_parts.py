@@ -2,18 +2,20 @@
 
 import os
 import time
-from typing import Self
+from typing import Self, cast
 
 import msgspec
 import zmq
 from prometheus_client import CollectorRegistry
 
+from cortex_core.asgi import App
+from cortex_core.held_bodies import HeldBodies
 from cortex_core.ipc.channel import Channel
 from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import connect_socket
-from cortexd.app import AppParts, FalconApp, create_app
+from cortexd.app import AppParts, create_app
 from cortexd.child_env import ChildEnvironment
 from cortexd.drain import Drain
 from cortexd.embedding import EmbeddingGateway
@@ -23,6 +25,7 @@ from cortexd.fleet.protocol import ToWorker
 from cortexd.gateway import Gateway
 from cortexd.metrics import GatewayMetrics
 from cortexd.neuron_client import NeuronClient
+from cortexd.resources.request_body import MAX_BODY_BYTES
 from cortexd.responses.store import ResponseStore, StoreSettings
 
 FLEET_HWM_MESSAGES = 4096
@@ -34,6 +37,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     store: StoreSettings
     drop_billing_line: bool
+    held_bodies_bytes: int
 
 
 class WorkerParts:
@@ -85,7 +89,7 @@ class WorkerParts:
             drain=drain,
             clock=time.monotonic,
         )
-        self.app: FalconApp = create_app(
+        app = create_app(
             AppParts(
                 gateway=gateway,
                 embedding=embedding,
@@ -97,6 +101,9 @@ class WorkerParts:
                 started_at=environment.started_at,
                 drop_billing_line=settings.drop_billing_line,
             )
+        )
+        self.app: App = HeldBodies(
+            cast("App", app), limit_bytes=settings.held_bodies_bytes, max_body_bytes=MAX_BODY_BYTES
         )
 
     def close(self) -> None:

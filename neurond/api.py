@@ -14,7 +14,9 @@ from cortex_core.dialects.openai_chat import OpenAIChat
 from cortex_core.dialects.openai_completions import OpenAICompletions
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NotFound
+from cortex_core.held_bodies import HeldBodies
 from cortex_core.logs import kv
+from cortex_core.neuron_api import MIB
 from neurond.node import Node
 from neurond.resources.embed import EmbeddingsResource, EmbedResource
 from neurond.resources.generate import GenerateResource
@@ -65,7 +67,13 @@ def create_app(node: Node, registry: CollectorRegistry) -> AsgiApp:
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(CortexError, _on_error)
     app.add_error_handler(ClientGone, _on_client_gone)
-    return RawModelPaths(DisconnectMiddleware(cast("AsgiApp", app)))
+    watched = RawModelPaths(DisconnectMiddleware(cast("AsgiApp", app)))
+    limits = node.config.limits
+    return HeldBodies(
+        watched,
+        limit_bytes=limits.held_bodies_mb * MIB,
+        max_body_bytes=limits.max_body_mb * MIB,
+    )
 
 
 class RawModelPaths:

@@ -49,6 +49,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Requests on one device, running and waiting; one more is refused."""
     max_body_mb: Count = 64
     """MiB of one HTTP request. Above what the gateway takes: what it passes on can be longer."""
+    held_bodies_mb: Count = 512
+    """MiB of all bodies above 1 MiB that are held until they are answered; others wait 30 s at
+    most, 64 in all."""
     text_threads: Count = 2
     """Threads that render templates and tokenise."""
     max_images: Annotated[int, msgspec.Meta(ge=1, le=MAX_FDS)] = 32

@@ -19,7 +19,7 @@ from cortex_core.canonical import (
 )
 from cortex_core.capabilities import require_ability
 from cortex_core.embedding_limits import check_lengths
-from cortex_core.errors import CortexError, InternalError, InvalidRequest
+from cortex_core.errors import InvalidRequest
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
 from neurond.generation import PING_INTERVAL_S
@@ -86,31 +86,27 @@ class Embedding:
         return await begun(self._batches(request), request.request_id, work="embedding")
 
     async def _batches(self, request: EmbedRequest) -> AsyncGenerator[list[EmbedEvent], None]:
-        meter = self._metrics.request(request.model, time.monotonic())
         preparing = asyncio.create_task(self._prepare(request))
         try:
-            async for ping in pings_until(preparing, self._ping_interval_s):
-                yield [ping]
-            prepared = preparing.result()
-            meter.prompt(prepared.num_tokens)
-            stream = self._engine.submit(prepared.job)
-            try:
-                while not stream.ended:
-                    items = await stream.take(self._ping_interval_s)
-                    if any(isinstance(item, Admitted) for item in items):
-                        meter.admitted(0)
-                    vectors = [item for item in items if isinstance(item, Vector)]
-                    yield [Embedded(v.input_index, v.vector) for v in vectors] or [Ping()]
-            finally:
-                stream.cancel()
-            meter.completed(0)
-            yield [Completed(Usage(prepared.num_tokens, 0))]
-        except Exception as ex:
-            meter.failed(ex.code if isinstance(ex, CortexError) else InternalError.code)
-            raise
+            with self._metrics.request(request.model, time.monotonic) as meter:
+                async for ping in pings_until(preparing, self._ping_interval_s):
+                    yield [ping]
+                prepared = preparing.result()
+                meter.prompt(prepared.num_tokens)
+                stream = self._engine.submit(prepared.job)
+                try:
+                    while not stream.ended:
+                        items = await stream.take(self._ping_interval_s)
+                        if any(isinstance(item, Admitted) for item in items):
+                            meter.admitted(0)
+                        vectors = [item for item in items if isinstance(item, Vector)]
+                        yield [Embedded(v.input_index, v.vector) for v in vectors] or [Ping()]
+                finally:
+                    stream.cancel()
+                meter.completed(0)
+                yield [Completed(Usage(prepared.num_tokens, 0))]
         finally:
             preparing.cancel()
-            meter.close(time.monotonic())
 
     async def _prepare(self, request: EmbedRequest) -> _Prepared:
         model = self._engine.require_ready(request.model)

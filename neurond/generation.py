@@ -6,41 +6,32 @@ The only place that knows all of them. One `Generation` serves the daemon's even
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, Protocol
 
 from cortex_core.canonical import (
     ChatPrompt,
-    Completed,
     ContinueFrom,
     CountTokensRequest,
     Event,
     GenerateRequest,
     Ping,
     ResponseFormat,
-    Started,
-    Usage,
 )
 from cortex_core.capabilities import require_ability
 from cortex_core.errors import (
     ContextLengthExceeded,
-    CortexError,
-    InternalError,
     InvalidRequest,
 )
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
+from neurond.answer import Answer, PreparedRequest
 from neurond.guarded_events import begun, one_by_one, pings_until
 from neurond.images.reader import ImageReader
-from neurond.metrics import GenerationMetrics, RequestMeter
+from neurond.metrics import GenerationMetrics
 from neurond.prompt_tokens import PromptReader, PromptTokens
 from neurond.supervisor.jobs import (
-    Admitted,
-    ChoiceFinished,
     EngineJob,
-    PromptToken,
-    StreamItem,
-    Token,
 )
 from neurond.supervisor.streams import TokenStream
 from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
@@ -48,11 +39,9 @@ from neurond.text.format_checker import FormatChecker
 from neurond.text.formats import encoded_format
 from neurond.text.model_text import ModelText, param_of
 from neurond.text.output import RequestOutput
-from neurond.text.parsed_choice import is_silent
 from neurond.text.parsing.families import Parsers
-from neurond.text.pieces import TokenPieces
 from neurond.text.pool import TextPool
-from neurond.text.prompt_scores import PromptScores, engine_sampling
+from neurond.text.prompt_scores import engine_sampling
 from neurond.text.replay import check_continuation, replay_output
 from neurond.text.texts import ModelTexts
 from neurond.text.truncation import cut_ids, most_tokens
@@ -72,19 +61,6 @@ class Engine(Protocol):
     def require_ready(self, model_id: ModelId) -> NodeModel: ...
 
     def submit(self, job: EngineJob) -> TokenStream: ...
-
-
-class _Prepared(NamedTuple):
-    """A request in token ids, checked; `job` is None where the replay has ended it already."""
-
-    prompt: PromptTokens
-    job: EngineJob | None
-    output: RequestOutput
-    replayed: list[Event]
-    weights_id: str | None
-    pieces: TokenPieces
-    speaks_at_once: bool
-    """Each token has its text; none waits for what follows it."""
 
 
 class Generation:
@@ -166,39 +142,35 @@ class Generation:
         return len(prompt.ids)
 
     async def _batches(self, request: GenerateRequest) -> AsyncGenerator[list[Event], None]:
-        meter = self._metrics.request(request.model, time.monotonic())
         preparing = asyncio.create_task(self._prepare(request))
         try:
-            async for ping in pings_until(preparing, self._ping_interval_s):
-                yield [ping]
-            prepared = preparing.result()
-            meter.prompt(len(prepared.prompt.ids))
-            answer = _Answer(request, prepared, meter, self._ping_interval_s)
-            # Between the engine's stream and what is written stand as few generators as can be:
-            # every token meets each of them, and cold (docs/adr/0032-a-bell-announces-tokens.md).
-            if prepared.job is None:
-                yield answer.admitted(0)
-            else:
-                stream = self._engine.submit(prepared.job)
-                prepared.prompt.close()  # the actor has its images now
-                try:
-                    while not stream.ended:
-                        items = await stream.take(self._ping_interval_s)
-                        events: list[Event] = answer.take(items, stream) if items else [Ping()]
-                        if events:
-                            yield events
-                finally:
-                    stream.cancel()
-            yield [answer.completed()]
-        except Exception as ex:
-            meter.failed(ex.code if isinstance(ex, CortexError) else InternalError.code)
-            raise
+            with self._metrics.request(request.model, time.monotonic) as meter:
+                async for ping in pings_until(preparing, self._ping_interval_s):
+                    yield [ping]
+                prepared = preparing.result()
+                meter.prompt(len(prepared.prompt.ids))
+                answer = Answer(request, prepared, meter, self._ping_interval_s)
+                # Between the engine's stream and what is written stand as few generators as can
+                # be: every token meets each, and cold (docs/adr/0032-a-bell-announces-tokens.md).
+                if prepared.job is None:
+                    yield answer.admitted(0)
+                else:
+                    stream = self._engine.submit(prepared.job)
+                    prepared.prompt.close()  # the actor has its images now
+                    try:
+                        while not stream.ended:
+                            items = await stream.take(self._ping_interval_s)
+                            events: list[Event] = answer.take(items, stream) if items else [Ping()]
+                            if events:
+                                yield events
+                    finally:
+                        stream.cancel()
+                yield [answer.completed()]
         finally:
             preparing.cancel()
             preparing.add_done_callback(_give_back)
-            meter.close(time.monotonic())
 
-    async def _prepare(self, request: GenerateRequest) -> _Prepared:
+    async def _prepare(self, request: GenerateRequest) -> PreparedRequest:
         model = self._engine.require_ready(request.model)
         require_ability(request.model, model.capabilities, "completions")
         text = await self._texts.get(request.model)
@@ -218,7 +190,7 @@ class Generation:
 
     async def _prepare_tokens(
         self, request: GenerateRequest, model: NodeModel, text: ModelText, prompt: PromptTokens
-    ) -> _Prepared:
+    ) -> PreparedRequest:
         going_on = request.continue_from
         ids = prompt.ids
         replay = going_on.output_token_ids if going_on is not None else ()
@@ -249,7 +221,7 @@ class Generation:
         job = None
         if not output.all_finished:
             job = self._job(request, text, prompt, replay, room, response_format)
-        return _Prepared(
+        return PreparedRequest(
             prompt,
             job,
             output,
@@ -309,7 +281,7 @@ class Generation:
             prompt_token_ids=prompt.ids,
             replayed_token_ids=replay,
             sampling=engine_sampling(request),
-            # The engine has to choose a token of each prompt that it computes; see `_Answer`.
+            # The engine has to choose a token of each prompt that it computes; see `Answer`.
             max_tokens=max(max_tokens, 1),
             seed=self._new_seed() if seed is None else seed,
             n=request.n,
@@ -322,95 +294,7 @@ class Generation:
         )
 
 
-class _Answer:
-    """Turns what the engine says of one request into events."""
-
-    def __init__(
-        self,
-        request: GenerateRequest,
-        prepared: _Prepared,
-        meter: RequestMeter,
-        ping_interval_s: float,
-    ) -> None:
-        self._ping_interval_s = ping_interval_s
-        self._spoke_s = time.monotonic()
-        self._request = request
-        self._prepared = prepared
-        self._output = prepared.output
-        self._meter = meter
-        self._cached_tokens = 0
-        self._scores = PromptScores(request, prepared.pieces)
-
-    def take(self, items: list[StreamItem], stream: TokenStream) -> list[Event]:
-        """Return the events of items; ends choices on `stream` whose stop string matched."""
-        events: list[Event] = []
-        computes_only = self._request.sampling.max_tokens == 0
-        for item in items:
-            if isinstance(item, PromptToken):
-                self._scores.take(item)
-                continue
-            events += self._scores.told()
-            match item:
-                case Token():
-                    events += [] if computes_only else self._token(item, stream)
-                case Admitted(cached_tokens):
-                    events += self.admitted(cached_tokens)
-                case ChoiceFinished(index, reason):
-                    # What ended is the token that nobody asked for.
-                    events += self._output.finish(index, "length" if computes_only else reason)
-        events += self._scores.told()
-        return events if self._prepared.speaks_at_once else self._with_ping(events)
-
-    def _with_ping(self, events: list[Event]) -> list[Event]:
-        """Add a `Ping` where what is being written may be a call, and so cannot be told yet."""
-        now_s = time.monotonic()
-        if not all(is_silent(event) for event in events):
-            self._spoke_s = now_s
-        elif now_s - self._spoke_s >= self._ping_interval_s:
-            self._spoke_s = now_s
-            events.append(Ping())
-        return events
-
-    def _token(self, token: Token, stream: TokenStream) -> Sequence[Event]:
-        if self._output.is_finished(token.index):
-            return []
-        self._meter.token(time.monotonic())
-        events = self._output.feed(token)
-        if self._output.is_finished(token.index):
-            stream.finish_choice(token.index)
-        return events
-
-    def admitted(self, cached_tokens: int) -> list[Event]:
-        """Return the stream's begin, and what a replay left to say."""
-        self._cached_tokens = cached_tokens
-        self._meter.admitted(cached_tokens)
-        ids = self._prepared.prompt.ids
-        started = Started(
-            request_id=self._request.request_id,
-            model=self._request.model,
-            prompt_tokens=len(ids),
-            cached_tokens=cached_tokens,
-            weights_id=self._prepared.weights_id,
-            prompt_token_ids=tuple(ids) if self._request.want_prompt_token_ids else None,
-        )
-        return [started, *self._scores.first(ids), *self._prepared.replayed]
-
-    def completed(self) -> Completed:
-        """Return the stream's end.
-
-        Raises:
-            InternalError: not every choice has ended.
-        """
-        if not self._output.all_finished:
-            raise InternalError("cannot finish the answer: the engine ended it early")
-        tokens = self._output.completion_tokens
-        self._meter.completed(tokens)
-        prompt_tokens = len(self._prepared.prompt.ids)
-        thoughts = self._output.reasoning_tokens
-        return Completed(Usage(prompt_tokens, tokens, self._cached_tokens, thoughts))
-
-
-def _give_back(preparing: "asyncio.Task[_Prepared]") -> None:
+def _give_back(preparing: "asyncio.Task[PreparedRequest]") -> None:
     """Close what a request's preparation holds, wherever it was left."""
     if not preparing.cancelled() and preparing.exception() is None:
         preparing.result().prompt.close()

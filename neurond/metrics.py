@@ -3,7 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -22,6 +23,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import Health, NodeModel
 
@@ -75,22 +77,27 @@ class GenerationMetrics:
             "neuron_completion_tokens_total", "Tokens of answers", ["model"], registry=registry
         )
 
-    def request(self, model: ModelId, now: float) -> "RequestMeter":
-        """Return the meter of a request that begins `now`, on any clock that only goes forward."""
-        return RequestMeter(self, model, now)
+    def request(self, model: ModelId, clock: Callable[[], float]) -> "RequestMeter":
+        """Return the meter of a request that begins now, on any clock that only goes forward."""
+        return RequestMeter(self, model, clock)
 
 
 class RequestMeter:
-    """Measures one request. `close` counts it as cancelled unless it ended otherwise before."""
+    """Measures one request, which is over at the end of a `with`.
 
-    def __init__(self, metrics: GenerationMetrics, model: ModelId, now: float) -> None:
+    What is raised there has failed it, a `CortexError` by its code. What was neither completed nor
+    has failed was cancelled.
+    """
+
+    def __init__(
+        self, metrics: GenerationMetrics, model: ModelId, clock: Callable[[], float]
+    ) -> None:
         self._metrics = metrics
         self._model: str = model
-        self._began_s = now
-        self._last_s = now
+        self._clock = clock
+        self._began_s = self._last_s = clock()
         self._known = False
         self._outcome = "cancelled"
-        self._closed = False
         self._inter_token: _Intervals | None = None
 
     def prompt(self, tokens: int) -> None:
@@ -102,8 +109,9 @@ class RequestMeter:
     def admitted(self, cached_tokens: int) -> None:
         self._metrics.cached_tokens.labels(self._model).inc(cached_tokens)
 
-    def token(self, now: float) -> None:
+    def token(self) -> None:
         """A token came: the first ends the time to first token, each other one an interval."""
+        now = self._clock()
         if self._inter_token is None:
             self._metrics.ttft.labels(self._model).observe(now - self._began_s)
             self._inter_token = self._metrics.inter_token.of(self._model)
@@ -115,18 +123,21 @@ class RequestMeter:
         self._outcome = "completed"
         self._metrics.completion_tokens.labels(self._model).inc(tokens)
 
-    def failed(self, code: str) -> None:
-        self._outcome = code
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self, now: float) -> None:
-        """The request has ended. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception):
+            self._outcome = error.code if isinstance(error, CortexError) else InternalError.code
         model = self._model if self._known else "unknown"
         self._metrics.requests.labels(model, self._outcome).inc()
         if self._known:
-            self._metrics.duration.labels(model).observe(now - self._began_s)
+            self._metrics.duration.labels(model).observe(self._clock() - self._began_s)
 
 
 class _Intervals:

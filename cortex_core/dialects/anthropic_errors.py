@@ -32,8 +32,8 @@ def error_reply(error: ErrorInfo, *, request_id: RequestId) -> Reply:
 def error_frame(error: ErrorInfo, *, request_id: RequestId) -> bytes:
     """Return the frame that ends a stream.
 
-    An error that comes so has no status. Claude Code asks again after the word `overloaded_error`,
-    and after no other.
+    An error that comes so has no status. After the word `overloaded_error` Claude Code waits and
+    asks again; after any other it asks once more at once, without a stream.
     """
     status = _status(error)
     if status == _TOO_MANY and error.retry_after_s is not None:

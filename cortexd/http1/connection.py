@@ -5,6 +5,7 @@ be called again, so that a caller can say something to its own client in between
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -15,6 +16,10 @@ from cortexd.http1.message import ResponseHead
 
 HIGH_WATER_BYTES = 256 * 1024
 """Body bytes that wait for the reader before the socket is no longer read."""
+KERNEL_BYTES = 256 * 1024
+"""What may wait behind them in the kernel, which would keep 32 MB of an answer that nobody reads:
+a node would not notice that a client is slow before it has said all it has to say. Enough for
+answers of hundreds of megabytes a second within a site; the kernel doubles it for its own books."""
 
 
 class Connection(asyncio.Protocol):
@@ -97,6 +102,9 @@ class Connection(asyncio.Protocol):
         """Called by the loop."""
         # uvloop's transports are none of asyncio's classes, though they have all of its methods.
         self._transport = cast("asyncio.Transport", transport)
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES
+        )
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""

@@ -4,7 +4,7 @@ from typing import Final
 
 from falcon.asgi import Request
 
-from cortex_core.errors import RequestTooLarge
+from cortex_core.errors import CortexError, RequestTooLarge
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """What the Anthropic API takes; OpenAI's is of the same order."""
@@ -17,13 +17,18 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         RequestTooLarge: it has more than `MAX_BODY_BYTES`.
+        QueueFull, Overloaded: there is no room for it; see `cortex_core.held_bodies`.
     """
     announced = request.content_length
     if announced is not None and announced > MAX_BODY_BYTES:
         if announced <= _DISCARD_BYTES:
             await _discard(request)
         raise _too_large(f"{announced} bytes")
-    data: bytes = await request.stream.read(MAX_BODY_BYTES + 1)
+    try:
+        data: bytes = await request.stream.read(MAX_BODY_BYTES + 1)
+    except CortexError:
+        await _discard(request)
+        raise
     if len(data) > MAX_BODY_BYTES:
         await _discard(request)
         raise _too_large("more")

@@ -31,8 +31,8 @@ _TOLD_IN_STREAM: Final = (ContextLengthExceeded.code,)
 """codex makes its conversation shorter after `response.failed` of this code, as OpenAI sends it; of
 a 400 it only shows the text."""
 _TOLD_TO_CODEX: Final = (*_TOLD_IN_STREAM, QueueFull.code, RateLimited.code)
-"""A status 429 ends a run of codex at once; after `response.failed` it waits as it is told to, and
-asks again. The SDKs do it the other way round."""
+"""After `response.failed` codex waits as it is told to, and asks again; after a status 429 not
+every version does. The SDKs do it the other way round."""
 
 
 class ResponsesResource:

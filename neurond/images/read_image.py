@@ -5,13 +5,14 @@ from typing import Final, NamedTuple
 
 from cortex_core.ipc.segment import Segment
 from neurond.images.arrays import ArrayPlace
+from neurond.images.held import ImageLease
 
 FEATURE_MARK: Final = "\0"
 """Stands for `ImageTokens.token` in `ReadImage.replacement`: there can be tens of thousands."""
 
 
 class ReadImage(NamedTuple):
-    """Whoever holds it closes its segment, once it was passed on."""
+    """Whoever holds it calls `close_images`, once it was passed on."""
 
     key: bytes
     """A hash of the image's file."""
@@ -19,6 +20,7 @@ class ReadImage(NamedTuple):
     """What stands in the prompt for it, with a mark for each feature."""
     places: tuple[ArrayPlace, ...]
     segment: Segment
+    lease: ImageLease
 
     @property
     def num_tokens(self) -> int:
@@ -34,3 +36,4 @@ def close_images(images: Sequence[ReadImage]) -> None:
     """Give back what is held of images; idempotent."""
     for image in images:
         image.segment.close()
+        image.lease.release()

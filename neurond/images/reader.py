@@ -1,4 +1,6 @@
-"""Images of requests, read in a process of its own (`neurond.images.process`).
+"""Images of requests, read in a process of its own (`neurond.images.process`), one at a time.
+
+Requests take turns, image by image: one image waits for one of each other request at most.
 
 An image is data from anyone, and libraries that decode it have had their holes: one that breaks
 the process, or takes too long in it, fails its own request, and the next image gets a new process.
@@ -26,6 +28,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ipc.child import python_command
 from cortex_core.ipc.segment import Segment
+from neurond.images.held import HeldImages
 from neurond.images.limits import ImageLimits
 from neurond.images.messages import MAX_MESSAGE_BYTES, ImageRead, ReadImageJob
 from neurond.images.read_image import ReadImage, close_images
@@ -36,6 +39,10 @@ MAX_PENDING: Final = 256
 """Requests with images that are read or wait for it."""
 MAX_REQUEST_BYTES: Final = 1 << 30
 """Of the images of one request, as a vision tower takes them: some 25 MB for a megapixel."""
+MAX_HELD_BYTES: Final = 1 << 30
+"""Of all requests, from their reading until they are submitted; see `neurond.images.held`."""
+ROOM_S: Final = 30.0
+"""How long an image waits for others' to be gone."""
 RETRY_AFTER_S: Final = 1.0
 START_S: Final = 120.0
 """For the process to be ready for its first image; transformers takes seconds to import."""
@@ -51,7 +58,9 @@ class ImageReader:
     def __init__(self, limits: ImageLimits, pool: TextPool) -> None:
         self._limits = limits
         self._pool = pool
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # first come, first served
+        self._changed = asyncio.Event()
+        self._held = HeldImages(MAX_HELD_BYTES, self._wake)
         self._jobs: set[asyncio.Task[list[ReadImage]]] = set()
         self._process: _ImageProcess | None = None
         self._starting: asyncio.Task[_ImageProcess] | None = None
@@ -70,7 +79,7 @@ class ImageReader:
         Raises:
             InvalidRequest: there are too many, or one is too large, broken or no image; the
                 message and `param` say where it is.
-            Overloaded: there was no time for them.
+            Overloaded: there was no time for them, or no room.
         """
         self._check(images)
         if len(self._jobs) >= MAX_PENDING:
@@ -83,6 +92,7 @@ class ImageReader:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
             left.set()
+            self._wake()
             job.add_done_callback(_close_results)
             raise
 
@@ -117,20 +127,51 @@ class ImageReader:
     async def _read_all(
         self, folder: Path, images: Sequence[FoundImage], left: asyncio.Event
     ) -> list[ReadImage]:
+        request = object()
         done: list[ReadImage] = []
+        self._held.begin(request)
         try:
-            async with self._turn:
-                for image in images:
+            for image in images:
+                await self._take_turn(request, left)
+                try:
                     if left.is_set():
                         break
-                    done.append(await self._read(folder, image))
-                    _refuse_large(done, image.place)
+                    done.append(await self._read(folder, image, request))
+                finally:
+                    self._turn.release()
+                _refuse_large(done, image.place)
         except BaseException:
             close_images(done)
             raise
+        finally:
+            self._held.end(request)
         return done
 
-    async def _read(self, folder: Path, image: FoundImage) -> ReadImage:
+    async def _take_turn(self, request: object, left: asyncio.Event) -> None:
+        """Return once it is the request's turn and there is room for an image, or it has left."""
+        deadline_s: float | None = None
+        while True:
+            await self._turn.acquire()
+            if left.is_set() or self._held.may_read(request):
+                return
+            changed = self._changed
+            self._turn.release()
+            deadline_s = deadline_s or asyncio.get_running_loop().time() + ROOM_S
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await changed.wait()
+            except TimeoutError:
+                raise _overloaded(
+                    f"those of other requests take {self._held.held_bytes} bytes, "
+                    f"{MAX_HELD_BYTES} is the most"
+                ) from None
+
+    def _wake(self) -> None:
+        """Let those look again who wait for room."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _read(self, folder: Path, image: FoundImage, request: object) -> ReadImage:
         process = await self._running()
         data = image.part.data or b""
         file = await self._stored(data)
@@ -148,7 +189,8 @@ class ImageReader:
             raise _at(error_from_info(read.error), image.place)
         if segment is None:
             raise InternalError(f"cannot read {image.place}: the image process sent nothing")
-        return ReadImage(read.key, read.replacement, read.places, segment)
+        lease = self._held.hold(request, segment.size_bytes)
+        return ReadImage(read.key, read.replacement, read.places, segment, lease)
 
     async def _stored(self, data: bytes) -> Segment:
         storing = asyncio.ensure_future(self._pool.run(lambda: _in_segment(data)))

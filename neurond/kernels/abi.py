@@ -6,6 +6,7 @@ point to.
 """
 
 import ctypes
+from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
@@ -137,13 +138,15 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
 """Result and argument types of every function."""
 
 
-def declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the types of the functions in `library`.
+def declare(
+    library: ctypes.CDLL, functions: Mapping[str, tuple[Any, list[Any]]] = FUNCTIONS
+) -> None:
+    """Tell ctypes the types of `functions` in `library`.
 
     Raises:
         AttributeError: it lacks one of them.
     """
-    for name, (result, arguments) in FUNCTIONS.items():
+    for name, (result, arguments) in functions.items():
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments

@@ -104,17 +104,7 @@ class _OneLayer:
         start = 0
         for piece in PIECES:
             stop = start + piece
-            places = array("i", range(start, stop))
-            columns = StepColumns(
-                token_ids=places,
-                positions=places,
-                slots=places,
-                cu_seqlens_q=array("i", [0, piece]),
-                seq_lens_k=array("i", [stop]),
-                block_tables=array("i", range(num_blocks)),
-                table_width=num_blocks,
-                sample_rows=array("i", range(piece)),
-            )
+            columns = StepColumns.one_sequence(array("i", range(start, stop)), start)
             step = pool, self._model, columns, pages, scratch
             self._kernels.states(*step, states[start:stop])
             start = stop

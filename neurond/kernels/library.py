@@ -78,6 +78,27 @@ class StepColumns:
     table_width: int
     sample_rows: array[int]  # [S]
 
+    @classmethod
+    def one_sequence(cls, token_ids: array[int], start: int = 0) -> StepColumns:
+        """Return a step of one sequence alone, in the first blocks, of which all are sampled.
+
+        Args:
+            token_ids: its tokens from place `start` on; those before have their K/V.
+        """
+        stop = start + len(token_ids)
+        places = array("i", range(start, stop))
+        num_blocks = -(-stop // abi.BLOCK_TOKENS)
+        return cls(
+            token_ids=token_ids,
+            positions=places,
+            slots=places,
+            cu_seqlens_q=array("i", [0, len(token_ids)]),
+            seq_lens_k=array("i", [stop]),
+            block_tables=array("i", range(num_blocks)),
+            table_width=num_blocks,
+            sample_rows=array("i", range(len(token_ids))),
+        )
+
 
 class Kernels:
     """One loaded library. Calls with the same pool come from one thread at a time."""

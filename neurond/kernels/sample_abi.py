@@ -1,6 +1,5 @@
 """The C interface of `csrc/sample.h` in ctypes, as `abi` has that of `csrc/abi.h`."""
 
-import ctypes
 import struct
 from ctypes import POINTER, Structure, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
@@ -50,15 +49,3 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "cortex_sample": (None, [c_void_p, POINTER(Sampling), c_void_p]),
 }
 """Result and argument types of every function."""
-
-
-def declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the types of the functions in `library`.
-
-    Raises:
-        AttributeError: it lacks one of them.
-    """
-    for name, (result, arguments) in FUNCTIONS.items():
-        function = getattr(library, name)
-        function.restype = result
-        function.argtypes = arguments

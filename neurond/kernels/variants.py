@@ -81,7 +81,7 @@ def load_library(variant: VariantName, path: Path) -> Kernels | NoKernels:
     try:
         library = ctypes.CDLL(str(path))
         abi.declare(library)
-        sample_abi.declare(library)
+        abi.declare(library, sample_abi.FUNCTIONS)
     except (OSError, AttributeError) as ex:
         return NoKernels(f"it cannot be loaded: {ex}; install cortex-fleet again")
     built = library.cortex_abi()

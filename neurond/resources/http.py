@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 
 from cortex_core.asgi import DISCONNECTED, until_disconnected
 from cortex_core.dialects.base import JSON_TYPE
-from cortex_core.errors import ErrorInfo, InvalidRequest, RequestTooLarge, status_of
+from cortex_core.errors import CortexError, ErrorInfo, InvalidRequest, RequestTooLarge, status_of
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.neuron_api import MIB
 from cortex_core.owned_events import OwnedEvents
@@ -38,13 +38,20 @@ async def read_body(req: Request, *, max_mb: int) -> bytes:
 
     Raises:
         RequestTooLarge: it has more than `max_mb` MiB.
+        QueueFull, Overloaded: there is no room for it; see `cortex_core.held_bodies`.
         ClientGone: the client left while sending it.
     """
     limit = max_mb * MIB
     declared = req.content_length
     if declared is not None and declared > limit:
         raise _too_large(max_mb)
-    body: bytes = await req.stream.read(limit + 1)
+    try:
+        body: bytes = await req.stream.read(limit + 1)
+    except CortexError:
+        # A sender that is still at it when the connection is closed does not read the answer.
+        async for _ in req.stream:
+            pass
+        raise
     if len(body) > limit:
         raise _too_large(max_mb)
     if declared is not None and len(body) < declared:

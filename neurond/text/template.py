@@ -89,7 +89,7 @@ class ChatTemplate:
     ) -> None:
         self._model = model
         self._placeholder = placeholder
-        self._image_texts = frozenset({placeholder, image_token} - {None, ""})
+        self._image_texts = [text for text in {placeholder, image_token} if text]
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)

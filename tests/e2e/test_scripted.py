@@ -12,6 +12,7 @@ from anthropic.types import Message, ToolUseBlock
 from openai.types.chat import ChatCompletion
 
 from cortex_core.neuron_api import ModelsResponse, NodeModel
+from tests.fakes.fleet_process import total
 from tests.fakes.scripted_models import call
 from tests.fakes.up_process import ScriptedUp, scripted_up
 from tests.fakes.waiting import wait_until
@@ -38,7 +39,7 @@ RULES: list[dict[str, Any]] = [
         "answer": f"{LOOK}\n{call('get_weather', **KOELN)}\n{call('get_weather', **PARIS)}",
     },
     {"turn": 2, "latest_contains": ["18 degrees", "21 degrees"], "answer": SAID},
-    {"latest_contains": ["tell me more"], "answer": LONG},
+    {"latest_contains": ["tell me more"], "answer": LONG * 4},
     {"answer": TEXT},
 ]
 ASK: list[Any] = [{"role": "user", "content": "How is the weather?"}]
@@ -84,6 +85,12 @@ def claude(up: ScriptedUp) -> Iterator[anthropic.Anthropic]:
 def node_model(up: ScriptedUp) -> NodeModel:
     models = decoded(httpx.get(f"{up.node_url}/models"), ModelsResponse).models
     return next(model for model in models if model.id == up.model)
+
+
+def cancelled(up: ScriptedUp) -> float:
+    """How many requests the node has ended because their client was gone."""
+    metrics = httpx.get(f"{up.node_url}/metrics").text
+    return total(metrics, "neuron_requests_total", {"outcome": "cancelled"})
 
 
 def whole(client: openai.OpenAI, up: ScriptedUp, **options: Any) -> ChatCompletion:
@@ -140,9 +147,10 @@ def test_limits_and_stop_strings_cut_a_script(up: ScriptedUp, chat: openai.OpenA
 
 
 def test_a_client_that_leaves_stops_the_script(up: ScriptedUp, chat: openai.OpenAI) -> None:
+    before = cancelled(up)
     with chat.chat.completions.create(model=up.model, messages=MORE, stream=True) as stream:
         next(iter(stream))
-        assert node_model(up).running == 1
+    wait_until(lambda: cancelled(up) == before + 1)
     wait_until(lambda: node_model(up).running == 0)
 
 

@@ -68,7 +68,7 @@ def test_an_impatient_user_need_not_wait_for_the_start(
 ) -> None:
     up = UpProcess(state)
     started.append(up)
-    wait_until(lambda: up.family.running("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
+    wait_until(lambda: up.daemons("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
     up.process.send_signal(number)
     up.process.send_signal(number)
     assert up.wait_end() == 0, up.says()
@@ -120,8 +120,8 @@ def test_daemon_that_dies_ends_it_with_its_last_words(
 ) -> None:
     up = UpProcess(state)
     started.append(up)
-    wait_until(lambda: up.family.running("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
-    (daemon,) = up.family.running(module)
+    wait_until(lambda: up.daemons("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
+    (daemon,) = up.daemons(module)
     daemon.kill()
     assert up.wait_end() == 1
     assert "killed by signal 9" in up.says()
@@ -131,7 +131,7 @@ def test_daemon_that_dies_ends_it_with_its_last_words(
 def test_second_one_in_the_same_folder_is_refused(state: Path, started: list[UpProcess]) -> None:
     first = UpProcess(state)
     started.append(first)
-    wait_until((state / "cortex.toml").exists, timeout_s=20)
+    wait_until((state / "cortex.toml").exists)
     second = UpProcess(state)
     started.append(second)
     assert second.wait_end() == 2

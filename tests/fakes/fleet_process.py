@@ -15,8 +15,9 @@ from cortex_core.neuron_api import DeviceHealth, Health, ModelsResponse, NodeMod
 from tests.fakes.model_cache import GEMMA3, MINILM, SMOLLM2, cached_model, lend_models
 from tests.fakes.neuron_process import add_model
 from tests.fakes.ports import free_ports
+from tests.fakes.process_family import alive
 from tests.fakes.processes import Command, kill_survivors, sockets_in, survivors
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import WAIT_S, wait_until
 from tests.fakes.wire import decoded
 
 START_TIMEOUT_S = 120.0
@@ -69,6 +70,7 @@ class FleetProcess:
     ) -> None:
         """With `counting`, the node has one model that counts instead of computing."""
         self.root = root
+        self._workers = workers
         self.state_dir = root / "state"
         self.run_dir = root / "run"
         api, metrics, node = free_ports(3)
@@ -152,7 +154,7 @@ class FleetProcess:
         """Return what the node says of a model."""
         return next(model for model in self.models() if model.id == model_id)
 
-    def wait_idle(self, model_id: ModelId = SMOLLM2, *, timeout_s: float = 10.0) -> None:
+    def wait_idle(self, model_id: ModelId = SMOLLM2, *, timeout_s: float = WAIT_S) -> None:
         """Return when nothing runs or waits in the engine."""
 
         def idle() -> bool:
@@ -166,21 +168,49 @@ class FleetProcess:
 
     def actor(self) -> psutil.Process:
         """Return the process of the node's device actor."""
-        (found,) = self.neuron.children("multiprocess.spawn")
+        (found,) = self._below(self.neuron, "multiprocess.spawn", 1)
         return found
 
+    def stopped_actor(
+        self, model_id: ModelId = SMOLLM2, *, running: int = 1
+    ) -> psutil.Process | None:
+        """Stop the actor if so many requests are not complete; else let it go on, return None."""
+        actor = self.actor()
+        actor.suspend()
+        # What it had told when the node gave the first answer has been read at the second.
+        if [self.model(model_id).running for _ in range(2)][-1] == running:
+            return actor
+        actor.resume()
+        return None
+
     def fleet_actor(self) -> psutil.Process:
-        (found,) = self.gateway.children("cortexd.fleet.actor")
+        (found,) = self._below(self.gateway, "cortexd.fleet.actor", 1)
         return found
 
     def http_workers(self) -> list[psutil.Process]:
         """Return gunicorn's workers, without their master."""
-        servers = self.gateway.children("cortexd.http_server")
-        return [one for one in servers if one.ppid() != self.gateway.process.pid]
+        master, *workers = self._below(self.gateway, "cortexd.http_server", 1 + self._workers)
+        assert master.ppid() == self.gateway.process.pid
+        return workers
+
+    def _below(self, daemon: Command, text: str, count: int) -> list[psutil.Process]:
+        """Return the processes of a daemon with `text` in their command lines, once all run."""
+        found: list[psutil.Process] = []
+
+        def all_run() -> bool:
+            found[:] = filter(alive, daemon.children(text))
+            return len(found) == count
+
+        wait_until(all_run)
+        return found
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric of the gateway over all label values but these."""
         return total(httpx.get(f"{self.metrics_url}/metrics").text, name, labels)
+
+    def node_cancelled(self) -> float:
+        """Return how many requests the node has ended because their client was gone."""
+        return self.node_metric("neuron_requests_total", outcome="cancelled")
 
     def node_metric(self, name: str, **labels: str) -> float:
         """Return the same of the node."""
@@ -193,7 +223,7 @@ class FleetProcess:
                 daemon.send(signal.SIGTERM)
         for daemon in (self.gateway, self.neuron):
             assert daemon.wait() == 0, daemon.text()
-        assert survivors(self.root) == []
+        wait_until(lambda: not survivors(self.root))
         assert sockets_in(self.run_dir) == []
 
     def close(self) -> None:

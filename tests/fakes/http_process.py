@@ -16,6 +16,7 @@ import msgspec
 from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortex_core.ipc.child import DeathPipe
 from cortex_core.ipc.counters import counter_segment_bytes
+from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotWriter, snapshot_segment_bytes
 from cortex_core.neuron_api import ModelLimit
@@ -52,10 +53,17 @@ def snapshot_of(*endpoints: str, version: int = 1) -> FleetSnapshot:
 class HttpProcess:
     """Starts on construction. Pids of its workers are those of its children."""
 
-    def __init__(self, folder: Path, *endpoints: str, drain_timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *endpoints: str,
+        drain_timeout_s: float = 2.0,
+        gateway_toml: str = "",
+    ) -> None:
         self._segments = [
             Segment.create("snapshot", snapshot_segment_bytes(SNAPSHOT_BYTES)),
             Segment.create("in-flight", counter_segment_bytes(ROWS, IN_FLIGHT_COLUMNS)),
+            Segment.create("liveness", LIVENESS_SEGMENT_BYTES),
         ]
         self._writer = SnapshotWriter(self._segments[0])
         self._version = 0
@@ -67,6 +75,7 @@ class HttpProcess:
         config = folder / "cortex.toml"
         config.write_text(
             f'[gateway]\nworkers = 1\ndrain_timeout_s = {drain_timeout_s}\nstate_dir = "{folder}"\n'
+            f"{gateway_toml}"
         )
         metrics = folder / "metrics"
         metrics.mkdir()
@@ -76,7 +85,7 @@ class HttpProcess:
             metrics_dir=metrics,
             snapshot_fd=self._segments[0].fd,
             in_flight_fd=self._segments[1].fd,
-            liveness_fd=self._death.read_fd,
+            liveness_fd=self._segments[2].fd,
             death_fd=self._death.read_fd,
             parent_pid=os.getpid(),
             listen_fd=self._listener.fileno(),

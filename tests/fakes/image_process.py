@@ -16,6 +16,10 @@ from neurond.images.read_image import FEATURE_MARK
 
 
 class ObedientWorker(ImageWorker):
+    def __init__(self) -> None:
+        super().__init__()
+        self._num_read = 0
+
     def read(self, job: ReadImageJob, data: bytes) -> tuple[ImageRead, Segment | None]:
         match job.folder:
             case "/break":
@@ -28,9 +32,11 @@ class ObedientWorker(ImageWorker):
                 time.sleep(600)
             case "/exit":
                 os._exit(3)
+        self._num_read += 1
+        keys = {"/pid": str(os.getpid()).encode(), "/count": b"%d" % self._num_read}
         stored = store_arrays({"pixel_values": np.frombuffer(data, np.uint8)})
         read = ImageRead(
-            key=str(os.getpid()).encode() if job.folder == "/pid" else data[:1] * 32,
+            key=keys.get(job.folder, data[:1] * 32),
             places=stored.places,
             size_bytes=stored.segment.size_bytes,
             replacement=f"<{FEATURE_MARK * len(data)}>",

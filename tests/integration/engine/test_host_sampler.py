@@ -52,7 +52,7 @@ def library(request, emulate, tmp_path_factory):
     for name in ("cortex_pool_create", "cortex_pool_destroy"):
         function = getattr(loaded, name)
         function.restype, function.argtypes = abi.FUNCTIONS[name]
-    sample_abi.declare(loaded)
+    abi.declare(loaded, sample_abi.FUNCTIONS)
     return loaded
 
 

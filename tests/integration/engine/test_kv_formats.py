@@ -81,17 +81,7 @@ def logits_of(
     found = []
     start = 0
     for piece in pieces:
-        places = array("i", range(start, start + piece))
-        columns = StepColumns(
-            token_ids=array("i", ids[start : start + piece]),
-            positions=places,
-            slots=places,
-            cu_seqlens_q=array("i", [0, piece]),
-            seq_lens_k=array("i", [start + piece]),
-            block_tables=array("i", range(num_blocks)),
-            table_width=num_blocks,
-            sample_rows=array("i", range(piece)),
-        )
+        columns = StepColumns.one_sequence(array("i", ids[start : start + piece]), start)
         logits = np.empty((piece, struct.vocab_size), np.float32)
         kernels.step(pool, struct, columns, pages, scratch, logits)
         found.append(logits)

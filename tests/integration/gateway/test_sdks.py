@@ -206,9 +206,7 @@ async def test_anthropic_errors(
     for neuron in neurons:
         neuron.script = too_long
     with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 9 tokens > 4"):
-        await anthropic_client.messages.create(
-            model="small", max_tokens=9, messages=HELLO, stream=True
-        )
+        await anthropic_client.messages.create(model="small", max_tokens=9, messages=HELLO)
 
 
 async def test_stream_that_moves_is_one_stream_to_the_sdk(

@@ -230,6 +230,28 @@ async def test_hung_fleet_actor_is_replaced(start: Start, neuron: FakeNeuron) ->
     assert process.left_behind() == []
 
 
+async def test_hung_master_is_replaced_and_workers_serve_meanwhile(
+    start: Start, neuron: FakeNeuron
+) -> None:
+    process = await start(neuron)
+    master = process.member("http_server")
+    master.suspend()
+
+    assert await chat(process) == TEXT
+    await wait_until_async(
+        lambda: (
+            {one.pid for one in process.family.running("http_server")} - {master.pid}
+            and not alive(master)
+        )
+    )
+
+    assert "no sign of life" in process.output()
+    assert await chat(process) == TEXT
+    process.terminate()
+    assert await gone(process) == 0
+    assert process.left_behind() == []
+
+
 async def test_killed_parent_takes_everything_with_it(start: Start, neuron: FakeNeuron) -> None:
     process = await start(neuron)
     await wait_until_async(lambda: len(process.family.alive()) == 4)
@@ -293,6 +315,29 @@ async def test_systemd_is_told(start: Start, neuron: FakeNeuron, tmp_path: Path)
     finally:
         notify.close()
     assert notify.messages == ["READY=1", "STOPPING=1"]
+
+
+async def test_systemds_watchdog_hears_of_the_parent_until_its_end(
+    start: Start, neuron: FakeNeuron, tmp_path: Path
+) -> None:
+    gate = asyncio.Event()
+    neuron.script = held_after(3, gate)
+    notify = NotifySocket(tmp_path / "notify")
+    environment = {"NOTIFY_SOCKET": str(notify.path), "WATCHDOG_USEC": "100000"}
+    try:
+        process = await start(neuron, environment=environment)
+        await wait_until_async(lambda: notify.has("READY=1"))
+        async with GatewayClient(process.base_url) as client:
+            answer = await client.chat()
+            await answer.until("are")
+            process.terminate()
+            await wait_until_async(lambda: notify.has("STOPPING=1"))
+            told = len(notify.messages)
+            await wait_until_async(lambda: "WATCHDOG=1" in notify.messages[told:])
+            gate.set()
+            assert await gone(process) == 0
+    finally:
+        notify.close()
 
 
 async def test_without_any_node_it_runs_and_says_so(start: Start) -> None:

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from tests.fakes.neuron_process import MODEL, NeuronProcess
+from tests.fakes.wire import refusal
 
 CHAT = "/v1/chat/completions"
 TEXTS = "/v1/completions"
@@ -80,8 +81,7 @@ def test_a_wrong_field_is_named(
     node: NeuronProcess, changes: dict[str, object], param: str
 ) -> None:
     answer = node.client.post("/generate", json=generate(**changes))
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == param
+    assert refusal(answer, 400)["param"] == param
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,12 @@ def test_an_unknown_model_is_not_found(node: NeuronProcess) -> None:
     assert openai.status_code == 404
     assert openai.json()["error"]["code"] == "model_not_found"
     canonical = node.client.post("/generate", json=generate(model="pypi:nothing"))
-    assert canonical.status_code == 404
-    assert canonical.json()["error"]["code"] == "model_not_found"
+    assert refusal(canonical, 404)["code"] == "model_not_found"
 
 
 def test_a_model_that_is_not_loaded_is_said_to_be_so(node: NeuronProcess) -> None:
     answer = node.client.post("/generate", json=generate(model="pypi:never-loaded"))
-    assert answer.status_code == 409
-    assert answer.json()["error"]["code"] == "model_not_loaded"
+    assert refusal(answer, 409)["code"] == "model_not_loaded"
 
 
 def test_an_image_for_a_text_model(node: NeuronProcess) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,21 @@ def held_images() -> list[str]:
     return [name for name in (*mapped, *opened) if "neuron-image" in name]
 
 
-@pytest.fixture
-async def reader(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImageReader]:
+@asynccontextmanager
+async def new_reader(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImageReader]:
     monkeypatch.setattr(reader_module, "python_command", obedient)
     pool = TextPool(1)
-    started = ImageReader(ImageLimits(max_images=2, max_bytes=100), pool)
+    started = ImageReader(ImageLimits(max_images=5, max_bytes=100), pool)
     yield started
     await started.close()
     pool.close()
     assert held_images() == []
+
+
+@pytest.fixture
+async def reader(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImageReader]:
+    async with new_reader(monkeypatch) as started:
+        yield started
 
 
 async def read(reader: ImageReader, *images: FoundImage, folder: Path = FOLDER) -> list[ReadImage]:
@@ -62,10 +69,10 @@ async def test_arrays_come_back(reader: ImageReader) -> None:
 
 
 async def test_limits_name_the_image(reader: ImageReader) -> None:
-    images = [image(b"a", f"messages[0].content[{place}]") for place in range(3)]
-    with pytest.raises(InvalidRequest, match="3 images, 2 is the most") as caught:
+    images = [image(b"a", f"messages[0].content[{place}]") for place in range(6)]
+    with pytest.raises(InvalidRequest, match="6 images, 5 is the most") as caught:
         await read(reader, *images)
-    assert caught.value.param == "messages[0].content[2]"
+    assert caught.value.param == "messages[0].content[5]"
     with pytest.raises(InvalidRequest, match="101 bytes, 100 is the most") as caught:
         await read(reader, images[0], image(bytes(101), "messages[0].content[1]"))
     assert caught.value.param == "messages[0].content[1]"
@@ -79,6 +86,54 @@ async def test_what_a_request_may_hold_has_a_bound(
     with pytest.raises(InvalidRequest, match="128 bytes as the model takes them, 100") as caught:
         await read(reader, image(b"a"), image(b"a", "messages[0].content[1]"))
     assert caught.value.param == "messages[0].content[1]"
+
+
+async def test_requests_take_turns_image_by_image(reader: ImageReader) -> None:
+    count = Path("/count")
+    asked = [[image(b"a")] * 5, [image(b"b")], [image(b"c")] * 2]
+    reading = [asyncio.create_task(reader.read(count, images)) for images in asked]
+    done = await asyncio.gather(*reading)
+    order = [[int(read.key) for read in images] for images in done]
+    assert order == [[1, 4, 6, 7, 8], [2], [3, 5]]
+    for images in done:
+        close_images(images)
+
+
+async def test_images_on_their_way_have_a_bound_over_all_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An image takes 64 bytes here."""
+    monkeypatch.setattr(reader_module, "MAX_HELD_BYTES", 100)
+    async with new_reader(monkeypatch) as reader:
+        first = await read(reader, image(b"a"), image(b"b"))
+        waiting = [asyncio.create_task(read(reader, image(b"c"))) for _ in range(2)]
+        leaving = asyncio.create_task(read(reader, image(b"d")))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert not any(task.done() for task in waiting)
+        close_images(first)
+        for task in waiting:
+            close_images(await task)
+        # Two who hold what both wait for: the older one goes on.
+        both = [
+            asyncio.create_task(read(reader, *([image(b"e")] * 4))),
+            asyncio.create_task(read(reader, *([image(b"f")] * 4))),
+        ]
+        close_images(await both[0])
+        close_images(await both[1])
+
+
+async def test_who_gets_no_room_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "MAX_HELD_BYTES", 50)
+    monkeypatch.setattr(reader_module, "ROOM_S", 0.05)
+    async with new_reader(monkeypatch) as reader:
+        first = await read(reader, image(b"a"))
+        with pytest.raises(Overloaded, match="those of other requests take 64 bytes, 50 is the"):
+            await read(reader, image(b"b"))
+        close_images(first)
+        close_images(await read(reader, image(b"c")))
 
 
 @pytest.mark.parametrize(

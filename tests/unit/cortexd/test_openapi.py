@@ -9,10 +9,14 @@ from falcon import testing
 from falcon.inspect import inspect_routes
 from jsonschema import Draft202012Validator
 
+from cortex_core.dialects.base import Dialect
 from cortex_core.dialects.openai_chat import ChatBody
+from cortex_core.errors import CortexError, InvalidRequest, QueueFull
+from cortex_core.ids import RequestId
 from cortexd.app import AppParts, FalconApp, create_app
 from cortexd.drain import Drain
 from cortexd.openapi import openapi_document
+from tests.unit.cortex_core.dialects.fixture_files import DIALECTS, fixture, names
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +74,9 @@ def test_every_operation_has_words_an_id_and_typed_answers(document: dict[str, A
         for method, operation in ways.items():
             ids.append(operation["operationId"])
             assert operation["summary"].endswith("."), path
-            assert "200" in operation["responses"]
-            assert ("requestBody" in operation) == (method == "post")
+            never = path.endswith("/cancel")
+            assert ("200" in operation["responses"]) is not never
+            assert ("requestBody" in operation) == (method == "post" and not never)
             if method != "head":
                 assert "4XX" in operation["responses"]
     assert len(set(ids)) == len(ids)
@@ -97,6 +102,77 @@ def test_schemas_are_schemas_and_say_what_is_taken(document: dict[str, Any]) -> 
     assert validator.is_valid(good | {"stop": ["a"], "max_tokens": None})
     assert not validator.is_valid(good | {"messages": [{"role": "robot"}]})
     assert not validator.is_valid({"messages": good["messages"]})
+
+
+PATHS = {
+    "anthropic_messages": "/v1/messages",
+    "openai_chat": "/v1/chat/completions",
+    "openai_completions": "/v1/completions",
+    "openai_responses": "/v1/responses",
+}
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    Draft202012Validator(schema | {"components": document["components"]}).validate(value)
+
+
+def answered(document: dict[str, Any], path: str, status: str) -> dict[str, Any]:
+    answer = document["paths"][path]["post"]["responses"][status]
+    schema: dict[str, Any] = answer["content"]["application/json"]["schema"]
+    assert schema.get("type") != "object", f"{path} is described"
+    return schema
+
+
+@pytest.mark.parametrize("name", names("responses"))
+def test_answers_are_as_they_are_described(document: dict[str, Any], name: str) -> None:
+    case = fixture("responses", name)
+    schema = answered(document, PATHS[case["dialect"]], "200")
+    if case["whole"] is not None:
+        check(document, schema, case["whole"])
+        broken = {**case["whole"], "more": 1}
+        typed = case["dialect"] in ("anthropic_messages", "openai_responses")
+        assert not typed or not Draft202012Validator(
+            schema | {"components": document["components"]}
+        ).is_valid(broken), "fields that are not described are found"
+    for line in case["stream"]:
+        if line.startswith('data: {"type":"response.') and '"response":' in line:
+            check(document, schema, json.loads(line.removeprefix("data: "))["response"])
+
+
+@pytest.mark.parametrize("name", names("requests"))
+def test_requests_are_as_they_are_described(document: dict[str, Any], name: str) -> None:
+    case = fixture("requests", name)
+    operation = document["paths"][PATHS[case["dialect"]]]["post"]
+    check(document, operation["requestBody"]["content"]["application/json"]["schema"], case["body"])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "error", [QueueFull("cannot a", retry_after_s=1), InvalidRequest("cannot a", param="b")]
+)
+def test_errors_are_as_they_are_described(
+    document: dict[str, Any], dialect: Dialect, error: CortexError
+) -> None:
+    reply = dialect.encode_error(error.info(), request_id=RequestId("r"))
+    check(document, answered(document, PATHS[dialect.name], "4XX"), json.loads(reply.body))
+
+
+def test_items_of_a_response_are_told_apart(document: dict[str, Any]) -> None:
+    schema = document["components"]["schemas"]["ResponsesBody"]
+    validator = Draft202012Validator(schema | {"components": document["components"]})
+    for item, is_good in (
+        ({"role": "user", "content": "hi"}, True),
+        ({"role": "robot", "content": "hi"}, False),
+        ({"type": "function_call", "call_id": "a", "name": "b"}, True),
+        ({"type": "function_call", "name": "b"}, False),
+        ({"type": "function_call_output", "call_id": "a", "output": "b"}, True),
+        ({"type": "reasoning", "summary": []}, True),
+        ({"type": "reasoning", "summary": "a"}, False),
+        ({"type": "web_search_call", "action": 1}, True),
+        ({"id": "msg_1"}, True),
+        ({}, False),
+    ):
+        assert validator.is_valid({"model": "m", "input": [item]}) is is_good, item
 
 
 def test_a_route_without_types_is_described_all_the_same() -> None:

@@ -1,8 +1,11 @@
 """What is counted, under which labels, in which form."""
 
+from collections.abc import Callable
+
 import pytest
 from prometheus_client import CollectorRegistry
 
+from cortex_core.errors import ModelNotFound
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import (
     Activation,
@@ -21,16 +24,21 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(name, {"model": MODEL} | labels)
 
 
+def times(*moments: float) -> Callable[[], float]:
+    """Return a clock that shows these in turn."""
+    left = iter(moments)
+    return lambda: next(left)
+
+
 def test_times_run_from_the_request_to_its_tokens() -> None:
     registry = CollectorRegistry()
-    meter = GenerationMetrics(registry).request(MODEL, 100.0)
-    meter.prompt(7)
-    meter.admitted(4)
-    for now in (100.5, 100.6, 100.9):
-        meter.token(now)
-    meter.completed(3)
-    meter.close(101.5)
-    meter.close(102.0)
+    clock = times(100.0, 100.5, 100.6, 100.9, 101.5)
+    with GenerationMetrics(registry).request(MODEL, clock) as meter:
+        meter.prompt(7)
+        meter.admitted(4)
+        for _ in range(3):
+            meter.token()
+        meter.completed(3)
     assert value(registry, "neuron_request_duration_seconds_sum") == 1.5
     assert value(registry, "neuron_time_to_first_token_seconds_sum") == 0.5
     assert value(registry, "neuron_inter_token_latency_seconds_count") == 2
@@ -48,9 +56,9 @@ def test_times_run_from_the_request_to_its_tokens() -> None:
 
 def test_a_name_that_no_model_has_becomes_no_label() -> None:
     registry = CollectorRegistry()
-    meter = GenerationMetrics(registry).request(ModelId("evil name"), 0.0)
-    meter.failed("model_not_found")
-    meter.close(1.0)
+    meter = GenerationMetrics(registry).request(ModelId("evil name"), times(0.0, 1.0))
+    with pytest.raises(ModelNotFound), meter:
+        raise ModelNotFound("cannot generate: there is no such model")
     text = exposition(registry).decode()
     assert "evil name" not in text
     assert 'neuron_requests_total{model="unknown",outcome="model_not_found"} 1.0' in text
@@ -58,11 +66,21 @@ def test_a_name_that_no_model_has_becomes_no_label() -> None:
 
 def test_an_unfinished_request_was_cancelled() -> None:
     registry = CollectorRegistry()
-    meter = GenerationMetrics(registry).request(MODEL, 0.0)
+    meter = GenerationMetrics(registry).request(MODEL, times(0.0, 2.5))
     meter.prompt(1)
-    meter.close(2.5)
+    with pytest.raises(GeneratorExit), meter:
+        raise GeneratorExit
     assert value(registry, "neuron_request_duration_seconds_sum") == 2.5
     assert value(registry, "neuron_requests_total", outcome="cancelled") == 1
+
+
+def test_what_is_no_error_of_ours_is_an_internal_one() -> None:
+    registry = CollectorRegistry()
+    meter = GenerationMetrics(registry).request(MODEL, times(0.0, 1.0))
+    meter.prompt(1)
+    with pytest.raises(KeyError), meter:
+        raise KeyError
+    assert value(registry, "neuron_requests_total", outcome="internal_error") == 1
 
 
 def test_devices_and_models_are_gauges_read_at_each_scrape() -> None:

@@ -132,7 +132,7 @@ def test_anthropic_clients_raise_the_right_error(
         (errors.InvalidRequest("cannot a: b"), "invalid_request_error"),
     ],
 )
-def test_a_stream_says_overloaded_wherever_claude_code_is_to_ask_again(
+def test_a_stream_says_overloaded_wherever_claude_code_is_to_wait_and_ask_again(
     error: CortexError, type_: str
 ) -> None:
     frame = error_frame(error.info(), request_id=REQUEST_ID).decode()

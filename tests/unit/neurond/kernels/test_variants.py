@@ -72,8 +72,8 @@ def test_a_library_that_computes_wrongly_gives_way_to_the_next(monkeypatch, capl
 def test_a_library_that_the_system_refuses_gives_way_to_the_next(monkeypatch, caplog):
     declare = variants.abi.declare
 
-    def declare_and_refuse(library):
-        declare(library)
+    def declare_and_refuse(library, *functions):
+        declare(library, *functions)
         if library.cortex_variant() == b"avx2":
             library.cortex_ask_permission = lambda: errno.EPERM
 

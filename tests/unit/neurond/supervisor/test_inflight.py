@@ -21,6 +21,7 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.segment import Segment
 from neurond import protocol
 from neurond.images.arrays import ArrayPlace
+from neurond.images.held import HeldImages
 from neurond.images.read_image import FEATURE_MARK, ReadImage
 from neurond.ring_records import encode_finish, encode_token, encode_vector
 from neurond.supervisor import inflight
@@ -110,7 +111,15 @@ def image_job(*images: ReadImage) -> EngineJob:
 @pytest.fixture
 def image() -> Iterator[ReadImage]:
     places = (ArrayPlace("pixel_values", "<f4", (2,), 0),)
-    read = ReadImage(b"k", f"<{FEATURE_MARK}>", places, Segment.create("neuron-image", 4096))
+    held = HeldImages(1 << 20, lambda: None)
+    held.begin(held)
+    read = ReadImage(
+        b"k",
+        f"<{FEATURE_MARK}>",
+        places,
+        Segment.create("neuron-image", 4096),
+        held.hold(held, 4096),
+    )
     yield read
     read.segment.close()
 

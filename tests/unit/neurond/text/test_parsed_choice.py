@@ -223,6 +223,21 @@ def test_tokens_behind_a_stop_string_in_what_was_no_call_are_not_counted(
     assert out.completion_tokens == len(tokens_of(events))
 
 
+@pytest.mark.parametrize("becomes_a_call", [True, False])
+def test_a_stop_string_far_in_a_long_call(becomes_a_call: bool) -> None:
+    content = "".join(f"line {number}. " for number in range(1500)) + "stop and more"
+    text = CALL[: CALL.index("Paris")] + content
+    ids = ids_of(text + CALL[CALL.index('"}}') :] if becomes_a_call else text)
+    events = feed(output("stop"), [*ids, END])
+    if becomes_a_call:
+        assert tokens_of(events) == [*ids, END]
+        assert json.loads(arguments_of(events)[0]) == {"city": content}
+    else:
+        assert end_of(events).stop_sequence == "stop"
+        assert said(events, TextDelta) == text[: text.index("stop")]
+        assert tokens_of(events) == ids_of(text[: text.index("stop") + 4])
+
+
 def test_a_stop_string_in_what_becomes_a_call_takes_no_token_away() -> None:
     text = f"Hm {CALL.replace('get_weather', 'stop')}Done"
     events = run(text, "stop")

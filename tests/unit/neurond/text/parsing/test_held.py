@@ -2,181 +2,33 @@
 # ruff: noqa: RUF001 - DeepSeek's markers have bars of full width
 
 import json
-import random
 from pathlib import Path
 
-import jsonschema
 import msgspec
 import pytest
-from tokenizers import AddedToken, Tokenizer
 
-from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool, ToolChoice
+from cortex_core.canonical import ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
-from cortex_core.neuron_api import ReasoningParserName, ToolParserName
-from neurond.engine.grammar import GrammarCompiler, TokenGrammar, check_format
-from neurond.text.parsing.answer_format import AnswerFormat, HeldForm
-from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
-from neurond.text.parsing.harmony import HARMONY_MARKERS
-from neurond.text.parsing.parser import NOT_HELD, HeldCalls, joined
-from neurond.text.parsing.segments import Call, CallArguments, CallEnded, Text
-from tests.fakes.grammar_walks import Speller, bits_of
-from tests.fakes.tokenizers_made import BOS, byte_level
-from tests.fakes.transcripts import BrokenCall, Told, told
-
-SEARCH = Tool(
-    "search",
-    None,
-    {
-        "type": "object",
-        "properties": {
-            "where": {"type": "string", "enum": ["web", "files"]},
-            "most": {"type": "integer", "minimum": 1, "maximum": 9},
-            "deep": {"type": "boolean"},
-            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "maxItems": 2},
-        },
-        "required": ["where", "most"],
-        "$defs": {"tag": {"type": "string", "enum": ["a", "b"]}},
-    },
+from cortex_core.neuron_api import ToolParserName
+from neurond.engine.grammar import GrammarCompiler, check_format
+from neurond.text.parsing.answer_format import HeldForm
+from neurond.text.parsing.segments import Call, Text
+from tests.fakes.tokenizers_made import BOS
+from tests.unit.neurond.text.parsing.held_families import (
+    ALL,
+    NOTHING,
+    SAY,
+    SEARCH,
+    TAG_END,
+    TOOLS,
+    Family,
+    check_calls,
+    goes_through,
+    parse,
+    prompt,
+    special_texts,
+    takes,
 )
-SAY = Tool(
-    "say", None, {"type": "object", "properties": {"it": {"type": "string"}}, "required": ["it"]}
-)
-NOTHING = Tool("nothing", None, None)
-TOOLS = (SEARCH, NOTHING)
-SCHEMAS = {tool.name: tool.parameters or {"type": "object"} for tool in (*TOOLS, SAY)}
-ALL = [*CALL_FORMATS, "harmony"]
-CLOSING = (b'"', b"}", b"]", b")", b"<", b"</arg_value>", b'<|"|>', b"<escape>")
-BEGINS = {b"{", b" ", b"\n", b"\t", b"\r", b"\n\n"}
-TAG_END = "\n</parameter>\n"
-
-
-def tokenizer(*, special: bool) -> Tokenizer:
-    """A token for each byte, and all markers of all families, as special tokens or as others."""
-    made = byte_level()
-    texts = {marker for each in CALL_FORMATS.values() for marker in each.markers} - {"functools"}
-    texts |= HARMONY_MARKERS
-    texts |= {text for marks in REASONING_MARKS.values() for text in (marks.opens, marks.closes)}
-    texts -= {text for text in texts if text.startswith(("Here", "```"))}
-    tokens = [AddedToken(text, special=special, normalized=False) for text in sorted(texts)]
-    made.add_special_tokens(tokens) if special else made.add_tokens(tokens)
-    return made
-
-
-class Family:
-    """One family's format over a small vocabulary."""
-
-    def __init__(self, made: Tokenizer, folder: Path) -> None:
-        self.speller = Speller(made, folder)
-        self.tokenizer = made
-
-    def answers(
-        self, tools: ToolParserName, reasoning: ReasoningParserName = "none"
-    ) -> AnswerFormat:
-        return AnswerFormat(Parsers(tools, reasoning), self.speller.pieces)
-
-    def ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def walk(
-        self,
-        answers: AnswerFormat,
-        held: HeldForm,
-        seed: int,
-        *,
-        begins: str = "",
-        spells: str = "",
-    ) -> list[int] | None:
-        """Return the tokens of a random answer that hurries to its end.
-
-        `begins` is what it says at first, `spells` at last, where chance would not find to it.
-        """
-        grammar = self.speller.compile(ResponseFormat("grammar", text=held.grammar))
-        chance = random.Random(seed)
-        tokens: list[int] = []
-        begun = self.ids(begins)
-        for number in range(600):
-            allowed = sorted(self.speller.allowed(grammar))
-            if self.speller.end in allowed and number > 20:
-                return tokens
-            if number == 60:
-                begun = self.ids(spells)
-            closing = [token for token in allowed if answers.pieces.piece(token) in CLOSING]
-            hurried = closing and chance.random() < 0.7
-            taken = begun.pop(0) if begun else chance.choice(closing if hurried else allowed)
-            tokens.append(taken)
-            if taken == self.speller.end:
-                return tokens[:-1]
-            if grammar.advance(taken):
-                return tokens
-        return None
-
-
-@pytest.fixture(scope="module", params=[True, False], ids=["special", "plain"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return Family(tokenizer(special=request.param), tmp_path_factory.mktemp("family"))
-
-
-def special_texts(family: Family) -> set[str]:
-    decoder = family.tokenizer.get_added_tokens_decoder()
-    return {added.content for added in decoder.values() if added.special}
-
-
-def prompt(
-    mode: str,
-    *tools: Tool,
-    name: str | None = None,
-    parallel: bool = True,
-    goes_on: bool = False,
-) -> ChatPrompt:
-    return ChatPrompt(
-        (),
-        continue_final_message=goes_on,
-        tools=tools,
-        tool_choice=ToolChoice(mode, name),  # type: ignore[arg-type]
-        parallel_tool_calls=parallel,
-    )
-
-
-def parse(
-    answers: AnswerFormat,
-    asked: ChatPrompt,
-    tokens: list[int],
-    held: HeldCalls = NOT_HELD,
-    *,
-    thinks: bool = False,
-) -> list[Told]:
-    made = answers.parser(asked, held, thinks=thinks, keep_blanks=False)
-    assert made is not None
-    text = b"".join(answers.pieces.piece(token) for token in tokens).decode("utf-8", "replace")
-    return told(joined(made.push(text) + made.flush()))
-
-
-def takes(family: Family, held: HeldForm | None, text: str) -> bool:
-    """Whether a text, as a whole, is an answer that the grammar lets through."""
-    assert held is not None
-    grammar = family.speller.compile(ResponseFormat("grammar", text=held.grammar))
-    return goes_through(grammar, family.ids(text), family.speller.end)
-
-
-def goes_through(grammar: TokenGrammar, tokens: list[int], end: int) -> bool:
-    if not begins_with(grammar, tokens):
-        return False
-    return grammar.is_complete or end in bits_of(grammar.allowed())
-
-
-def begins_with(grammar: TokenGrammar, tokens: list[int]) -> bool:
-    for token in tokens:
-        if token not in bits_of(grammar.allowed()):
-            return False
-        grammar.advance(token)
-    return True
-
-
-def check_calls(segments: list[Told]) -> list[str]:
-    calls = [segment for segment in segments if isinstance(segment, Call)]
-    for call in calls:
-        jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
-    return [call.name for call in calls]
 
 
 @pytest.mark.parametrize("tools", ALL)
@@ -489,79 +341,3 @@ def test_blocks_of_code_call_no_tool_that_is_strict(family: Family) -> None:
     assert parse(answers, prompt("auto", strict), family.ids(block)) == [Text(block)]
     [call] = parse(answers, prompt("auto", SAY), family.ids(block))
     assert call == Call("say", '{"it": 1}')
-
-
-STRICT = Tool("say", None, SAY.parameters, strict=True)
-IN_PROSE: dict[ToolParserName, str] = {"phi": "<|tool_call|>[", "llama": '{"name": "'}
-BEGINS_OF_OTHERS = (
-    *("Well. ", "[", "{", "<tool_call>", "```json\n{", "functools[{", "<think>a</think>{"),
-    *('{"n": "<function=say><parameter=it>', "<think>a functools[", "<think>a <function=say>"),
-)
-
-
-@pytest.mark.parametrize("tools", ALL)
-@pytest.mark.parametrize("reasoning", ["none", "think"])
-@pytest.mark.parametrize("mode", ["auto", "required", "json"])
-def test_what_is_told_as_a_held_call_is_one(
-    family: Family, tools: ToolParserName, reasoning: ReasoningParserName, mode: str
-) -> None:
-    answers = family.answers(tools, reasoning)
-    asked = prompt("required" if mode == "required" else "auto", STRICT, SEARCH)
-    held = answers.held_calls(asked, [])
-    if mode == "json":
-        held = answers.held_json(asked, [], ResponseFormat("json_object"))
-    assert held is not None
-    calls = CALL_FORMATS.get(tools)
-    opener = calls.openers[0] if calls is not None else "<|channel|>"
-    opens = IN_PROSE.get(tools, opener)
-    for seed, begins in enumerate((opens, f"Well. {opens}", *BEGINS_OF_OTHERS)):
-        form = ResponseFormat("grammar", text=held.grammar)
-        if not begins_with(family.speller.compile(form), family.ids(begins)):
-            continue
-        tokens = family.walk(answers, held, seed, begins=begins)
-        if tokens is None:
-            continue
-        segments = parse(answers, asked, tokens, held.calls)
-        assert not [each for each in segments if isinstance(each, BrokenCall)], segments
-        assert segments == parse(answers, asked, tokens)
-
-
-@pytest.mark.parametrize("tools", ["hermes", "mistral", "kimi", "deepseek_v31", "harmony"])
-@pytest.mark.parametrize("mode", ["auto", "required"])
-def test_a_held_call_is_told_while_it_is_written(
-    family: Family, tools: ToolParserName, mode: str
-) -> None:
-    call = {
-        "hermes": '<tool_call>\n{"name": "say", "arguments": ',
-        "mistral": "[TOOL_CALLS]say[ARGS]",
-        "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.say:0"
-        "<|tool_call_argument_begin|>",
-        "deepseek_v31": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>say<｜tool▁sep｜>",
-        "harmony": "<|channel|>commentary to=functions.say <|constrain|>json<|message|>",
-    }[tools]
-    answers, asked = family.answers(tools), prompt(mode, STRICT)
-    held = answers.held_calls(asked, [])
-    assert held is not None
-    is_held = tools != "mistral" or mode == "required" or "[TOOL_CALLS]" in special_texts(family)
-    for where in (held.calls, NOT_HELD):
-        made = answers.parser(asked, where, thinks=False, keep_blanks=False)
-        assert made is not None
-        told_early = made.push(f'{call}{{"it": "abc')
-        assert bool(told_early) is (is_held and where is held.calls)
-        rest = made.push('"}')
-        assert CallEnded(is_whole=True) in rest
-        assert CallArguments('"}') in rest or not told_early
-
-
-def test_of_calls_that_are_not_held_none_is_told_early(family: Family) -> None:
-    answers, asked = family.answers("json", "think"), prompt("auto", STRICT)
-    held = answers.held_calls(asked, [])
-    assert held is not None
-    body = '{"name": "say", "arguments": {"it": "a'
-    for text in (f"```json\n{body}", f"<think>Hm.</think>{body}"):
-        made = answers.parser(asked, held.calls, thinks=False, keep_blanks=False)
-        assert made is not None
-        assert not [each for each in made.push(text) if isinstance(each, CallArguments)]
-    made = answers.parser(asked, held.calls, thinks=False, keep_blanks=False)
-    assert made is not None
-    assert made.push(body)
