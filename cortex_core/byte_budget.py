@@ -58,6 +58,13 @@ class ByteBudget:
             )
         return share
 
+    def shrink(self, share: Share, size_bytes: int) -> None:
+        """Give back what a share that is had has beyond `size_bytes`."""
+        if share in self._held and size_bytes < share.size_bytes:
+            self.held_bytes -= share.size_bytes - size_bytes
+            share.size_bytes = size_bytes
+            self._grant()
+
     def give_back(self, share: Share) -> None:
         """Return what a share has, or take it out of the queue; idempotent."""
         if share in self._held:

@@ -100,6 +100,13 @@ class RequestTooLarge(InvalidRequest):
     status = 413
 
 
+class RequestTooSlow(InvalidRequest):
+    """The body takes longer than anybody waits for it."""
+
+    code = "request_too_slow"
+    status = 408
+
+
 class WrongModality(InvalidRequest):
     """The request carries images, audio or files that the model cannot take."""
 

@@ -45,9 +45,15 @@ class EmbeddingsAnswer(Described, frozen=True):
     usage: EmbeddingUsage
 
 
+class UnsupportedDetails(Described, frozen=True):
+    error_code: str
+    unsupported: list[str]
+
+
 class AnthropicError(Described, frozen=True):
     type: str
     message: str
+    details: UnsupportedDetails | UnsetType = UNSET
 
 
 class AnthropicErrorEnvelope(Described, frozen=True):

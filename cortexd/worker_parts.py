@@ -30,6 +30,8 @@ from cortexd.responses.store import ResponseStore, StoreSettings
 
 FLEET_HWM_MESSAGES = 4096
 """Messages that may wait for the fleet actor while it is away; more are refused."""
+BODY_WAIT_S = 30.0
+"""How long a body waits for its place; see `cortex_core.held_bodies`."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -103,7 +105,10 @@ class WorkerParts:
             )
         )
         self.app: App = HeldBodies(
-            cast("App", app), limit_bytes=settings.held_bodies_bytes, max_body_bytes=MAX_BODY_BYTES
+            cast("App", app),
+            limit_bytes=settings.held_bodies_bytes,
+            max_body_bytes=MAX_BODY_BYTES,
+            wait_s=BODY_WAIT_S,
         )
 
     def close(self) -> None:

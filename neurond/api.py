@@ -40,6 +40,8 @@ from neurond.resources.openai import DialectResource, OpenAIModelsResource, writ
 MODEL_PATHS: Final = "/models/"
 OPENAI_PATHS: Final = "/v1/"
 CLIENT_GONE_STATUS: Final = 499
+BODY_WAIT_S: Final = 10.0
+"""In silence; a gateway takes 30 s of it for the death of the node."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def create_app(node: Node, registry: CollectorRegistry) -> AsgiApp:
         watched,
         limit_bytes=limits.held_bodies_mb * MIB,
         max_body_bytes=limits.max_body_mb * MIB,
+        wait_s=BODY_WAIT_S,
     )
 
 

@@ -96,14 +96,18 @@ def unpacked_bytes(model: PreparedModel, dtype: Dtype) -> int:
 
 
 def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
-    """Return the bytes of a model's weights as the CPU kernels have them, in a file or not."""
+    """Return the bytes of a model's weights as the CPU kernels have them, in a file or not.
+
+    With them what looks at images, which torch has in float32 at most.
+    """
     layers = model.layers.parameters * _WEIGHT_BYTES[dtype]
     if dtype == "int4":
         left = _WEIGHT_BYTES["int8"] - _WEIGHT_BYTES["int4"]
         layers += model.layers.int8_parameters * left
     each = _WEIGHT_BYTES["bfloat16"] + _WEIGHT_BYTES[_HEAD_DTYPES[dtype]]
     ropes = 4 * model.head_dim * min(model.context_tokens, MAX_ROPE_POSITIONS)
-    return int(layers + model.vocab_size * model.hidden_size * each + ropes)
+    tower = _WEIGHT_BYTES["float32"] * (model.images.tower_parameters if model.images else 0)
+    return int(layers + model.vocab_size * model.hidden_size * each + ropes + tower)
 
 
 def activation_bytes(

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.fakes.ports import free_ports
 
@@ -14,7 +14,7 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Whether an example is right does not hang on what else the machine does.
-    settings.register_profile("cortex", deadline=None)
+    settings.register_profile("cortex", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("cortex")
 
 

@@ -27,6 +27,7 @@ from neurond.sources.prepared import DECODER_POOLING, Pooling, PreparedModel, re
 
 if TYPE_CHECKING:
     from neurond.actor.host_torch import HostTorch
+    from neurond.engine.host_runner import Tower
 
 log = logging.getLogger(__name__)
 
@@ -83,16 +84,25 @@ class CpuBackend:
         weight_format: WeightFormat = "bf16" if named == "bfloat16" else named
         path = packed_path(folder, manifest.weights_hash, weight_format, kernels.layout)
         packed = open_packed(path, kernels, manifest.weights_hash, weight_format)
-        if packed is None:
+        takes_images = manifest.images is not None
+        of_tower = on_progress
+        if packed is None or (takes_images and packed.decoder.two_way_tokens is None):
             made = self._with_torch(self._configure).pack(
                 command, manifest, weight_format, kernels, on_progress
             )
             if isinstance(made, ServedModel):
                 return made
             packed = made
+            of_tower = _silent  # it is little beside packing
+        vision = None
+        if takes_images:
+            two_way_tokens = packed.decoder.two_way_tokens
+            assert two_way_tokens is not None, "it was looked for when the model was packed"
+            torch = self._with_torch(self._configure)
+            vision = torch.tower(command, manifest, two_way_tokens, kernels, of_tower)
         on_progress(1.0)
         pooling = manifest.pooling or DECODER_POOLING
-        return self._serve(command, packed, kernels, pooling)
+        return self._serve(command, packed, kernels, pooling, vision)
 
     def describe(self, error: Exception) -> CortexError:
         """Return a library's exception as one of ours."""
@@ -103,7 +113,12 @@ class CpuBackend:
         return False
 
     def _serve(
-        self, command: LoadModel, packed: PackedModel, kernels: Kernels, pooling: Pooling
+        self,
+        command: LoadModel,
+        packed: PackedModel,
+        kernels: Kernels,
+        pooling: Pooling,
+        vision: Tower | None,
     ) -> ServedModel:
         if self._pool is None:
             assert self._configure is not None, "the device is opened first"
@@ -119,12 +134,13 @@ class CpuBackend:
             kv_cache_bytes=command.kv_cache_bytes,
             kv_format="int8" if command.kv_dtype == "int8" else "bf16",
             speculation=command.speculation,
+            vision=vision,
         )
         return served(
             command,
             serving,
             HostStates(kernels, self._pool, packed, pooling),
-            packed.size_bytes,
+            packed.size_bytes + (vision.weights_bytes if vision is not None else 0),
             vocab_size=packed.decoder.vocab_size,
             dtype=command.dtype,
             kv_dtype=command.kv_dtype or "bfloat16",
@@ -137,6 +153,10 @@ class CpuBackend:
 
             self._torch = HostTorch(configure)
         return self._torch
+
+
+def _silent(_progress: float) -> None:
+    """Take no note of progress."""
 
 
 def _refuse_too_large(configure: Configure, manifest: PreparedModel, command: LoadModel) -> None:

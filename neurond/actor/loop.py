@@ -8,7 +8,6 @@ so that a command is seen at once and an idle device costs nothing.
 
 import logging
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,17 +25,16 @@ from cortex_core.errors import (
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.ipc.blocking_channel import BlockingChannel, Wakeups
 from cortex_core.ipc.liveness import LivenessWriter, Phase
-from cortex_core.ipc.segment import Segment
 from cortex_core.logs import kv
 from neurond.actor.backend import Backend
+from neurond.actor.commands import CommandReader, streams_of
 from neurond.actor.formats import FormatQueue
-from neurond.actor.images import ImageInbox
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
 from neurond.actor.outbox import Outbox
 from neurond.actor.requests import Place, RequestTable
 from neurond.actor.serving import Serving, engines_of
-from neurond.engine.embedding import EmbeddingEngine, EmbeddingRequest
+from neurond.engine.embedding import EmbeddingEngine
 from neurond.engine.engine import Admissions, Engine, EngineRequest, StepOutput
 from neurond.protocol import (
     Admitted,
@@ -80,8 +78,7 @@ class ActorLoop:
         control: BlockingChannel[ControlCommand],
         data: BlockingChannel[DataCommand],
         outbox: Outbox,
-        prompt_area: Segment,
-        images: ImageInbox,
+        commands: CommandReader,
         liveness: LivenessWriter,
         deadlines: PhaseDeadlines,
     ) -> None:
@@ -89,8 +86,7 @@ class ActorLoop:
         self._control = control
         self._data = data
         self._outbox = outbox
-        self._prompt_area = prompt_area
-        self._images = images
+        self._commands = commands
         self._liveness = liveness
         self._deadlines = deadlines
         self._loader = Loader(backend)
@@ -184,12 +180,9 @@ class ActorLoop:
             self._outbox.notice(result.loaded)
 
     def _start(self, command: Generate | Embed) -> None:
-        if isinstance(command, Embed):
-            streams = range(command.stream, command.stream + 1)
-        else:
-            streams = range(command.first_stream, command.first_stream + command.n)
+        streams = streams_of(command)
         if self._requests.was_cancelled(command.request_id):
-            self._drop_images(command)
+            self._commands.drop(command)
             for stream in streams:
                 self._outbox.record(encode_finish(stream, "cancelled"))
             return
@@ -207,9 +200,9 @@ class ActorLoop:
         if isinstance(engine, Engine) and isinstance(command, Generate):
             self._add_generation(command, engine)
         elif isinstance(engine, EmbeddingEngine) and isinstance(command, Embed):
-            engine.add(self._embedding_request(command))
+            engine.add(self._commands.embedding(command))
         else:
-            self._drop_images(command)
+            self._commands.drop(command)
             raise self._no_engine(place)
         return place
 
@@ -218,26 +211,14 @@ class ActorLoop:
             return InvalidRequest(f"cannot {place.work}: {place.model_id} is no model for it")
         return ModelNotLoaded(f"cannot {place.work}: {place.model_id} is not loaded")
 
-    def _drop_images(self, command: Generate | Embed) -> None:
-        if isinstance(command, Generate):
-            self._images.drop(command)
-
     def _add_generation(self, command: Generate, engine: Engine) -> None:
-        request = self._engine_request(command)
+        request = self._commands.generation(command)
         formats = self._served[Place(command.model_id, "generate")].model.formats
         if command.response_format is None:
             engine.add(request)
         else:
             assert formats is not None, "a model that generates has formats"
             self._formats.put(request, command.response_format, formats)
-
-    def _embedding_request(self, command: Embed) -> EmbeddingRequest:
-        place = command.prompt_offset
-        inputs = []
-        for length in command.input_tokens:
-            inputs.append(self._token_ids(place, length))
-            place += 4 * length
-        return EmbeddingRequest(command.request_id, command.stream, inputs, command.dimensions)
 
     def _take_formats(self) -> None:
         for request, outcome in self._formats.take():
@@ -262,30 +243,6 @@ class ActorLoop:
         self._outbox.notice(Admitted(request.request_id, 0))
         for choice in range(request.n):
             self._finish(request.first_stream + choice, "stop")
-
-    def _engine_request(self, command: Generate) -> EngineRequest:
-        token_ids = self._token_ids(command.prompt_offset, command.num_prompt_tokens)
-        images = self._images.take(command, token_ids) if command.images else None
-        return EngineRequest(
-            request_id=command.request_id,
-            first_stream=command.first_stream,
-            prompt_token_ids=token_ids,
-            sampling=command.sampling,
-            max_tokens=command.max_tokens,
-            seed=command.seed,
-            n=command.n,
-            num_replayed_tokens=command.num_replayed_tokens,
-            eos_token_ids=command.eos_token_ids,
-            priority=command.priority,
-            principal=command.principal,
-            images=images,
-        )
-
-    def _token_ids(self, offset: int, count: int) -> "array[int]":
-        """Copy token ids out of the prompt area."""
-        token_ids = array("i")
-        token_ids.frombytes(self._prompt_area.buf[offset : offset + 4 * count])
-        return token_ids
 
     def _cancel(self, request_id: RequestId) -> None:
         place = self._requests.place_of(request_id)

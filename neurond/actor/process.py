@@ -17,6 +17,7 @@ from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.sockets import ZmqContext, connect_socket
 from cortex_core.logs import kv, set_up_logging
 from neurond.actor.backend import Backend, make_backend
+from neurond.actor.commands import CommandReader
 from neurond.actor.images import ImageInbox
 from neurond.actor.launch import Launch
 from neurond.actor.loop import ActorLoop
@@ -103,9 +104,8 @@ def _serve(
     )
     outbox = Outbox(ring, Bell(launch.bell.fd))
     with contextlib.closing(ImageInbox(launch.images.fd)) as images:
-        loop = ActorLoop(
-            backend, control, data, outbox, prompt_area, images, liveness, launch.deadlines
-        )
+        commands = CommandReader(prompt_area, images)
+        loop = ActorLoop(backend, control, data, outbox, commands, liveness, launch.deadlines)
         loop.run()
 
 

@@ -35,7 +35,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
@@ -49,9 +48,9 @@ from neurond.engine.blocks import BlockTable
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.drafts import most_drafts
 from neurond.engine.pacing import PrefillPace
+from neurond.engine.roster import Roster
 from neurond.engine.sequence import Bucket, Sequence, SequenceStatus
 from neurond.engine.shares import PromptShares
-from neurond.engine.waiting import WaitingQueue
 
 PASSING_SHARE = 0.5
 """A prompt may pass others that are being computed if it is so much shorter than what they lack."""
@@ -83,13 +82,10 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self._allocator = BlockAllocator(config.num_blocks, config.block_tokens)
-        self._waiting = WaitingQueue()
+        self._roster = Roster()
         self._pace = PrefillPace()
         self._shares = PromptShares(config.block_tokens)
         self._num_rows = max(config.max_rows, config.max_sequences)
-        self._running: list[Sequence] = []  # sorted by rank, best first
-        self._paused: dict[Sequence, None] = {}
-        self._running_of: Counter[str | None] = Counter()
         self._chunks: list[Chunk] = []  # of the step that is being computed
         self._computing = 0, 0  # its tokens of decodes and of prompts
         self._drafts: dict[Sequence, array[int]] = {}  # of that step
@@ -100,15 +96,15 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        return len(self._roster.running)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._roster.waiting)
 
     @property
     def num_paused(self) -> int:
-        return len(self._paused)
+        return len(self._roster.paused)
 
     @property
     def num_available_blocks(self) -> int:
@@ -122,8 +118,8 @@ class Scheduler:
 
     def has_room_for(self, num_sequences: int) -> bool:
         """Tell whether the queue takes so many more; an empty queue always does."""
-        waiting = len(self._waiting)
-        places = self.config.max_waiting + self.config.max_sequences - len(self._running)
+        waiting = self.num_waiting
+        places = self.config.max_waiting + self.config.max_sequences - self.num_running
         return waiting == 0 or waiting + num_sequences <= places
 
     def new_table(self) -> BlockTable:
@@ -136,34 +132,32 @@ class Scheduler:
 
     def remove(self, seq: Sequence) -> None:
         """End a sequence in whatever status, and give its blocks back. Idempotent."""
-        self._leave(seq)
+        self._roster.end(seq)
         self._allocator.free(seq)
-        seq.status = SequenceStatus.FINISHED
 
     def pause(self, seq: Sequence) -> None:
         """Compute nothing more for a sequence until it is resumed. Idempotent."""
         if seq.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING):
-            self._leave(seq)
-            seq.status = SequenceStatus.PAUSED
-            self._paused[seq] = None
+            self._roster.pause(seq)
 
     def resume(self, seq: Sequence) -> None:
         """Let a paused sequence go on; others are left alone."""
         if seq.status is not SequenceStatus.PAUSED:
             return
-        self._leave(seq)
-        if seq.table.blocks and len(self._running) < self.config.max_sequences:
-            self._run(seq)
+        if seq.table.blocks and self.num_running < self.config.max_sequences:
+            self._roster.run(seq)
         else:
             self._wait(seq)
 
     def schedule(self) -> Step:
         """Decide the next step and take the blocks it needs."""
-        decodes = self._pick_decodes()
+        running = self._roster.running
+        # Growing may put out sequences at the end of the list, which are then not reached.
+        decodes = [seq for seq in running if seq.num_left == 1 and self._grow(seq)]
         admitted: list[tuple[Sequence, int]] = []
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
-        if self._waiting or len(decodes) < len(self._running) or self._shares.is_owing:
+        if self._roster.waiting or len(decodes) < len(running) or self._shares.is_owing:
             admitted, prefills = self._pick_prompts(len(decodes))
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
@@ -215,21 +209,14 @@ class Scheduler:
 
     def check(self) -> None:
         """Assert every invariant of the books; for tests, and for an engine that is idle."""
-        self._allocator.check((*self._running, *self._paused))
-        assert len(self._running) <= self.config.max_sequences
-        assert self._running == sorted(self._running, key=lambda seq: seq.rank)
-        assert all(seq.status is SequenceStatus.RUNNING for seq in self._running)
-        assert all(seq.status is SequenceStatus.PAUSED for seq in self._paused)
-        assert self._running_of == Counter(seq.principal for seq in self._running)
-
-    def _pick_decodes(self) -> list[Sequence]:
-        # Growing may put out sequences at the end of the list, which are then not reached.
-        return [seq for seq in self._running if seq.num_left == 1 and self._grow(seq)]
+        self._allocator.check((*self._roster.running, *self._roster.paused))
+        assert self.num_running <= self.config.max_sequences
+        self._roster.check()
 
     def _pick_prompts(self, num_decodes: int) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
         """Return whom to admit, and the chunks of prompts beside so many who decode."""
         budget = self._pace.prefill_tokens(num_decodes, self.config.step_tokens - num_decodes)
-        prompts = [seq for seq in self._running if seq.num_left > 1]
+        prompts = [seq for seq in self._roster.running if seq.num_left > 1]
         for seq in prompts:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)
@@ -245,8 +232,7 @@ class Scheduler:
             if seq.drafter is None or num_tokens < 1:
                 continue
             drafts = seq.drafter.draft(seq.token_ids, num_tokens)
-            num_spare = len(self._running)
-            room = self._allocator.grow_for_drafts(seq, len(drafts), num_spare=num_spare)
+            room = self._allocator.grow_for_drafts(seq, len(drafts), num_spare=self.num_running)
             if room:
                 drafted.append((seq, drafts[:room]))
         return drafted
@@ -303,7 +289,6 @@ class Scheduler:
         if any(isinstance(each, ErrorInfo) for each in (token, *behind)):
             seq.drafter = None
             if seq.status is SequenceStatus.RUNNING:
-                self._leave(seq)
                 self._wait(seq)
 
     def _verify(
@@ -339,7 +324,7 @@ class Scheduler:
             claims[prompt.has_scores_to_come] += prompt.num_left
         while budget:
             idle = claims[False] + min(claims[True], self._num_rows) < budget
-            seq = self._waiting.next(self._running_of) if idle else self._passing(prompts)
+            seq = self._roster.next() if idle else self._passing(prompts)
             if seq is None or not self._start(seq):
                 break
             insort(prompts, seq, key=lambda seq: seq.rank)
@@ -357,11 +342,11 @@ class Scheduler:
         lacking: dict[Bucket, int] = {}
         for seq in prompts:
             lacking[seq.bucket] = min(seq.num_left, lacking.get(seq.bucket, seq.num_left))
-        first = self._waiting.next(self._running_of, passing=lacking)
+        first = self._roster.next(passing=lacking)
         if first is not None and first.priority >= priority:
             return first
         for bucket, num_left in lacking.items():
-            short = self._waiting.shortest(bucket) if bucket[0] == priority else None
+            short = self._roster.waiting.shortest(bucket) if bucket[0] == priority else None
             if short is not None and short.num_missing <= PASSING_SHARE * num_left:
                 return short
         return None
@@ -371,58 +356,33 @@ class Scheduler:
         while not self._allocator.grow(seq):
             if self._reclaim_paused():
                 continue
-            victim = self._running[-1]
-            self._preempt(victim)
+            victim = self._roster.running[-1]
+            self.num_preemptions += 1
+            self._wait(victim)
             if victim is seq:
                 return False
         return True
 
     def _start(self, seq: Sequence) -> bool:
         """Give a waiting sequence a place and the blocks of its tokens, if there are any."""
-        if len(self._running) >= self.config.max_sequences:
+        if self.num_running >= self.config.max_sequences:
             return False
         # A block for each that runs already keeps a newcomer from being put out again at once.
-        while not self._allocator.start(seq, num_spare=len(self._running)):
+        while not self._allocator.start(seq, num_spare=self.num_running):
             if not self._reclaim_paused():
                 return False
-        self._leave(seq)
-        self._run(seq)
+        self._roster.run(seq)
         return True
-
-    def _preempt(self, seq: Sequence) -> None:
-        self.num_preemptions += 1
-        self._leave(seq)
-        self._wait(seq)
 
     def _reclaim_paused(self) -> bool:
         """Take the blocks of the paused sequence of lowest rank that has any."""
-        owners = [seq for seq in self._paused if seq.table.blocks]
+        owners = [seq for seq in self._roster.paused if seq.table.blocks]
         if owners:
             self._allocator.free(max(owners, key=lambda seq: seq.rank))
         return bool(owners)
 
-    def _run(self, seq: Sequence) -> None:
-        seq.status = SequenceStatus.RUNNING
-        insort(self._running, seq, key=lambda seq: seq.rank)
-        self._running_of[seq.principal] += 1
-
     def _wait(self, seq: Sequence) -> None:
+        """Queue a sequence, new or put out, without blocks."""
         self._allocator.free(seq)
         seq.num_missing = self._allocator.num_missing(seq)
-        seq.status = SequenceStatus.WAITING
-        self._waiting.add(seq)
-
-    def _leave(self, seq: Sequence) -> None:
-        """Take a sequence out of the collection of its status; its blocks stay its own."""
-        match seq.status:
-            case SequenceStatus.WAITING:
-                self._waiting.remove(seq)
-            case SequenceStatus.RUNNING:
-                self._running.remove(seq)
-                self._running_of[seq.principal] -= 1
-                if not self._running_of[seq.principal]:
-                    del self._running_of[seq.principal]
-            case SequenceStatus.PAUSED:
-                del self._paused[seq]
-            case SequenceStatus.FINISHED:
-                pass
+        self._roster.wait(seq)

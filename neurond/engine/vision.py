@@ -8,6 +8,7 @@ prompt, the choices of a request and the turns of a conversation share them.
 from __future__ import annotations
 
 import inspect
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from neurond.engine.batch import RowFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
     from neurond.engine.batch import ImageQueries, Row
@@ -80,7 +82,8 @@ class Vision:
         self._positions: WeakKeyDictionary[ImagePrompt, _Positions] = WeakKeyDictionary()
         self._deep: _Deep | None = None
         decoder: Any = model.get_decoder()
-        if DEEP in inspect.signature(decoder.forward).parameters:
+        self._is_deep = DEEP in inspect.signature(decoder.forward).parameters
+        if self._is_deep:
             # The model around it takes none that were computed before.
             decoder.register_forward_pre_hook(self._with_deep, with_kwargs=True)
 
@@ -99,19 +102,44 @@ class Vision:
         inputs = {"input_ids": input_ids, "position_ids": position_ids}
         if self._rope_index is not None:
             inputs["position_ids"] = self._rotary_positions(with_images, position_ids)
-        seen = [found for queries in with_images for found in self._seen(queries)]
-        if seen:
-            places = torch.from_numpy(np.concatenate([places for places, _ in seen]))
-            places = places.to(self._device)
+        seen = self._all_seen(with_images)
+        if seen is not None:
+            places, features = torch.from_numpy(seen[0]).to(self._device), seen[1]
             # A placeholder can be beyond the embedding.
             known_ids = input_ids.index_fill(1, places, 0)
             embedded = self._model.get_input_embeddings()(known_ids)
-            features = torch.cat([features for _, features in seen], dim=1).to(embedded.dtype)
+            features = features.to(embedded.dtype)
             embedded[0, places] = features[0]
             del inputs["input_ids"]
             inputs["inputs_embeds"] = embedded
             self._deep = self._deep_of(embedded, places, features[1:])
         return inputs
+
+    @torch.inference_mode()
+    def embeds(
+        self, with_images: Sequence[ImageQueries]
+    ) -> tuple[array[int], NDArray[np.float32] | None]:
+        """Return the placeholders among the batch's tokens, ascending, and what the CPU kernels
+        take in place of their embeddings: [placeholders, hidden size], None where there are none.
+
+        Raises:
+            RowFailed: an image cannot be computed.
+        """
+        seen = self._all_seen(with_images)
+        if seen is None:
+            return array("i"), None
+        places, features = seen
+        return array("i", places.tolist()), features[0].float().contiguous().numpy()
+
+    @property
+    def weights_bytes(self) -> int:
+        """Memory of all that the model has, the tower alone where it has no decoder."""
+        return sum(each.numel() * each.element_size() for each in self._model.parameters())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether features go in place of embeddings alone, and positions are places."""
+        return self._rope_index is None and not self._is_deep
 
     def deep_arguments(self, embedded: torch.Tensor | None) -> dict[str, Any]:
         """Return what else the language model gets with `inputs_embeds`; forgets it."""
@@ -147,6 +175,16 @@ class Vision:
         while len(self._features) > 1 and self._features_bytes() > self._max_bytes:
             self._features.popitem(last=False)
         return known
+
+    def _all_seen(
+        self, with_images: Sequence[ImageQueries]
+    ) -> tuple[NDArray[np.int64], torch.Tensor] | None:
+        """Return places of placeholders among the batch's tokens, and their features, if any."""
+        seen = [found for queries in with_images for found in self._seen(queries)]
+        if not seen:
+            return None
+        places = np.concatenate([places for places, _ in seen])
+        return places, torch.cat([features for _, features in seen], dim=1)
 
     def _seen(self, queries: ImageQueries) -> list[tuple[np.ndarray, torch.Tensor]]:
         """Return the places of placeholders among the batch's tokens, and their features."""

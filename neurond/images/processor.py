@@ -52,6 +52,7 @@ class ModelImageProcessor:
                 placeholder=str(self._processor.image_token),
                 token=str(self.tokenizer.convert_ids_to_tokens(token_id)),
                 token_id=token_id,
+                in_place="mrope_section" not in _rope_parameters(config.get_text_config()),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as ex:
             raise ModelLoadFailed(
@@ -76,6 +77,10 @@ class ModelImageProcessor:
         # What else there is, such as the number of tiles, was for the replacement.
         names = processor.image_processor.model_input_names
         return ProcessedImage({name: inputs[name] for name in names}, str(replacement))
+
+
+def _rope_parameters(text_config: Any) -> dict[str, Any]:
+    return getattr(text_config, "rope_parameters", None) or {}
 
 
 def _read(folder: Path, config: Any) -> Any:

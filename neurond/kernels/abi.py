@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
-ABI: Final = 5
+ABI: Final = 7
 """Raised when this interface changes, and whenever the same weights give other bits: by what
 kernels compute, or by which matrices are int8. It is part of `weights_id`, and a library that was
 built with another one is not used."""
@@ -103,7 +103,7 @@ class Batch(Structure):
         ("num_samples", c_int32),
         ("table_width", c_int32),
         ("kv_format", c_int32),
-        ("reserved", c_int32),
+        ("num_embeds", c_int32),
         ("token_ids", c_void_p),
         ("positions", c_void_p),
         ("slots", c_void_p),
@@ -113,6 +113,9 @@ class Batch(Structure):
         ("sample_rows", c_void_p),
         ("logits", c_void_p),
         ("states", c_void_p),
+        ("two_way", c_void_p),
+        ("embed_rows", c_void_p),
+        ("embeds", c_void_p),
     )
 
 

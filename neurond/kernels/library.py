@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from ctypes import byref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -77,6 +77,11 @@ class StepColumns:
     """[B * table_width], one row after another; padding is not read."""
     table_width: int
     sample_rows: array[int]  # [S]
+    two_way: array[int] | None = None
+    """[B] 1 where every query sees all keys that a window leaves; None where no sequence is so."""
+    embed_rows: array[int] = field(default_factory=lambda: array("i"))
+    """[E] ascending tokens that have `embeds` in place of their embedding."""
+    embeds: NDArray[np.float32] | None = None  # [E, hidden]
 
     @classmethod
     def one_sequence(cls, token_ids: array[int], start: int = 0) -> StepColumns:
@@ -217,6 +222,9 @@ class Kernels:
         scratch: Buffer,
         **results: NDArray[np.float32],
     ) -> None:
+        embeds = columns.embeds
+        assert (0 if embeds is None else len(embeds)) == len(columns.embed_rows)
+        assert embeds is None or (embeds.dtype == np.float32 and embeds.shape[1] == model.hidden)
         for rows in results.values():
             assert rows.dtype == np.float32
             assert rows.shape[0] >= len(columns.sample_rows)
@@ -226,7 +234,7 @@ class Kernels:
             len(columns.sample_rows),
             columns.table_width,
             abi.FORMATS[kv.kv_format],
-            0,
+            len(columns.embed_rows),
             columns.token_ids.buffer_info()[0],
             columns.positions.buffer_info()[0],
             columns.slots.buffer_info()[0],
@@ -234,6 +242,9 @@ class Kernels:
             columns.seq_lens_k.buffer_info()[0],
             columns.block_tables.buffer_info()[0],
             columns.sample_rows.buffer_info()[0],
+            two_way=columns.two_way.buffer_info()[0] if columns.two_way is not None else None,
+            embed_rows=columns.embed_rows.buffer_info()[0],
+            embeds=address_of(columns.embeds) if columns.embeds is not None else None,
             **{name: address_of(rows) for name, rows in results.items()},
         )
         self._library.cortex_step(

@@ -110,6 +110,8 @@ class PackedDecoder(msgspec.Struct, frozen=True, omit_defaults=True):
     layers: tuple[PackedLayer, ...]
     ropes: tuple[PackedRope, ...]
     final_softcap: float | None = None
+    two_way_tokens: int | None = None
+    """See `engine.vision.Vision`; None where the model was packed as one of text."""
 
 
 class Damaged(Exception):

@@ -127,6 +127,8 @@ class DecoderPlan:
     """Of every norm."""
     head: PlanLinear
     final_softcap: float | None
+    two_way_tokens: int | None = None
+    """See `engine.vision.Vision`; None where the model takes text only."""
 
     @property
     def hidden(self) -> int:

@@ -2,7 +2,7 @@
 
 from cortex_core.errors import OutOfMemory
 from cortex_core.neuron_api import Speculation
-from neurond.engine.host_runner import HostRunner
+from neurond.engine.host_runner import HostRunner, Tower
 from neurond.kernels.abi import ABI, BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.memory import KvFormat
@@ -30,6 +30,7 @@ class HostServing(ModelServing):
         kv_cache_bytes: int,
         kv_format: KvFormat = "bf16",
         speculation: Speculation | None = None,
+        vision: Tower | None = None,
     ) -> None:
         """Reserve the KV cache and what steps need.
 
@@ -44,7 +45,8 @@ class HostServing(ModelServing):
             kv_cache_bytes=kv_cache_bytes,
             block_tokens=BLOCK_TOKENS,
         )
-        step_tokens = step_tokens_for(max_sequences)
+        two_way_tokens = vision.two_way_tokens if vision is not None else 0
+        step_tokens = step_tokens_for(max_sequences, two_way_tokens)
         rows = draft_rows(speculation or "ngram")
         try:
             runner = HostRunner(
@@ -55,6 +57,7 @@ class HostServing(ModelServing):
                 max_tokens=step_tokens,
                 max_sequences=max_sequences,
                 max_rows=step_rows(max_sequences, rows),
+                vision=vision,
             )
         except OSError as ex:
             raise OutOfMemory(
@@ -65,4 +68,6 @@ class HostServing(ModelServing):
         weights_id = f"{decoder.weights_hash}-{computed_by}"
         if kv_format != "bf16":
             weights_id += f"-kv-{kv_format}"
-        super().__init__(runner, sizes, weights_id, max_sequences, step_tokens, rows)
+        super().__init__(
+            runner, sizes, weights_id, max_sequences, step_tokens, rows, two_way_tokens
+        )

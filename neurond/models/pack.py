@@ -177,6 +177,7 @@ class _Layout:
             norm_eps=plan.norm_eps,
             embedding_scale=plan.embedding_scale,
             final_softcap=plan.final_softcap,
+            two_way_tokens=plan.two_way_tokens,
             embedding=places.embedding(plan.embedding),
             ropes=tuple(places.rope(rope) for rope in plan.ropes),
             layers=tuple(_place_layer(places, layer, of_layers) for layer in plan.layers),

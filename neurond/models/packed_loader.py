@@ -77,8 +77,14 @@ def pack_loaded(
 
 def plan_packing(loaded: LoadedModel) -> DecoderPlan | NoPlan:
     """Return a plan that is proven to be the model, with the matrices marked that int4 leaves."""
+    if loaded.vision is not None and not loaded.vision.is_plain:
+        return NoPlan("its images change more than embeddings")
     plan = plan_decoder(loaded.model)
-    if isinstance(plan, NoPlan) or not loaded.manifest.layers.int8_parameters:
+    if isinstance(plan, NoPlan):
+        return plan
+    if loaded.vision is not None:
+        plan = replace(plan, two_way_tokens=loaded.vision.two_way_tokens)
+    if not loaded.manifest.layers.int8_parameters:
         return plan
     wide = {id(loaded.model.get_parameter(name)) for name in loaded.wide}
     layers = tuple(layer.with_wide(lambda weight: id(weight) in wide) for layer in plan.layers)

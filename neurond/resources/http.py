@@ -49,8 +49,11 @@ async def read_body(req: Request, *, max_mb: int) -> bytes:
         body: bytes = await req.stream.read(limit + 1)
     except CortexError:
         # A sender that is still at it when the connection is closed does not read the answer.
-        async for _ in req.stream:
-            pass
+        left = limit
+        async for chunk in req.stream:
+            left -= len(chunk)
+            if left <= 0:
+                break
         raise
     if len(body) > limit:
         raise _too_large(max_mb)

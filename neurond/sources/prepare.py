@@ -9,6 +9,7 @@ On failure it prints one JSON `ErrorInfo` on stdout and exits with status 1.
 """
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -45,6 +46,8 @@ LARGE_ARRAYS: Final = frozenset(
 )
 TURN_ENDS: Final = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>")
 """Special tokens that end a turn; a GGUF names one end token only, and not always this one."""
+IN_DECODER: Final = re.compile(r"(^|\.)(language_model|text_model|lm_head)\.")
+"""Names of weights of models that take images which are of the language model."""
 HARMONY_ENDS: Final = ("<|return|>", "<|call|>")
 """Those of gpt-oss, whose `<|end|>` ends a message of several."""
 
@@ -157,7 +160,7 @@ def _finish(
         write_whole(folder / CHAT_TEMPLATE, template.encode())
     heads = text_config.num_attention_heads
     is_encoder = _is_encoder(config)
-    images = _images(folder, config) if kind == "safetensors" else None
+    images = _images(folder, config, tensors) if kind == "safetensors" else None
     pooling = pooling_of(folder)
     return PreparedModel(
         model_id=model_id,
@@ -195,7 +198,7 @@ def _is_encoder(config: Any) -> bool:
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (one_way or causal)
 
 
-def _images(folder: Path, config: Any) -> ImageTokens | None:
+def _images(folder: Path, config: Any, tensors: list[StoredTensor]) -> ImageTokens | None:
     """Return what stands for images, None for a model that takes none."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -205,8 +208,11 @@ def _images(folder: Path, config: Any) -> ImageTokens | None:
         return None
     from neurond.images.processor import ModelImageProcessor
 
-    processor = ModelImageProcessor(folder)
-    return processor.tokens
+    tokens = ModelImageProcessor(folder).tokens
+    if not tokens.in_place:
+        return tokens
+    of_tower = [tensor.elements for tensor in tensors if not IN_DECODER.search(tensor.name)]
+    return msgspec.structs.replace(tokens, tower_parameters=sum(of_tower))
 
 
 def _encoder_tokens(folder: Path, config: Any, tokenizer: Any) -> int:

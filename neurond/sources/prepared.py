@@ -52,6 +52,11 @@ class ImageTokens(msgspec.Struct, frozen=True):
     token: str
     """Stands in the prompt once for each feature; often the same text."""
     token_id: int
+    in_place: bool = False
+    """Whether features only go in place of embeddings and positions are the tokens' places, so that
+    the CPU kernels may compute what is behind the tower."""
+    tower_parameters: int = 0
+    """Of what is no part of the language model; known where it is `in_place`."""
 
 
 class PreparedModel(msgspec.Struct, frozen=True):
@@ -90,7 +95,7 @@ class PreparedModel(msgspec.Struct, frozen=True):
     @property
     def has_plan(self) -> bool:
         """Whether the CPU kernels may be able to compute it; torch computes what they do not."""
-        return self.generates and self.images is None
+        return self.generates and (self.images is None or self.images.in_place)
 
     @property
     def weights_hash(self) -> str:

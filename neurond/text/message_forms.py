@@ -1,13 +1,18 @@
-"""Forms of a conversation for templates that refuse it as it is. Pure."""
+"""Forms of a conversation for templates that refuse it as it is, or show it in part. Pure."""
 
 from collections.abc import Iterator
 
 from neurond.text.image_marks import has_image, without_images
 from neurond.text.messages import TemplateMessage
+from neurond.text.shown_turns import ALL_SHOWN, ShownTurns
 
 
-def forms(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessage]]:
+def forms(
+    messages: list[TemplateMessage], shown: ShownTurns = ALL_SHOWN
+) -> Iterator[list[TemplateMessage]]:
     """Yield the conversation as it is, then in forms that more templates take, the nearest first.
+
+    A form whose system turns are not `shown` is left out: the template takes it, and loses them.
 
     Turns that a template demands to alternate are counted by some without calls and their results
     (Mistral's): there a user turn behind a result is one too many. Others take one call in a turn
@@ -15,9 +20,16 @@ def forms(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessage]]:
     """
     tried: list[list[TemplateMessage]] = []
     for form in _candidates(messages):
-        if form not in tried:
+        if form not in tried and _is_shown(form, shown):
             tried.append(form)
             yield form
+
+
+def _is_shown(messages: list[TemplateMessage], shown: ShownTurns) -> bool:
+    systems = [at for at, message in enumerate(messages) if message["role"] == "system"]
+    if not systems:
+        return True
+    return shown.leading_system and (shown.several_systems or systems == [0])
 
 
 def _candidates(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessage]]:
@@ -32,15 +44,15 @@ def _candidates(messages: list[TemplateMessage]) -> Iterator[list[TemplateMessag
 
 
 def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
-    """Return the conversation with a system message in the first place only, roles alternating.
+    """Return the conversation with one system message, in the first place, roles alternating.
 
-    Later system messages become user turns, where they stand, so that the front of the prompt
-    stays the same; adjacent turns of one role become one.
+    Those in front become one. Later ones become user turns, where they stand, so that the front of
+    the prompt stays the same; adjacent turns of one role become one.
     """
     result: list[TemplateMessage] = []
     for message in messages:
         role = message["role"]
-        if role == "system" and result:
+        if role == "system" and any(each["role"] != "system" for each in result):
             message = {**message, "role": "user"}
         if result and _mergeable(result[-1], message):
             joined = f"{result[-1]['content']}\n\n{message['content']}"

@@ -169,6 +169,9 @@ class ParsedChoice:
                         events.append(TextDelta(self.index, text, self._take_number()))
                     if stop is not None:
                         self._stopped = True
+                        # Clients run calls by the reason alone.
+                        if self._num_calls:
+                            return [*events, self._finished("tool_calls", ())]
                         return [*events, self._finished("stop", (), stop)]
                 case Reasoning(text):
                     self._flush_stops(events)

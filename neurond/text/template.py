@@ -28,6 +28,7 @@ from neurond.text.messages import (
     with_object_arguments,
     with_short_ids,
 )
+from neurond.text.shown_turns import shown_turns
 
 T = TypeVar("T")
 JINJA_FILE: Final = "<template>"
@@ -89,7 +90,8 @@ class ChatTemplate:
     ) -> None:
         self._model = model
         self._placeholder = placeholder
-        self._image_texts = [text for text in {placeholder, image_token} if text]
+        texts = {text for text in (placeholder, image_token) if text}
+        self._image_texts = sorted(texts, key=len, reverse=True)  # one may have the other in it
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
@@ -103,6 +105,7 @@ class ChatTemplate:
                 param="chat_template",
             ) from ex
         self._knows_only_parts = placeholder is not None and not self._shows_text()
+        self._shown = shown_turns(self._tried)
 
     def render(self, prompt: ChatPrompt, *, describes_tools: bool = True) -> Rendered:
         """Return the prompt's text, up to where the assistant's answer begins or goes on.
@@ -111,9 +114,9 @@ class ChatTemplate:
         `describes_tools`; earlier calls and their results are text then.
 
         A template that refuses the conversation is asked again with other forms of it; see
-        `neurond.text.message_forms`. So is one that fails over a conversation with images. One that
-        still fails is asked again without arguments of calls that are no object, which some cannot
-        write.
+        `neurond.text.message_forms`. So is one that fails over a conversation with images; a form
+        that it takes but does not show is left out. One that still fails is asked again without
+        arguments of calls that are no object, which some cannot write.
 
         Raises:
             WrongModality: the conversation has what the model does not take.
@@ -153,7 +156,7 @@ class ChatTemplate:
     ) -> Rendered:
         refusal: _Refused | None = None
         failure: InternalError | None = None
-        for form in forms(messages):
+        for form in forms(messages, self._shown):
             try:
                 return self._with_images(prompt, form, images)
             except _Refused as ex:
@@ -165,8 +168,10 @@ class ChatTemplate:
                 failure = failure or ex
         if failure is not None:
             raise failure
+        line = _line(refusal) if refusal is not None else 0
+        says = f"says in line {line}" if line else "does not take it"
         raise InvalidRequest(
-            f"cannot render the conversation: the chat template of {self._model} says: {refusal}",
+            f"cannot render the conversation: the chat template of {self._model} {says}: {refusal}",
             param="messages",
         ) from refusal
 
@@ -192,15 +197,23 @@ class ChatTemplate:
     def _shows_text(self) -> bool:
         """Tell whether text is shown that is a turn's whole content, and not one of its parts."""
         try:
-            return PROBE in self._template.render(
-                messages=[{"role": "user", "content": PROBE}],
-                tools=None,
-                documents=None,
-                add_generation_prompt=False,
-                **self._special_tokens,
-            )
+            return PROBE in self._bare([{"role": "user", "content": PROBE}])
         except Exception:  # noqa: BLE001 - a template can raise whatever Python can
             return False
+
+    def _tried(self, messages: list[TemplateMessage]) -> str:
+        if self._placeholder is not None:
+            messages, _ = with_parts(messages, every=self._knows_only_parts)
+        return self._bare(messages)
+
+    def _bare(self, messages: list[TemplateMessage]) -> str:
+        return self._template.render(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=False,
+            **self._special_tokens,
+        )
 
     def _render(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
         variables: dict[str, Any] = {"documents": None, **self._special_tokens}

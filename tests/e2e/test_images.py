@@ -97,12 +97,16 @@ def vision(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VisionFleet]:
     root = tmp_path_factory.mktemp("vision")
     make_qwen(root / "qwen")
     make_gemma3(root / "gemma3")
+    make_gemma3(root / "packed")
+    dtypes = {"qwen": "float32", "gemma3": "float32", "packed": "bfloat16"}
     fleet = FleetProcess(
         root,
         models_toml="".join(
-            f'[[models]]\nid = "file:{root / name}"\n' for name in ("qwen", "gemma3")
+            f'[[models]]\nid = "file:{root / name}"\ndtype = "{dtype}"\n'
+            for name, dtype in dtypes.items()
         )
-        + f'[aliases]\n"vision" = "file:{root / "qwen"}"\n"gemma" = "file:{root / "gemma3"}"\n',
+        + f'[aliases]\n"vision" = "file:{root / "qwen"}"\n"gemma" = "file:{root / "gemma3"}"\n'
+        + f'"packed" = "file:{root / "packed"}"\n',
         neuron_toml=f"[limits]\nmax_images = {MAX_IMAGES}\nmax_image_mb = 1",
     )
     try:
@@ -182,7 +186,7 @@ def test_a_continuation_sees_the_image(vision: VisionFleet) -> None:
     assert rest == said[3:]
 
 
-@pytest.mark.parametrize("model", ["vision", "gemma"])
+@pytest.mark.parametrize("model", ["vision", "gemma", "packed"])
 def test_all_dialects_say_the_same(vision: VisionFleet, model: str) -> None:
     picture = png(2)
     said = vision.chat(text("see"), openai_image(picture), model=model)
@@ -214,6 +218,24 @@ def test_all_dialects_say_the_same(vision: VisionFleet, model: str) -> None:
         messages=[{"role": "user", "content": [text("see"), anthropic_image(picture)]}],
     )
     assert counted.input_tokens == total
+
+
+def test_the_kernels_take_images_from_weights_that_were_packed_before(vision: VisionFleet) -> None:
+    folder = vision.folder.with_name("packed")
+    model = ModelId(f"file:{folder}")
+
+    def say(number: int) -> str:
+        vision.fleet.load("packed")
+        answer = vision.chat(text("see"), openai_image(png(number)), model="packed")
+        said: str = answer.choices[0].message.content
+        return said
+
+    first = say(2)
+    assert vision.fleet.model(model).kernels not in (None, "torch")
+    assert "vision" in vision.fleet.model(model).capabilities
+    assert say(1) != first
+    vision.fleet.unload(model)
+    assert say(2) == first
 
 
 def test_a_second_turn_reuses_the_image(vision: VisionFleet) -> None:

@@ -258,6 +258,8 @@ def test_answers_of_a_fleet_are_as_its_document_describes_them(up: ScriptedUp) -
         message = ask("POST", "/v1/messages", json=asked)
         assert message["stop_reason"] == "tool_use"
     ask("POST", "/v1/messages", json={**body, "max_tokens": 60, "messages": ASK})
+    kept = {**body, "messages": ASK, "thread": {"type": "create"}}
+    assert ask("POST", "/v1/messages", json=kept)["error"]["details"]["unsupported"] == ["thread"]
     ask("POST", "/v1/messages/count_tokens", json={**body, "messages": ASK})
     for more in (
         {"tools": [*TOOLS, {"type": "web_search"}], "tool_choice": "auto"},

@@ -17,6 +17,7 @@ from tests.fakes.fake_library import FolderLibrary
 from tests.fakes.waiting import wait_until_async
 
 READY_TIMEOUT_S = 60.0
+PACED = "tests.fakes.fake_engine:PacedBackend"
 
 
 class Node:

@@ -19,6 +19,7 @@ import os
 import signal
 import struct
 import threading
+import time
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -47,6 +48,7 @@ from neurond.protocol import Configure, LoadModel, ModelLoaded
 
 HANG, CRASH, BROKEN, NAN, EXHAUSTED, POISON = 900_001, 900_002, 900_003, 900_004, 900_005, 900_006
 UNTOLD_STEPS = 4
+PACE_S = 0.001
 VOCABULARY = 1_000_000
 NUM_BLOCKS = 256
 
@@ -184,6 +186,24 @@ class TellingBackend(CountingBackend):
         names = ("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
         told = " ".join(repr(os.environ.get(name)) for name in names)
         return OpenedDevice(told, 1 << 30, 1 << 30)
+
+
+class PacedBackend(CountingBackend):
+    """Takes `PACE_S` for each step, so that an answer lasts longer than a message is on its way."""
+
+    def open(self, configure: Configure) -> OpenedDevice:
+        execute, embed = CountingRunner.execute, CountingEmbedder.embed
+
+        def slowly(runner: CountingRunner, batch: ScheduledBatch) -> object:
+            time.sleep(PACE_S)
+            return execute(runner, batch)
+
+        def embed_slowly(embedder: CountingEmbedder, inputs: Sequence[EmbedInput]) -> object:
+            time.sleep(PACE_S)
+            return embed(embedder, inputs)
+
+        CountingRunner.execute, CountingEmbedder.embed = slowly, embed_slowly
+        return super().open(configure)
 
 
 class DyingBackend(CountingBackend):

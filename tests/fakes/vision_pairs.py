@@ -67,6 +67,31 @@ class VisionPair:
 
     def generate(self, prompt: Prompt, max_tokens: int = MAX_TOKENS) -> list[int]:
         """Return what transformers' greedy search says, to the full length."""
+        token_ids, inputs = self._inputs(prompt)
+        self.reference.generation_config.eos_token_id = None
+        with torch.inference_mode():
+            tokens = self.reference.generate(
+                token_ids,
+                attention_mask=torch.ones_like(token_ids),
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                **inputs,
+            )
+        return tokens[0, token_ids.shape[1] :].tolist()
+
+    def logprobs(self, prompt: Prompt, *, causal: bool = False) -> torch.Tensor:
+        """Return the log probabilities of what follows a prompt.
+
+        With `causal` an image's tokens do not see those behind them, whatever the model is like.
+        """
+        token_ids, inputs = self._inputs(prompt)
+        if causal:
+            del inputs["token_type_ids"]
+        with torch.inference_mode():
+            logits = self.reference(token_ids, **inputs).logits
+        return logits[0, -1].log_softmax(-1)
+
+    def _inputs(self, prompt: Prompt) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         token_ids = torch.tensor([prompt.token_ids])
         inputs: dict[str, torch.Tensor] = {}
         if prompt.pictures:
@@ -80,16 +105,7 @@ class VisionPair:
                 inputs["mm_token_type_ids"] = types
             if self.loaded.vision.two_way_tokens:
                 inputs["token_type_ids"] = types
-        self.reference.generation_config.eos_token_id = None
-        with torch.inference_mode():
-            tokens = self.reference.generate(
-                token_ids,
-                attention_mask=torch.ones_like(token_ids),
-                do_sample=False,
-                max_new_tokens=max_tokens,
-                **inputs,
-            )
-        return tokens[0, token_ids.shape[1] :].tolist()
+        return token_ids, inputs
 
 
 def load_pair(folder: Path, reference: PreTrainedModel, device: Device) -> VisionPair:

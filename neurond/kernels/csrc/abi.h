@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 5             /* raised when results change, too: see abi.py */
+#define CORTEX_ABI 7             /* raised when results change, too: see abi.py */
 #define CORTEX_BLOCK_TOKENS 16   /* token slots of one block of K/V */
 #define CORTEX_GROUP 32          /* consecutive inputs that share a scale in int8 and int4 weights */
 
@@ -117,7 +117,7 @@ typedef struct {
     int32_t num_samples;   /* S */
     int32_t table_width;
     int32_t kv_format; /* of `kv` */
-    int32_t reserved;
+    int32_t num_embeds; /* E */
     const int32_t *token_ids;    /* [T] */
     const int32_t *positions;    /* [T] */
     const int32_t *slots;        /* [T] */
@@ -127,6 +127,9 @@ typedef struct {
     const int32_t *sample_rows;  /* [S] */
     float *logits;               /* [S, vocab_size], written, or NULL: they are not wanted */
     float *states;               /* [S, hidden], written, or NULL: sampled rows behind the last norm */
+    const int32_t *two_way;      /* [B] or NULL: 1 where every query sees all keys that the window leaves */
+    const int32_t *embed_rows;   /* [E] ascending indices into the T tokens */
+    const float *embeds;         /* [E, hidden] what these have in place of their embedding */
 } cortex_batch;
 
 /* Bytes of scratch that a step of at most so many tokens and samples needs. */

@@ -7,7 +7,8 @@
 // A query's keys are taken in spans of kSpanTokens, counted from position 0 of its sequence, and spans are put together
 // in ascending order with an online softmax. What a query sees nothing of is left out, or has weight 0. So the bits of
 // a query's result depend on its own keys alone, not on who else is in the batch, how its prompt was cut, or how many
-// threads share the work.
+// threads share the work. A sequence may be given as several, one behind another with the same table: runs that see
+// each other both ways, and what stands between them.
 #pragma once
 
 #include <cstddef>

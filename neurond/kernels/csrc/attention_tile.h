@@ -30,6 +30,7 @@ struct Request {
     float *out;
 
     int group() const { return layer.num_heads / layer.num_kv_heads; }
+    bool is_two_way(int sequence) const { return batch.two_way != nullptr && batch.two_way[sequence] != 0; }
     int num_queries(int sequence) const { return batch.cu_seqlens_q[sequence + 1] - batch.cu_seqlens_q[sequence]; }
 };
 
@@ -68,6 +69,7 @@ class TileView {
         const cortex_batch &batch = request.batch;
         first_token_ = batch.cu_seqlens_q[tile.sequence];
         first_position_ = batch.seq_lens_k[tile.sequence] - request.num_queries(tile.sequence);
+        last_end_ = request.is_two_way(tile.sequence) ? batch.seq_lens_k[tile.sequence] : 0;
         blocks_ = batch.block_tables + static_cast<std::size_t>(tile.sequence) * batch.table_width;
     }
 
@@ -136,6 +138,15 @@ class TileView {
         const Seen all = seen(row);
         return {std::max(all.begin, span * kSpanTokens), std::min(all.end, (span + 1) * kSpanTokens)};
     }
+    // Call f(row, what it sees) for rows one after the other.
+    template <class F>
+    void each_seen(int span, Rows rows, F &&f) const {
+        for (int row = rows.begin; row < rows.end;) {
+            const Seen of_query = seen_of(span, row);
+            const int end = std::min(rows.end, row + group_ - (tile_.first_row + row) % group_);
+            for (; row < end; ++row) f(row, of_query);
+        }
+    }
     Seen seen_of(int span, Rows rows) const {
         return {seen_of(span, rows.begin).begin, seen_of(span, rows.end - 1).end};
     }
@@ -147,10 +158,10 @@ class TileView {
 
     Seen seen(int row) const {
         const int end = first_position_ + query_of(row) + 1, window = request_.layer.window;
-        return {window > 0 ? std::max(0, end - window) : 0, end};
+        return {window > 0 ? std::max(0, end - window) : 0, std::max(end, last_end_)};
     }
 
-    // Later rows see later keys: those that see some of a span stand together.
+    // Later rows begin and end at later keys, or the same: those that see some of a span stand together.
     Rows rows_that_see(int span) const {
         Rows rows{0, tile_.num_rows};
         while (seen(rows.begin).end <= span * kSpanTokens) ++rows.begin;
@@ -163,6 +174,7 @@ class TileView {
     const PageShape<Number> shape_;
     const int group_;
     int first_token_, first_position_;
+    int last_end_;  // where all rows see to, if that is farther than their own key
     const std::int32_t *blocks_;
 };
 

@@ -98,6 +98,9 @@ class Step {
         each_row(batch_.num_tokens, [&](int t) {
             embed(model_.embedding, batch_.token_ids[t], model_.hidden, model_.embedding_scale, residual(t));
         });
+        const auto hidden = static_cast<std::size_t>(model_.hidden);
+        for (int e = 0; e < batch_.num_embeds; ++e)
+            std::copy_n(batch_.embeds + e * hidden, hidden, residual(batch_.embed_rows[e]));
         const float *unadded_norm = nullptr;  // of a branch that still has to be added
         for (int i = 0; i < model_.num_layers; ++i) {
             const cortex_layer &layer = model_.layers[i];
@@ -131,8 +134,8 @@ class Step {
 
     // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows.
     template <class F>
-    void each_item(int format, int rows, int panels, F &&f) {
-        const Cut cut = cut_of(format, rows);
+    void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
+        const Cut cut = cut_of(w, rows);
         const int row_items = ceil_div(rows, cut.rows);
         const int wanted = std::max(1, pool_.threads() * kPiecesPerThread / row_items);
         const int units = ceil_div(panels, cut.panels);
@@ -149,7 +152,7 @@ class Step {
     void product(const cortex_linear &w, const std::uint8_t *prepared, int rows, float *y, std::size_t y_stride,
                  bool add) {
         const std::size_t row_bytes = prepared_bytes(w.format, w.in_features);
-        each_item(w.format, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
+        each_item(w, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
             multiply(w, prepared + row * row_bytes, count, panel, panels, y + row * y_stride, y_stride, add);
         });
     }
@@ -219,7 +222,7 @@ class Step {
         const std::size_t row_bytes = prepared_bytes(layer.gate_up.format, layer.gate_up.in_features);
         const std::size_t next_bytes = prepared_bytes(layer.down.format, layer.down.in_features);
         auto *next = reinterpret_cast<std::uint8_t *>(at_.wide);
-        each_item(layer.gate_up.format, batch_.num_tokens, panels_of(layer.gate_up) / 2,
+        each_item(layer.gate_up, batch_.num_tokens, panels_of(layer.gate_up) / 2,
                   [&](int row, int count, int panel, int panels) {
                       multiply_gated(layer.gate_up, at_.prepared + row * row_bytes, count, panel, panels,
                                      layer.activation, layer.down, next + row * next_bytes);
@@ -247,13 +250,14 @@ class Step {
     }
 
     // Cut the tokens into runs that share no block: the first slot of a block clears it, so a block's tokens are
-    // written one after another by one thread.
+    // written one after another by one thread. What is given as several sequences shares blocks.
     void find_runs() {
         num_runs_ = 0;
-        for (int b = 0; b < batch_.num_sequences; ++b)
-            for (int t = batch_.cu_seqlens_q[b]; t < batch_.cu_seqlens_q[b + 1]; ++t)
-                if (t == batch_.cu_seqlens_q[b] || batch_.slots[t] % CORTEX_BLOCK_TOKENS == 0)
-                    at_.run_starts[num_runs_++] = t;
+        for (int t = 0; t < batch_.num_tokens; ++t) {
+            const int slot = batch_.slots[t];
+            if (t == 0 || slot != batch_.slots[t - 1] + 1 || slot % CORTEX_BLOCK_TOKENS == 0)
+                at_.run_starts[num_runs_++] = t;
+        }
         at_.run_starts[num_runs_] = batch_.num_tokens;
     }
 

@@ -21,11 +21,13 @@ from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import packed_bytes
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import Pooling, PreparedModel
-from tests.fakes.engine_runs import EngineUnderTest
+from tests.fakes.engine_runs import EngineUnderTest, ids
 from tests.fakes.model_cache import SMOLLM2, real_model
 from tests.fakes.planned_models import PLANNED, REFUSED, make_model
-from tests.fakes.prepared_models import prepare_model
+from tests.fakes.prepared_models import prepare_model, write_manifest
 from tests.fakes.tiny_models import make_tiny_model
+from tests.fakes.tiny_vision import make_gemma3, make_qwen
+from tests.fakes.vision_pairs import Prompt, load_pair
 
 PROMPT = [1, 2, 3]
 CAPITAL_OF_FRANCE_IS, PARIS = [504, 3575, 282, 4649, 314], [7042]
@@ -80,6 +82,58 @@ def test_architectures_that_the_kernels_know_are_served_by_them(backend, variant
     assert len(generate(served)) == 6
     assert served.loaded.weights_bytes == pytest.approx(packed_bytes(manifest, "int8"), rel=0.2)
     served.free()
+
+
+def see(served: ServedModel, prompt: Prompt) -> list[int]:
+    engine = EngineUnderTest(served.new_engine())
+    stream = engine.submit(prompt.token_ids, 6, images=prompt.images)
+    return ids(engine.finish()[stream])
+
+
+def test_images_are_looked_at_beside_weights_that_are_packed_once(variant, cpu, tmp_path):
+    folder = tmp_path / "gemma3"
+    pair = load_pair(folder, make_gemma3(folder), cpu)
+    prompt = pair.prompt([1, 2, 3], 0, [4, 5])
+    config, tokens = pair.reference.config, pair.processor.tokens
+    write_manifest(folder, "safetensors", config)  # as a model of text
+    text = load(opened(), folder, "bfloat16")
+    assert text.loaded.kernels == variant
+    (packed,) = folder.glob("packed/*.bin")
+    of_text = packed.read_bytes()
+
+    of_decoder = (pair.reference.get_decoder(), pair.reference.get_output_embeddings())
+    in_decoder = sum(p.numel() for part in of_decoder for p in part.parameters())
+    whole = sum(p.numel() for p in pair.reference.parameters())
+    images = msgspec.structs.replace(tokens, tower_parameters=whole - in_decoder)
+    manifest = write_manifest(folder, "safetensors", config, images=images)
+    told: list[float] = []
+    first = opened().load(command(folder, "bfloat16"), told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert packed.read_bytes() != of_text, "it does not say how images are seen"
+    assert first.loaded.kernels == variant
+    tower_bytes = first.loaded.weights_bytes - text.loaded.weights_bytes
+    assert tower_bytes == pytest.approx(
+        (2 if variant == "amx" else 4) * (whole - in_decoder), abs=64
+    )
+    assert packed_bytes(manifest, "bfloat16") > first.loaded.weights_bytes * 0.8
+
+    made = packed.stat().st_mtime_ns
+    second = opened().load(command(folder, "bfloat16"), lambda _: None)
+    assert packed.stat().st_mtime_ns == made
+    seen = [see(served, prompt) for served in (first, second)]
+    assert seen[0] == seen[1]
+    assert see(first, pair.prompt([1, 2, 3], 1, [4, 5])) != seen[0]
+    for served in (text, first, second):
+        served.free()
+
+
+def test_images_that_do_more_are_torchs(backend, cpu, tmp_path):
+    folder = tmp_path / "qwen"
+    pair = load_pair(folder, make_qwen(folder), cpu)
+    served = load(backend, folder, "bfloat16")
+    assert (served.loaded.kernels, served.loaded.dtype) == ("torch", "bfloat16")
+    assert len(see(served, pair.prompt([1, 2, 3], 0, [4, 5]))) == 6
 
 
 @pytest.mark.model

@@ -120,9 +120,9 @@ def test_the_model_is_left_as_it_was():
 def test_real_models_have_a_plan(cpu, model_id, num_ropes):
     folder, manifest = real_model(model_id)
     loaded = load_model(folder, manifest, "bfloat16", cpu, lambda _: None)
-    started = time.perf_counter()
+    started = time.process_time()
     plan = planned(loaded.model)
-    assert time.perf_counter() - started < 5.0  # a quarter of a second on two free cores
+    assert time.process_time() - started < 5.0  # half a second of two cores
     assert len(plan.layers) == manifest.num_layers
     assert len(plan.ropes) == num_ropes
     assert plan.vocab_size == manifest.vocab_size

@@ -81,6 +81,23 @@ def test_without_a_processor_it_is_a_model_of_text_that_the_kernels_take(cpu, tm
     assert make_engine(loaded).generate(prompt, MAX_TOKENS) == expected[0, 30:].tolist()
 
 
+def test_what_is_known_of_a_model_before_it_is_loaded(tmp_path):
+    folder = tmp_path / "known"
+    reference = make_gemma3(folder)
+    as_published(folder)
+    manifest = prepare(folder, "file:known")
+    assert manifest.has_plan
+    assert manifest.images.in_place
+    assert (manifest.images.placeholder, manifest.images.token) == (
+        "<start_of_image>",
+        "<image_soft_token>",
+    )
+    parts = (reference.model.vision_tower, reference.model.multi_modal_projector)
+    unread = sum(p.numel() for p in reference.model.vision_tower.head.parameters())
+    of_tower = sum(p.numel() for part in parts for p in part.parameters()) - unread
+    assert manifest.images.tower_parameters == of_tower
+
+
 @pytest.mark.parametrize("step_tokens", [8 + IMAGE_TOKENS, 512])
 def test_beside_a_causal_backend_tokens_are_those_of_transformers(gemma, step_tokens):
     backend = WithTwoWay(ReferenceBackend())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.actor_node import Node
+from tests.fakes.actor_node import PACED, Node
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ async def node(make_node: Callable[..., Node]) -> Node:
 
 
 @pytest.fixture
-async def narrow_node(make_node: Callable[..., Node]) -> Node:
-    """One whose ring takes some 200 tokens: little is made before a pause has arrived."""
-    started = make_node(ring_bytes=4096)
+async def paced_node(make_node: Callable[..., Node]) -> Node:
+    """One whose actor has hardly more of an answer when a pause arrives than when it was sent."""
+    started = make_node(backend=PACED)
     await started.start()
     return started

@@ -124,16 +124,16 @@ async def test_cancelled_requests_end_and_leave_nothing(node: Node) -> None:
     await wait_until_async(lambda: node.in_flight(model_id) == 0)
 
 
-async def test_unloading_ends_what_runs(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded("vectors")
-    # Nobody reads: it is held when its buffer is full. Eight inputs fill a step.
-    paused = embed(narrow_node, model_id, [[1] * 64] * 2048)
+async def test_unloading_ends_what_runs(paced_node: Node) -> None:
+    model_id = await paced_node.loaded("vectors")
+    # Nobody reads: it is held when its buffer is full. Each input fills a step.
+    paused = embed(paced_node, model_id, [[1] * 512] * 2048)
     await wait_until_async(lambda: paused.paused)
-    await narrow_node.supervisor.unload(UnloadRequest(model_id, force=True))
+    await paced_node.supervisor.unload(UnloadRequest(model_id, force=True))
     with pytest.raises(CortexError):
         await collect(paused)
     with pytest.raises(ModelNotLoaded):
-        embed(narrow_node, model_id, [[1]])
+        embed(paced_node, model_id, [[1]])
 
 
 async def test_an_actor_that_dies_fails_its_requests_and_comes_back(node: Node) -> None:

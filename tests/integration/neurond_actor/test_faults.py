@@ -24,11 +24,11 @@ async def works_again(node: Node, model_id: ModelId) -> bool:
     return tokens_of(await collect(node.submit(model_id, [10], max_tokens=2))) == [11, 12]
 
 
-async def test_a_killed_actor_is_respawned_and_its_models_are_reloaded(narrow_node: Node) -> None:
-    model_id, other = await narrow_node.loaded(), await narrow_node.loaded("other")
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_a_killed_actor_is_respawned_and_its_models_are_reloaded(paced_node: Node) -> None:
+    model_id, other = await paced_node.loaded(), await paced_node.loaded("other")
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     first = await anext(stream)
-    killed = narrow_node.actor_pid
+    killed = paced_node.actor_pid
 
     os.kill(killed, signal.SIGKILL)
     with pytest.raises(DeviceFailed, match="signal 9"):
@@ -36,13 +36,13 @@ async def test_a_killed_actor_is_respawned_and_its_models_are_reloaded(narrow_no
 
     assert first is not None
     with pytest.raises(ModelNotLoaded, match="loading"):
-        narrow_node.submit(model_id, [10])
-    assert await works_again(narrow_node, model_id)
-    assert await works_again(narrow_node, other)
-    assert narrow_node.restarts == 1
-    assert narrow_node.actor_pid != killed
+        paced_node.submit(model_id, [10])
+    assert await works_again(paced_node, model_id)
+    assert await works_again(paced_node, other)
+    assert paced_node.restarts == 1
+    assert paced_node.actor_pid != killed
     # Both came back by themselves: nobody fetched or placed them again.
-    assert narrow_node.library.fetches == 2
+    assert paced_node.library.fetches == 2
 
 
 async def test_every_token_published_before_a_death_is_delivered(
@@ -93,17 +93,17 @@ async def test_a_crash_in_a_step_tells_its_exit_status(node: Node) -> None:
     assert await works_again(node, model_id)
 
 
-async def test_a_poisoned_device_is_replaced(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    bystander = narrow_node.submit(await narrow_node.loaded("other"), [20], max_tokens=MUCH)
+async def test_a_poisoned_device_is_replaced(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    bystander = paced_node.submit(await paced_node.loaded("other"), [20], max_tokens=MUCH)
 
     with pytest.raises(Exception, match="device-side assert"):
-        await collect(narrow_node.submit(model_id, [POISON]))
+        await collect(paced_node.submit(model_id, [POISON]))
     with pytest.raises(DeviceFailed, match="device-side assert"):
         await collect(bystander)
 
-    assert await works_again(narrow_node, model_id)
-    assert narrow_node.restarts == 1
+    assert await works_again(paced_node, model_id)
+    assert paced_node.restarts == 1
 
 
 async def test_a_model_that_kills_its_actor_is_not_tried_again(node: Node) -> None:

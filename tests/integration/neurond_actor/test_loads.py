@@ -18,7 +18,7 @@ from cortex_core.errors import (
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import LoadProgress, LoadRequest, ModelProfile, UnloadRequest
 from neurond.supervisor.models import MAX_STRANGERS
-from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
+from tests.fakes.actor_node import PACED, Node, collect, ignore_progress, tokens_of
 from tests.fakes.fake_library import tiny_model
 from tests.fakes.waiting import wait_until_async
 
@@ -135,21 +135,21 @@ async def test_a_decision_on_a_stale_state_is_refused(node: Node) -> None:
     await node.supervisor.load(LoadRequest(other, state_version=fresh), ignore_progress)
 
 
-async def test_unload_waits_for_what_runs(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_unload_waits_for_what_runs(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    unload = asyncio.create_task(narrow_node.supervisor.unload(UnloadRequest(model_id)))
-    await wait_until_async(lambda: narrow_node.supervisor.model(model_id).status == "draining")
+    unload = asyncio.create_task(paced_node.supervisor.unload(UnloadRequest(model_id)))
+    await wait_until_async(lambda: paced_node.supervisor.model(model_id).status == "draining")
     with pytest.raises(ModelNotLoaded):
-        narrow_node.submit(model_id, [10])
+        paced_node.submit(model_id, [10])
     with pytest.raises(Conflict):
-        await narrow_node.load(model_id)
+        await paced_node.load(model_id)
 
     assert len(tokens_of(await collect(stream))) == MUCH
     await unload
-    assert narrow_node.supervisor.model(model_id).status == "unloaded"
+    assert paced_node.supervisor.model(model_id).status == "unloaded"
 
 
 async def test_unload_of_an_idle_model_only_is_refused_while_something_runs(node: Node) -> None:
@@ -165,7 +165,7 @@ async def test_unload_of_an_idle_model_only_is_refused_while_something_runs(node
 
 
 async def test_unload_does_not_wait_for_ever(make_node: Callable[..., Node]) -> None:
-    node = make_node(unload_drain_s=0.1, ring_bytes=4096)
+    node = make_node(unload_drain_s=0.1, backend=PACED)
     await node.start()
     model_id = await node.loaded()
     stream = node.submit(model_id, [10], max_tokens=MUCH)
@@ -178,17 +178,17 @@ async def test_unload_does_not_wait_for_ever(make_node: Callable[..., Node]) -> 
     await node.load(model_id)
 
 
-async def test_forced_unload_fails_what_runs_on_that_model(narrow_node: Node) -> None:
-    model_id, other = await narrow_node.loaded(), narrow_node.library.add("other")
-    await narrow_node.load(other)
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_forced_unload_fails_what_runs_on_that_model(paced_node: Node) -> None:
+    model_id, other = await paced_node.loaded(), paced_node.library.add("other")
+    await paced_node.load(other)
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await anext(stream)
 
-    await narrow_node.supervisor.unload(UnloadRequest(model_id, force=True))
+    await paced_node.supervisor.unload(UnloadRequest(model_id, force=True))
 
     with pytest.raises(ModelUnloaded, match="by an operator"):
         await collect(stream)
-    assert tokens_of(await collect(narrow_node.submit(other, [10], max_tokens=1))) == [11]
+    assert tokens_of(await collect(paced_node.submit(other, [10], max_tokens=1))) == [11]
 
 
 async def test_unload_during_a_load_ends_both(node: Node) -> None:

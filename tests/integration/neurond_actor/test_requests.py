@@ -47,14 +47,14 @@ async def test_a_request_is_admitted_before_its_first_step_is_computed(
     assert await anext(stream) == Admitted(cached_tokens=0)
 
 
-async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
+async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
 
     def use() -> KvUse:
-        return narrow_node.supervisor.model(model_id).kv or KvUse(blocks=0)
+        return paced_node.supervisor.model(model_id).kv or KvUse(blocks=0)
 
     await wait_until_async(lambda: use() == KvUse(blocks=NUM_BLOCKS))
-    stream = narrow_node.submit(model_id, list(range(100)), max_tokens=MUCH)
+    stream = paced_node.submit(model_id, list(range(100)), max_tokens=MUCH)
     await wait_until_async(lambda: use().used > 100 // BLOCK_TOKENS)
     stream.cancel()
     await wait_until_async(lambda: use().used == 0)
@@ -81,15 +81,15 @@ async def test_replayed_tokens_are_continued(node: Node) -> None:
     assert tokens_of(items) == [502, 503]
 
 
-async def test_requests_on_two_models_run_at_once(narrow_node: Node) -> None:
-    one, other = await narrow_node.loaded("one"), await narrow_node.loaded("other")
-    first = narrow_node.submit(one, [10], max_tokens=MUCH)
+async def test_requests_on_two_models_run_at_once(paced_node: Node) -> None:
+    one, other = await paced_node.loaded("one"), await paced_node.loaded("other")
+    first = paced_node.submit(one, [10], max_tokens=MUCH)
     await anext(first)
 
-    items = await collect(narrow_node.submit(other, [20], max_tokens=3))
+    items = await collect(paced_node.submit(other, [20], max_tokens=3))
 
     assert tokens_of(items) == [21, 22, 23]
-    assert narrow_node.supervisor.model(one).running == 1
+    assert paced_node.supervisor.model(one).running == 1
     first.cancel()
 
 
@@ -120,12 +120,12 @@ async def test_a_finished_choice_ends_alone(node: Node) -> None:
     await wait_until_async(lambda: node.in_flight(model_id) == 0)
 
 
-async def test_a_slow_reader_pauses_its_own_stream_only(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    slow = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_a_slow_reader_pauses_its_own_stream_only(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    slow = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: slow.paused)
 
-    items = await collect(narrow_node.submit(model_id, [20], max_tokens=MUCH))
+    items = await collect(paced_node.submit(model_id, [20], max_tokens=MUCH))
 
     assert tokens_of(items) == list(range(21, 21 + MUCH))
     # What had been computed when the pause arrived is in the buffer; the rest is not.
@@ -133,9 +133,9 @@ async def test_a_slow_reader_pauses_its_own_stream_only(narrow_node: Node) -> No
     assert tokens_of(await collect(slow)) == list(range(11, 11 + MUCH))
 
 
-async def test_a_reader_that_catches_up_resumes_its_stream(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_a_reader_that_catches_up_resumes_its_stream(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
     while stream.buffered_tokens >= LOW_WATER_TOKENS:

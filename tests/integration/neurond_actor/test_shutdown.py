@@ -41,33 +41,33 @@ async def test_nothing_is_left_after_stop(make_node: Callable[..., Node]) -> Non
     assert list(node.runtime_dir.iterdir()) == []
 
 
-async def test_drain_lets_streams_finish(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_drain_lets_streams_finish(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    drain = asyncio.create_task(narrow_node.supervisor.drain(60.0))
-    await wait_until_async(lambda: narrow_node.supervisor.draining)
+    drain = asyncio.create_task(paced_node.supervisor.drain(60.0))
+    await wait_until_async(lambda: paced_node.supervisor.draining)
     with pytest.raises(ShuttingDown):
-        narrow_node.submit(model_id, [10])
+        paced_node.submit(model_id, [10])
     with pytest.raises(ShuttingDown):
-        await narrow_node.load(model_id)
+        await paced_node.load(model_id)
 
     assert len(tokens_of(await collect(stream))) == MUCH
     await drain
-    assert narrow_node.supervisor.health().draining
+    assert paced_node.supervisor.health().draining
 
 
-async def test_drain_fails_what_does_not_finish(narrow_node: Node) -> None:
-    model_id = await narrow_node.loaded()
-    stream = narrow_node.submit(model_id, [10], max_tokens=MUCH)
+async def test_drain_fails_what_does_not_finish(paced_node: Node) -> None:
+    model_id = await paced_node.loaded()
+    stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
     await wait_until_async(lambda: stream.paused)
 
-    await narrow_node.supervisor.drain(0.05)
+    await paced_node.supervisor.drain(0.05)
 
     with pytest.raises(ShuttingDown):
         await collect(stream)
-    await wait_until_async(lambda: narrow_node.in_flight(model_id) == 0)
+    await wait_until_async(lambda: paced_node.in_flight(model_id) == 0)
 
 
 async def test_stop_during_a_load_fails_it(make_node: Callable[..., Node]) -> None:

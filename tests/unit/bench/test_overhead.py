@@ -23,7 +23,7 @@ def window(step_ns: int, taken: Usage, *, tokens: int = 100) -> Window:
 
 def test_processor_time_of_a_process_is_that_of_all_its_threads() -> None:
     before, own = Spent.of(os.getpid()), time.process_time_ns()
-    thread = threading.Thread(target=sum, args=(range(200_000),))
+    thread = threading.Thread(target=sum, args=(range(4_000_000),))
     thread.start()
     thread.join()
     taken = Spent.of(os.getpid()) - before

@@ -11,6 +11,7 @@ from bench.peers.peer import Entry, Launch
 from bench.peers.plan import starts
 from bench.peers.server import Server
 from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL
+from tests.fakes.process_family import alive
 from tests.fakes.waiting import wait_until
 
 ENTRY = Entry("http://127.0.0.1:9", "m")
@@ -43,10 +44,11 @@ async def test_stopping_ends_the_children_too(tmp_path: Path) -> None:
     server = Server(launch(sys.executable, "-c", FAMILY, ready="ready"), tmp_path / "log")
     await server.settled()
     (pid,) = server.target(ENTRY, None).pids
-    (child,) = psutil.Process(pid).children()
+    parent = psutil.Process(pid)
+    (child,) = parent.children()
     server.stop()
-    wait_until(lambda: not psutil.pid_exists(pid), timeout_s=10)
-    wait_until(lambda: not psutil.pid_exists(child.pid), timeout_s=10)
+    wait_until(lambda: not alive(parent))
+    wait_until(lambda: not alive(child))
 
 
 def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:

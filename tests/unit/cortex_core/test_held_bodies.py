@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cortex_core import held_bodies
-from cortex_core.errors import Overloaded, QueueFull
+from cortex_core.errors import Overloaded, QueueFull, RequestTooSlow
 from cortex_core.held_bodies import HeldBodies
 from cortex_core.neuron_api import MIB
 
@@ -17,10 +17,12 @@ CHUNK = 256 * 1024
 class Server:
     """Gives an application requests, and keeps it at what it read until `gate` opens."""
 
-    def __init__(self, limit_mb: int) -> None:
+    def __init__(self, limit_mb: int, wait_s: float = 30.0) -> None:
         self.gate = asyncio.Event()
         self.read_bytes: list[int] = []
-        self.app = HeldBodies(self._answer, limit_bytes=limit_mb * MIB, max_body_bytes=4 * MIB)
+        self.app = HeldBodies(
+            self._answer, limit_bytes=limit_mb * MIB, max_body_bytes=4 * MIB, wait_s=wait_s
+        )
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         size, more = 0, True
@@ -31,11 +33,19 @@ class Server:
         self.read_bytes.append(size)
         await self.gate.wait()
 
-    def post(self, size: int, headers: Sequence[tuple[bytes, bytes]] | None = None) -> asyncio.Task:
+    def post(
+        self,
+        size: int,
+        headers: Sequence[tuple[bytes, bytes]] | None = None,
+        *,
+        stands_still: bool = False,
+    ) -> asyncio.Task:
         chunks = [CHUNK] * (size // CHUNK) + [size % CHUNK]
 
         async def receive() -> dict[str, Any]:
             await asyncio.sleep(0)
+            if stands_still and len(chunks) == 1:
+                await asyncio.Event().wait()
             body = bytes(chunks.pop(0))
             return {"type": "http.request", "body": body, "more_body": bool(chunks)}
 
@@ -68,14 +78,39 @@ async def test_only_large_bodies_are_counted() -> None:
 async def test_one_that_does_not_say_its_length_is_counted_as_the_longest() -> None:
     server = Server(limit_mb=6)
     chunked = [(b"transfer-encoding", b"chunked")]
-    small, large = server.post(MIB // 2, chunked), server.post(2 * MIB, chunked)
-    await server.has_read(MIB // 2, 2 * MIB)
+    small = server.post(MIB // 2, chunked)
+    large = server.post(2 * MIB, chunked, stands_still=True)
+    await server.has_read(MIB // 2)
     waiting = server.post(MIB + 1)
     await server.has_read(MIB + 1)
     more = server.post(MIB + 1)
     await server.has_read()
+    large.cancel()
+    await server.has_read(MIB + 1)
     server.gate.set()
-    await asyncio.gather(small, large, waiting, more)
+    await asyncio.gather(small, waiting, more)
+
+
+async def test_what_was_kept_for_one_is_given_back_when_its_end_is_seen() -> None:
+    server = Server(limit_mb=8)
+    chunked = [(b"transfer-encoding", b"chunked")]
+    posts = [server.post(2 * MIB, chunked) for _ in range(3)]  # each counts as 4 MiB at first
+    await server.has_read(*[2 * MIB] * 3)
+    server.gate.set()
+    await asyncio.gather(*posts)
+
+
+async def test_one_that_is_sent_too_slowly_loses_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held_bodies, "SENT_S", 0.0)
+    monkeypatch.setattr(held_bodies, "SENT_BYTES_PER_S", 2**40)
+    server = Server(limit_mb=2)
+    with pytest.raises(RequestTooSlow, match="cannot take a body of 2\\.0 MiB"):
+        await server.post(2 * MIB, stands_still=True)
+    monkeypatch.undo()
+    server.gate.set()
+    await server.post(2 * MIB)
 
 
 async def test_what_the_application_does_not_take_has_no_place() -> None:
@@ -99,9 +134,8 @@ async def test_who_leaves_gives_back_and_is_not_waited_for() -> None:
     await waiting
 
 
-async def test_a_place_that_does_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_bodies, "WAIT_S", 0.01)
-    server = Server(limit_mb=2)
+async def test_a_place_that_does_not_come_in_time() -> None:
+    server = Server(limit_mb=2, wait_s=0.01)
     held = server.post(2 * MIB)
     await server.has_read(2 * MIB)
     with pytest.raises(Overloaded, match="cannot take a body of 2\\.0 MiB"):

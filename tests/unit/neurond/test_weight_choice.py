@@ -7,6 +7,7 @@ from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import Dtype
 from neurond.kv_choice import choose_kv
+from neurond.memory_plan import packed_bytes
 from neurond.sources.layer_weights import LayerWeights
 from neurond.sources.prepared import ImageTokens
 from neurond.weight_choice import (
@@ -110,6 +111,28 @@ def test_a_model_that_takes_images_is_for_torch_on_a_cpu(named: Dtype | None, dt
     choice = choose_weights(SEES, named, device=DeviceName("cpu"), kind="cpu", has_kernels=True)
     assert choice == WeightChoice(dtype)
     assert choose_kv(SEES, None, choice, device=DeviceName("cpu"), kind="cpu") is None
+
+
+def test_a_model_whose_images_go_in_place_is_for_the_kernels() -> None:
+    images = msgspec.structs.replace(SEES.images, in_place=True, tower_parameters=1000)
+    model = msgspec.structs.replace(SEES, images=images)
+
+    def choose_for(named: Dtype | None, *, has_kernels: bool = True) -> WeightChoice:
+        return choose_weights(
+            model, named, device=DeviceName("cpu"), kind="cpu", has_kernels=has_kernels
+        )
+
+    assert choose_for(None).fallback_dtype == "float32"
+    assert choose_for(None).dtype in ("bfloat16", "int8", "int4")
+    assert choose_for("int8") == WeightChoice("int8")
+    assert choose_for("float32") == WeightChoice("float32")
+    assert choose_for(None, has_kernels=False) == WeightChoice("float32")
+    of_text = msgspec.structs.replace(SEES, images=None)
+    for dtype in ("bfloat16", "int8", "int4"):
+        assert packed_bytes(model, dtype) == packed_bytes(of_text, dtype) + 4 * 1000
+        choice = WeightChoice(dtype)
+        kv = choose_kv(model, None, choice, device=DeviceName("cpu"), kind="cpu")
+        assert kv == choose_kv(of_text, None, choice, device=DeviceName("cpu"), kind="cpu")
 
 
 def test_a_model_that_takes_images_has_no_weights_for_kernels() -> None:

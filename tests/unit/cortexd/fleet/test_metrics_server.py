@@ -8,6 +8,7 @@ import pytest
 
 from cortex_core.config import Address
 from cortexd.fleet.metrics_server import MetricsServer
+from tests.fakes.waiting import WAIT_S
 
 
 async def works() -> tuple[int, str, bytes]:
@@ -29,7 +30,7 @@ async def ask(port: int, line: str) -> tuple[str, str]:
     """Return the status line and the body of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"{line} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
     writer.close()
     return head.partition("\r\n")[0], body

@@ -22,9 +22,9 @@ from cortexd.resources.responses import ResponsesResource
 from cortexd.responses.database import StoredResponse
 from tests.fakes.fake_fleet import FakeFleet, FakeNodes, Says
 from tests.fakes.scripts import TEXT, answer_events
+from tests.fakes.waiting import WAIT_S
 
 PATH = "/v1/responses"
-WAIT_S = 5.0
 
 
 class SlowStore:

@@ -202,10 +202,17 @@ def test_thoughts_are_counted() -> None:
 
 
 def test_stop_strings_are_looked_for_in_what_is_visible() -> None:
-    events = run(f"<think>stop</think>{CALL}now stop here", "stop", "city")
+    events = run("<think>stop</think>now stop here", "stop", "city")
     assert end_of(events).stop_sequence == "stop"
     assert end_of(events).reason == "stop"
     assert said(events, ReasoningDelta) == "stop"
+    assert said(events, TextDelta) == "now "
+
+
+def test_a_stop_string_behind_a_call_leaves_the_call_to_be_run() -> None:
+    events = run(f"{CALL}now stop here", "stop", "city")
+    assert end_of(events).reason == "tool_calls"
+    assert end_of(events).stop_sequence is None
     assert said(events, TextDelta) == "now "
 
 
@@ -272,6 +279,18 @@ def test_the_end_sets_one_text_free_which_can_be_continued_from() -> None:
     assert text.text == '<tool_call>\n{"name": st'
     going_on = ContinueFrom((1,), tuple(ids), len(fed) + 1)
     resumed = output("stop", first_seq=going_on.next_seq)
+    assert replay_output(resumed, going_on.output_token_ids, 0, going_on) == [end]
+
+
+def test_all_that_an_end_sets_free_may_have_been_sent_before_the_cut() -> None:
+    """Text that was held for a stop string, and a call that the end cut."""
+    ids = ids_of("foo E" + CALL[: CALL.index('ris"')])
+    first = output("END")
+    fed = feed(first, ids)
+    *freed, end = first.finish(0, "length")
+    assert [type(event) for event in freed] == [TextDelta, ToolCallStarted, ToolCallDelta]
+    going_on = ContinueFrom((1,), tuple(ids), len(fed) + len(freed))
+    resumed = output("END", first_seq=going_on.next_seq)
     assert replay_output(resumed, going_on.output_token_ids, 0, going_on) == [end]
 
 

@@ -35,6 +35,24 @@ NO_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
     "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 )
+_TURNS = "{% for m in turns %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+FIRST_SYSTEM_ONLY = (
+    "{% if messages[0].role == 'system' %}[system]{{ messages[0].content }}{% endif %}"
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
+LAST_SYSTEM_ONLY = (
+    "{% set ns = namespace(system='') %}{% for m in messages if m.role == 'system' %}"
+    "{% set ns.system = m.content %}{% endfor %}[system]{{ ns.system }}"
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
+SYSTEMS_IN_FRONT = (
+    "[system]{{ messages | selectattr('role', 'equalto', 'system') "
+    "| map(attribute='content') | join('|') }}"
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
+SYSTEM_UNSEEN = (
+    "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
+)
 ALTERNATING_OUTSIDE_TOOLS = (
     "{% set ns = namespace(i=0) %}{% for m in messages %}"
     "{% if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls) %}"
@@ -201,6 +219,27 @@ def test_a_later_system_message_becomes_a_user_turn_where_it_must() -> None:
     messages = (say("system", "s"), say("user", "a"), say("system", "note"), say("user", "b"))
     assert render(STRICT, *messages) == "[system]s[user]a\n\nnote\n\nb"
     assert "[system]note" in render(ROLES, *messages)
+
+
+@pytest.mark.parametrize("source", [FIRST_SYSTEM_ONLY, LAST_SYSTEM_ONLY, SYSTEMS_IN_FRONT])
+def test_no_system_turn_is_lost_or_moved(source: str) -> None:
+    """Many published templates take several and show one, or move all of them to the front."""
+    claude_code = say("system", "s"), say("user", "a"), say("system", "note"), say("user", "b")
+    assert render(source, *claude_code) == "[system]s[user]a\n\nnote\n\nb"
+    codex = say("system", "s"), say("system", "rules"), say("user", "a"), say("user", "b")
+    assert render(source, *codex) == "[system]s\n\nrules[user]a\n\nb"
+    assert render(source, *claude_code[:2]) == "[system]s[user]a"
+
+
+def test_a_system_turn_that_would_not_be_seen_goes_into_the_first_user_turn() -> None:
+    turns = say("system", "s"), say("user", "a"), say("assistant", "b"), say("system", "note")
+    assert render(SYSTEM_UNSEEN, *turns[:2]) == "[user]s\n\na"
+    assert render(SYSTEM_UNSEEN, *turns) == "[user]s\n\na[assistant]b[user]note"
+
+
+def test_a_refusal_names_the_line() -> None:
+    with pytest.raises(InvalidRequest, match=r"of m says in line 3: not this"):
+        render("a\n\n{{ raise_exception('not this') }}", say("user", "a"))
 
 
 def test_a_template_without_system_gets_it_in_the_first_user_turn() -> None:
