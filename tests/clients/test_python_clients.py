@@ -65,7 +65,8 @@ for kind, base in bases:
     asked = dict(model=f"{kind}/{model}", api_base=base, api_key="none", stream=True)
     asked["tools"] = [dict(type="function", function=function)]
     turns = [dict(role="user", content="How is the weather?")]
-    chunks = list(litellm.completion(**asked, messages=turns))
+    # Of a call that has to come, arguments are told while they are written.
+    chunks = list(litellm.completion(**asked, messages=turns, tool_choice="required"))
     deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
     assert len([one for one in deltas if one.function.arguments]) > 1, "in pieces"
     first = litellm.stream_chunk_builder(chunks, messages=turns).choices[0]
