@@ -4,14 +4,17 @@ import contextlib
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 CHUNK_BYTES = 65536
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Passes connections on. `heard` is what the gateway has answered on all of them so far."""
+    """Passes connections on.
+
+    `heard` is what the gateway has answered on all of them so far, `asked` what each has brought.
+    """
 
     daemon_threads = True
 
@@ -23,32 +26,39 @@ class Relay(socketserver.ThreadingTCPServer):
         self.upstream = (parts.hostname, parts.port)
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}"
         self.heard = b""
-        self.asked = b""
+        self.asked: list[bytearray] = []
         self._lock = threading.Lock()
 
-    def note(self, data: bytes, *, answered: bool) -> None:
+    def connected(self) -> bytearray:
+        """Return where to put what a new connection brings."""
         with self._lock:
-            if answered:
-                self.heard += data
-            else:
-                self.asked += data
+            self.asked.append(bytearray())
+            return self.asked[-1]
+
+    def answered(self, data: bytes) -> None:
+        with self._lock:
+            self.heard += data
 
 
 class _Connection(socketserver.BaseRequestHandler):
     server: Relay
 
     def handle(self) -> None:
+        asked = self.server.connected()
         with socket.create_connection(self.server.upstream) as upstream:
-            back = threading.Thread(target=self._pass, args=(upstream, self.request, True))
+            answers = (upstream, self.request, self.server.answered)
+            back = threading.Thread(target=self._pass, args=answers)
             back.start()
-            self._pass(self.request, upstream, False)
+            self._pass(self.request, upstream, asked.extend)
             back.join()
 
-    def _pass(self, source: socket.socket, target: socket.socket, answered: bool) -> None:
+    def _pass(
+        self, source: socket.socket, target: socket.socket, note: Callable[[bytes], None]
+    ) -> None:
         # Whoever goes, the other one sees it.
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
-                self.server.note(data, answered=answered)
+                note(data)
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)

@@ -16,7 +16,7 @@ import pytest
 from tests.clients.agents import CONTEXT_TOKENS
 from tests.clients.install import pip_install
 from tests.fakes.ports import free_ports
-from tests.fakes.up_process import ScriptedUp, scripted_up
+from tests.fakes.up_process import scripted_up
 from tests.fakes.waiting import wait_until
 
 pytestmark = [
@@ -38,7 +38,7 @@ RULES: list[dict[str, Any]] = [
 
 
 @contextlib.contextmanager
-def open_webui(command: Path, folder: Path, up: ScriptedUp) -> Iterator[httpx.Client]:
+def open_webui(command: Path, folder: Path, base_url: str) -> Iterator[httpx.Client]:
     """Its server over this fleet, and a client of its API."""
     (port,) = free_ports(1)
     folder.mkdir()
@@ -51,7 +51,7 @@ def open_webui(command: Path, folder: Path, up: ScriptedUp) -> Iterator[httpx.Cl
                 "HOME": str(folder),
                 "DATA_DIR": str(folder / "data"),
                 "WEBUI_SECRET_KEY": "a-secret-of-thirty-two-bytes-or-so",
-                "OPENAI_API_BASE_URL": f"{up.base_url}/v1",
+                "OPENAI_API_BASE_URL": f"{base_url}/v1",
                 "OPENAI_API_KEY": "none",
                 "ENABLE_OLLAMA_API": "False",
                 # Else it fetches a model for embeddings and asks for its newest version.
@@ -93,11 +93,9 @@ def test_a_chat_is_answered_and_named(tmp_path: Path) -> None:
     command = pip_install(tmp_path / "v", "open-webui") / "open-webui"
     with (
         scripted_up(tmp_path / "up", *RULES, context_tokens=CONTEXT_TOKENS) as up,
-        open_webui(command, tmp_path / "webui", up) as client,
+        open_webui(command, tmp_path / "webui", up.base_url) as client,
     ):
-        user = {"name": "Someone", "email": "someone@example.com", "password": "a-pass-word-1"}
-        token = post(client, "/api/v1/auths/signup", user)["token"]
-        client.headers["Authorization"] = f"Bearer {token}"
+        log_in(client)
         models = [model["id"] for model in client.get("/api/models").json()["data"]]
         assert up.model in models
         assert streamed(client, up.model) == TEXT
@@ -105,6 +103,13 @@ def test_a_chat_is_answered_and_named(tmp_path: Path) -> None:
         wait_until(lambda: read(client, chat)["title"] == TITLE, timeout_s=ANSWER_TIMEOUT_S)
         message = read(client, chat)["chat"]["history"]["messages"][answer_id]
         assert (message["content"], message["done"]) == (TEXT, True)
+
+
+def log_in(client: httpx.Client) -> None:
+    """Become its first user."""
+    user = {"name": "Someone", "email": "someone@example.com", "password": "a-pass-word-1"}
+    token = post(client, "/api/v1/auths/signup", user)["token"]
+    client.headers["Authorization"] = f"Bearer {token}"
 
 
 def streamed(client: httpx.Client, model: str) -> str:

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,8 @@ for kind, base in bases:
     asked = dict(model=f"{kind}/{model}", api_base=base, api_key="none", stream=True)
     asked["tools"] = [dict(type="function", function=function)]
     turns = [dict(role="user", content="How is the weather?")]
-    chunks = list(litellm.completion(**asked, messages=turns))
+    # Of a call that has to come, arguments are told while they are written.
+    chunks = list(litellm.completion(**asked, messages=turns, tool_choice="required"))
     deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
     assert len([one for one in deltas if one.function.arguments]) > 1, "in pieces"
     first = litellm.stream_chunk_builder(chunks, messages=turns).choices[0]
@@ -80,20 +82,16 @@ def get_weather(city: str) -> str:
     "Tell the weather."
     return "18 degrees" if city == "Paris" else "unknown"
 """
+WEATHER_RULES: list[dict[str, Any]] = [
+    {"turn": 1, "contains": ["weather"], "answer": call("get_weather", city="Paris")},
+    {"turn": 2, "latest_contains": ["18 degrees"], "answer": SAID},
+    {"answer": TEXT},
+]
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedUp]:
-    rules = [
-        {
-            "turn": 1,
-            "contains": ["weather"],
-            "answer": call("get_weather", city="Paris"),
-        },
-        {"turn": 2, "latest_contains": ["18 degrees"], "answer": SAID},
-        {"answer": TEXT},
-    ]
-    with scripted_up(tmp_path_factory.mktemp("up"), *rules) as ready:
+    with scripted_up(tmp_path_factory.mktemp("up"), *WEATHER_RULES) as ready:
         yield ready
 
 

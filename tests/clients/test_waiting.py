@@ -94,4 +94,5 @@ def test_it_takes_signs_of_life_before_the_answer(
     assert run.returncode == 0, said + logged
     assert said.strip().endswith(SAID)
     assert relay.heard.index(alive) < relay.heard.index(begins)
-    assert json.dumps(TASK).encode().strip(b'"') in relay.asked
+    task = json.dumps(TASK).encode().strip(b'"')
+    assert any(task in one for one in relay.asked)

@@ -112,6 +112,10 @@ PATHS = {
 }
 
 
+UNKNOWN = {"codex": {"client_metadata"}}
+"""Members that a client adds for its own servers, and docs/protocol.md says are passed over."""
+
+
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     Draft202012Validator(schema | {"components": document["components"]}).validate(value)
 
@@ -139,11 +143,23 @@ def test_answers_are_as_they_are_described(document: dict[str, Any], name: str) 
             check(document, schema, json.loads(line.removeprefix("data: "))["response"])
 
 
-@pytest.mark.parametrize("name", names("requests"))
-def test_requests_are_as_they_are_described(document: dict[str, Any], name: str) -> None:
-    case = fixture("requests", name)
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in ("requests", "recorded") for name in names(kind)]
+)
+def test_requests_are_as_they_are_described(document: dict[str, Any], kind: str, name: str) -> None:
+    case = fixture(kind, name)
     operation = document["paths"][PATHS[case["dialect"]]]["post"]
     check(document, operation["requestBody"]["content"]["application/json"]["schema"], case["body"])
+
+
+@pytest.mark.parametrize("name", names("recorded"))
+def test_members_that_clients_send_are_described(document: dict[str, Any], name: str) -> None:
+    case = fixture("recorded", name)
+    operation = document["paths"][PATHS[case["dialect"]]]["post"]
+    reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+    unknown = case["body"].keys() - schema["properties"].keys()
+    assert unknown == UNKNOWN.get(case["client"], set())
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda each: each.name)

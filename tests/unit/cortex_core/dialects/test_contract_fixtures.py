@@ -1,4 +1,4 @@
-"""Requests as real clients send them, and answers byte for byte."""
+"""Requests in the forms that clients send, written by hand, and answers byte for byte."""
 
 import json
 from typing import Any
