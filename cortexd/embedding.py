@@ -44,15 +44,16 @@ class EmbeddingGateway(RequestGateway[EmbeddingNodes]):
         model = self._find_model(request.model, "embeddings")
         return msgspec.structs.replace(request, model=model)
 
-    async def embed(self, request: EmbedRequest) -> EmbedAnswer:
+    async def embed(self, request: EmbedRequest, path: str) -> EmbedAnswer:
         """Return the vectors of a prepared request; loads the model and waits as generation does.
 
-        Cancelling gives up the place in the queue, or the node's work, at once.
+        How it ended is logged, with the `path` that it came in by. Cancelling gives up the place in
+        the queue, or the node's work, at once.
 
         Raises:
             CortexError: what no replica could do better.
         """
-        record = self._record(request.model)
+        record = self._record(request.request_id, request.model, path)
         outcome: Outcome = "cancelled"
         used = Usage(0, 0)
         try:
@@ -61,8 +62,8 @@ class EmbeddingGateway(RequestGateway[EmbeddingNodes]):
             outcome = error
             raise
         except Exception as error:
-            log.exception("request failed", extra=kv(request_id=request.request_id))
             outcome = InternalError("cannot serve the request: internal error")
+            outcome.__cause__ = error
             raise outcome from error
         else:
             outcome, used = "completed", answer.usage

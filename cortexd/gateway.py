@@ -55,14 +55,16 @@ class Gateway(RequestGateway[Nodes]):
             want_prompt_token_ids=request.n == 1,
         )
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: GenerateRequest, path: str) -> AsyncGenerator[Event, None]:
         """Yield the events of a prepared request; the last one is `Completed` or `Failed`.
+
+        How it ended is logged, with the `path` that it came in by.
 
         Closing the generator, or cancelling the task in it, gives up the place in the queue or
         aborts the node's stream at once. Never raises anything else.
         """
         ledger = StreamLedger(request)
-        record = self._record(request.model)
+        record = self._record(request.request_id, request.model, path)
         outcome: Outcome = "cancelled"
         try:
             async with aclosing(self._attempts(request, ledger, record)) as events:
@@ -72,15 +74,8 @@ class Gateway(RequestGateway[Nodes]):
                     yield event
         except CortexError as error:
             outcome = error
-            told = kv(request_id=request.request_id, node=record.node, cause=error.message)
-            if ledger.tokens_sent:
-                log.warning("stream broken off", extra=told)
-            else:
-                level = logging.WARNING if error.is_for_good else logging.INFO
-                log.log(level, "request failed", extra=told)
             yield Failed(error.info())
-        except Exception as error:
-            log.exception("request failed", extra=kv(request_id=request.request_id))
+        except Exception as error:  # noqa: BLE001 the record logs it
             outcome = InternalError("cannot serve the request: internal error")
             outcome.__cause__ = error
             yield Failed(outcome.info())

@@ -74,8 +74,10 @@ class RequestGateway(Generic[NodesT]):
         require_ability(model_id, self._fleet.capabilities(model_id), ability)
         return model_id
 
-    def _record(self, model_id: ModelId) -> RequestRecord:
-        return RequestRecord(self._metrics, model_id, self._clock)
+    def _record(self, request_id: RequestId, model_id: ModelId, path: str) -> RequestRecord:
+        return RequestRecord(
+            self._metrics, self._clock, request_id=request_id, path=path, model=model_id
+        )
 
     async def _place(
         self,

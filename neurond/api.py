@@ -20,7 +20,7 @@ from cortex_core.neuron_api import MIB
 from neurond.node import Node
 from neurond.resources.embed import EmbeddingsResource, EmbedResource
 from neurond.resources.generate import GenerateResource
-from neurond.resources.http import ClientGone, request_id_of, write_error
+from neurond.resources.http import ClientGone, log_refused, request_id_of, write_error
 from neurond.resources.models import (
     CountTokensResource,
     EndpointResource,
@@ -105,6 +105,7 @@ def _answer_error(
 
 async def _on_error(req: Request, resp: Response, ex: CortexError, _params: Any) -> None:
     _answer_error(req, resp, ex.info())
+    log_refused(req, ex.info())
 
 
 async def _on_http_error(req: Request, resp: Response, ex: falcon.HTTPError, _params: Any) -> None:
@@ -116,6 +117,7 @@ async def _on_http_error(req: Request, resp: Response, ex: falcon.HTTPError, _pa
     else:
         error = ErrorInfo("invalid_request", f"cannot read request: {ex.description or ex.title}")
     _answer_error(req, resp, error, status=ex.status_code)
+    log_refused(req, error)
     if ex.headers:
         resp.set_headers(ex.headers)
 

@@ -1,13 +1,18 @@
 """`POST /v1/messages/count_tokens`."""
 
+import logging
+
 from falcon.asgi import Request, Response
 
 from cortex_core.dialects.anthropic_messages import AnthropicMessages
 from cortex_core.dialects.base import JSON_TYPE
+from cortex_core.logs import kv
 from cortexd.resources.fleet_view import FleetView
 from cortexd.resources.request_body import read_body
 from cortexd.resources.request_ids import request_id_of
 from cortexd.token_count import Counting, count_tokens
+
+log = logging.getLogger(__name__)
 
 
 class CountTokensResource:
@@ -23,6 +28,9 @@ class CountTokensResource:
         decoded = self._dialect.decode_count_tokens(await read_body(req))
         model_id = self._fleet.resolve(decoded.model)
         count = await count_tokens(self._nodes, self._fleet.index(), model_id, decoded.prompt)
+        request_id = request_id_of(req)
+        told = kv(request_id=request_id, path=req.path, model=model_id, prompt_tokens=count)
+        log.info("tokens counted", extra=told)
         resp.content_type = JSON_TYPE
-        resp.set_headers(self._dialect.response_headers(request_id_of(req)))
+        resp.set_headers(self._dialect.response_headers(request_id))
         resp.data = self._dialect.encode_count_tokens(count)

@@ -27,7 +27,11 @@ class EmbeddingsResource:
         except CortexError as error:
             self._gateway.refused(error)
             raise
-        answer = await self._gateway.embed(decoded.request)
+        try:
+            answer = await self._gateway.embed(decoded.request, req.path)
+        except CortexError:
+            resp.context.logged = True  # by the gateway, which knows the node
+            raise
         pieces = []
         for piece in self._dialect.encode_answer(decoded, answer):
             pieces.append(piece)

@@ -74,7 +74,7 @@ def _answer(req: Request, resp: Response, error: CortexError) -> None:
     request_id = request_id_of(req)
     reply = dialect_of(req).encode_error(error.info(), request_id=request_id)
     if not getattr(resp.context, "logged", False):
-        level = logging.WARNING if error.is_for_good else logging.DEBUG
+        level = logging.WARNING if error.is_for_good else logging.INFO
         told = kv(request_id=request_id, path=req.path, status=reply.status, cause=error.message)
         log.log(level, "request refused", extra=told)
     resp.status = reply.status

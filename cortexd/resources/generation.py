@@ -41,11 +41,11 @@ class GenerationResource:
         resp.set_headers(left_out_headers(decoded))
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
-        events = self._events(requests)
+        events = self._events(requests, req.path)
         await answer(resp, events, encoder, stream=decoded.stream, clock=self._clock)
 
-    def _events(self, requests: list[GenerateRequest]) -> AsyncGenerator[Event, None]:
-        streams = [self._gateway.generate(request) for request in requests]
+    def _events(self, requests: list[GenerateRequest], path: str) -> AsyncGenerator[Event, None]:
+        streams = [self._gateway.generate(request, path) for request in requests]
         return streams[0] if len(streams) == 1 else joined(streams, choices=requests[0].n)
 
     async def _read(

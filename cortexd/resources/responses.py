@@ -61,7 +61,7 @@ class ResponsesResource:
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
         resp.set_headers(left_out_headers(decoded))
-        events = self._gateway.generate(decoded.request)
+        events = self._gateway.generate(decoded.request, req.path)
         if decoded.store:
             events = self._kept(events, decoded, encoder)
         await answer(

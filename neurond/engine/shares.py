@@ -7,8 +7,10 @@ wait for a long one before it; with one prompt, or several alike, that is first 
 
 Tokens are dealt in whole blocks, as far as the budget has a whole one. Those that see each other
 both ways are dealt together, whatever the budget, to who is first. A share that is smaller than
-a block is made good in later steps: whoever has had least is next. Prompts that begin alike are not
-computed side by side: one is, and the others adopt its blocks in the next step.
+a block is made good in later steps: whoever has had least is next. Where that is not enough, as
+others of a higher priority come in every step, who was passed over with tokens left goes before
+all others as soon as these come to what it lacked. Prompts that begin alike are not computed side
+by side: one is, and the others adopt its blocks in the next step.
 
 Tokens that are scored take a row of logits each, of which a step has few. A prompt gets no more
 tokens than it has rows for; what others can use goes to them.
@@ -96,6 +98,8 @@ class PromptShares:
     def __init__(self, block_tokens: int) -> None:
         self._block_tokens = block_tokens
         self._lines: dict[Bucket, _Line] = {}
+        self._lacking: dict[Sequence, int] = {}
+        """Who was passed over since it last got tokens: what it wanted, less what was left."""
 
     @property
     def is_owing(self) -> bool:
@@ -116,11 +120,13 @@ class PromptShares:
             and sum(spare_rows_of(seq, num_left) for seq, num_left in left.items()) <= spare_rows
         ):
             self._lines.clear()
+            self._lacking.clear()
             return list(left.items())
         self._line_up(prompts)
         deal = _Deal(budget, spare_rows, left, dict.fromkeys(prompts, 0))
-        for _, level in groupby(self._lines.values(), key=lambda line: line.prompts[0].priority):
-            self._deal_level(list(level), deal)
+        self._deal_to_passed_over(deal)
+        for _, level in groupby(self._lines.items(), key=lambda item: item[0][0]):
+            self._deal_level([line for _, line in level], deal)
         return [(seq, num_tokens) for seq, num_tokens in deal.granted.items() if num_tokens]
 
     def _line_up(self, prompts: AbstractSequence[Sequence]) -> None:
@@ -136,31 +142,45 @@ class PromptShares:
                 self._lines[seq.bucket] = line
             line.prompts.append(seq)
 
+    def _deal_to_passed_over(self, deal: _Deal) -> None:
+        """Deal first to one that lacks nothing any more, whatever its priority."""
+        self._lacking = {seq: lacks for seq, lacks in self._lacking.items() if seq in deal.left}
+        for seq, lacks in self._lacking.items():
+            if lacks <= 0:
+                self._deal_to(seq, self._lines[seq.bucket], deal)
+                return
+
     def _deal_level(self, lines: list[_Line], deal: _Deal) -> None:
         """Deal to lines of one priority."""
         while deal.tokens > 0 and (waiting := [line for line in lines if line.prompts]):
             line = min(waiting, key=lambda line: line.served_tokens)
-            seq = line.next(deal.left)
-            granted = deal.granted[seq]
-            block = None if granted else seq.next_block
-            if block is not None and block in deal.begun:
-                line.follow(seq, deal.begun[block])
-                continue
-            start = seq.num_computed + granted
-            border = start + self._block_tokens - start % self._block_tokens
-            wanted = min(deal.left[seq], seq.next_cut(start, border) - start)
-            num_tokens = deal.fitting(seq, wanted)
-            if num_tokens > deal.tokens:
-                if any(deal.granted.values()):
-                    deal.tokens = 0
-                    return
-                num_tokens = seq.cut(start + deal.tokens) - start or num_tokens
-            if block is not None:
-                deal.begun[block] = line
-            deal.grant(seq, num_tokens)
-            line.serve(seq, num_tokens, deal.left)
-            if num_tokens < wanted:
-                line.leave(seq)
+            self._deal_to(line.next(deal.left), line, deal)
+
+    def _deal_to(self, seq: Sequence, line: _Line, deal: _Deal) -> None:
+        """Deal a prompt of `line` its next block or run; if that does not fit, the deal ends."""
+        granted = deal.granted[seq]
+        block = None if granted else seq.next_block
+        if block is not None and block in deal.begun:
+            line.follow(seq, deal.begun[block])
+            return
+        start = seq.num_computed + granted
+        border = start + self._block_tokens - start % self._block_tokens
+        wanted = min(deal.left[seq], seq.next_cut(start, border) - start)
+        num_tokens = deal.fitting(seq, wanted)
+        if num_tokens > deal.tokens:
+            if any(deal.granted.values()):
+                self._lacking[seq] = self._lacking.get(seq, num_tokens) - deal.tokens
+                deal.tokens = 0
+                return
+            num_tokens = seq.cut(start + deal.tokens) - start or num_tokens
+        if block is not None:
+            deal.begun[block] = line
+        if num_tokens:
+            self._lacking.pop(seq, None)
+        deal.grant(seq, num_tokens)
+        line.serve(seq, num_tokens, deal.left)
+        if num_tokens < wanted:
+            line.leave(seq)
 
 
 def spare_rows_of(seq: Sequence, num_tokens: int) -> int:

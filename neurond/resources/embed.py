@@ -15,6 +15,7 @@ from neurond.guarded_events import one_by_one
 from neurond.node import Node
 from neurond.resources.http import (
     decode,
+    note_request_id,
     read_body,
     request_id_of,
     while_connected,
@@ -34,6 +35,7 @@ class EmbedResource:
         """Take an `EmbedRequest`, answer with its events."""
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
         request = decode(body, EmbedRequest)
+        note_request_id(req, request.request_id)
         check_embedding(request, param="inputs")
         request = self._node.addressed(request)
         batches = await while_connected(req, self._node.embedding.start(request))

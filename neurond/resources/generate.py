@@ -7,7 +7,13 @@ from falcon.asgi import Request, Response
 from cortex_core.canonical import GenerateRequest, SamplingParams
 from cortex_core.sampling_limits import check_choices, check_sampling
 from neurond.node import Node
-from neurond.resources.http import decode, read_body, while_connected, write_events
+from neurond.resources.http import (
+    decode,
+    note_request_id,
+    read_body,
+    while_connected,
+    write_events,
+)
 
 
 class GenerateResource:
@@ -20,6 +26,7 @@ class GenerateResource:
         """Take a `GenerateRequest`, answer with its events."""
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
         request = decode(body, GenerateRequest)
+        note_request_id(req, request.request_id)
         check_sampling(request.sampling, names=_SAMPLING_NAMES)
         check_choices(request.n)
         request = self._node.addressed(request)

@@ -1,6 +1,7 @@
 """What every route needs: reading bodies, writing JSON, events and errors, noticing who left."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -12,11 +13,13 @@ from cortex_core.asgi import DISCONNECTED, until_disconnected
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.errors import CortexError, ErrorInfo, InvalidRequest, RequestTooLarge, status_of
 from cortex_core.ids import RequestId, new_request_id
+from cortex_core.logs import kv
 from cortex_core.neuron_api import MIB
 from cortex_core.owned_events import OwnedEvents
 
 NDJSON_TYPE: Final = "application/x-ndjson"
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _REQUEST_ID: Final = "request_id"
 _encoder = msgspec.json.Encoder()
 
@@ -25,12 +28,24 @@ class ClientGone(Exception):
     """The client left before the answer was ready; nobody reads what is sent now."""
 
 
+def note_request_id(req: Request, request_id: RequestId) -> None:
+    """Have the log name a request as who sent it does."""
+    req.context[_REQUEST_ID] = request_id
+
+
 def request_id_of(req: Request) -> RequestId:
-    """Return the id of a request in a client's dialect: one for answer, error and log."""
+    """Return the id of a request: one for answer, error and log."""
     request_id: RequestId | None = req.context.get(_REQUEST_ID)
     if request_id is None:
         request_id = req.context[_REQUEST_ID] = new_request_id()
     return request_id
+
+
+def log_refused(req: Request, error: ErrorInfo) -> None:
+    """Tell the log of a request that is answered with an error; its id, if one is known by now."""
+    request_id = req.context.get(_REQUEST_ID)
+    told = kv(request_id=request_id, path=req.path, code=error.code, cause=error.message)
+    _log.info("request refused", extra=told)
 
 
 async def read_body(req: Request, *, max_mb: int) -> bytes:

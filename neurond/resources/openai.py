@@ -21,7 +21,13 @@ from cortex_core.owned_events import OwnedEvents
 from cortex_core.sse_stream import sse_chunks
 from neurond.generation import Generation
 from neurond.node import Node
-from neurond.resources.http import read_body, request_id_of, until_gone, while_connected
+from neurond.resources.http import (
+    log_refused,
+    read_body,
+    request_id_of,
+    until_gone,
+    while_connected,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +45,7 @@ class DialectResource:
         try:
             await self._answer(req, resp, request_id)
         except CortexError as ex:
+            log_refused(req, ex.info())
             write_dialect_error(resp, self._dialect, ex.info(), request_id)
 
     async def _answer(self, req: Request, resp: Response, request_id: RequestId) -> None:
@@ -77,8 +84,6 @@ def write_dialect_error(
 ) -> None:
     """Answer with an error in a dialect's form."""
     reply = dialect.encode_error(error, request_id=request_id)
-    told = kv(request_id=request_id, status=reply.status, cause=error.message)
-    _log.debug("request refused", extra=told)
     resp.status = reply.status
     resp.content_type = JSON_TYPE
     resp.set_headers(reply.headers)

@@ -3,7 +3,7 @@
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
@@ -39,6 +39,8 @@ JINJA_FILE: Final = "<template>"
 """How jinja names the code it makes from a template that came as text."""
 SHORT_IDS: Final = re.compile(r"length\s*!=\s*9")
 """What a template has that refuses other ids of calls."""
+TOOLS_OF_TURN: Final = re.compile(r"message(\[['\"]|\.)tools\b")
+"""What a template has that shows the tools of a turn."""
 RESERVED: Final = frozenset({"messages", "tools", "add_generation_prompt"})
 PROBE: Final = "a turn of text"
 
@@ -98,6 +100,7 @@ class ChatTemplate:
         self._image_texts = sorted(texts, key=len, reverse=True)  # one may have the other in it
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
+        self._takes_tools_in_turns = TOOLS_OF_TURN.search(source) is not None
         environment = _environment(now)
         self._functions = frozenset(environment.globals)
         try:
@@ -139,7 +142,13 @@ class ChatTemplate:
         if self._wants_short_ids:
             messages = with_short_ids(messages)
         if not self.knows_tools and tool_parser != "none":
-            messages = with_described_tools(messages, prompt)
+            messages = with_described_tools(
+                messages,
+                prompt,
+                tool_parser,
+                in_turn=self._takes_tools_in_turns,
+                result_turns=self._shown.results,
+            )
         elif not self._shown.calls and tool_parser != "none":
             messages = with_calls_as_text(messages, tool_parser, result_turns=self._shown.results)
         messages = self._harmless(messages)
@@ -310,8 +319,9 @@ def _repaired(
                 yield history, told
 
 
-def _tools_told(tools: list[JsonObject] | None) -> tuple[list[JsonObject] | None, ...]:
-    return (tools,) if tools is None else (tools, complete_tools(tools))
+def _tools_told(tools: list[JsonObject] | None) -> Sequence[list[JsonObject] | None]:
+    # Some go through the tools without asking whether there are any.
+    return (None, []) if tools is None else (tools, complete_tools(tools))
 
 
 def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:

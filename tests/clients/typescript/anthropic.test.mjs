@@ -119,7 +119,6 @@ test('it thinks, speaks and calls in a stream, and takes the results', async () 
   assert.ok(thought.signature.length > 0);
   assert.deepEqual(signed, [thought.signature]);
   assert.equal(thoughts.join(''), texts.thought);
-  assert.ok(inputs.length > calls.length, 'arguments come in pieces');
   assert.deepEqual(
     inputs.join(''),
     told.written.join(''),
@@ -144,6 +143,23 @@ test('it thinks, speaks and calls in a stream, and takes the results', async () 
     assert.deepEqual([second.stop_reason, second.content[0].text], ['end_turn', texts.said]);
     assert.ok(second.usage.cache_read_input_tokens > first.usage.input_tokens);
   }
+});
+
+test('input of a call that has to come is told while it is written', async () => {
+  const stream = client.messages.stream({
+    model,
+    max_tokens,
+    messages: asks('Only call.'),
+    tools: [TOOL],
+    tool_choice: { type: 'any' },
+  });
+  const pieces = [];
+  stream.on('inputJson', (piece) => pieces.push(piece));
+  const message = await stream.finalMessage();
+  assert.ok(pieces.length > 1);
+  assert.equal(pieces.join(''), told.written[0]);
+  assert.deepEqual(blocksOf(message), [calls[0]]);
+  assert.equal(message.stop_reason, 'tool_use');
 });
 
 for (const stream of [false, true]) {

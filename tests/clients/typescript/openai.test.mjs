@@ -84,7 +84,7 @@ test('thoughts come beside the text, whole and streamed', async () => {
   assert.equal(thought, texts.thought);
 });
 
-test('arguments of calls are streamed, parsed and answered', async () => {
+test('calls are streamed, parsed and answered', async () => {
   const messages = asks('How is the weather?');
   const stream = client.chat.completions.stream({ model, messages, tools: [TOOL] });
   const deltas = {};
@@ -108,7 +108,6 @@ test('arguments of calls are streamed, parsed and answered', async () => {
   );
   assert.deepEqual(done, texts.calls);
   message.tool_calls.forEach((call, index) => {
-    assert.ok(deltas[index].length > 1, 'in more than one piece');
     assert.equal(deltas[index].join(''), call.function.arguments);
   });
   assert.equal(new Set(message.tool_calls.map(({ id }) => id)).size, 2);
@@ -120,6 +119,28 @@ test('arguments of calls are streamed, parsed and answered', async () => {
   const turns = [...messages, message, ...results];
   const answer = await client.chat.completions.create({ model, messages: turns, tools: [TOOL] });
   assert.equal(answer.choices[0].message.content, texts.said);
+});
+
+test('arguments of a call that has to come are told while they are written', async () => {
+  const asked = { model, tool_choice: 'required' };
+  const messages = asks('Only call.');
+  const chat = client.chat.completions.stream({ ...asked, messages, tools: [TOOL] });
+  const pieces = [];
+  chat.on('tool_calls.function.arguments.delta', ({ arguments_delta: piece }) => {
+    if (piece) pieces.push(piece);
+  });
+  const { choices } = await chat.finalChatCompletion();
+  assert.ok(pieces.length > 1);
+  assert.equal(pieces.join(''), told.written[0]);
+  assert.deepEqual(choices[0].message.tool_calls[0].function.parsed_arguments, texts.calls[0]);
+
+  const stream = client.responses.stream({ ...asked, input: messages, tools: [RESPONSES_TOOL] });
+  const deltas = [];
+  stream.on('response.function_call_arguments.delta', ({ delta }) => deltas.push(delta));
+  const [call] = (await stream.finalResponse()).output;
+  assert.ok(deltas.length > 1);
+  assert.equal(deltas.join(''), told.written[0]);
+  assert.deepEqual([call.arguments, call.status], [told.written[0], 'completed']);
 });
 
 for (const stream of [false, true]) {
@@ -177,7 +198,6 @@ test('a response thinks, speaks, calls and goes on, by items and by its id', asy
       ({ type, output_index }) =>
         type === 'response.function_call_arguments.delta' && output_index === index + 2,
     );
-    assert.ok(deltas.length > 1);
     assert.equal(deltas.map(({ delta }) => delta).join(''), call.arguments);
   }
   const whole = await client.responses.parse(asked);

@@ -74,6 +74,38 @@ async def test_model_is_loaded_on_demand_and_answers(start: Start, neuron: FakeN
     assert "cortex_cold_starts_total" in text
 
 
+async def test_the_default_log_has_each_requests_id_once(start: Start, neuron: FakeNeuron) -> None:
+    process = await start(neuron)
+    posts: list[tuple[str, dict[str, Any], int, str]] = [
+        ("/v1/chat/completions", {}, 200, "request completed"),
+        ("/v1/messages", {"max_tokens": 9}, 200, "request completed"),
+        ("/v1/chat/completions", {"temperature": -1}, 400, "request refused"),
+        ("/v1/messages", {"model": "smaal", "max_tokens": 9}, 404, "request refused"),
+        ("/v1/nowhere", {}, 404, "request refused"),
+    ]
+    asked: list[tuple[str, str, str]] = []
+    async with GatewayClient(process.base_url) as client:
+        for path, changes, status, phrase in posts:
+            message = {"role": "user", "content": "hi"}
+            body = {"model": "small", "messages": [message]} | changes
+            answer = await client.request("POST", path, body)
+            assert answer.status == status
+            await answer.body()
+            asked.append((answer.headers["x-request-id"], path, phrase))
+    last = len(posts)
+    # An answer's line may be written behind its last byte.
+    await wait_until_async(lambda: sum(id_ in process.output() for id_, *_ in asked) == last)
+    lines = process.output().splitlines()
+    for request_id, path, phrase in asked:
+        (line,) = [line for line in lines if request_id in line]
+        assert line.startswith("info ")
+        assert f"{phrase} request_id={request_id} path={path} " in line
+        if phrase == "request completed":
+            assert f" model={MODEL} node=node0 prompt_tokens=" in line
+            assert " completion_tokens=5 ttft_s=" in line
+            assert " duration_s=" in line
+
+
 async def test_cold_load_says_something_each_second(start: Start, neuron: FakeNeuron) -> None:
     process = await start(neuron)
     neuron.load_gate.clear()

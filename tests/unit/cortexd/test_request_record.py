@@ -1,10 +1,14 @@
 """What is counted of one request, by a clock that the test sets."""
 
+import logging
+
+import pytest
 from prometheus_client import CollectorRegistry
 
 from cortex_core.canonical import Completed, GenerateRequest, Started, TextDelta, TextPrompt, Usage
-from cortex_core.errors import QueueFull
+from cortex_core.errors import CortexError, OutOfMemory, QueueFull
 from cortex_core.ids import ModelId, RequestId
+from cortex_core.logs import LineFormatter
 from cortexd.continuation import StreamLedger
 from cortexd.metrics import GatewayMetrics
 from cortexd.request_record import RequestRecord
@@ -20,7 +24,13 @@ class World:
     def __init__(self) -> None:
         self.now = 100.0
         self.registry = CollectorRegistry()
-        self.record = RequestRecord(GatewayMetrics(self.registry), MODEL, lambda: self.now)
+        self.record = RequestRecord(
+            GatewayMetrics(self.registry),
+            lambda: self.now,
+            request_id=RequestId("r"),
+            path="/v1/completions",
+            model=MODEL,
+        )
         self.record.node = "n"
         self.ledger = StreamLedger(REQUEST)
         self.ledger.next_request()
@@ -83,3 +93,47 @@ def test_a_stream_that_goes_on_elsewhere_is_counted_where_it_broke() -> None:
     world.record.node = "m"
 
     assert world.counted("streams_continued_total") == 1
+
+
+def line_of(caplog: pytest.LogCaptureFixture) -> str:
+    """Return the one line that was logged."""
+    (record,) = caplog.records
+    return LineFormatter().format(record)
+
+
+def test_the_log_has_all_of_a_request_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World()
+    world.token_at(100.5)
+    world.now = 102.5
+    world.record.end(Usage(12, 21, cached_tokens=4), "completed")
+    assert line_of(caplog) == (
+        "info cortexd.request_record request completed request_id=r path=/v1/completions "
+        "model=file:m node=n prompt_tokens=12 cached_tokens=4 completion_tokens=21 ttft_s=0.5 "
+        "duration_s=2.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "first_at", "begins"),
+    [
+        (QueueFull("cannot queue", retry_after_s=2.0), None, "info"),
+        (OutOfMemory("cannot load"), None, "warning"),
+        (QueueFull("cannot queue", retry_after_s=2.0), 101.0, "warning"),
+    ],
+)
+def test_the_line_of_a_failed_request_has_its_cause(
+    error: CortexError, first_at: float | None, begins: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = World()
+    world.record.node = ""
+    if first_at is not None:
+        world.token_at(first_at)
+    world.record.end(Usage(0, 0), error)
+    line = line_of(caplog)
+    phrase = "request failed" if first_at is None else "stream broken off"
+    assert line.startswith(f"{begins} cortexd.request_record {phrase} request_id=r ")
+    assert line.endswith(f'code={error.code} cause="{error.message}"')
+    assert "node=" not in line
+    assert ("ttft_s=" in line) == (first_at is not None)

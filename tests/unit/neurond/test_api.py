@@ -50,6 +50,12 @@ def scope_of(path: str, body: bytes) -> dict[str, Any]:
     }
 
 
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the node logged."""
+    ours = [record for record in caplog.records if record.name.startswith("neurond")]
+    return [LineFormatter().format(record) for record in ours]
+
+
 def failing(error: Exception) -> object:
     def addressed(_request: object) -> object:
         raise error
@@ -70,14 +76,28 @@ async def test_the_log_has_an_error_under_the_id_that_the_client_got(
     status: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG, "neurond")
+    caplog.set_level(logging.INFO)
     answer = await ask(failing(error), path, body)
     assert answer.status_code == status
     request_id = answer.headers["x-request-id"]
     assert answer.json()["error"]["request_id"] == request_id
-    lines = [LineFormatter().format(record) for record in caplog.records]
-    assert lines
-    assert all(f"request_id={request_id}" in line for line in lines)
+    (line,) = lines_of(caplog)
+    assert f"request_id={request_id}" in line
+
+
+@pytest.mark.parametrize("path", ["/generate", "/embed"])
+async def test_the_log_has_what_a_gateway_is_refused_under_its_id(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    prompt = {"type": "text", "text": "hi"}
+    body = {"request_id": "theirs", "model": "m", "prompt": prompt, "inputs": [prompt]}
+    answer = await ask(failing(ModelNotFound("cannot find it")), path, body)
+    assert answer.status_code == 404
+    (line,) = lines_of(caplog)
+    assert "info " in line
+    assert "request_id=theirs" in line
+    assert "cannot find it" in line
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -73,7 +73,7 @@ class Bench:
 
     async def ask(self) -> EmbedAnswer:
         try:
-            return await self.gateway.embed(self.gateway.prepare(REQUEST))
+            return await self.gateway.embed(self.gateway.prepare(REQUEST), "/v1/embeddings")
         finally:
             assert self.fleet.in_flight() == 0
             self.fleet.close()

@@ -40,6 +40,7 @@ from tests.fakes.fake_fleet import MODEL, FakeFleet, FakeNodes, Says
 from tests.fakes.scripts import TEXT, answer_events
 
 REQUEST = GenerateRequest(RequestId("r1"), ModelId("m"), TextPrompt("hi"))
+PATH = "/v1/completions"
 BROKEN = NodeUnavailable("cannot go on: broken")
 
 
@@ -74,7 +75,7 @@ class Bench:
 
     async def ask(self, request: GenerateRequest = REQUEST) -> list[Event]:
         prepared = self.gateway.prepare(request)
-        return [event async for event in self.gateway.generate(prepared)]
+        return [event async for event in self.gateway.generate(prepared, PATH)]
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"cortex_{name}", {"model": MODEL, **labels})
@@ -280,7 +281,7 @@ async def test_defect_becomes_an_internal_error(make: Any) -> None:
 @pytest.mark.parametrize("taken", [1, 3, 5])
 async def test_client_that_leaves_lets_everything_go(make: Any, taken: int) -> None:
     bench = make(one=whole, loading=2)
-    async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST))) as events:
+    async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST), PATH)) as events:
         for _ in range(taken):
             await anext(events)
     assert bench.fleet.given_up == (taken <= 2)
@@ -290,7 +291,7 @@ async def test_client_that_leaves_lets_everything_go(make: Any, taken: int) -> N
 
 async def test_expired_drain_ends_streams_with_an_error(make: Any) -> None:
     bench = make(one=whole, two=whole)
-    async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST))) as events:
+    async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST), PATH)) as events:
         await anext(events)
         bench.drain.expire()
         rest = [event async for event in events]
@@ -302,7 +303,7 @@ async def test_expired_drain_ends_streams_with_an_error(make: Any) -> None:
 
 async def test_expired_drain_ends_waiting_too(make: Any) -> None:
     bench = make(one=whole, loading=5)
-    async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST))) as events:
+    async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST), PATH)) as events:
         await anext(events)
         bench.drain.expire()
         rest = [event async for event in events]

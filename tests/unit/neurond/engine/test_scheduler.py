@@ -11,7 +11,7 @@ from cortex_core.ids import RequestId
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from tests.fakes.fake_runner import FakeRunner
-from tests.unit.neurond.engine.engines import Told, alone, new_engine, request, run
+from tests.unit.neurond.engine.engines import PLACEHOLDER, Told, alone, new_engine, request, run
 
 
 def streams(engine: Engine, runner: FakeRunner, told: Told | None = None) -> list[int]:
@@ -359,3 +359,17 @@ def test_choices_with_nothing_to_share_start_together() -> None:
 def test_sizes_that_contradict_each_other_are_refused(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SchedulerConfig(**sizes)
+
+
+def test_an_image_seen_both_ways_is_not_kept_out_by_a_higher_priority() -> None:
+    engine, runner = new_engine(num_blocks=200, step_tokens=20, two_way_tokens=12)
+    prompt = [1, 2, 3, 4, *[PLACEHOLDER] * 12, 5, 6]
+    engine.add(request(0, prompt, images=((b"a", 12),), max_tokens=1))
+    for stream in range(1, 20):
+        engine.add(request(stream, [1000 + stream] * 9, max_tokens=1, priority=1))
+        told = [stream for stream, _, _ in engine.step().tokens]
+        assert runner.last_batch is not None
+        assert runner.last_batch.num_tokens <= 20
+        if 0 in told:
+            return
+    raise AssertionError("it is kept out")

@@ -154,3 +154,40 @@ def test_what_is_seen_both_ways_is_dealt_together_and_is_not_passed_for_ever(kin
         if not prompts:
             return
     raise AssertionError("a prompt never ends")
+
+
+@given(
+    before=st.integers(0, 9),
+    image=st.integers(2, 14),
+    others=st.integers(1, 30),
+    budget=st.integers(2, 30),
+    is_text=st.booleans(),
+)
+def test_what_is_left_beside_a_higher_priority_adds_up(
+    before, image, others, budget, is_text
+) -> None:
+    """However many of them come: a run, or text with less than a block left in each step."""
+    others = min(others, budget - 1)
+    shares = PromptShares(BLOCK)
+    low = prompt(0, before + image + 1, two_way=() if is_text else ((before, before + image),))
+    left_over = 0
+    for arrival in range(1, 1000):
+        prompts = [prompt(arrival, others, priority=1), low]
+        got = advance(shares, prompts, budget)
+        assert sum(got.values()) <= max(budget, image)
+        if low not in prompts:
+            return
+        left_over += budget - others
+        # Each of its chunks can wait for as many tokens as it has, and for the step after.
+        assert left_over <= 2 * (before + image + 1) + (2 + before + image) * budget
+    raise AssertionError("it is passed over for ever")
+
+
+def test_who_was_passed_over_goes_first_as_soon_as_text_would_have_been_computed() -> None:
+    shares = PromptShares(BLOCK)
+    low = prompt(0, 13, two_way=((0, 12),))
+    got = []
+    for arrival in range(1, 7):
+        prompts = [prompt(arrival, 9, priority=1), low]
+        got.append(advance(shares, prompts, 12)[low])
+    assert got == [0, 0, 0, 0, 12, 1], "3 tokens are left in each step"

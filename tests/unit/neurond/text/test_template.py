@@ -290,6 +290,11 @@ def test_a_failure_that_is_not_of_the_arguments_stays_one() -> None:
         render(ITEMS + "{{ missing.key }}", call("1", arguments="[1]"))
 
 
+def test_a_template_that_goes_through_tools_may_have_none() -> None:
+    source = "{% for t in tools %}{{ t.function.name }}{% endfor %}" + ROLES
+    assert render(source, say("user", "a")) == "[user]a[assistant]"
+
+
 def test_a_template_that_refuses_such_arguments_gets_none() -> None:
     source = (
         "{% for m in messages %}{% for c in m.tool_calls %}"

@@ -37,6 +37,23 @@ def test_a_template_tells(template: str, added: tuple[str, ...], expected: Parse
 
 def test_a_template_that_knows_no_tools_gets_the_general_format() -> None:
     assert recognised("…", ("<tool_call>",), knows_tools=False) == Parsers("json", "none")
+    assert recognised("<｜tool▁calls▁begin｜>```json", (), knows_tools=False).tools == "json"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (
+            "{% for tool in message['tool_calls'] %}<｜tool▁calls▁begin｜>{{ tool }}{% endfor %}",
+            "deepseek_v31",
+        ),
+        ("<|tool|>{{ message['tools'] }}<|/tool|>", "phi"),
+    ],
+)
+def test_a_family_that_is_told_of_tools_in_words_writes_its_own_calls(
+    template: str, expected: str
+) -> None:
+    assert recognised(template, ("<tool_call>",), knows_tools=False).tools == expected
 
 
 def test_the_profile_goes_before() -> None:
