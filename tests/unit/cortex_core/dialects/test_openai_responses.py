@@ -307,6 +307,14 @@ def test_effort_and_limits() -> None:
     assert decoded.request.sampling.max_tokens == 2**31 - 1
     assert decoded.request.principal is not None
     assert decode(input="hi", max_tokens=5).request.sampling.max_tokens == 5
+    for word in ("max_output_tokens", "max_tokens"):
+        assert decode(input="hi", **{word: 40.0}).request.sampling.max_tokens == 40
+        assert decode(input="hi", **{word: -1}).request.sampling.max_tokens is None
+        with pytest.raises(InvalidRequest) as caught:
+            decode(input="hi", **{word: 0.5})
+        assert caught.value.param == word
+    assert decode(input="hi", max_output_tokens=-1).asked["max_output_tokens"] is None
+    assert repr(decode(input="hi", max_output_tokens=9.0).asked["max_output_tokens"]) == "9"
     assert prompt(input="hi", reasoning={"effort": "high"}).template_kwargs == {}
 
 
