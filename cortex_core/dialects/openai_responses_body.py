@@ -37,8 +37,10 @@ _WITHOUT_EFFECT: Final = (
     "background_options",
     "context_management",
     "image",
+    "max_tool_calls",
     "prompt_cache_options",
     "prompt_cache_retention",
+    "service_tier",
 )
 
 
@@ -123,10 +125,11 @@ def without_effect(wire: ResponsesBody) -> tuple[str, ...]:
     """Return the JSON paths of what is asked for beside the conversation and left out."""
     of_body = [name for name in _WITHOUT_EFFECT if getattr(wire, name) is not None]
     reasoning = wire.reasoning or WireReasoning()
+    of_text = ["text.verbosity"] if wire.text and wire.text.verbosity is not None else []
     of_reasoning = [f"reasoning.{name}" for name in ("context", "mode") if getattr(reasoning, name)]
     included = enumerate(wire.include or ())
     others = [f"include[{place}]" for place, name in included if name not in _INCLUDED]
-    return (*of_body, *of_reasoning, *others)
+    return (*of_body, *of_reasoning, *of_text, *others)
 
 
 def form_of(wire: ResponsesBody) -> ResponseFormat | None:
