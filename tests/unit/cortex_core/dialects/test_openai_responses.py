@@ -265,6 +265,17 @@ def test_a_required_tool_that_is_not_served_leaves_the_choice_to_the_model() -> 
     assert len(decoded.asked["warnings"]) == 2
 
 
+def test_items_are_kept_as_the_published_schema_has_them() -> None:
+    item = {"role": "user", "content": "hi"}
+    (kept,) = decode(input=[item | {"status": "in_progress"}]).items
+    assert kept["status"] == "in_progress"
+    assert decode(input=[item | {"status": None}]).items[0]["status"] == "completed"
+    for field in ("status", "id", "type"):
+        with pytest.raises(InvalidRequest) as caught:
+            decode(input=[item | {field: 5}])
+        assert caught.value.param == f"input[0].{field}"
+
+
 PATCH = {"type": "custom", "name": "patch"}
 
 
