@@ -89,7 +89,9 @@ class _Body:
             await self._take()
         message = await self._next_message()
         self._seen_bytes += len(message.get("body", b""))
-        self._ended = not message.get("more_body", False)
+        # Servers differ in whether the last chunk says that it is the last.
+        came_whole = self._tells_length and self._seen_bytes >= self._size_bytes
+        self._ended = came_whole or not message.get("more_body", False)
         if self._ended and self._share is not None:
             self._budget.shrink(self._share, self._seen_bytes)
         return message

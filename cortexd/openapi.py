@@ -36,6 +36,7 @@ from cortex_core.dialects.openai_responses_turns import (
     MessageItem,
     ReasoningItem,
 )
+from cortexd.openapi_bounds import bind
 from cortexd.openapi_types import (
     AnthropicErrorEnvelope,
     DeletedResponse,
@@ -142,6 +143,7 @@ def openapi_document(routes: Mapping[str, object]) -> dict[str, Any]:
     schema_of = dict(zip(types, schemas, strict=True))
     members = components[ResponsesBody.__name__]["properties"]
     members["input"] = {**members["input"], "anyOf": _input_schemas(schema_of)}
+    bind(components)
     paths: dict[str, dict[str, Any]] = {}
     for path, method, words, operation in known:
         paths.setdefault(path, {})[method] = _described(path, method, words, operation, schema_of)
@@ -166,8 +168,8 @@ def _input_schemas(schema_of: Mapping[Any, JsonObject]) -> list[JsonObject]:
     known = [*_INPUT_ITEMS, "item_reference"]
     other = {"type": {"type": "string", "not": {"enum": known}}}
     items.append({"type": "object", "properties": other, "required": ["type"]})
-    array = {"type": "array", "items": {"anyOf": items}}
-    return [{"type": "string"}, array, {"type": "null"}]
+    array = {"type": "array", "items": {"anyOf": items}, "minItems": 1}
+    return [{"type": "string", "minLength": 1}, array]
 
 
 def _operations(routes: Mapping[str, object]) -> Iterator[tuple[str, str, str, Operation]]:

@@ -19,10 +19,7 @@ from cortex_core.canonical import (
     ResponseFormat,
 )
 from cortex_core.capabilities import require_ability
-from cortex_core.errors import (
-    ContextLengthExceeded,
-    InvalidRequest,
-)
+from cortex_core.errors import ContextLengthExceeded, InvalidRequest
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
 from neurond.answer import Answer, PreparedRequest
@@ -30,9 +27,7 @@ from neurond.guarded_events import begun, one_by_one, pings_until
 from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics
 from neurond.prompt_tokens import PromptReader, PromptTokens
-from neurond.supervisor.jobs import (
-    EngineJob,
-)
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
 from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
 from neurond.text.format_checker import FormatChecker

@@ -98,7 +98,7 @@ def unpacked_bytes(model: PreparedModel, dtype: Dtype) -> int:
 def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
     """Return the bytes of a model's weights as the CPU kernels have them, in a file or not.
 
-    With them what looks at images, which torch has in float32.
+    With them what looks at images, which torch has in float32 at most.
     """
     layers = model.layers.parameters * _WEIGHT_BYTES[dtype]
     if dtype == "int4":

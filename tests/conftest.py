@@ -1,11 +1,15 @@
 """Fixtures that every level of tests shares."""
 
+import os
 import signal
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.fakes.ports import free_ports
+
+SHORT_TMP = "/tmp"
 
 
 def pytest_configure() -> None:
@@ -13,6 +17,13 @@ def pytest_configure() -> None:
     # A shell lets its background jobs, and so their children, ignore SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The path of a Unix socket has 107 bytes at most, and tests' folders are named after them.
+    if len(tempfile.gettempdir()) > len(SHORT_TMP) and os.access(SHORT_TMP, os.W_OK):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", SHORT_TMP)
+    # A proxy to the package index is none to the tests' own servers.
+    for name in ("no_proxy", "NO_PROXY"):
+        others = [os.environ[name]] if os.environ.get(name) else []
+        os.environ[name] = ",".join(("127.0.0.1", "localhost", *others))
     # Whether an example is right does not hang on what else the machine does.
     settings.register_profile("cortex", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("cortex")

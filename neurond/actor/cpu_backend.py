@@ -99,7 +99,7 @@ class CpuBackend:
             two_way_tokens = packed.decoder.two_way_tokens
             assert two_way_tokens is not None, "it was looked for when the model was packed"
             torch = self._with_torch(self._configure)
-            vision = torch.tower(command, manifest, two_way_tokens, of_tower)
+            vision = torch.tower(command, manifest, two_way_tokens, kernels, of_tower)
         on_progress(1.0)
         pooling = manifest.pooling or DECODER_POOLING
         return self._serve(command, packed, kernels, pooling, vision)

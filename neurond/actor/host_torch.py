@@ -72,15 +72,20 @@ class HostTorch(TorchBackend):
         command: LoadModel,
         manifest: PreparedModel,
         two_way_tokens: int,
+        kernels: Kernels,
         on_progress: Callable[[float], None],
     ) -> Vision:
         """Load what looks at images, for a model that the kernels compute.
+
+        In bfloat16 where the processor has tiles for it: several times as fast, as the tower
+        multiplies thousands of patches at once.
 
         Raises:
             ModelLoadFailed: it cannot be read.
         """
         folder = Path(command.model_dir)
-        return load_tower(folder, manifest, self.device, two_way_tokens, on_progress)
+        dtype = "bfloat16" if kernels.variant == "amx" else "float32"
+        return load_tower(folder, manifest, dtype, self.device, two_way_tokens, on_progress)
 
     def load_instead(
         self, command: LoadModel, reason: str, on_progress: Callable[[float], None]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
@@ -11,6 +10,7 @@ from cortex_core.errors import ModelLoadFailed
 from neurond.engine.device import Device
 from neurond.engine.vision import Vision
 from neurond.models.loader import (
+    TORCH_DTYPES,
     TOWER_ATTENTION,
     build_model,
     check_files,
@@ -27,13 +27,15 @@ class _LeftOut(nn.Module):
 def load_tower(
     folder: Path,
     manifest: PreparedModel,
+    dtype: str,
     device: Device,
     two_way_tokens: int,
     on_progress: Callable[[float], None],
 ) -> Vision:
-    """Load what looks at images of the model in `folder`, in float32.
+    """Load what looks at images of the model in `folder`.
 
     Args:
+        dtype: one of `TORCH_DTYPES`.
         two_way_tokens: what was found out when the model was packed, see `Vision`.
         on_progress: as `load_model` has it.
 
@@ -42,7 +44,8 @@ def load_tower(
     """
     check_files(folder, manifest)
     config = read_config(folder)
-    model = build_model(AutoModelForImageTextToText, config, torch.float32, TOWER_ATTENTION)
+    torch_dtype = TORCH_DTYPES[dtype]
+    model = build_model(AutoModelForImageTextToText, config, torch_dtype, TOWER_ATTENTION)
     for part in (model.get_decoder(), model.get_output_embeddings()):
         _leave_out(model, part)
     load_safetensors(model, folder, manifest, device.torch_device, on_progress)

@@ -1,5 +1,6 @@
 """Canonical messages to the dictionaries that chat templates read. Pure."""
 
+import json
 from hashlib import blake2b
 from typing import Final
 
@@ -113,6 +114,24 @@ def _with_object_arguments(message: TemplateMessage) -> TemplateMessage:
             for call in calls
         ],
     }
+
+
+def with_text_arguments(messages: list[TemplateMessage]) -> list[TemplateMessage]:
+    """Return the conversation with arguments of calls as text of JSON, as clients send them."""
+    return [
+        {**message, "tool_calls": [_with_text_arguments(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else message
+        for message in messages
+    ]
+
+
+def _with_text_arguments(call: JsonObject) -> JsonObject:
+    arguments = _arguments(call)
+    if isinstance(arguments, str):
+        return call
+    text = json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**call["function"], "arguments": text}}
 
 
 def _arguments(call: JsonObject) -> object:

@@ -8,8 +8,9 @@ from neurond.supervisor.jobs import Token
 from neurond.text.output import RequestOutput
 from neurond.text.vocabulary import check_token_ids
 
-MOST_SET_FREE: Final = 2
-"""Events before `Finished` that the end of a choice can lead to."""
+MOST_SET_FREE: Final = 3
+"""Events before `Finished` that the end of a choice can lead to: text that was held for a stop
+string, and the beginning and the arguments of a call that it cut."""
 
 
 def check_continuation(

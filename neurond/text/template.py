@@ -3,7 +3,8 @@
 import json
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -13,9 +14,11 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from cortex_core.canonical import ChatPrompt
+from cortex_core.canonical import ChatPrompt, JsonObject
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
-from neurond.text.described_tools import with_described_tools
+from cortex_core.neuron_api import ToolParserName
+from neurond.text.complete_tools import complete_tools
+from neurond.text.described_tools import with_calls_as_text, with_described_tools
 from neurond.text.image_marks import FoundImage, with_harmless_text, with_parts
 from neurond.text.message_forms import forms
 from neurond.text.messages import (
@@ -27,6 +30,7 @@ from neurond.text.messages import (
     with_end_marked,
     with_object_arguments,
     with_short_ids,
+    with_text_arguments,
 )
 from neurond.text.shown_turns import shown_turns
 
@@ -90,7 +94,8 @@ class ChatTemplate:
     ) -> None:
         self._model = model
         self._placeholder = placeholder
-        self._image_texts = [text for text in {placeholder, image_token} if text]
+        texts = {text for text in (placeholder, image_token) if text}
+        self._image_texts = sorted(texts, key=len, reverse=True)  # one may have the other in it
         self._special_tokens = special_tokens
         self._wants_short_ids = SHORT_IDS.search(source) is not None
         environment = _environment(now)
@@ -106,16 +111,17 @@ class ChatTemplate:
         self._knows_only_parts = placeholder is not None and not self._shows_text()
         self._shown = shown_turns(self._tried)
 
-    def render(self, prompt: ChatPrompt, *, describes_tools: bool = True) -> Rendered:
+    def render(self, prompt: ChatPrompt, *, tool_parser: ToolParserName = "json") -> Rendered:
         """Return the prompt's text, up to where the assistant's answer begins or goes on.
 
-        Where the template knows no tools, they are described in the system message, unless not
-        `describes_tools`; earlier calls and their results are text then.
+        Where the template knows no tools, they are described in the system message, unless
+        `tool_parser` is `none`; earlier calls and their results are text then, as they are for a
+        template that does not show them, in the format that the parser reads.
 
         A template that refuses the conversation is asked again with other forms of it; see
         `neurond.text.message_forms`. So is one that fails over a conversation with images; a form
-        that it takes but does not show is left out. One that still fails is asked again without
-        arguments of calls that are no object, which some cannot write.
+        that it takes but does not show is left out. One that still refuses or fails is asked again
+        with arguments of calls that it can write, and tools that have all that it reads.
 
         Raises:
             WrongModality: the conversation has what the model does not take.
@@ -132,32 +138,56 @@ class ChatTemplate:
         messages = template_messages(prompt, images if takes_images else None)
         if self._wants_short_ids:
             messages = with_short_ids(messages)
-        if not self.knows_tools and describes_tools:
+        if not self.knows_tools and tool_parser != "none":
             messages = with_described_tools(messages, prompt)
+        elif not self._shown.calls and tool_parser != "none":
+            messages = with_calls_as_text(messages, tool_parser, result_turns=self._shown.results)
         messages = self._harmless(messages)
         if prompt.continue_final_message:
             if not messages or messages[-1]["role"] != "assistant":
                 raise self._cannot_continue("it is not the assistant's")
             messages = with_end_marked(messages)
-        try:
-            rendered = self._first_taken(prompt, messages, images)
-        except InternalError:
-            writable = with_object_arguments(messages)
-            if writable == messages:
-                raise
-            rendered = self._first_taken(prompt, writable, images)
+        rendered = self._first_read(prompt, messages, images)
         if not prompt.continue_final_message:
             return rendered
         return rendered._replace(text=self._up_to_mark(rendered.text))
 
-    def _first_taken(
+    def _first_read(
         self, prompt: ChatPrompt, messages: list[TemplateMessage], images: list[FoundImage]
+    ) -> Rendered:
+        """Render with tools and arguments as they came, else as templates can read them.
+
+        What came is what most can write, and what their models were trained on.
+        """
+        tools = self._harmless(template_tools(prompt))
+        try:
+            return self._first_taken(prompt, messages, tools, images)
+        except (InternalError, InvalidRequest, RecursionError) as ex:
+            reason = ex
+        for history, told in _repaired(messages, tools):
+            try:
+                return self._first_taken(prompt, history, told, images)
+            except (InternalError, InvalidRequest, RecursionError) as ex:
+                reason = ex
+        if not isinstance(reason, InvalidRequest):
+            # Some join arguments to text, and fail over objects.
+            for told in _tools_told(tools):
+                with suppress(InternalError, InvalidRequest, RecursionError):
+                    return self._first_taken(prompt, with_text_arguments(messages), told, images)
+        raise reason
+
+    def _first_taken(
+        self,
+        prompt: ChatPrompt,
+        messages: list[TemplateMessage],
+        tools: list[JsonObject] | None,
+        images: list[FoundImage],
     ) -> Rendered:
         refusal: _Refused | None = None
         failure: InternalError | None = None
         for form in forms(messages, self._shown):
             try:
-                return self._with_images(prompt, form, images)
+                return self._with_images(prompt, form, tools, images)
             except _Refused as ex:
                 refusal = refusal or ex
             except InternalError as ex:
@@ -175,12 +205,16 @@ class ChatTemplate:
         ) from refusal
 
     def _with_images(
-        self, prompt: ChatPrompt, messages: list[TemplateMessage], images: list[FoundImage]
+        self,
+        prompt: ChatPrompt,
+        messages: list[TemplateMessage],
+        tools: list[JsonObject] | None,
+        images: list[FoundImage],
     ) -> Rendered:
         if self._placeholder is None:
-            return Rendered(self._render(prompt, messages))
+            return Rendered(self._render(prompt, messages, tools))
         messages, order = with_parts(messages, every=self._knows_only_parts)
-        text = self._render(prompt, messages)
+        text = self._render(prompt, messages, tools)
         if not images:
             return Rendered(text)
         shown = text.count(self._placeholder)
@@ -200,21 +234,26 @@ class ChatTemplate:
         except Exception:  # noqa: BLE001 - a template can raise whatever Python can
             return False
 
-    def _tried(self, messages: list[TemplateMessage]) -> str:
+    def _tried(self, messages: list[TemplateMessage], tools: list[JsonObject] | None) -> str:
         if self._placeholder is not None:
             messages, _ = with_parts(messages, every=self._knows_only_parts)
-        return self._bare(messages)
+        return self._bare(messages, tools)
 
-    def _bare(self, messages: list[TemplateMessage]) -> str:
+    def _bare(self, messages: list[TemplateMessage], tools: list[JsonObject] | None = None) -> str:
         return self._template.render(
             messages=messages,
-            tools=None,
+            tools=tools,
             documents=None,
             add_generation_prompt=False,
             **self._special_tokens,
         )
 
-    def _render(self, prompt: ChatPrompt, messages: list[TemplateMessage]) -> str:
+    def _render(
+        self,
+        prompt: ChatPrompt,
+        messages: list[TemplateMessage],
+        tools: list[JsonObject] | None,
+    ) -> str:
         variables: dict[str, Any] = {"documents": None, **self._special_tokens}
         variables |= reasoning_variables(prompt)
         variables |= {
@@ -222,7 +261,7 @@ class ChatTemplate:
         }
         variables |= {
             "messages": messages,
-            "tools": self._harmless(template_tools(prompt)),
+            "tools": tools,
             "add_generation_prompt": not prompt.continue_final_message,
         }
         try:
@@ -257,6 +296,22 @@ class ChatTemplate:
 def check_template(source: str, *, model: str) -> None:
     """Raise `InvalidRequest` unless `source` is a valid template."""
     ChatTemplate(source, model=model, special_tokens={})
+
+
+def _repaired(
+    messages: list[TemplateMessage], tools: list[JsonObject] | None
+) -> Iterator[tuple[list[TemplateMessage], list[JsonObject] | None]]:
+    """Yield the conversation and its tools as more templates can read them, the nearest first."""
+    tried = [(messages, tools)]
+    for told in _tools_told(tools):
+        for history in (messages, with_object_arguments(messages)):
+            if (history, told) not in tried:
+                tried.append((history, told))
+                yield history, told
+
+
+def _tools_told(tools: list[JsonObject] | None) -> tuple[list[JsonObject] | None, ...]:
+    return (tools,) if tools is None else (tools, complete_tools(tools))
 
 
 def _environment(now: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from tests.fakes.fleet_process import FleetProcess
 from tests.fakes.model_cache import MINILM, SMOLLM2, cached_model
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.model
 
 Vectors = NDArray[np.float32]
 TEXTS = [

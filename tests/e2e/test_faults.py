@@ -17,7 +17,7 @@ from tests.fakes.raw_requests import sent
 from tests.fakes.sse_stream import SseStream
 from tests.fakes.waiting import LIFE_SIGN_S, wait_until
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.model
 
 TOKENS = 96
 TRIES = 20
@@ -37,7 +37,8 @@ STORY: dict[str, Any] = {
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcess]:
     """A fleet of this module's own; each test leaves it healed."""
     with fleet_process(
-        tmp_path_factory.mktemp("faulty"), neuron_toml=f'[[default_models]]\nmodel_id="{SMOLLM2}"'
+        tmp_path_factory.mktemp("faulty"),
+        neuron_toml=f'drain_timeout_s = 120\n[[default_models]]\nmodel_id="{SMOLLM2}"',
     ) as started:
         yield started
         started.stop()

@@ -16,7 +16,7 @@ from tests.fakes.model_cache import GEMMA3, SMOLLM2, cached_model
 from tests.fakes.sse_stream import SseStream
 from tests.fakes.waiting import LIFE_SIGN_S, wait_until
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.model
 
 TRIES = 20
 """To stop the actor before it has a long answer whole, which takes it seconds."""

@@ -73,6 +73,7 @@
 #define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
 #define _mm512_dpwssd_epi32 emulated_dpwssd_epi32
+#define _mm512_rcp14_ps emulated_rcp14_ps
 #define _mm512_reduce_max_ps emulated_reduce_max_ps
 #undef _mm512_reduce_ps
 #define _mm512_reduce_ps emulated_reduce_ps
@@ -133,8 +134,11 @@ static inline __m512bh emulated_cvtne2ps_pbh(__m512 a, __m512 b) {
     return simde__m512bh_from_private(to);
 }
 static inline __m256i emulated_cvtneps_pbh(__m512 a) {
-    return simde__m512bh_to_private(emulated_cvtne2ps_pbh(a, a)).m256i[0];
+    const simde__m512bh_private both = simde__m512bh_to_private(emulated_cvtne2ps_pbh(a, a));
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(&both));
 }
+/* The processor's is within 2^-14 of it. */
+static inline __m512 emulated_rcp14_ps(__m512 a) { return simde_mm512_div_ps(simde_mm512_set1_ps(1.0f), a); }
 static inline float emulated_reduce_max_ps(__m512 a) {
     const simde__m512_private from = simde__m512_to_private(a);
     float most = from.f32[0];

@@ -94,15 +94,15 @@ class GatewayClient:
         }
         return await self.request("POST", "/v1/messages?beta=true", {**body, **fields})
 
-    async def wait_ready(self) -> None:
-        """Return once `/health` says ok."""
+    async def wait_ready(self, *, nodes: int = 0) -> None:
+        """Return once `/health` says ok, and that so many nodes have answered."""
         pause = asyncio.Event()
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             try:
                 answer = await self.get("/health")
-                await answer.body()
-                if answer.status == 200:
+                told = await answer.body()
+                if answer.status == 200 and json.loads(told)["healthy_nodes"] >= nodes:
                     return
             except (ConnectFailed, ConnectionLost):
                 pass

@@ -4,18 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from cortex_core.canonical import (
-    Event,
-    GenerateRequest,
-    SamplingParams,
-    TextDelta,
-    TextPrompt,
-)
-from cortex_core.errors import (
-    CortexError,
-    InvalidRequest,
-    ModelNotLoaded,
-)
+from cortex_core.canonical import Event, GenerateRequest, SamplingParams, TextDelta, TextPrompt
+from cortex_core.errors import CortexError, InvalidRequest, ModelNotLoaded
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import ModelLimit, NodeModel
 from neurond.generation import Generation
@@ -89,7 +79,7 @@ class ScriptedEngine:
 
 
 class Texts:
-    template = "{{ messages[-1].content }}"
+    template = "{{ messages[-1].content }}{{ '' if tools else '' }}"  # no tool is described
 
     async def get(self, _model_id: ModelId, _template: str | None = None) -> ModelText:
         template = ChatTemplate(self.template, model=MODEL, special_tokens={})

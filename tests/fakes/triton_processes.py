@@ -22,7 +22,7 @@ def run_module(module: str, **environment: str) -> dict:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
     )
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BUILD_TIMEOUT_S = 900
+BUILD_TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ def require(*programs: str) -> None:
 
 def _name(package: Path) -> str:
     query = ["rpm", "-qp", "--qf", "%{NAME}", str(package)]
-    return subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        query, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=True
+    ).stdout
 
 
 @pytest.fixture(scope="session")

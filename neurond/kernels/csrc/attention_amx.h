@@ -35,9 +35,8 @@ struct AmxProducts {
 
     struct Work {
         bf16 *query;     // [kRows, padded head_dim], then what is loaded with the last rows
-        float *scores;   // [kPartRows, kScoreStride]
+        float *scores;   // [kPartRows, kScoreStride], and then weights [kPartRows, 2 kScoreStride] of bfloat16
         float *largest;  // [kPartRows, 16] of a row's scores, lane by lane
-        bf16 *weights;   // [kSpanPairs] tiles
         bf16 *values;    // [head_dim / 16, kSpanPairs] tiles
         bf16 *tails;     // [kAtOnce] tiles: of keys what does not fill one
         bf16 *unity;     // a tile that adds up pairs: sums of weights lane by lane
@@ -48,7 +47,6 @@ struct AmxProducts {
             : query(memory.take<bf16>((kRows + kPartRows) * static_cast<std::size_t>(padded(head_dim)))),
               scores(memory.take<float>(kPartRows * kScoreStride)),
               largest(memory.take<float>(kPartRows * kLanes)),
-              weights(memory.take<bf16>(kSpanPairs * kTileNumbers)),
               values(memory.take<bf16>(kSpanPairs * kTileNumbers * static_cast<std::size_t>(head_dim / kLanes))),
               tails(memory.take<bf16>(kAtOnce * kTileNumbers)),
               unity(memory.take<bf16>(kTileNumbers)),
@@ -96,8 +94,9 @@ struct AmxProducts {
     static constexpr int kAtOnce = 4;
     static constexpr int kTileNumbers = kMostTileRows * kPairedLanes;
     static constexpr int kSpanPairs = kSpanTokens / kPairedLanes;
-    // Behind a span's scores there is room for those of keys that only fill a round.
-    static constexpr int kScoreStride = kSpanTokens + kAtOnce * kLanes;
+    // An odd number of cache lines, so that rows do not compete for the same sets of a cache; behind a span's scores
+    // there is room for those of keys that only fill a round.
+    static constexpr int kScoreStride = kSpanTokens + 3 * kLanes;
     // Pages are fetched so many blocks ahead of their use.
     static constexpr int kBlocksAhead = 8;
 
@@ -171,7 +170,7 @@ struct AmxProducts {
         Seen seen[kPartRows];
 
         Part(const View &view, int span, Rows rows) : num_rows(rows.count()) {
-            for (int row = 0; row < num_rows; ++row) seen[row] = in_span(view.seen_of(span, rows.begin + row), span);
+            view.each_seen(span, rows, [&](int row, Seen of_row) { seen[row - rows.begin] = in_span(of_row, span); });
         }
         int first_pair() const { return seen[0].begin / kPairedLanes; }
         int end_pair() const { return ceil_div(seen[num_rows - 1].end, kPairedLanes); }
@@ -244,12 +243,13 @@ struct AmxProducts {
                 const int tile = std::min(dim + i, dims - 1) * kSpanPairs + begin;
                 b[i] = work.values + static_cast<std::size_t>(tile) * kTileNumbers;
             }
+            float *scores = work.scores + at * kScoreStride;
             for (int pair = begin; pair < end; ++pair) {
                 // Weights are made while those before are multiplied: what was just written is slow to load.
-                if (dim == 0) make_weights(work, at, count, pair, offsets);
-                if (pair > begin) multiply_values(work.weights + (pair - 1) * kTileNumbers, b, dim == 0);
+                if (dim == 0) make_weights(scores + pair * kPairedLanes, count, offsets);
+                if (pair > begin) multiply_values(scores + (pair - 1) * kPairedLanes, b, dim == 0);
             }
-            multiply_values(work.weights + (end - 1) * kTileNumbers, b, dim == 0);
+            multiply_values(scores + (end - 1) * kPairedLanes, b, dim == 0);
             if (dim == 0) {
                 store_tile<4>(work.sums, kTileRowBytes);
                 for (int row = 0; row < count; ++row)
@@ -259,12 +259,12 @@ struct AmxProducts {
         }
     }
 
-    static void make_weights(const Work &work, int at, int count, int pair, const float *offsets) {
-        const float *scores = work.scores + at * kScoreStride + pair * kPairedLanes;
-        bf16 *weights = work.weights + pair * kTileNumbers;
-        for (int row = 0; row < count; ++row, scores += kScoreStride, weights += kPairedLanes) {
+    // Weights take the place of the first half of a pair's scores.
+    static void make_weights(float *scores, int rows, const float *offsets) {
+        for (int row = 0; row < rows; ++row, scores += kScoreStride) {
             const F16 offset = splat(offsets[row]);
-            store_rounded(weights, weight(load(scores), offset), weight(load(scores + kLanes), offset));
+            const F16 first = weight(load(scores), offset), second = weight(load(scores + kLanes), offset);
+            store_rounded(reinterpret_cast<bf16 *>(scores), first, second);
         }
     }
 
@@ -275,32 +275,32 @@ struct AmxProducts {
     template <int R>
     static void multiply(const bf16 *query, std::size_t stride_bytes, const bf16 *const (&b)[kAtOnce]) {
         load_tile<4>(query, stride_bytes);
-        load_tile<6>(b[0], kTileRowBytes);
+        load_passing_tile<6>(b[0], kTileRowBytes);
         multiply_bf16<0, 4, 6>();
-        load_tile<7>(b[1], kTileRowBytes);
+        load_passing_tile<7>(b[1], kTileRowBytes);
         multiply_bf16<1, 4, 7>();
         if constexpr (R == 2) {
             load_tile<5>(reinterpret_cast<const char *>(query) + kMostTileRows * stride_bytes, stride_bytes);
             multiply_bf16<2, 5, 6>();
             multiply_bf16<3, 5, 7>();
         } else {
-            load_tile<6>(b[2], kTileRowBytes);
+            load_passing_tile<6>(b[2], kTileRowBytes);
             multiply_bf16<2, 4, 6>();
-            load_tile<7>(b[3], kTileRowBytes);
+            load_passing_tile<7>(b[3], kTileRowBytes);
             multiply_bf16<3, 4, 7>();
         }
     }
 
     // Sums += a tile of weights times tiles of values, which are those of the next pair then.
-    static void multiply_values(const bf16 *weights, const bf16 *(&b)[kAtOnce], bool add_up) {
-        load_tile<5>(weights, kTileRowBytes);
-        load_tile<6>(b[0], kTileRowBytes);
+    static void multiply_values(const float *weights, const bf16 *(&b)[kAtOnce], bool add_up) {
+        load_tile<5>(weights, sizeof(float) * kScoreStride);
+        load_passing_tile<6>(b[0], kTileRowBytes);
         multiply_bf16<0, 5, 6>();
-        load_tile<6>(b[1], kTileRowBytes);
+        load_passing_tile<6>(b[1], kTileRowBytes);
         multiply_bf16<1, 5, 6>();
-        load_tile<6>(b[2], kTileRowBytes);
+        load_passing_tile<6>(b[2], kTileRowBytes);
         multiply_bf16<2, 5, 6>();
-        load_tile<6>(b[3], kTileRowBytes);
+        load_passing_tile<6>(b[3], kTileRowBytes);
         multiply_bf16<3, 5, 6>();
         if (add_up) multiply_bf16<4, 5, 7>();
         for (const bf16 *&tile : b) tile += kTileNumbers;

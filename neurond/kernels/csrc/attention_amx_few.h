@@ -20,7 +20,7 @@
 namespace cortex {
 
 // Rows that a tile has at most, also where few of them see a span.
-constexpr int kAmxRows = 128;
+constexpr int kAmxRows = 256;
 
 struct AmxFewRows {
     using Number = bf16;

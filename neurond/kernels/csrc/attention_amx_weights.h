@@ -1,7 +1,7 @@
 // What scores become for AMX: weights in bfloat16.
 #pragma once
 
-#include "approx.h"
+#include "approx_rounded.h"
 #include "attention_softmax.h"
 #include "simd.h"
 
@@ -19,18 +19,9 @@ inline F16 hide(float *scores, int key, Seen seen, float cap) {
     return x;
 }
 
-constexpr float kLog2E = 1.44269504f;
 inline float weight_offset(float top) { return -top * kLog2E; }
 
-// exp(score - top) with the offset of `top`, the largest score, within a sixteenth of what rounding to bfloat16
-// changes at most; 0 for minus infinity.
-inline F16 weight(F16 score, F16 offset) {
-    const F16 x = fma(score, splat(kLog2E), offset);
-    const F16 rest{_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};  // what a whole number lacks
-    F16 power = fma(rest, splat(0.0555041f), splat(0.2402265f));
-    power = fma(rest, power, splat(0.6931472f));
-    power = fma(rest, power, splat(1.0f));
-    return {_mm512_scalef_ps(power.v, (x - rest).v)};
-}
+// exp(score - top) with the offset of `top`, the largest score; 0 for minus infinity.
+inline F16 weight(F16 score, F16 offset) { return exp2_rounded(fma(score, splat(kLog2E), offset)); }
 
 }  // namespace cortex

@@ -4,6 +4,9 @@
 // order.
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 #include "attention_product.h"
 #include "attention_softmax.h"
 #include "carver.h"
@@ -91,10 +94,28 @@ struct Bf16Kv : LaneFormat {
     // Put one head of one token into its page.
     static void write(bf16 *keys, bf16 *values, const PageShape<bf16> &shape, int token, const float *key,
                       const float *value) {
+#ifdef CORTEX_AMX
+        // What is below 2^-126 is written as 0, which products take it for.
+        const int shift = token % 2 * 16;
+        for (int first = 0; first < shape.head_dim; first += kLanes) {
+            bf16 rounded[kLanes];
+            store_rounded(rounded, load(key + first));
+            for (int d = 0; d < kLanes; d += 2)
+                std::memcpy(keys + shape.key(token, (first + d) / 2), rounded + d, 2 * sizeof(bf16));
+            store_rounded(rounded, load(value + first));
+            bf16 *at = values + shape.value(token - token % 2, first);
+            std::uint32_t pairs[kLanes];
+            std::memcpy(pairs, at, sizeof pairs);
+            for (int d = 0; d < kLanes; ++d)
+                pairs[d] = (pairs[d] & 0xffff0000u >> shift) | static_cast<std::uint32_t>(rounded[d]) << shift;
+            std::memcpy(at, pairs, sizeof pairs);
+        }
+#else
         for (int d = 0; d < shape.head_dim; ++d) {
             keys[shape.key(token, d / 2) + d % 2] = to_bf16(key[d]);
             values[shape.value(token, d)] = to_bf16(value[d]);
         }
+#endif
     }
 
   private:

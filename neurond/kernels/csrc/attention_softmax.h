@@ -68,7 +68,9 @@ inline void weights_from_scores(float *scores, int num_keys, int first_key, Seen
 // Add a later span to what a row has.
 inline void merge(Record into, Record span, int head_dim) {
     const float largest = std::max(into.largest(), span.largest());
-    const float keep = exp(into.largest() - largest), add = exp(span.largest() - largest);
+    float factors[kLanes] = {into.largest() - largest, span.largest() - largest};
+    store(factors, exp(load(factors)));
+    const float keep = factors[0], add = factors[1];
     into.largest() = largest;
     into.sum() = into.sum() * keep + span.sum() * add;
     float *values = into.values();

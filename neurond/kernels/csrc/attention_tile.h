@@ -138,6 +138,15 @@ class TileView {
         const Seen all = seen(row);
         return {std::max(all.begin, span * kSpanTokens), std::min(all.end, (span + 1) * kSpanTokens)};
     }
+    // Call f(row, what it sees) for rows one after the other.
+    template <class F>
+    void each_seen(int span, Rows rows, F &&f) const {
+        for (int row = rows.begin; row < rows.end;) {
+            const Seen of_query = seen_of(span, row);
+            const int end = std::min(rows.end, row + group_ - (tile_.first_row + row) % group_);
+            for (; row < end; ++row) f(row, of_query);
+        }
+    }
     Seen seen_of(int span, Rows rows) const {
         return {seen_of(span, rows.begin).begin, seen_of(span, rows.end - 1).end};
     }

@@ -134,8 +134,8 @@ class Step {
 
     // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows.
     template <class F>
-    void each_item(int format, int rows, int panels, F &&f) {
-        const Cut cut = cut_of(format, rows);
+    void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
+        const Cut cut = cut_of(w, rows);
         const int row_items = ceil_div(rows, cut.rows);
         const int wanted = std::max(1, pool_.threads() * kPiecesPerThread / row_items);
         const int units = ceil_div(panels, cut.panels);
@@ -152,7 +152,7 @@ class Step {
     void product(const cortex_linear &w, const std::uint8_t *prepared, int rows, float *y, std::size_t y_stride,
                  bool add) {
         const std::size_t row_bytes = prepared_bytes(w.format, w.in_features);
-        each_item(w.format, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
+        each_item(w, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
             multiply(w, prepared + row * row_bytes, count, panel, panels, y + row * y_stride, y_stride, add);
         });
     }
@@ -222,7 +222,7 @@ class Step {
         const std::size_t row_bytes = prepared_bytes(layer.gate_up.format, layer.gate_up.in_features);
         const std::size_t next_bytes = prepared_bytes(layer.down.format, layer.down.in_features);
         auto *next = reinterpret_cast<std::uint8_t *>(at_.wide);
-        each_item(layer.gate_up.format, batch_.num_tokens, panels_of(layer.gate_up) / 2,
+        each_item(layer.gate_up, batch_.num_tokens, panels_of(layer.gate_up) / 2,
                   [&](int row, int count, int panel, int panels) {
                       multiply_gated(layer.gate_up, at_.prepared + row * row_bytes, count, panel, panels,
                                      layer.activation, layer.down, next + row * next_bytes);

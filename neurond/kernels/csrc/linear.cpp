@@ -102,9 +102,12 @@ std::size_t prepared_bytes(int format, int in_features) {
     });
 }
 
-Cut cut_of([[maybe_unused]] int format, [[maybe_unused]] int rows) {
+Cut cut_of([[maybe_unused]] const cortex_linear &w, [[maybe_unused]] int rows) {
 #ifdef CORTEX_AMX
-    if (format == CORTEX_BF16 && rows > kPairRows) return {kMostBlockRows, kPairPanels};
+    if (w.format == CORTEX_BF16 && rows > kPairRows) {
+        const int most = block_rows(prepared_bytes(w.format, w.in_features)), items = (rows + most - 1) / most;
+        return {(rows + items * kPairRows - 1) / (items * kPairRows) * kPairRows, kPairPanels};
+    }
 #endif
     // So many prepared rows stay in a core's cache beside a panel of weights.
     return {64, 1};

@@ -21,11 +21,11 @@ std::size_t prepared_bytes(int format, int in_features);
 // Round or quantise one row of x [in_features] for products with weights of `format`.
 void prepare_row(int format, int in_features, const float *x, void *prepared);
 
-// How a product of `rows` rows is best cut into items: at most so many rows each, and a multiple of so many panels.
+// How a product of `rows` rows is best cut into items: so many rows each, and a multiple of so many panels.
 struct Cut {
     int rows, panels;
 };
-Cut cut_of(int format, int rows);
+Cut cut_of(const cortex_linear &w, int rows);
 
 inline int panels_of(const cortex_linear &w) { return (w.out_features + 15) / 16; }
 

@@ -134,6 +134,7 @@ void multiply_few(const To &to, int panel, int end, int row, int rows) {
 constexpr int kPairPanels = 2;
 constexpr int kChunkGroups = 18;
 constexpr int kMostBlockRows = 512;
+constexpr std::size_t kLineBytes = 64;
 // Prepared rows that stay in the second cache while panels pass.
 constexpr std::size_t kTileBlockBytes = 1024 * 1024;
 
@@ -145,11 +146,17 @@ struct PairSums {
     const float *row(int r) const { return of[r / kMostTileRows] + r % kMostTileRows * kLanes; }
 };
 
-// Sums of groups [first, end) of kPairRows rows with a pair of panels, which go on from `from`. Call beside(i) for each
-// of the groups: what it does takes no time if tiles take longer.
+// What is wanted in the second cache soon.
+struct Ahead {
+    const Bf16Group *w[kPairPanels];
+    std::size_t from;  // bytes of each that have been asked for
+};
+
+// Sums of groups [first, end) of kPairRows rows with a pair of panels, which go on from `from`. For each of the groups
+// beside() is called, and a cache line of what is ahead asked for.
 template <class Beside>
 inline void sum_pair(Panels<kPairPanels> w, const std::byte *x, std::size_t stride, int first, int end, PairSums *from,
-                     Place to, Beside &&beside) {
+                     Place to, Ahead &ahead, Beside &&beside) {
     using Tile = PairTiles;
     each<2>([&](auto m) {
         each<kPairPanels>([&](auto n) {
@@ -169,7 +176,10 @@ inline void sum_pair(Panels<kPairPanels> w, const std::byte *x, std::size_t stri
         load_tile<Tile::weights(1)>(w[1] + g, kTileRowBytes);
         multiply_bf16<Tile::sums(1, 1), Tile::inputs(1), Tile::weights(1)>();
         multiply_bf16<Tile::sums(0, 1), Tile::inputs(0), Tile::weights(1)>();
-        beside(g - first);
+        for (const Bf16Group *panel : ahead.w)
+            __builtin_prefetch(reinterpret_cast<const std::byte *>(panel) + ahead.from, 0, 2);
+        ahead.from += kLineBytes;
+        beside();
     }
     each<2>([&](auto m) {
         each<kPairPanels>([&](auto n) {
@@ -185,12 +195,14 @@ void multiply_pair(const To &to, int panel, int row, int end) {
     const Panels<kPairPanels> w = to.template weights<kPairPanels>(panel);
     const int groups = to.w.in_features / kGroup, chunks = (groups + kChunkGroups - 1) / kChunkGroups;
     const Tiles tiles(PairTiles::shapes(kPairRows));
+    // Behind a matrix something else is fetched, which does no harm.
+    Ahead ahead{{w[0] + groups * To::made(kPairPanels), w[1] + groups * To::made(kPairPanels)}, 0};
     const auto sum = [&](int chunk, int r, Place place, auto &&beside) {
         const int first = groups * chunk / chunks, last = groups * (chunk + 1) / chunks;
         sum_pair(w, to.prepared + r * to.stride, to.stride, first, last,
-                 chunk ? &so_far[(r - row) / kPairRows] : nullptr, place, beside);
+                 chunk ? &so_far[(r - row) / kPairRows] : nullptr, place, ahead, beside);
     };
-    const auto nothing = [](int) {};
+    const auto nothing = [] {};
     for (int chunk = 0; chunk < chunks - 1; ++chunk)
         for (int r = row; r < end; r += kPairRows) sum(chunk, r, so_far[(r - row) / kPairRows].place(), nothing);
     if (to.takes_tiles(panel, kPairPanels)) {
@@ -206,7 +218,7 @@ void multiply_pair(const To &to, int panel, int row, int end) {
     };
     int taken = row;
     for (int r = row; r < end; r += kPairRows) {
-        sum(chunks - 1, r, done[(r - row) / kPairRows % 2].place(), [&](int) {
+        sum(chunks - 1, r, done[(r - row) / kPairRows % 2].place(), [&] {
             if (taken + each <= r) take(taken, each), taken += each;
         });
         take(taken, r - taken);
@@ -215,13 +227,17 @@ void multiply_pair(const To &to, int panel, int row, int end) {
     take(taken, end - taken);
 }
 
+inline int block_rows(std::size_t stride) {
+    return std::clamp<int>(kTileBlockBytes / stride / kPairRows, 1, kMostBlockRows / kPairRows) * kPairRows;
+}
+
 // All rows of panels [panel, end).
 template <class To>
 void multiply_by_tiles(const To &to, int panel, int end, int rows) {
     constexpr int step = To::made(kPairPanels);
-    const int pairs = std::clamp<int>(kTileBlockBytes / to.stride / kPairRows, 1, kMostBlockRows / kPairRows);
-    for (int row = 0; row < rows; row += pairs * kPairRows) {
-        const int last = std::min(rows, row + pairs * kPairRows);
+    const int most = block_rows(to.stride);
+    for (int row = 0; row < rows; row += most) {
+        const int last = std::min(rows, row + most);
         const int paired = last - row > kPairRows ? row + (last - row) / kPairRows * kPairRows : row;
         int p = panel;
         for (; paired > row && p + step <= end; p += step) multiply_pair(to, p, row, paired);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activation.h"
+#include "approx_rounded.h"
 #include "linear_amx.h"
 
 namespace cortex {
@@ -37,7 +38,8 @@ struct ToGated {
             const int at = (panel + n) * kLanes;
             F16 gate = load(sums + n * kTileFloats), up = load(sums + (N / 2 + n) * kTileFloats);
             if (w.bias) gate = gate + load(w.bias + at), up = up + load(w.bias + w.out_features / 2 + at);
-            store_rounded(reinterpret_cast<bf16 *>(next + row * next_stride) + at, Activation()(gate) * up);
+            auto *inputs = reinterpret_cast<bf16 *>(next + row * next_stride);
+            store_rounded(inputs + at, Activation()(gate, RoundedSigmoid()) * up);
         }
     }
 };

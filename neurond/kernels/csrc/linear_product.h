@@ -28,7 +28,7 @@ struct Product {
     bool add;
 };
 
-void finish(const Product &product, int panel, int row, F16 sums) {
+[[gnu::always_inline]] inline void finish(const Product &product, int panel, int row, F16 sums) {
     const int first = panel * kLanes, features = std::min(kLanes, product.w.out_features - first);
     const float *bias = product.w.bias ? product.w.bias + first : nullptr;
     float *y = product.y + static_cast<std::size_t>(row) * product.y_stride + first;

@@ -33,7 +33,7 @@ void store(float *p, F16 v, int lanes) {
 template <class Activation>
 void gate(Activation activation, const float *gate, const float *up, int size, float *out) {
     each_vector(size, [&](int i, int lanes) {
-        store(out + i, activation(load(gate + i, lanes)) * load(up + i, lanes), lanes);
+        store(out + i, activation(load(gate + i, lanes), Sigmoid()) * load(up + i, lanes), lanes);
     });
 }
 

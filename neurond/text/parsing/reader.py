@@ -105,7 +105,8 @@ class Reader:
 
     def held(self, place: int) -> str:
         """Return what has come since a place; see `place`."""
-        return self._text[self._index(place) :]
+        at = self._index(place)  # may put other text there
+        return self._text[at:]
 
     def mark(self) -> None:
         self._mark = self._at

@@ -46,7 +46,9 @@ def pairs(cpu, tmp_path_factory) -> dict[str, VisionPair]:
 class Packed:
     """A model that the kernels compute, and its tower; engines have pools of their own."""
 
-    def __init__(self, kernels: Kernels, pair: VisionPair, kv_format: KvFormat) -> None:
+    def __init__(
+        self, kernels: Kernels, pair: VisionPair, kv_format: KvFormat, dtype: str = "float32"
+    ) -> None:
         plan = plan_packing(pair.loaded)
         assert isinstance(plan, DecoderPlan), plan.reason
         assert plan.two_way_tokens is not None
@@ -56,7 +58,7 @@ class Packed:
         )
         loaded = pair.loaded
         self.vision = load_tower(
-            pair.folder, loaded.manifest, loaded.device, plan.two_way_tokens, lambda _: None
+            pair.folder, loaded.manifest, dtype, loaded.device, plan.two_way_tokens, lambda _: None
         )
         self._kernels = kernels
         self.kv_format: KvFormat = kv_format
@@ -177,6 +179,17 @@ def test_bits_do_not_depend_on_company_chunks_threads_or_cache(packed: Packed) -
     assert run(cached, asked) == together
     assert run(cached, asked) == together
     assert sum(cached.cached_tokens[len(asked) :]) > 0
+
+
+def test_a_tower_in_bfloat16_sees_the_same(kernels: Kernels, pairs) -> None:
+    made = [Packed(kernels, pairs["gemma3"], "bf16", dtype) for dtype in ("float32", "bfloat16")]
+    image = prompts(pairs["gemma3"])[0].images.images[0]
+    exact, narrow = (packed.vision.features(image).float() for packed in made)
+    assert 0 < (exact - narrow).abs().max() < 0.05 * exact.abs().max()
+    assert made[1].vision.weights_bytes == made[0].vision.weights_bytes / 2
+    for packed in made:
+        assert len(run(packed.engine(), prompts(pairs["gemma3"])[:1])[0]) == NEW_TOKENS
+        packed.close()
 
 
 def test_drafts_change_nothing(packed: Packed) -> None:

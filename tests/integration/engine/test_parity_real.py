@@ -12,7 +12,7 @@ from tests.fakes.engine_runs import EngineUnderTest, ids, make_engine
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 from tests.integration.engine.conftest import Pair
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.model
 
 MAX_TOKENS = 20
 PROMPTS = {

@@ -38,8 +38,10 @@ async def test_operators_load_unload_and_drain(tmp_path: Path, free_port: int) -
             await asyncio.wait_for(worker.lease(B), WAIT_S)
         await actor.admin("undrain", node="fake")
         await asyncio.wait_for(worker.lease(B), WAIT_S)
-        status = await actor.admin("status")
-        assert [r["in_flight"] for r in status["replicas"]] == [1]
+        async with asyncio.timeout(WAIT_S):
+            # A place is held and counted until the worker's word that it took it has come.
+            while [r["in_flight"] for r in (await actor.admin("status"))["replicas"]] != [1]:
+                continue
         listed = await actor.admin("models")
         assert {model["id"] for model in listed} == {A, B}
 

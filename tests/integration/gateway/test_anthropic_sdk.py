@@ -73,7 +73,7 @@ async def neuron() -> AsyncIterator[FakeNeuron]:
 async def client(tmp_path: Path, neuron: FakeNeuron) -> AsyncIterator[anthropic.AsyncAnthropic]:
     process = ServeProcess(tmp_path, neuron.endpoint)
     async with GatewayClient(process.base_url) as knocking:
-        await knocking.wait_ready()
+        await knocking.wait_ready(nodes=1)
     async with anthropic.AsyncAnthropic(
         base_url=process.base_url,
         api_key="none",
@@ -150,7 +150,7 @@ async def test_the_line_for_anthropics_books_is_dropped_as_the_gateway_is_told(
         )
         try:
             async with GatewayClient(process.base_url) as knocking:
-                await knocking.wait_ready()
+                await knocking.wait_ready(nodes=1)
             async with anthropic.AsyncAnthropic(
                 base_url=process.base_url, api_key="none", max_retries=0
             ) as made:

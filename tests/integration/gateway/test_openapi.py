@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -28,14 +29,17 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-POSTS = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/messages/count_tokens",
-]
+EXAMPLES = 25
+POSTS = {
+    "/v1/chat/completions": 10,
+    "/v1/completions": 12,
+    "/v1/embeddings": 20,
+    "/v1/responses": 8,
+    "/v1/messages": 4,
+    "/v1/messages/count_tokens": 4,
+}
+"""Of so many requests as described, how many are answered well at least. No schema has all rules:
+which blocks a role may send, that a named tool is one of the tools, that an item is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,15 @@ repeatable = settings(
 )
 
 
+def as_written(value: Any) -> Any:
+    """Return whole numbers as clients write them: by its schema 3.0 is an integer."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: as_written(member) for name, member in value.items()}
+    return [as_written(each) for each in value] if isinstance(value, list) else value
+
+
 def ask(
     operation: APIOperation, mode: GenerationMode, session: requests.Session, examples: int
 ) -> Counter[int]:
@@ -88,7 +101,7 @@ def ask(
     @given(case=operation.as_strategy(generation_mode=mode))
     def send(case: Case) -> None:
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
-            case.body["model"] = "small"
+            case.body = as_written({**case.body, "model": "small"})
         statuses[case.call_and_validate(session=session, checks=CHECKS).status_code] += 1
 
     send()
@@ -98,13 +111,15 @@ def ask(
 def test_what_is_asked_as_described_is_answered_as_described(
     api: BaseSchema, session: requests.Session
 ) -> None:
-    good = Counter(
-        operation.method
+    good = {
+        (operation.method, operation.path): ask(
+            operation, GenerationMode.POSITIVE, session, EXAMPLES
+        )[200]
         for operation in (found.ok() for found in api.get_all_operations())
-        if ask(operation, GenerationMode.POSITIVE, session, 25)[200]
-    )
-    assert good["get"] >= 3
-    assert good["post"] >= 3
+    }
+    assert sum(method == "get" and count > 0 for (method, _), count in good.items()) >= 3
+    for path, least in POSTS.items():
+        assert good["post", path] >= least, path
 
 
 def test_what_is_asked_otherwise_is_refused_as_described(

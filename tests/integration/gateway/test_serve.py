@@ -357,7 +357,7 @@ async def test_systemds_watchdog_hears_of_the_parent_until_its_end(
     notify = NotifySocket(tmp_path / "notify")
     environment = {"NOTIFY_SOCKET": str(notify.path), "WATCHDOG_USEC": "100000"}
     try:
-        process = await start(neuron, environment=environment)
+        process = await start(neuron, environment=environment, drain_timeout_s=10 * WAIT_S)
         await wait_until_async(lambda: notify.has("READY=1"))
         async with GatewayClient(process.base_url) as client:
             answer = await client.chat()

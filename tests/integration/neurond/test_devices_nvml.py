@@ -51,7 +51,7 @@ def test_devices_are_found_and_measured(nvml_folder: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     told = json.loads(run.stdout)
 

@@ -33,7 +33,7 @@ def neuron(
 ) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "neurond.cli", *arguments]
     env = os.environ | {"COLUMNS": "120"} | (environment or {})
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=env)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=env)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_output_that_nobody_takes_is_told_without_a_traceback() -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
     assert done.stderr == "cortex: cannot go on: No space left on device\n"

@@ -20,10 +20,7 @@ from cortex_core.canonical import (
     TokensPrompt,
     Usage,
 )
-from cortex_core.errors import (
-    ContextLengthExceeded,
-    InvalidRequest,
-)
+from cortex_core.errors import ContextLengthExceeded, InvalidRequest
 from cortex_core.ids import RequestId
 from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, PromptToken, Token
 from neurond.supervisor.streams import TokenStream

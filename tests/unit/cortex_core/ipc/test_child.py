@@ -52,7 +52,7 @@ def test_a_child_looks_for_modules_where_its_parent_does(options: list[str]) -> 
         env={},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert done.stdout.strip().split("|") == [sys.executable, *options, "-m", "m", "a b"]

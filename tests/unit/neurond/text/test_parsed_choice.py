@@ -339,6 +339,18 @@ def test_the_end_sets_one_text_free_which_can_be_continued_from() -> None:
     assert replay_output(resumed, going_on.output_token_ids, 0, going_on) == [end]
 
 
+def test_all_that_an_end_sets_free_may_have_been_sent_before_the_cut() -> None:
+    """Text that was held for a stop string, and a call that the end cut."""
+    ids = ids_of("foo E" + CALL[: CALL.index('ris"')])
+    first = output("END")
+    fed = feed(first, ids)
+    *freed, end = first.finish(0, "length")
+    assert [type(event) for event in freed] == [TextDelta, ToolCallStarted, ToolCallDelta]
+    going_on = ContinueFrom((1,), tuple(ids), len(fed) + len(freed))
+    resumed = output("END", first_seq=going_on.next_seq)
+    assert replay_output(resumed, going_on.output_token_ids, 0, going_on) == [end]
+
+
 @given(PIECES_OF_ANSWERS, st.booleans(), st.booleans(), st.booleans())
 def test_events_carry_every_consumed_token_once_and_are_numbered(
     pieces: list[str], parallel: bool, thinks: bool, held: bool

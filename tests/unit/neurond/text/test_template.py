@@ -197,8 +197,10 @@ def test_a_tools_error_begins_with_that_word(told: str, rendered: str) -> None:
 @pytest.mark.parametrize("arguments", ["{oops", "[" * 2000 + "]" * 2000])
 def test_arguments_that_cannot_be_read_reach_the_template_as_text(arguments: str) -> None:
     calling = Message("assistant", (ToolCallPart("c1", "f", arguments),))
-    source = "{% for m in messages %}{{ m.tool_calls[0].function.arguments }}{% endfor %}"
-    source += "{{ tools or '' }}"
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments }}{% endfor %}"
+        "{% endfor %}{{ tools or '' }}"
+    )
     assert render(source, calling) == arguments
 
 
@@ -286,6 +288,27 @@ def test_arguments_that_a_template_cannot_write_are_left_out(written: str) -> No
 def test_a_failure_that_is_not_of_the_arguments_stays_one() -> None:
     with pytest.raises(InternalError, match="UndefinedError"):
         render(ITEMS + "{{ missing.key }}", call("1", arguments="[1]"))
+
+
+def test_a_template_that_refuses_such_arguments_gets_none() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}"
+        "{% if c.function.arguments is not mapping %}{{ raise_exception('a mapping, please') }}"
+        "{% endif %}({{ c.function.arguments }}){% endfor %}{% endfor %}{{ tools or '' }}"
+    )
+    assert render(source, call("1", arguments='{"a": 2}'), call("2", arguments="{")) == (
+        "({'a': 2})({})"
+    )
+
+
+def test_arguments_are_text_where_a_template_joins_them_to_text() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}"
+        "{{ c.function.name + ':' + c.function.arguments }};{% endfor %}{% endfor %}"
+        "{{ tools or '' }}"
+    )
+    shown = render(source, call("1", arguments='{"a": "ä"}'), call("2", arguments="[1]"))
+    assert shown == 'f1:{"a": "ä"};f2:[1];'
 
 
 @pytest.mark.parametrize("name", ["range", "raise_exception", "strftime_now", "namespace"])
