@@ -13,6 +13,7 @@ from cortex_core.dialects.openai_chat_stream import ChatStream
 from cortex_core.dialects.openai_errors import OpenAIReplies
 from cortex_core.dialects.openai_options import (
     SharedOptions,
+    TokenLimit,
     response_format_from,
     sampling_from,
 )
@@ -34,7 +35,7 @@ class ChatBody(SharedOptions, frozen=True, kw_only=True):
     """The body, by its wire names: all that OpenAI documents. Unknown fields are ignored."""
 
     messages: list[WireMessage]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: TokenLimit = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tools: list[WireTool] | None = None
@@ -177,7 +178,7 @@ def _prompt(wire: ChatBody) -> tuple[ChatPrompt, tuple[str, ...]]:
     return prompt, ignored
 
 
-def _max_tokens(wire: ChatBody) -> tuple[str, int | None]:
+def _max_tokens(wire: ChatBody) -> tuple[str, TokenLimit]:
     if wire.max_completion_tokens is not None:
         return "max_completion_tokens", wire.max_completion_tokens
     return "max_tokens", wire.max_tokens

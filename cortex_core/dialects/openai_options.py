@@ -10,6 +10,9 @@ from cortex_core.dialects.openai_wire import LeftOut
 from cortex_core.dialects.reading import refuse
 from cortex_core.sampling_limits import check_sampling
 
+TokenLimit = int | float | None
+"""Also 4096.0, as clients in JavaScript send it, and -1, llama.cpp's word for no limit."""
+
 
 class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
@@ -67,7 +70,7 @@ class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
-    max_tokens: int | None = None
+    max_tokens: TokenLimit = None
     ignore_eos: bool | None = None
     n: int | None = None
     user: str | None = None
@@ -82,7 +85,7 @@ class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
 def sampling_from(
     wire: SharedOptions,
     *,
-    max_tokens: int | None,
+    max_tokens: TokenLimit,
     logprobs: int | None,
     words: Mapping[str, str] | None = None,
     scores_prompt: bool = False,
@@ -96,6 +99,7 @@ def sampling_from(
     Raises:
         InvalidRequest: a value is out of its range.
     """
+    place = (words or {}).get("max_tokens", "max_tokens")
     sampling = SamplingParams(
         temperature=wire.temperature,
         top_p=wire.top_p,
@@ -108,13 +112,26 @@ def sampling_from(
         seed=seed_from(wire.seed),
         stop=as_texts(wire.stop),
         stop_token_ids=tuple(wire.stop_token_ids or ()),
-        max_tokens=max_tokens_from(max_tokens),
+        max_tokens=max_tokens_from(whole_limit(max_tokens, place=place)),
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,
         scores_prompt=scores_prompt,
     )
     check_sampling(sampling, names=words, generates=generates)
     return sampling
+
+
+def whole_limit(limit: TokenLimit, *, place: str) -> int | None:
+    """Return a limit of tokens as a whole number, None where there is none.
+
+    Raises:
+        InvalidRequest: naming `place`, where it is no whole number.
+    """
+    if limit is None or limit == -1:
+        return None
+    if isinstance(limit, float) and not limit.is_integer():
+        raise refuse(place, f"expected a whole number, got {limit}")
+    return int(limit)
 
 
 def response_format_from(wire: SharedOptions) -> ResponseFormat | None:

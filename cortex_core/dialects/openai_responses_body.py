@@ -14,7 +14,9 @@ from cortex_core.dialects.openai_options import (
     RegexFormat,
     SharedOptions,
     TextFormat,
+    TokenLimit,
     format_from,
+    whole_limit,
 )
 from cortex_core.dialects.openai_responses_items import references_in
 from cortex_core.dialects.openai_responses_tools import (
@@ -35,8 +37,10 @@ _WITHOUT_EFFECT: Final = (
     "background_options",
     "context_management",
     "image",
+    "max_tool_calls",
     "prompt_cache_options",
     "prompt_cache_retention",
+    "service_tier",
 )
 
 
@@ -69,7 +73,7 @@ class ResponsesBody(SharedOptions, frozen=True, kw_only=True):
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: TokenLimit = None
     max_tool_calls: int | None = None
     top_logprobs: int | None = None
     include: list[str] | None = None
@@ -121,10 +125,11 @@ def without_effect(wire: ResponsesBody) -> tuple[str, ...]:
     """Return the JSON paths of what is asked for beside the conversation and left out."""
     of_body = [name for name in _WITHOUT_EFFECT if getattr(wire, name) is not None]
     reasoning = wire.reasoning or WireReasoning()
+    of_text = ["text.verbosity"] if wire.text and wire.text.verbosity is not None else []
     of_reasoning = [f"reasoning.{name}" for name in ("context", "mode") if getattr(reasoning, name)]
     included = enumerate(wire.include or ())
     others = [f"include[{place}]" for place, name in included if name not in _INCLUDED]
-    return (*of_body, *of_reasoning, *others)
+    return (*of_body, *of_reasoning, *of_text, *others)
 
 
 def form_of(wire: ResponsesBody) -> ResponseFormat | None:
@@ -138,7 +143,7 @@ def form_of(wire: ResponsesBody) -> ResponseFormat | None:
     return format_from(asked, schema_place="text.format.schema")
 
 
-def max_tokens_of(wire: ResponsesBody) -> tuple[str, int | None]:
+def max_tokens_of(wire: ResponsesBody) -> tuple[str, TokenLimit]:
     """Return the limit and the client's word for it; chat's is taken where it stands alone."""
     if wire.max_output_tokens is None and wire.max_tokens is not None:
         return "max_tokens", wire.max_tokens
@@ -164,7 +169,7 @@ def repeated(wire: ResponsesBody, asked: ToolsAsked, warnings: Sequence[str]) ->
         "model": wire.model,
         "background": False,
         "instructions": wire.instructions,
-        "max_output_tokens": wire.max_output_tokens,
+        "max_output_tokens": whole_limit(wire.max_output_tokens, place="max_output_tokens"),
         "max_tool_calls": wire.max_tool_calls,
         "metadata": wire.metadata or {},
         "parallel_tool_calls": wire.parallel_tool_calls is not False,

@@ -30,6 +30,7 @@ class Head(msgspec.Struct, frozen=True):
     type: str | None = None
     role: str | None = None
     id: str | None = None
+    status: str | None = None
 
     @property
     def kind(self) -> str:

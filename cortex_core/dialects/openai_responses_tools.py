@@ -1,5 +1,6 @@
 """Tools of `/v1/responses`: functions; what would run at OpenAI's servers is left out."""
 
+from collections.abc import Container, Iterator
 from typing import Literal
 
 import msgspec
@@ -54,18 +55,24 @@ def tools_asked(wire: list[WireTool] | None, choice: WireToolChoice | None) -> T
     sent = wire or []
     check_num_tools(len(sent))
     tools = tuple(_tool(tool, n) for n, tool in enumerate(sent) if tool.type == "function")
-    left_out = [(n, tool) for n, tool in enumerate(sent) if tool.type != "function"]
-    ignored = [f"tools[{n}]" for n, _ in left_out]
-    warnings = [f"tools[{n}]: type {tool.type!r} is not served, left out" for n, tool in left_out]
-    wanted = choice
+    names = {tool.name for tool in sent if tool.type != "function"} - {tool.name for tool in tools}
+    left_out = {
+        f"tools[{n}]": f"type {tool.type!r} is not served, left out"
+        for n, tool in enumerate(sent)
+        if tool.type != "function"
+    }
+    wanted, offered = choice, tools
     if isinstance(choice, WireChoice) and choice.type == "allowed_tools":
-        tools = _allowed(choice, tools)
         wanted = choice.mode or "auto"
-    if left_out and _asks_for_left_out(wanted, tools):
-        warnings.append("tool_choice: asks for a tool that was left out, taken as auto")
-        ignored.append("tool_choice")
+        left_out |= dict.fromkeys(_not_served(choice, names), "this tool is not served, left out")
+        offered = _allowed(choice, tools, left_out)
+    if left_out and _asks_for_left_out(wanted, offered, names):
+        left_out["tool_choice"] = "asks for a tool that was left out, taken as auto"
         wanted = "auto"
-    return ToolsAsked(tools, _choice(wanted, tools), tuple(ignored), tuple(warnings))
+    if tools and not offered:
+        left_out["tool_choice.tools"] = "leaves no tool that is served; the model is offered none"
+    warnings = tuple(f"{place}: {why}" for place, why in left_out.items())
+    return ToolsAsked(offered, _choice(wanted, offered), tuple(left_out), warnings)
 
 
 def _tool(wire: WireTool, place: int) -> Tool:
@@ -74,19 +81,35 @@ def _tool(wire: WireTool, place: int) -> Tool:
     return Tool(wire.name, wire.description, wire.parameters, strict=bool(wire.strict))
 
 
-def _allowed(choice: WireChoice, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+def _allowed(
+    choice: WireChoice, tools: tuple[Tool, ...], left_out: Container[str]
+) -> tuple[Tool, ...]:
     """Return the tools among which the model may choose; what is not allowed is not offered."""
     allowed = (
-        (f"tool_choice.tools[{number}].name", tool.name or "")
-        for number, tool in enumerate(choice.tools or ())
-        if tool.type in (None, "function")
+        (f"{place}.name", tool.name or "")
+        for place, tool in _places(choice)
+        if place not in left_out
     )
     return only_named(allowed, tools)
 
 
-def _asks_for_left_out(wanted: WireToolChoice | None, tools: tuple[Tool, ...]) -> bool:
+def _not_served(choice: WireChoice, names: Container[str | None]) -> Iterator[str]:
+    """Yield the places of allowed tools that were left out, by their type or as `names`."""
+    for place, tool in _places(choice):
+        if tool.type not in (None, "function") or tool.name in names:
+            yield place
+
+
+def _places(choice: WireChoice) -> Iterator[tuple[str, NamedTool]]:
+    for number, tool in enumerate(choice.tools or ()):
+        yield f"tool_choice.tools[{number}]", tool
+
+
+def _asks_for_left_out(
+    wanted: WireToolChoice | None, tools: tuple[Tool, ...], names: Container[str | None]
+) -> bool:
     if isinstance(wanted, WireChoice):
-        return wanted.type != "function"
+        return wanted.type != "function" or wanted.name in names
     return wanted == "required" and not tools
 
 

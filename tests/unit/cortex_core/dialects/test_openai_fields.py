@@ -122,6 +122,24 @@ def test_more_tokens_than_any_model_has_are_lowered(dialect: Any, value: int) ->
     assert decode(dialect, max_tokens=value).request.sampling.max_tokens == 2**31 - 1
 
 
+@pytest.mark.parametrize(
+    ("dialect", "word"),
+    [(CHAT, "max_tokens"), (CHAT, "max_completion_tokens"), (COMPLETIONS, "max_tokens")],
+)
+def test_limits_as_other_servers_and_languages_write_them(dialect: Any, word: str) -> None:
+    def limit(value: float) -> int | None:
+        taken: int | None = decode(dialect, **{word: value}).request.sampling.max_tokens
+        return taken
+
+    assert limit(-1) is limit(-1.0) is None
+    assert (limit(4096.0), type(limit(4096.0))) == (4096, int)
+    assert limit(1e300) == 2**31 - 1
+    for value in (0.5, -2):
+        with pytest.raises(InvalidRequest) as caught:
+            limit(value)
+        assert caught.value.param == word
+
+
 def test_allowed_tools_leave_only_themselves() -> None:
     look = {"type": "function", "function": {"name": "look"}}
 

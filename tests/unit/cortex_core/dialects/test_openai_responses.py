@@ -224,6 +224,7 @@ ALLOWED_G = {"type": "allowed_tools", "tools": [{"type": "function", "name": "g"
         (ALLOWED_G | {"mode": "required"}, (G,), ToolChoice("required")),
         ({"type": "web_search_preview"}, (F, G), ToolChoice()),
         ({"type": "custom", "name": "patch"}, (F, G), ToolChoice()),
+        ({"type": "function", "name": "patch"}, (F, G), ToolChoice()),
     ],
 )
 def test_tools_and_the_choice_among_them(
@@ -262,6 +263,51 @@ def test_a_required_tool_that_is_not_served_leaves_the_choice_to_the_model() -> 
     assert decoded.ignored == ("tools[0]", "tool_choice")
     assert decoded.asked["tool_choice"] == "auto"
     assert len(decoded.asked["warnings"]) == 2
+
+
+def test_items_are_kept_as_the_published_schema_has_them() -> None:
+    item = {"role": "user", "content": "hi"}
+    (kept,) = decode(input=[item | {"status": "in_progress"}]).items
+    assert kept["status"] == "in_progress"
+    assert decode(input=[item | {"status": None}]).items[0]["status"] == "completed"
+    for field in ("status", "id", "type"):
+        with pytest.raises(InvalidRequest) as caught:
+            decode(input=[item | {field: 5}])
+        assert caught.value.param == f"input[0].{field}"
+
+
+PATCH = {"type": "custom", "name": "patch"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "allowed", "told"),
+    [
+        ("auto", [{"type": "web_search"}], ["tool_choice.tools[0]", "tool_choice.tools"]),
+        ("auto", [{"type": "function", "name": "f"}, PATCH], ["tool_choice.tools[1]"]),
+        ("auto", [{"type": "function", "name": "patch"}, {"name": "f"}], ["tool_choice.tools[0]"]),
+        ("auto", [], ["tool_choice.tools"]),
+        ("required", [PATCH], ["tool_choice.tools[0]", "tool_choice", "tool_choice.tools"]),
+    ],
+)
+def test_allowed_tools_that_are_not_served_are_told(
+    mode: str, allowed: list[JsonObject], told: list[str]
+) -> None:
+    choice = {"type": "allowed_tools", "mode": mode, "tools": allowed}
+    decoded = decode(input="hi", tools=[function("f"), PATCH], tool_choice=choice)
+    assert isinstance(decoded.request.prompt, ChatPrompt)
+    assert decoded.request.prompt.tool_choice == ToolChoice()
+    assert ("tool_choice.tools" in told) == (not decoded.request.prompt.tools)
+    assert decoded.ignored == ("tools[1]", *told)
+    warnings = decoded.asked["warnings"]
+    assert [each.partition(":")[0] for each in warnings] == ["tools[1]", *told]
+
+
+def test_members_without_effect_are_told() -> None:
+    fields = {"max_tool_calls": 3, "service_tier": "flex", "text": {"verbosity": "low"}}
+    decoded = decode(input="hi", **fields)
+    assert set(decoded.ignored) == {"max_tool_calls", "service_tier", "text.verbosity"}
+    assert len(decoded.asked["warnings"]) == 3
+    assert decode(input="hi", text={"format": {"type": "text"}}).ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -307,6 +353,14 @@ def test_effort_and_limits() -> None:
     assert decoded.request.sampling.max_tokens == 2**31 - 1
     assert decoded.request.principal is not None
     assert decode(input="hi", max_tokens=5).request.sampling.max_tokens == 5
+    for word in ("max_output_tokens", "max_tokens"):
+        assert decode(input="hi", **{word: 40.0}).request.sampling.max_tokens == 40
+        assert decode(input="hi", **{word: -1}).request.sampling.max_tokens is None
+        with pytest.raises(InvalidRequest) as caught:
+            decode(input="hi", **{word: 0.5})
+        assert caught.value.param == word
+    assert decode(input="hi", max_output_tokens=-1).asked["max_output_tokens"] is None
+    assert repr(decode(input="hi", max_output_tokens=9.0).asked["max_output_tokens"]) == "9"
     assert prompt(input="hi", reasoning={"effort": "high"}).template_kwargs == {}
 
 
