@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -15,7 +15,8 @@ _SEAL: Final = f"{SIGNATURE}:"
 
 
 class Thinking(msgspec.Struct, frozen=True):
-    type: Literal["enabled", "adaptive", "between_tools", "disabled"]
+    type: str
+    """`enabled`, `adaptive`, `between_tools` or `disabled`; a later one is taken as `enabled`."""
     budget_tokens: int | None = None
     display: str | None = None
     """`omitted`: the answer has thinking blocks without text. Else the thoughts are shown."""
