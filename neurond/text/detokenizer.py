@@ -19,16 +19,17 @@ class Detokenizer:
     def __init__(self, pieces: TokenPieces) -> None:
         self._pieces = pieces
         self._decoder = _utf8("replace")
-        self._holds_bytes = False
+        self.holds_bytes = False
+        """The last token ended within a character."""
 
     def push(self, token_id: int) -> str:
         """Take the next token; returns the text that is certain now, often empty."""
         piece = self._pieces.piece(token_id)
         # The decoder is Python code; most tokens have no need of it.
-        if piece.isascii() and not self._holds_bytes:
+        if piece.isascii() and not self.holds_bytes:
             return piece.decode("ascii")
         text = self._decoder.decode(piece)
-        self._holds_bytes = bool(self._decoder.getstate()[0])
+        self.holds_bytes = bool(self._decoder.getstate()[0])
         return text
 
     def flush(self) -> str:

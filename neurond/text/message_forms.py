@@ -1,7 +1,9 @@
 """Forms of a conversation for templates that refuse it as it is, or show it in part. Pure."""
 
 from collections.abc import Iterator
+from itertools import chain
 
+from neurond.text.call_forms import with_single_calls, with_text_before_calls
 from neurond.text.image_marks import has_image, without_images
 from neurond.text.messages import TemplateMessage
 from neurond.text.shown_turns import ALL_SHOWN, ShownTurns
@@ -13,16 +15,23 @@ def forms(
     """Yield the conversation as it is, then in forms that more templates take, the nearest first.
 
     A form whose system turns are not `shown` is left out: the template takes it, and loses them.
+    Where it loses calls, or text beside them, the forms begin with the one that it shows.
 
     Turns that a template demands to alternate are counted by some without calls and their results
     (Mistral's): there a user turn behind a result is one too many. Others take one call in a turn
     (Llama's), or show no images of a result.
     """
     tried: list[list[TemplateMessage]] = []
-    for form in _candidates(messages):
+    for form in chain(_candidates(_with_shown_calls(messages, shown)), _candidates(messages)):
         if form not in tried and _is_shown(form, shown):
             tried.append(form)
             yield form
+
+
+def _with_shown_calls(messages: list[TemplateMessage], shown: ShownTurns) -> list[TemplateMessage]:
+    if not shown.text_beside_calls:
+        messages = with_text_before_calls(messages)
+    return messages if shown.several_calls else with_single_calls(messages)
 
 
 def _is_shown(messages: list[TemplateMessage], shown: ShownTurns) -> bool:
@@ -100,44 +109,6 @@ def with_images_behind_results(messages: list[TemplateMessage]) -> list[Template
     if waiting:
         result.append({"role": "user", "content": waiting})
     return result
-
-
-def with_single_calls(messages: list[TemplateMessage]) -> list[TemplateMessage]:
-    """Return the conversation with one call in a turn, its result behind it.
-
-    The first of the turns that a turn becomes has its text and thoughts. Results of no call of the
-    turn stay behind all of them.
-    """
-    result: list[TemplateMessage] = []
-    at = 0
-    while at < len(messages):
-        message = messages[at]
-        at += 1
-        calls = message.get("tool_calls") or ()
-        if len(calls) < 2:
-            result.append(message)
-            continue
-        end = at
-        while end < len(messages) and messages[end]["role"] == "tool":
-            end += 1
-        result += _single_calls(message, messages[at:end])
-        at = end
-    return result
-
-
-def _single_calls(
-    message: TemplateMessage, results: list[TemplateMessage]
-) -> Iterator[TemplateMessage]:
-    by_id: dict[str, list[TemplateMessage]] = {}
-    for result in results:
-        by_id.setdefault(result["tool_call_id"], []).append(result)
-    turn = message
-    for call in message["tool_calls"]:
-        yield {**turn, "tool_calls": [call]}
-        yield from by_id.pop(call["id"], ())
-        turn = {"role": message["role"], "content": ""}
-    for others in by_id.values():
-        yield from others
 
 
 def _mergeable(first: TemplateMessage, second: TemplateMessage) -> bool:

@@ -130,9 +130,9 @@ class ModelText:
                 param="messages",
             )
         _check_parts(prompt)
-        parses = self.answers is not None and self.answers.parsers.tools != "none"
+        parser = self.answers.parsers.tools if self.answers is not None else "none"
         try:
-            return self._template.render(prompt, describes_tools=parses)
+            return self._template.render(prompt, tool_parser=parser)
         except RecursionError as ex:
             raise InvalidRequest(
                 "cannot render the conversation: its tools, arguments of calls or "

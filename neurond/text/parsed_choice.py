@@ -35,6 +35,7 @@ from neurond.text.parsing.segments import (
 )
 from neurond.text.pieces import TokenPieces
 from neurond.text.stops import StopMatcher
+from neurond.text.visible_tokens import VisibleTokens
 
 Delta = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished
 CALL_ID_BYTES = 12
@@ -91,6 +92,10 @@ class ParsedChoice:
         """A stop string has ended it."""
         self._behind_stop = False
         """A stop string stands in what may turn out to be text."""
+        self._visible = VisibleTokens()
+        """Those with log probabilities."""
+        self._sent_chars = 0
+        """Characters of the visible text that went out."""
         self._withheld: list[int] = []
         """Tokens behind it, of which nobody hears: where it was text, they are not counted."""
 
@@ -104,8 +109,13 @@ class ParsedChoice:
         if self.ends_at(token.token_id):
             self._unsent = token_ids
             return []
-        was_prose = self._parser.in_prose
+        start = self._parser.fed_chars
         segments = self._parser.push(self._detokenizer.push(token.token_id))
+        if token.logprob is not None:
+            # Of a character whose bytes are not all there it is a part nonetheless.
+            more = self._detokenizer.holds_bytes
+            self._visible.add(token, start, self._parser.fed_chars + more)
+        self._see()
         events = self._events(segments)
         if self._behind_stop:
             self._withheld += token_ids
@@ -114,13 +124,12 @@ class ParsedChoice:
             token_ids = self._released()
         self._behind_stop = self._holds_stop()
         events = events or [self._silent()]
-        is_prose = was_prose and self._parser.in_prose
-        first = self._carrying(events[0], token_ids, token if is_prose else None)
-        return [first, *events[1:]]
+        return [self._carrying(events[0], token_ids), *events[1:]]
 
     def finish(self, reason: FinishReason) -> list[Delta]:
         segments = self._parser.push(self._detokenizer.flush())
         segments += self._parser.flush(cut=reason != "stop")
+        self._see()
         events = self._events(joined(segments), "cancelled" if reason == "stop" else reason)
         self._withheld += self._unsent
         token_ids = self._released()
@@ -130,6 +139,13 @@ class ParsedChoice:
         if reason == "stop" and self._num_calls:
             reason = "tool_calls"
         return [*events, self._finished(reason, token_ids)]
+
+    def _see(self) -> None:
+        """Note which tokens turned out to be visible, or not."""
+        for places in self._parser.shown:
+            self._visible.show(places)
+        if self._visible.is_unsure:
+            self._visible.decide(self._parser.decided_chars, in_prose=self._parser.in_prose)
 
     def _holds_stop(self) -> bool:
         """Whether a stop string stands in what may yet be text, as far as it was not looked at."""
@@ -166,7 +182,7 @@ class ParsedChoice:
                 case Text(text):
                     text, stop = self._stops.push(text)
                     if text:
-                        events.append(TextDelta(self.index, text, self._take_number()))
+                        events.append(self._visible_text(text))
                     if stop is not None:
                         self._stopped = True
                         # Clients run calls by the reason alone.
@@ -203,24 +219,34 @@ class ParsedChoice:
         last = events[-1] if events else None
         if held and isinstance(last, TextDelta):
             # One event: what a choice's end sets free has a number, but no token of its own.
-            events[-1] = msgspec.structs.replace(last, text=last.text + held)
+            logprobs = last.logprobs + self._logprobs_of_sent(held)
+            text = last.text + held
+            events[-1] = msgspec.structs.replace(last, text=text, logprobs=logprobs)
         elif held:
-            events.append(TextDelta(self.index, held, self._take_number()))
+            events.append(self._visible_text(held))
 
     def _silent(self) -> Delta:
         if self._in_call:
             return self._more_arguments("")
         if self._parser.thinks:
             return ReasoningDelta(self.index, "", self._take_number())
-        return TextDelta(self.index, "", self._take_number())
+        return self._visible_text("")
 
-    def _carrying(self, event: Delta, token_ids: tuple[int, ...], prose: Token | None) -> Delta:
-        """Return the event with its tokens; `prose` is the last of them where it is visible."""
+    def _visible_text(self, text: str) -> TextDelta:
+        logprobs = self._logprobs_of_sent(text)
+        return TextDelta(self.index, text, self._take_number(), logprobs=logprobs)
+
+    def _logprobs_of_sent(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities of tokens that are visible in `text`, which goes out now."""
+        self._sent_chars += len(text)
+        tokens = self._visible.take(self._sent_chars)
+        if not tokens:
+            return ()
+        return tuple(each for token in tokens for each in logprobs_of(token, self._parsing.pieces))
+
+    def _carrying(self, event: Delta, token_ids: tuple[int, ...]) -> Delta:
         if isinstance(event, ReasoningDelta):
             self.num_reasoning_tokens += len(token_ids)
-        if isinstance(event, TextDelta) and prose is not None:
-            logprobs = logprobs_of(prose, self._parsing.pieces)
-            return msgspec.structs.replace(event, token_ids=token_ids, logprobs=logprobs)
         return msgspec.structs.replace(event, token_ids=token_ids)
 
     def _finished(

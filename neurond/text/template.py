@@ -16,8 +16,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from cortex_core.canonical import ChatPrompt, JsonObject
 from cortex_core.errors import CortexError, InternalError, InvalidRequest
+from cortex_core.neuron_api import ToolParserName
 from neurond.text.complete_tools import complete_tools
-from neurond.text.described_tools import with_described_tools
+from neurond.text.described_tools import with_calls_as_text, with_described_tools
 from neurond.text.image_marks import FoundImage, with_harmless_text, with_parts
 from neurond.text.message_forms import forms
 from neurond.text.messages import (
@@ -110,11 +111,12 @@ class ChatTemplate:
         self._knows_only_parts = placeholder is not None and not self._shows_text()
         self._shown = shown_turns(self._tried)
 
-    def render(self, prompt: ChatPrompt, *, describes_tools: bool = True) -> Rendered:
+    def render(self, prompt: ChatPrompt, *, tool_parser: ToolParserName = "json") -> Rendered:
         """Return the prompt's text, up to where the assistant's answer begins or goes on.
 
-        Where the template knows no tools, they are described in the system message, unless not
-        `describes_tools`; earlier calls and their results are text then.
+        Where the template knows no tools, they are described in the system message, unless
+        `tool_parser` is `none`; earlier calls and their results are text then, as they are for a
+        template that does not show them, in the format that the parser reads.
 
         A template that refuses the conversation is asked again with other forms of it; see
         `neurond.text.message_forms`. So is one that fails over a conversation with images; a form
@@ -136,8 +138,10 @@ class ChatTemplate:
         messages = template_messages(prompt, images if takes_images else None)
         if self._wants_short_ids:
             messages = with_short_ids(messages)
-        if not self.knows_tools and describes_tools:
+        if not self.knows_tools and tool_parser != "none":
             messages = with_described_tools(messages, prompt)
+        elif not self._shown.calls and tool_parser != "none":
+            messages = with_calls_as_text(messages, tool_parser, result_turns=self._shown.results)
         messages = self._harmless(messages)
         if prompt.continue_final_message:
             if not messages or messages[-1]["role"] != "assistant":
@@ -230,15 +234,15 @@ class ChatTemplate:
         except Exception:  # noqa: BLE001 - a template can raise whatever Python can
             return False
 
-    def _tried(self, messages: list[TemplateMessage]) -> str:
+    def _tried(self, messages: list[TemplateMessage], tools: list[JsonObject] | None) -> str:
         if self._placeholder is not None:
             messages, _ = with_parts(messages, every=self._knows_only_parts)
-        return self._bare(messages)
+        return self._bare(messages, tools)
 
-    def _bare(self, messages: list[TemplateMessage]) -> str:
+    def _bare(self, messages: list[TemplateMessage], tools: list[JsonObject] | None = None) -> str:
         return self._template.render(
             messages=messages,
-            tools=None,
+            tools=tools,
             documents=None,
             add_generation_prompt=False,
             **self._special_tokens,

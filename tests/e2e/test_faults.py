@@ -37,7 +37,8 @@ STORY: dict[str, Any] = {
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcess]:
     """A fleet of this module's own; each test leaves it healed."""
     with fleet_process(
-        tmp_path_factory.mktemp("faulty"), neuron_toml=f'[[default_models]]\nmodel_id="{SMOLLM2}"'
+        tmp_path_factory.mktemp("faulty"),
+        neuron_toml=f'drain_timeout_s = 120\n[[default_models]]\nmodel_id="{SMOLLM2}"',
     ) as started:
         yield started
         started.stop()

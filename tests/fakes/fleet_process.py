@@ -62,7 +62,7 @@ class FleetProcess:
         root: Path,
         *,
         models_toml: str = MODELS_TOML,
-        gateway_toml: str = "drain_timeout_s = 20",
+        gateway_toml: str = "drain_timeout_s = 120",
         fleet_toml: str = "node_grace_s = 60",
         neuron_toml: str = "",
         workers: int = 2,

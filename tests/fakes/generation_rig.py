@@ -79,7 +79,7 @@ class ScriptedEngine:
 
 
 class Texts:
-    template = "{{ messages[-1].content }}"
+    template = "{{ messages[-1].content }}{{ '' if tools else '' }}"  # no tool is described
 
     async def get(self, _model_id: ModelId, _template: str | None = None) -> ModelText:
         template = ChatTemplate(self.template, model=MODEL, special_tokens={})

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 MARK = "TEST_PROCESS_ROOT"
-STOP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 180.0
 
 
 class Command:
@@ -71,7 +71,7 @@ class Command:
 
 
 def run_command(
-    root: Path, module: str, *arguments: str, timeout_s: float = 120.0
+    root: Path, module: str, *arguments: str, timeout_s: float = 300.0
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(

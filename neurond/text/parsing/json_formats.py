@@ -6,9 +6,10 @@ v13; the chat templates of DeepSeek V3, V3.1, R1 and Kimi K2.
 """
 # ruff: noqa: RUF001 - DeepSeek's markers have bars of full width
 
+import json
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cortex_core.canonical import Tool
 from neurond.text.parsing.call_sink import CallSink
@@ -23,6 +24,14 @@ _BETWEEN: Final = " \t\r\n;,"
 _TOO_MANY: Final = " \t\r\n}]"
 _FENCE: Final = "```"
 _NUMBERED: Final = re.compile(r"^(?:functions\.)?(.*?)(?::\d+)?$", re.DOTALL)
+
+
+class SpeltCall(NamedTuple):
+    """A call of an earlier turn."""
+
+    name: str
+    arguments: Any
+    """An object, or the text of what is none."""
 
 
 class JsonFormat(NamedTuple):
@@ -103,6 +112,14 @@ class JsonFormat(NamedTuple):
         begins, ends = self.all
         calls = lark.list_of(one, several=several, between=self.between)
         return Written(begins, f"{calls} {lark.text(ends)}")
+
+    def spelt(self, calls: Sequence[SpeltCall]) -> str:
+        """Return calls as a model writes them that is held to the format."""
+        objects = [
+            f"{self.each[0]}{_json({'name': call.name, self.key: call.arguments})}{self.each[1]}"
+            for call in calls
+        ]
+        return f"{self.all[0]}{self.between.join(objects)}{self.all[1]}"
 
 
 class MistralFormat(NamedTuple):
@@ -201,6 +218,20 @@ class SectionFormat(NamedTuple):
         ]
         several_of = lark.list_of(lark.any_of(calls), several=several, between=self.call_gap)
         return Written(self.begins, f"{several_of} {lark.text(self.ends)}")
+
+    def spelt(self, calls: Sequence[SpeltCall]) -> str:
+        """Return calls as a model writes them that is held to the format."""
+        before, after = self.before
+        each = [
+            f"{self.call_begins}{before}{call.name}{after}{_json(call.arguments)}{self.behind}"
+            f"{self.call_ends}"
+            for call in calls
+        ]
+        return f"{self.begins}{self.call_gap.join(each)}{self.ends}"
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _bare_name(name: str) -> str:

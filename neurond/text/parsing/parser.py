@@ -26,6 +26,9 @@ from neurond.text.parsing.segments import (
     Tools,
 )
 
+Places = Sequence[int]
+"""Of each character of a text, the number that it has in the whole answer."""
+
 
 class ReasoningMarks(NamedTuple):
     """What stands around thoughts."""
@@ -93,6 +96,8 @@ class AnswerParser(ABC):
         self._keep_blanks = keep_blanks
         self._segments: list[Segment] = []
         self._blank = ""
+        self._blank_places: Places = ()
+        self._shown: list[Places] = []
         self._behind_marker = False
         self._thinks = False
         self._cut = False
@@ -118,8 +123,29 @@ class AnswerParser(ABC):
         """Return those of them from number `place` on."""
         return self._reader.held(place)
 
+    @property
+    def fed_chars(self) -> int:
+        """Characters that have come; places are counted in them."""
+        return self._reader.fed_chars
+
+    @property
+    def decided_chars(self) -> int:
+        """Those of them of which it is known whether they are visible text."""
+        reader = self._reader
+        if self._sink.is_telling:
+            return reader.fed_chars
+        if self._blank_places and not self._thinks:
+            return self._blank_places[0]
+        return reader.fed_chars - reader.held_chars if reader.is_marked else reader.taken_chars
+
+    @property
+    def shown(self) -> Sequence[Places]:
+        """Where the characters of the `Text`s stood that were returned since the last `push`."""
+        return self._shown
+
     def push(self, text: str) -> list[Segment]:
         """Take more text; returns what is certain now."""
+        self._shown.clear()
         self._reader.feed(text)
         next(self._run, None)
         return self._taken()
@@ -145,20 +171,35 @@ class AnswerParser(ABC):
         segments, self._segments = self._segments, []
         return segments if len(segments) < 2 else joined(segments)
 
-    def _say(self, text: str) -> None:
-        """Give out text of the kind that it is now; blanks at its end wait for what follows."""
-        text = self._blank + text
+    def _say(self, text: str, places: Places | None = None) -> None:
+        """Give out text of the kind that it is now; blanks at its end wait for what follows.
+
+        Without `places` it is what was taken last.
+        """
+        if places is None:
+            end = self._reader.taken_chars
+            places = range(end - len(text), end)
+        if self._blank:
+            text, places = self._blank + text, (*self._blank_places, *places)
         if self._behind_marker:
             text = text.lstrip()
+            places = places[len(places) - len(text) :]
         said = text if self._keep_blanks and not self._thinks else text.rstrip()
-        self._blank = text[len(said) :]
+        self._blank, self._blank_places = text[len(said) :], places[len(said) :]
         if said:
-            self._segments.append(Reasoning(said) if self._thinks else Text(said))
+            self._give_out(said, places[: len(said)])
             self._behind_marker = False
+
+    def _give_out(self, text: str, places: Places) -> None:
+        if self._thinks:
+            self._segments.append(Reasoning(text))
+        else:
+            self._segments.append(Text(text))
+            self._shown.append(places)
 
     def _turn(self, *, thinks: bool) -> None:
         """A marker was passed, behind which the model thinks or speaks."""
-        self._blank = ""
+        self._blank, self._blank_places = "", ()
         self._behind_marker = True
         self._thinks = thinks
 
@@ -178,9 +219,11 @@ class AnswerParser(ABC):
     def _give_back(self) -> None:
         """What was read since the mark is text after all."""
         text = self._reader.unmark()
+        end = self._reader.taken_chars
+        places: Places = range(end - len(text), end)
         for hidden in self._hidden:
-            text = text.replace(hidden, "")
-        self._say(text)
+            text, places = _without(hidden, text, places)
+        self._say(text, places)
 
     def _prose(self, markers: Markers) -> Steps[str | None]:
         """Give out text up to a marker and set the reader's mark before that; None at the end."""
@@ -198,8 +241,19 @@ class AnswerParser(ABC):
 
     def _say_rest(self) -> None:
         blank, self._blank = self._blank, ""
+        places, self._blank_places = self._blank_places, ()
         if blank and not self._behind_marker:
-            self._segments.append(Reasoning(blank) if self._thinks else Text(blank))
+            self._give_out(blank, places)
+
+
+def _without(part: str, text: str, places: Places) -> tuple[str, Places]:
+    """Return a text without a part of it, wherever that stands, and the places of the rest."""
+    at = text.find(part)
+    while at >= 0:
+        end = at + len(part)
+        text, places = text[:at] + text[end:], (*places[:at], *places[end:])
+        at = text.find(part, at)
+    return text, places
 
 
 def joined(segments: list[Segment]) -> list[Segment]:
@@ -278,10 +332,8 @@ class MarkedParser(AnswerParser):
         Returns the marker of thoughts; of a bare call, having read it, an empty one.
         """
         reader = self._reader
-        blank: list[str] = []
         while (character := (yield from reader.peek())) and character.isspace():
-            blank.append(reader.take(1))
-        self._say("".join(blank))
+            self._say(reader.take(1))
         if self._reasoning is not None:
             reader.mark()
             if (yield from reader.try_take(self._reasoning.opens)):

@@ -60,10 +60,13 @@ class Reader:
         self._before: list[str] = []
         """What was taken since the mark and is no more in `_text`, where that would grow long."""
         self._before_chars = 0
+        self.fed_chars = 0
+        """Characters of the whole text, as far as it has come."""
         self.ended = False
 
     def feed(self, text: str) -> None:
         """Take in more text."""
+        self.fed_chars += len(text)
         keep = self._at if self._mark is None else self._mark
         if self._at - keep > 2 * _KEPT_TOGETHER_CHARS:
             end = self._at - _KEPT_TOGETHER_CHARS
@@ -83,6 +86,11 @@ class Reader:
     def rest(self) -> str:
         """What has come and was not taken."""
         return self._text[self._at :]
+
+    @property
+    def taken_chars(self) -> int:
+        """Those of them that were taken."""
+        return self.fed_chars - (len(self._text) - self._at)
 
     @property
     def is_marked(self) -> bool:

@@ -76,7 +76,7 @@ def test_models_of_another_version_are_prepared_again_while_the_node_serves(tmp_
 def test_a_signal_lets_streams_finish_and_leaves_nothing(
     tmp_path: Path, signum: signal.Signals
 ) -> None:
-    with neuron_process(tmp_path) as node:
+    with neuron_process(tmp_path, toml="drain_timeout_s = 600.0\n") as node:
         node.load()
         actors = children(node)
         body = {

@@ -9,6 +9,7 @@ from cortex_core.canonical import (
     ToolChoice,
     ToolResultPart,
 )
+from cortex_core.neuron_api import ToolParserName
 from neurond.text.template import ChatTemplate
 
 SOURCE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -18,11 +19,13 @@ NO_SYSTEM = (
 WEATHER = Tool("weather", "Tells it.", {"type": "object", "properties": {"city": {}}})
 
 
-def render(source: str, *messages: Message, mode: str = "auto", describes: bool = True) -> str:
+def render(
+    source: str, *messages: Message, mode: str = "auto", parser: ToolParserName = "json"
+) -> str:
     template = ChatTemplate(source, model="m", special_tokens={})
     choice = ToolChoice(mode)  # type: ignore[arg-type]
     prompt = ChatPrompt(messages, tools=(WEATHER,), tool_choice=choice)
-    return template.render(prompt, describes_tools=describes).text
+    return template.render(prompt, tool_parser=parser).text
 
 
 def say(role: str, text: str) -> Message:
@@ -52,4 +55,4 @@ def test_earlier_calls_and_results_are_text() -> None:
 
 def test_nothing_is_described_where_no_tool_may_be_called() -> None:
     assert render(SOURCE, say("user", "Hi"), mode="none") == "[user]Hi"
-    assert render(SOURCE, say("user", "Hi"), describes=False) == "[user]Hi"
+    assert render(SOURCE, say("user", "Hi"), parser="none") == "[user]Hi"

@@ -33,7 +33,7 @@ ONE, TWO = (MediaPart("image", "image/png", data) for data in (b"1", b"2"))
 
 def rendered(source: str, placeholder: str, *messages: Message) -> Rendered:
     template = ChatTemplate(source, model="m", special_tokens={}, placeholder=placeholder)
-    return template.render(ChatPrompt(messages), describes_tools=False)
+    return template.render(ChatPrompt(messages), tool_parser="none")
 
 
 def images_of(found: Rendered) -> list[bytes | None]:

@@ -257,9 +257,66 @@ def test_logprobs_go_with_what_is_visible() -> None:
     events = run(f"<think>Hm</think>Hi{CALL}")
     texts = [event for event in events if isinstance(event, TextDelta)]
     told = "".join(logprob.text for event in texts for logprob in event.logprobs)
-    assert told.startswith("Hi")
-    assert "Paris" not in told
-    assert "Hm" not in told
+    assert told == "Hi"
+
+
+def spelled(events: list[Event]) -> str:
+    """Return what the tokens are whose log probabilities are told."""
+    return b"".join(logprobs_in(events)).decode()
+
+
+def logprobs_in(events: list[Event]) -> list[bytes]:
+    texts = [event for event in events if isinstance(event, TextDelta)]
+    return [each.spelled for event in texts for each in event.logprobs]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "Paris", "size": 3}',
+        "Hi <tool_call> is a tag",
+        f"{CALL[:55]} and more\n",
+        "a\n\n<tool_ b",
+    ],
+)
+def test_what_turns_out_to_be_text_has_its_logprobs(text: str) -> None:
+    events = run(text)
+    assert said(events, TextDelta) == spelled(events) == text
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "<think>",
+                "</think>",
+                "Hm",
+                "{",
+                CALL[:40],
+                CALL[:55],
+                "\n",
+                " ",
+                "é😀",
+                "<tool_",
+                "�",
+            ]
+        )
+    ),
+    st.sampled_from([(), ("m{",), ("\n<",), ("name",), ("😀 ",)]),
+)
+def test_without_calls_the_visible_tokens_are_the_text(
+    pieces: list[str], stops: tuple[str, ...]
+) -> None:
+    events = run("".join(pieces), *stops)
+    assert not any(isinstance(event, ToolCallStarted) for event in events)
+    text, told = said(events, TextDelta), spelled(events)
+    if not end_of(events).stop_sequence:
+        assert told == text
+    else:
+        # A token in which text ends and the stop string begins is told whole.
+        *_, last = [*logprobs_in(events), b""]
+        assert told.startswith(text)
+        assert len(told.encode()) - len(text.encode()) <= max(0, len(last) - 1)
 
 
 def test_choices_are_taken_apart_each_for_itself() -> None:
