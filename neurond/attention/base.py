@@ -19,6 +19,7 @@ Pages are `[num_blocks, block_tokens, num_kv_heads, head_dim]`. `num_heads` is a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -45,7 +46,7 @@ class AttentionBatch:
     max_seqlen_k: int
     block_tokens: int
     two_way: tuple[bool, ...] = ()  # [B]
-    """Which sequences are; empty where none is, and none of the decodes is."""
+    """Which sequences are; empty where none is."""
 
     def decodes(self) -> "AttentionBatch":
         """Return the first `num_decodes` sequences, of which there is at least one."""
@@ -54,6 +55,22 @@ class AttentionBatch:
     def others(self) -> "AttentionBatch":
         """Return the sequences behind the decodes, of which there is at least one."""
         return self.part(self.num_decodes, len(self.query_lens))
+
+    def by_kind(self) -> "list[tuple[bool, AttentionBatch]]":
+        """Return runs of sequences that are all two-way or all not, and whether they are.
+
+        One of a single query sees the same keys either way, and is not.
+        """
+        pairs = zip(self.two_way, self.query_lens, strict=True) if self.two_way else ()
+        kinds = [two_way and query_len > 1 for two_way, query_len in pairs]
+        if not any(kinds):
+            return [(False, self)]
+        runs, first = [], 0
+        for two_way, run in groupby(kinds):
+            stop = first + len(list(run))
+            runs.append((two_way, self.part(first, stop)))
+            first = stop
+        return runs
 
     def part(self, first: int, stop: int) -> "AttentionBatch":
         """Return sequences `first` to before `stop`, of which there is at least one."""

@@ -8,6 +8,9 @@ A decode's keys are cut into `DECODE_SPLITS` parts at places that depend on its 
 and prompts' are not split: left to flash-attn, the number of parts would follow how many others
 share the step, and with it a token's bits.
 
+Where all queries of a sequence see all its keys, nothing bounds what is ahead: not causal, and a
+window to the left alone. flash-attn aligns both to the end of the keys.
+
 flash-attn has no sinks. A sink only adds `exp(sink)` to the denominator of the softmax, so the
 output without it, times `sigmoid(lse - sink)`, is the output with it.
 
@@ -100,15 +103,19 @@ class Flash2Backend:
         # `flash_attn_varlen_func` may swap heads and batch.
         if batch.max_seqlen_q == 1:
             return _DecodePlan(batch, self._with_kvcache)
-        if batch.num_decodes == 0:
-            return _VarlenPlan(batch, self._varlen)
-        decodes, others = batch.decodes(), batch.others()
-        return JoinedPlan(
-            [
-                (_DecodePlan(decodes, self._with_kvcache), decodes),
-                (_VarlenPlan(others, self._varlen), others),
-            ]
-        )
+        parts: list[tuple[AttentionPlan, AttentionBatch]] = []
+        others = batch
+        if batch.num_decodes:
+            decodes, others = batch.decodes(), batch.others()
+            parts.append((_DecodePlan(decodes, self._with_kvcache), decodes))
+        for two_way, part in others.by_kind():
+            plan: AttentionPlan
+            if part.max_seqlen_q == 1:
+                plan = _DecodePlan(part, self._with_kvcache)
+            else:
+                plan = _VarlenPlan(part, self._varlen, two_way=two_way)
+            parts.append((plan, part))
+        return parts[0][0] if len(parts) == 1 else JoinedPlan(parts)
 
 
 def load_flash2() -> Flash2Backend:
@@ -160,9 +167,10 @@ class _DecodePlan:
 
 
 class _VarlenPlan:
-    def __init__(self, batch: AttentionBatch, attention: VarlenAttention) -> None:
+    def __init__(self, batch: AttentionBatch, attention: VarlenAttention, *, two_way: bool) -> None:
         self._batch = batch
         self._attention = attention
+        self._two_way = two_way
         self._cu_seqlens_k = pad(batch.seq_lens_k.cumsum(0, dtype=torch.int32), (1, 0))
 
     def attend(
@@ -181,8 +189,8 @@ class _VarlenPlan:
             self._batch.max_seqlen_q,
             self._batch.max_seqlen_k,
             softmax_scale=params.scale,
-            causal=True,
-            window_size=_window(params),
+            causal=not self._two_way,
+            window_size=_window(params, ahead=-1 if self._two_way else 0),
             softcap=params.softcap or 0.0,
             return_attn_probs=True,
             block_table=self._batch.block_tables,
@@ -190,6 +198,6 @@ class _VarlenPlan:
         return with_sinks(out, lse.transpose(0, 1), params)
 
 
-def _window(params: AttentionParams) -> Window:
-    """flash-attn counts the keys before the query's own."""
-    return UNLIMITED if params.window is None else (params.window - 1, 0)
+def _window(params: AttentionParams, ahead: int = 0) -> Window:
+    """flash-attn counts the keys before the query's own, and those ahead: -1 for all."""
+    return UNLIMITED if params.window is None else (params.window - 1, ahead)

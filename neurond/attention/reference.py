@@ -2,8 +2,9 @@
 
 Decodes are gathered into padded batches of similar length, so that a long context beside short
 ones costs at most twice its share; the heads of a group stand in for query positions, so K/V are
-not repeated. Prefills go one sequence at a time. Gather indices and masks are made once per step
-and kind of layer, not once per layer, from lengths that the host knows.
+not repeated. Prefills go one sequence at a time, from the first block that a window reaches on.
+Gather indices and masks are made once per step and kind of layer, not once per layer, from lengths
+that the host knows.
 
 What a step takes beside the pages is bounded on any device: a group of decodes gathers
 `GATHER_TOKENS` at most, or one sequence. Torch's own kernels for GPUs take a mask or grouped heads
@@ -141,6 +142,7 @@ class _Prefill:
         self.tokens = slice(start, start + self._num_queries)
         num_blocks = -(-self._num_keys // batch.block_tokens)
         self._blocks = batch.block_tables[index, :num_blocks]
+        self._block_tokens = batch.block_tokens
         self._masks: dict[int | None, torch.Tensor | None] = {}
 
     def attend(
@@ -150,10 +152,11 @@ class _Prefill:
         value_pages: torch.Tensor,
         params: AttentionParams,
     ) -> torch.Tensor:
-        keys = self._gather(key_pages)
-        values = self._gather(value_pages)
+        skipped = self._skipped_blocks(params.window)
+        keys = self._gather(key_pages, skipped)
+        values = self._gather(value_pages, skipped)
         mask = self._mask(params.window, query.device)
-        at_once = queries_at_once(query, self._num_keys)
+        at_once = queries_at_once(query, keys.shape[1])
         if at_once >= self._num_queries:
             return self._attend(query, keys, values, mask, params)
         if mask is None:
@@ -193,13 +196,19 @@ class _Prefill:
         out = _explicit_attention(grouped, keys[:, None], values[:, None], mask, params, sinks)
         return out.flatten(0, 1).transpose(0, 1)
 
-    def _gather(self, pages: torch.Tensor) -> torch.Tensor:
-        """Return [num_kv_heads, m, head_dim]."""
-        found = pages.index_select(0, self._blocks).flatten(0, 1)
-        return found[: self._num_keys].transpose(0, 1)
+    def _skipped_blocks(self, window: int | None) -> int:
+        """Return how many leading blocks none of the queries sees anything of."""
+        if window is None:
+            return 0
+        return max(0, self._num_keys - self._num_queries - window + 1) // self._block_tokens
+
+    def _gather(self, pages: torch.Tensor, skipped: int) -> torch.Tensor:
+        """Return [num_kv_heads, m, head_dim], without the keys of `skipped` blocks."""
+        found = pages.index_select(0, self._blocks[skipped:]).flatten(0, 1)
+        return found[: self._num_keys - skipped * self._block_tokens].transpose(0, 1)
 
     def _mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
-        """Return [n, m], true where a key is seen; None where torch needs none.
+        """Return [n, gathered keys], true where a key is seen; None where torch needs none.
 
         That is where all are seen, or it is plainly causal with n == m.
         """
@@ -213,7 +222,8 @@ class _Prefill:
 
     def _seen(self, window: int | None, device: torch.device) -> torch.Tensor:
         own = torch.arange(self._num_keys - self._num_queries, self._num_keys, device=device)
-        keys = torch.arange(self._num_keys, device=device)
+        first = self._skipped_blocks(window) * self._block_tokens
+        keys = torch.arange(first, self._num_keys, device=device)
         furthest = own.new_full(own.shape, self._num_keys) if self._two_way else own
         mask = keys <= furthest[:, None]
         if window is not None:

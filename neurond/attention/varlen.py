@@ -4,7 +4,8 @@ It knows no pages, so K/V of a step's sequences are copied out of them first, wh
 and lengths tell how far the last one counts. That is about three times the memory traffic of
 flash-attn's own paged functions, and asks for nothing to be built. It has no softcap.
 
-Its keys are not split: the number of parts would follow the longest sequence of the step.
+Its keys are not split: the number of parts would follow the longest sequence of the step. Where all
+queries of a sequence see all its keys, the window has no end ahead.
 """
 
 from array import array
@@ -22,8 +23,6 @@ PAGE_MULTIPLE_TOKENS = 256
 """Not asked for by torch: pages as large as flash-attn's keep the list of those to copy short."""
 GATHER_TOKENS = 32_768
 """Tokens of K/V that are copied out of the pages at once, unless one sequence has more."""
-
-CAUSAL = (-1, 0)
 
 
 class Varlen(Protocol):
@@ -60,15 +59,19 @@ class TorchVarlenBackend:
 
     def plan(self, batch: AttentionBatch) -> "_Plan":
         """Divide the step into groups of sequences."""
-        return _Plan(
-            [_Group(batch, first, last) for first, last in _groups(batch)], self._attention
-        )
+        groups = [
+            _Group(part, first, last, two_way=two_way)
+            for two_way, part in batch.by_kind()
+            for first, last in _groups(part)
+        ]
+        return _Plan(groups, self._attention)
 
 
 class _Group:
     """Sequences `first` to before `last` of a step, attended to together."""
 
-    def __init__(self, batch: AttentionBatch, first: int, last: int) -> None:
+    def __init__(self, batch: AttentionBatch, first: int, last: int, *, two_way: bool) -> None:
+        self.ahead = -1 if two_way else 0
         query_lens, kv_lens = batch.query_lens[first:last], batch.kv_lens[first:last]
         width = batch.block_tables.shape[1]
         pages = [_pages(kv_len, batch.block_tokens) for kv_len in kv_lens]
@@ -126,7 +129,7 @@ class _Plan:
             group.max_seqlen_k,
             return_aux=AuxRequest(lse=True),
             scale=params.scale,
-            window_size=CAUSAL if params.window is None else (params.window - 1, 0),
+            window_size=(-1 if params.window is None else params.window - 1, group.ahead),
             enable_gqa=True,
             seqused_k=group.seq_lens_k,
             num_splits=1,

@@ -14,7 +14,6 @@ from neurond.attention.flash2 import load_flash2
 from neurond.attention.reference import ReferenceBackend
 from neurond.attention.selection import choose_backend, takes_paged_decodes
 from neurond.attention.trial import TYPICAL, Heads, why_not
-from neurond.attention.two_way import WithTwoWay
 from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.decode_graphs import NotRecordable
 from neurond.engine.device import Device
@@ -153,9 +152,7 @@ def build_engine(
 def attention_backend(loaded: LoadedModel) -> AttentionBackend:
     """Return what serves a model's layers where they are."""
     heads = [Heads(layer.num_heads, layer.shape, layer.params) for layer in loaded.layers]
-    backend = preferred_backend(loaded.device, loaded.dtype, heads)
-    looks_both_ways = loaded.vision is not None and loaded.vision.two_way_tokens > 0
-    return WithTwoWay(backend) if looks_both_ways else backend
+    return preferred_backend(loaded.device, loaded.dtype, heads)
 
 
 def _record(

@@ -60,6 +60,10 @@ def main() -> None:
     case = make_case([(1, 300), (1, 5), (9, 20)], shape=SMALL, block_tokens=256)
     errors["mixed"] = error(case, KINDS["all"])
     errors["beside a prompt"] = mixed_bits()
+    lens = [(1, 300), (1, 5), (9, 20), (7, 300)]
+    two_way = (False, False, True, False)
+    case = make_case(lens, shape=SMALL, block_tokens=256, two_way=two_way)
+    errors["beside an image"] = error(case, KINDS["all"])
     heads = Heads(6, SMALL, KINDS["all"])
     reason = why_not(backend(), [heads, heads], torch.float32, torch.device("cpu"))
     sys.stdout.write(json.dumps({"errors": errors, "reason": reason}))

@@ -24,6 +24,7 @@ STEPS = {
     "decode": [(1, 5), (1, 300), (1, 257), (1, 1)],
     "mixed": [(1, 300), (9, 20), (40, 300)],
     "long": [(1, 9000), (1, 33_000), (300, 5000)],
+    "two-way": [(1, 300), (9, 20), (256, 5000), (40, 300)],
 }
 KINDS = {
     "plain": AttentionParams(0.1),
@@ -44,6 +45,7 @@ def on_cuda(batch: AttentionBatch) -> AttentionBatch:
         batch.max_seqlen_q,
         batch.max_seqlen_k,
         batch.block_tokens,
+        batch.two_way,
     )
 
 
@@ -73,7 +75,15 @@ def test_a_backend_agrees_with_the_host(backend, step, kind, head_dim, dtype):
     ):
         pytest.skip("this device is too old for flash-attn")
     shape = LayerShape(num_kv_heads=2, key_dim=head_dim, value_dim=head_dim)
-    case = make_case(STEPS[step], num_heads=8, shape=shape, block_tokens=256, dtype=dtype)
+    two_way = (False, False, True, False) if step == "two-way" else ()
+    case = make_case(
+        STEPS[step],
+        num_heads=8,
+        shape=shape,
+        block_tokens=256,
+        dtype=dtype,
+        two_way=two_way,
+    )
     expected = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, params)
     if params.sinks is not None:
         params = AttentionParams(params.scale, sinks=params.sinks.to(CUDA))

@@ -7,11 +7,10 @@ from neurond.attention import reference, varlen
 from neurond.attention.base import AttentionParams
 from neurond.attention.flash2 import Flash2Backend
 from neurond.attention.reference import ReferenceBackend
-from neurond.attention.two_way import WithTwoWay
 from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.kv_shape import LayerShape
 from tests.fakes import flash_attn_checked
-from tests.fakes.attention_cases import attend_slowly, make_case
+from tests.fakes.attention_cases import Case, attend_slowly, make_case
 
 SHAPE = LayerShape(num_kv_heads=2, key_dim=16, value_dim=16)
 SCALE = 0.3
@@ -98,27 +97,75 @@ def test_reference_attends_both_ways(step, kind):
     torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [*TWO_WAY, *STEPS])
-def test_a_causal_backend_is_given_what_it_can(step, kind):
-    lens, two_way = TWO_WAY.get(step) or (STEPS[step], ())
-    num_decodes = 0 if step == "one token" else None
-    case = make_case(
-        lens,
+def two_way_case(step: str, lens: list[tuple[int, int]] | None = None) -> Case:
+    """A step of `TWO_WAY` over pages of a GPU, its contexts as long as in `lens`."""
+    known, two_way = TWO_WAY[step]
+    return make_case(
+        lens or known,
         shape=SHAPE,
         block_tokens=256,
         dtype=torch.bfloat16,
+        num_decodes=2 if step == "mixed" else 0,
         two_way=two_way,
-        num_decodes=num_decodes,
     )
-    flash2 = Flash2Backend(
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", TWO_WAY)
+def test_flash2_attends_both_ways(step, kind):
+    case = two_way_case(step)
+    backend = Flash2Backend(
         flash_attn_checked.flash_attn_varlen_func, flash_attn_checked.flash_attn_with_kvcache
     )
-    backend = WithTwoWay(flash2)
-    assert (backend.name, backend.page_multiple_tokens) == (flash2.name, 256)
-    assert backend.can_be_recorded == flash2.can_be_recorded
     out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
     torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("at_once", [1, 600, 32_768])
+@pytest.mark.parametrize("kind", ["plain", "window", "window of one", "sinks"])
+@pytest.mark.parametrize("step", TWO_WAY)
+def test_torchs_own_attends_both_ways(step, kind, at_once, monkeypatch):
+    monkeypatch.setattr(varlen, "GATHER_TOKENS", at_once)
+    case = two_way_case(step)
+    backend = TorchVarlenBackend(flash_attn_checked.varlen_attn)
+    out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "window_size"), [("plain", (-1, -1)), ("window", (5, -1)), ("all", (5, -1))]
+)
+def test_flash2_attends_both_ways_over_pages_where_they_lie(kind, window_size, monkeypatch):
+    case = two_way_case("behind text", [(40, 600)])
+    calls = []
+
+    def attend(*tensors, **options):
+        calls.append((options["causal"], options["window_size"]))
+        assert tensors[1].data_ptr() == case.pages[0].data_ptr()
+        return flash_attn_checked.flash_attn_varlen_func(*tensors, **options)
+
+    backend = Flash2Backend(attend, flash_attn_checked.flash_attn_with_kvcache)
+    out = backend.plan(case.batch).attend(case.query, *case.pages, KINDS[kind])
+    assert calls == [(False, window_size)]
+    torch.testing.assert_close(out.double(), attend_slowly(case, KINDS[kind]), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("two_way", [False, True])
+@pytest.mark.parametrize(("window", "num_blocks"), [(6, 4), (7, 5), (10, 5), (40, 11), (None, 11)])
+def test_the_reference_gathers_from_where_a_window_begins(window, num_blocks, two_way, monkeypatch):
+    case = make_case([(8, 41)], shape=SHAPE, two_way=(two_way,))
+    params = AttentionParams(SCALE, window)
+    gathered = []
+    select = torch.Tensor.index_select
+
+    def counted(pages, dim, index):
+        gathered.append(index.numel())
+        return select(pages, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", counted)
+    out = ReferenceBackend().plan(case.batch).attend(case.query, *case.pages, params)
+    assert gathered == [num_blocks] * 2
+    torch.testing.assert_close(out.double(), attend_slowly(case, params), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -75,7 +75,7 @@ def move_to_cuda(model) -> int:
     return len(attention)
 
 
-def fake_runner(model, backend) -> ModelRunner:
+def fake_runner(model, backend, vision=None) -> ModelRunner:
     """A runner of a model that is on meta, where CUDA is faked."""
     num_layers = move_to_cuda(model)
     cache = KvCache(
@@ -85,7 +85,7 @@ def fake_runner(model, backend) -> ModelRunner:
         dtype=torch.bfloat16,
         device=CUDA,
     )
-    return ModelRunner(model, CUDA, backend, cache)
+    return ModelRunner(model, CUDA, backend, cache, vision)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -136,13 +136,15 @@ def test_a_step_to_record_never_waits_for_the_device(name, monkeypatch):
         assert choices.highest.device == CUDA
 
 
+@pytest.mark.parametrize("two_way_tokens", [0, 40])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_rehearsal_never_waits_for_the_device(backend, monkeypatch):
+def test_a_rehearsal_never_waits_for_the_device(backend, two_way_tokens, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     model = meta_model("qwen3-moe").eval()
     with fake_cuda(), torch.no_grad():
-        runner = fake_runner(model, BACKENDS[backend]())
-        choices = runner.submit(rehearsal(runner._cache, 600, 300, 512))
+        blind = SimpleNamespace(inputs=lambda with_images, **inputs: inputs)
+        runner = fake_runner(model, BACKENDS[backend](), blind)
+        choices = runner.submit(rehearsal(runner._cache, 600, 300, 512, two_way_tokens))
         assert choices.tokens.shape == (300,)
 
 

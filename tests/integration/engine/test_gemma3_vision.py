@@ -12,11 +12,12 @@ from transformers.models.gemma3 import modeling_gemma3
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import InvalidRequest, ModelLoadFailed
 from neurond.attention.reference import ReferenceBackend
-from neurond.attention.two_way import WithTwoWay
+from neurond.engine.kv_cache import KvCache
+from neurond.engine.runner import ModelRunner
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.loader import load_model
 from neurond.models.plan_check import plan_decoder
-from neurond.models.serving import Serving, attention_backend
+from neurond.models.serving import Serving
 from neurond.sources.prepare import prepare
 from tests.fakes.engine_runs import GREEDY, ids, make_engine
 from tests.fakes.tiny_vision import make_gemma3
@@ -99,9 +100,8 @@ def test_what_is_known_of_a_model_before_it_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("step_tokens", [8 + IMAGE_TOKENS, 512])
-def test_beside_a_causal_backend_tokens_are_those_of_transformers(gemma, step_tokens):
-    backend = WithTwoWay(ReferenceBackend())
-    engine = make_engine(gemma.loaded, step_tokens=step_tokens, backend=backend)
+def test_cut_and_beside_others_tokens_are_those_of_transformers(gemma, step_tokens):
+    engine = make_engine(gemma.loaded, step_tokens=step_tokens)
     asked = [
         gemma.prompt(0, words(1, 9)),
         gemma.prompt(words(5, 3), 0, words(6, 2), 3, words(7, 4)),
@@ -116,7 +116,6 @@ def test_beside_a_causal_backend_tokens_are_those_of_transformers(gemma, step_to
 
 def test_a_model_that_looks_both_ways_is_served_so(gemma):
     assert gemma.loaded.vision.two_way_tokens == IMAGE_TOKENS
-    assert isinstance(attention_backend(gemma.loaded), WithTwoWay)
     serving = Serving(
         gemma.loaded,
         context_tokens=512,
@@ -127,6 +126,39 @@ def test_a_model_that_looks_both_ways_is_served_so(gemma):
     engine = serving.new_engine()
     assert engine.scheduler.config.two_way_tokens == IMAGE_TOKENS
     assert engine.scheduler.config.step_tokens == 510 + IMAGE_TOKENS
+
+
+class Keeping(ReferenceBackend):
+    """Keeps the batches that it has planned."""
+
+    def __init__(self) -> None:
+        self.batches = []
+
+    def plan(self, batch):
+        self.batches.append(batch)
+        return super().plan(batch)
+
+
+@pytest.mark.parametrize(("context", "run"), [(100, IMAGE_TOKENS), (10, 10)])
+def test_the_longest_image_is_rehearsed_behind_the_longest_context(gemma, context, run):
+    loaded, backend = gemma.loaded, Keeping()
+    cache = KvCache(
+        [layer.shape for layer in loaded.layers],
+        num_blocks=4,
+        block_tokens=8,
+        dtype=loaded.dtype,
+        device=loaded.device.torch_device,
+    )
+    runner = ModelRunner(loaded.model, loaded.device.torch_device, backend, cache, loaded.vision)
+    runner.rehearse(5 + IMAGE_TOKENS, 5, context)
+    (batch,) = backend.batches
+    assert sum(batch.query_lens) == 5 + IMAGE_TOKENS
+    assert [each for each in batch.two_way if each] == [True]
+    assert batch.two_way[-1]
+    assert (batch.query_lens[-1], batch.kv_lens[-1]) == (run, context)
+    for layer in range(len(loaded.layers)):
+        for pages in cache.pages(layer):
+            assert not pages.any()
 
 
 def test_an_image_begins_a_prompt_in_the_cache_whole_or_not_at_all(gemma):

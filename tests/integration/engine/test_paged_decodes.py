@@ -21,6 +21,7 @@ BOUNDS = {
     "wide groups": 1e-4,
     "large": 1e-4,
     "mixed": 1e-4,
+    "beside an image": 1e-4,
     "beside a prompt": 0,
 }
 
