@@ -47,7 +47,8 @@ def _several(schema: JsonObject, most: int) -> JsonObject:
     return {"type": "array", "items": schema, "maxItems": most}
 
 
-_LIMIT: Final = _or_null(_COUNT)
+_LIMIT: Final = _or_null(_COUNT, {"const": -1})
+"""-1 is other servers' word for no limit."""
 _PROMPT: Final[JsonObject] = {
     "anyOf": [
         _TEXT,
@@ -65,7 +66,7 @@ _SAMPLING: Final[dict[str, JsonObject]] = {
     "repetition_penalty": _number(0, exclusiveMinimum=0),
     "presence_penalty": _number(-2, 2),
     "frequency_penalty": _number(-2, 2),
-    "seed": _integer(-1, MAX_SEED),
+    "seed": _integer(-(2**63), MAX_SEED),
     "n": _integer(1, MAX_CHOICES),
     "stop": _or_null(_STOP, _several(_STOP, MAX_STOP_TEXTS)),
     "stop_token_ids": _or_null({"type": "array", "items": _TOKEN_ID}),
@@ -103,6 +104,7 @@ _MEMBERS: Final[dict[str, dict[str, JsonObject]]] = {
         **_SAMPLING,
         "prompt": _PROMPT,
         "suffix": _or_null({"const": ""}),
+        "max_tokens": _or_null({"type": "integer", "minimum": -1}),  # 0 makes nothing
         "best_of": _or_null({"const": 1}),
         "logprobs": _integer(0, MAX_LOGPROBS),
     },
@@ -111,7 +113,7 @@ _MEMBERS: Final[dict[str, dict[str, JsonObject]]] = {
     "UrlSource": {"url": _URL},
     "ImageUrl": {"url": _URL},
     "OutputFormat": {"type": {"const": "json_schema"}, "schema": {"type": "object"}},
-    "EmbeddingsBody": {"model": _MODEL, "input": _PROMPT, "dimensions": _LIMIT},
+    "EmbeddingsBody": {"model": _MODEL, "input": _PROMPT, "dimensions": _or_null(_COUNT)},
     "ResponsesBody": {
         **_SAMPLING,
         **_refused(*_REFUSED_OF_RESPONSES),

@@ -55,7 +55,8 @@ def tools_asked(wire: list[WireTool] | None, choice: WireToolChoice | None) -> T
     sent = wire or []
     check_num_tools(len(sent))
     tools = tuple(_tool(tool, n) for n, tool in enumerate(sent) if tool.type == "function")
-    names = {tool.name for tool in sent if tool.type != "function"} - {tool.name for tool in tools}
+    names = {tool.name for tool in sent if tool.type != "function" and tool.name}
+    names -= {tool.name for tool in tools}
     left_out = {
         f"tools[{n}]": f"type {tool.type!r} is not served, left out"
         for n, tool in enumerate(sent)

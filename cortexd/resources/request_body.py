@@ -4,7 +4,8 @@ from typing import Final
 
 from falcon.asgi import Request
 
-from cortex_core.errors import CortexError, RequestTooLarge
+from cortex_core.asgi import read_away
+from cortex_core.errors import CortexError, RequestTooLarge, RequestTooSlow
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """What the Anthropic API takes; OpenAI's is of the same order."""
@@ -17,7 +18,8 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         RequestTooLarge: it has more than `MAX_BODY_BYTES`.
-        QueueFull, Overloaded: there is no room for it; see `cortex_core.held_bodies`.
+        QueueFull, Overloaded, RequestTooSlow: it has no place, or lost it; see
+            `cortex_core.held_bodies`.
     """
     announced = request.content_length
     if announced is not None and announced > MAX_BODY_BYTES:
@@ -26,6 +28,8 @@ async def read_body(request: Request) -> bytes:
         raise _too_large(f"{announced} bytes")
     try:
         data: bytes = await request.stream.read(MAX_BODY_BYTES + 1)
+    except RequestTooSlow:
+        raise  # who is too slow for that is for the rest as well
     except CortexError:
         await _discard(request)
         raise
@@ -36,11 +40,7 @@ async def read_body(request: Request) -> bytes:
 
 
 async def _discard(request: Request) -> None:
-    left = _DISCARD_BYTES
-    async for chunk in request.stream:
-        left -= len(chunk)
-        if left <= 0:
-            return
+    await read_away(request.stream, _DISCARD_BYTES)
 
 
 def _too_large(size: str) -> RequestTooLarge:

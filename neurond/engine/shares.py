@@ -33,8 +33,9 @@ class _Line:
 
     prompts: list[Sequence]
     """Those with tokens left in this step's deal, oldest first."""
+    priority: int
     served_tokens: int
-    """Since it last had nothing to compute, on a scale that all lines share."""
+    """Since it last had nothing to compute, on a scale that all lines of its priority share."""
     ahead_tokens: int = 0
     """What its oldest prompts have had more than its shortest ones."""
 
@@ -58,7 +59,8 @@ class _Line:
     def follow(self, seq: Sequence, line: _Line) -> None:
         """Let one of the prompts have in the next step what one of `line` computes in this one."""
         self.leave(seq)
-        self.served_tokens = max(self.served_tokens, line.served_tokens)
+        if line.priority == self.priority:
+            self.served_tokens = max(self.served_tokens, line.served_tokens)
 
     def _shortest(self, left: dict[Sequence, int]) -> Sequence:
         return min(self.prompts, key=left.__getitem__)
@@ -132,12 +134,14 @@ class PromptShares:
     def _line_up(self, prompts: AbstractSequence[Sequence]) -> None:
         """Make a line for each bucket, best priority first; a new one owes nobody anything."""
         known, self._lines = self._lines, {}
-        first = min((line.served_tokens for line in known.values()), default=0)
+        first: dict[int, int] = {}
+        for line in known.values():
+            least = first.get(line.priority, line.served_tokens)
+            first[line.priority] = min(least, line.served_tokens)
         for seq in prompts:
             line = self._lines.get(seq.bucket)
             if line is None:
-                before = known.get(seq.bucket)
-                line = _Line([], first) if before is None else before
+                line = known.get(seq.bucket) or _Line([], seq.priority, first.get(seq.priority, 0))
                 line.prompts = []
                 self._lines[seq.bucket] = line
             line.prompts.append(seq)

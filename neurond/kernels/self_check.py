@@ -16,8 +16,9 @@ from neurond.kernels.memory import Buffer, address_of
 
 OUT_FEATURES: Final = 7 * abi.PANEL - 3
 """Panels enough for every number of them that a kernel takes at once, and one that is not full."""
-IN_FEATURES: Final = 3 * abi.GROUP
-ROWS: Final = (*range(1, 9), 13, 16, 17, 33)
+IN_FEATURES: Final = 19 * abi.GROUP
+"""More than a product of many rows takes without its sums going to memory."""
+ROWS: Final = (*range(1, 9), 13, 16, 17, 33, 97)
 """Enough for every number of rows that a kernel takes at once."""
 OUTLIER: Final = 127.0 * 128.0
 """Stands in a group of every other row, whose other inputs 8 bits do not tell apart from 0 then."""

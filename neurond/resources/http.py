@@ -9,9 +9,16 @@ from urllib.parse import unquote
 import msgspec
 from falcon.asgi import Request, Response
 
-from cortex_core.asgi import DISCONNECTED, until_disconnected
+from cortex_core.asgi import DISCONNECTED, read_away, until_disconnected
 from cortex_core.dialects.base import JSON_TYPE
-from cortex_core.errors import CortexError, ErrorInfo, InvalidRequest, RequestTooLarge, status_of
+from cortex_core.errors import (
+    CortexError,
+    ErrorInfo,
+    InvalidRequest,
+    RequestTooLarge,
+    RequestTooSlow,
+    status_of,
+)
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.logs import kv
 from cortex_core.neuron_api import MIB
@@ -53,7 +60,8 @@ async def read_body(req: Request, *, max_mb: int) -> bytes:
 
     Raises:
         RequestTooLarge: it has more than `max_mb` MiB.
-        QueueFull, Overloaded: there is no room for it; see `cortex_core.held_bodies`.
+        QueueFull, Overloaded, RequestTooSlow: it has no place, or lost it; see
+            `cortex_core.held_bodies`.
         ClientGone: the client left while sending it.
     """
     limit = max_mb * MIB
@@ -62,13 +70,11 @@ async def read_body(req: Request, *, max_mb: int) -> bytes:
         raise _too_large(max_mb)
     try:
         body: bytes = await req.stream.read(limit + 1)
+    except RequestTooSlow:
+        raise
     except CortexError:
         # A sender that is still at it when the connection is closed does not read the answer.
-        left = limit
-        async for chunk in req.stream:
-            left -= len(chunk)
-            if left <= 0:
-                break
+        await read_away(req.stream, limit)
         raise
     if len(body) > limit:
         raise _too_large(max_mb)

@@ -72,9 +72,14 @@ def accommodated(messages: list[TemplateMessage]) -> list[TemplateMessage]:
 
 
 def without_leading_system(messages: list[TemplateMessage]) -> list[TemplateMessage]:
-    """Return the conversation with a leading system message put in front of the first user turn."""
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+    """Return the conversation with a leading system message put in front of the first user turn.
+
+    Where that does not follow, it becomes a user turn.
+    """
+    if not messages or messages[0]["role"] != "system":
         return messages
+    if len(messages) < 2 or messages[1]["role"] != "user":
+        return [{**messages[0], "role": "user"}, *messages[1:]]
     system, user = messages[0], messages[1]
     joined = {**user, "content": f"{system['content']}\n\n{user['content']}"}
     return [joined, *messages[2:]]

@@ -57,7 +57,7 @@ def shown_turns(render: Render) -> ShownTurns:
             is the least that there is, so that has to succeed.
     """
     return ShownTurns(
-        leading_system=_keeps(render, SYSTEM),
+        leading_system=all(_keeps(render, turns) for turns in (SYSTEM, SYSTEM_BEFORE_RESULT)),
         several_systems=all(_keeps(render, turns) for turns in SYSTEMS),
         calls=_reads_calls(render),
         results=_shows(render, RESULT, RESULT) is True,
@@ -118,7 +118,8 @@ def _keeps(render: Render, messages: list[TemplateMessage]) -> bool:
         return True
     at = 0
     for message in messages:
-        if message["role"] == "assistant":  # with the marks of thoughts around it, at times
+        # Thoughts have marks around them at times; what becomes of results is told elsewhere.
+        if message["role"] in ("assistant", "tool"):
             continue
         at = text.find(message["content"], at)
         if at < 0:
@@ -161,6 +162,8 @@ def _result(number: int) -> TemplateMessage:
 
 
 SYSTEM: Final = _turns("system", "user")
+SYSTEM_BEFORE_RESULT: Final = [*_turns("system", "user"), *_calling("", 1)]
+"""Some of Mistral's show it in the last turn, where that is the user's."""
 SYSTEMS: Final[Sequence[list[TemplateMessage]]] = (
     _turns("system", "system", "user"),
     _turns("system", "user", "assistant", "system", "user"),

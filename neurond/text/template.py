@@ -103,14 +103,8 @@ class ChatTemplate:
         self._takes_tools_in_turns = TOOLS_OF_TURN.search(source) is not None
         environment = _environment(now)
         self._functions = frozenset(environment.globals)
-        try:
-            self._template = environment.from_string(source)
-            self.knows_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
-        except jinja2.TemplateSyntaxError as ex:
-            raise InvalidRequest(
-                f"cannot use the chat template of {model}: line {ex.lineno}: {ex.message}",
-                param="chat_template",
-            ) from ex
+        self._template = _compiled(environment, source, model)
+        self.knows_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         self._knows_only_parts = placeholder is not None and not self._shows_text()
         self._shown = shown_turns(self._tried)
 
@@ -172,8 +166,10 @@ class ChatTemplate:
         try:
             return self._first_taken(prompt, messages, tools, images)
         except (InternalError, InvalidRequest, RecursionError) as ex:
-            reason = ex
+            first = reason = ex
         for history, told in _repaired(messages, tools):
+            if isinstance(first, InvalidRequest) and not told:
+                continue  # no tools are no reason to refuse
             try:
                 return self._first_taken(prompt, history, told, images)
             except (InternalError, InvalidRequest, RecursionError) as ex:
@@ -183,7 +179,7 @@ class ChatTemplate:
             for told in _tools_told(tools):
                 with suppress(InternalError, InvalidRequest, RecursionError):
                     return self._first_taken(prompt, with_text_arguments(messages), told, images)
-        raise reason
+        raise first if isinstance(first, InvalidRequest) else reason
 
     def _first_taken(
         self,
@@ -209,7 +205,8 @@ class ChatTemplate:
         line = _line(refusal) if refusal is not None else 0
         says = f"says in line {line}" if line else "does not take it"
         raise InvalidRequest(
-            f"cannot render the conversation: the chat template of {self._model} {says}: {refusal}",
+            f"cannot render the conversation: the chat template of {self._model} {says}: "
+            f"{refusal or 'it would lose a system turn'}",
             param="messages",
         ) from refusal
 
@@ -303,8 +300,20 @@ class ChatTemplate:
 
 
 def check_template(source: str, *, model: str) -> None:
-    """Raise `InvalidRequest` unless `source` is a valid template."""
-    ChatTemplate(source, model=model, special_tokens={})
+    """Raise `InvalidRequest` unless `source` is a valid template; renders nothing."""
+    _compiled(_environment(datetime.now), source, model)
+
+
+def _compiled(
+    environment: ImmutableSandboxedEnvironment, source: str, model: str
+) -> jinja2.Template:
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as ex:
+        raise InvalidRequest(
+            f"cannot use the chat template of {model}: line {ex.lineno}: {ex.message}",
+            param="chat_template",
+        ) from ex
 
 
 def _repaired(

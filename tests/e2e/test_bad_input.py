@@ -84,7 +84,7 @@ BAD_REQUESTS = {
     "wrong type messages": (MESSAGES, GOOD | {"messages": {"role": "user"}}, 400, "messages"),
     "unknown model": (CHAT, GOOD | {"model": "pypi:llm-smolm2"}, 404, SMOLLM2),
     "unknown model messages": (MESSAGES, GOOD | {"model": "smal"}, 404, "small"),
-    "negative limit": (CHAT, GOOD | {"max_tokens": -1}, 400, "max_tokens"),
+    "negative limit": (CHAT, GOOD | {"max_tokens": -5}, 400, "max_tokens"),
     "negative limit messages": (MESSAGES, GOOD | {"max_tokens": -1}, 400, "max_tokens"),
     "no number": (TEXTS, {"model": SMOLLM2, "prompt": "x", "max_tokens": "9"}, 400, "max_tokens"),
     "no number messages": (MESSAGES, GOOD | {"max_tokens": "many"}, 400, "max_tokens"),

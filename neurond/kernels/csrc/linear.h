@@ -33,8 +33,8 @@ inline int panels_of(const cortex_linear &w) { return (w.out_features + 15) / 16
 bool gates(const cortex_linear &gate_up, const cortex_linear &next);
 
 // Prepared rows of `next`, whose inputs are activation(gate) * up of the products of `prepared` rows with gate_up: the
-// inputs of panels [first_panel, first_panel + panels) of the gate. They are the same as by way of `multiply` and
-// `prepare_row`.
+// inputs of panels [first_panel, first_panel + panels) of the gate. They are as by way of `multiply` and
+// `prepare_row`, with an activation as exact as bfloat16 can tell.
 void multiply_gated(const cortex_linear &gate_up, const void *prepared, int rows, int first_panel, int panels,
                     int activation, const cortex_linear &next, void *next_prepared);
 

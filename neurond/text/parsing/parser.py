@@ -96,7 +96,7 @@ class AnswerParser(ABC):
         self._keep_blanks = keep_blanks
         self._segments: list[Segment] = []
         self._blank = ""
-        self._blank_places: Places = ()
+        self._blank_places: list[int] = []
         self._shown: list[Places] = []
         self._behind_marker = False
         self._thinks = False
@@ -179,13 +179,18 @@ class AnswerParser(ABC):
         if places is None:
             end = self._reader.taken_chars
             places = range(end - len(text), end)
+        holds_blanks = self._thinks or not self._keep_blanks
+        if self._blank and holds_blanks and not self._behind_marker and not text.strip():
+            self._blank += text
+            self._blank_places.extend(places)  # one by one: a model may say nothing else
+            return
         if self._blank:
             text, places = self._blank + text, (*self._blank_places, *places)
         if self._behind_marker:
             text = text.lstrip()
             places = places[len(places) - len(text) :]
         said = text if self._keep_blanks and not self._thinks else text.rstrip()
-        self._blank, self._blank_places = text[len(said) :], places[len(said) :]
+        self._blank, self._blank_places = text[len(said) :], list(places[len(said) :])
         if said:
             self._give_out(said, places[: len(said)])
             self._behind_marker = False
@@ -199,7 +204,7 @@ class AnswerParser(ABC):
 
     def _turn(self, *, thinks: bool) -> None:
         """A marker was passed, behind which the model thinks or speaks."""
-        self._blank, self._blank_places = "", ()
+        self._blank, self._blank_places = "", []
         self._behind_marker = True
         self._thinks = thinks
 
@@ -241,7 +246,7 @@ class AnswerParser(ABC):
 
     def _say_rest(self) -> None:
         blank, self._blank = self._blank, ""
-        places, self._blank_places = self._blank_places, ()
+        places, self._blank_places = self._blank_places, []
         if blank and not self._behind_marker:
             self._give_out(blank, places)
 

@@ -87,7 +87,7 @@ def test_a_wrong_field_is_named(
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"model": MODEL, "messages": [USER], "max_tokens": -1}, "max_tokens"),
+        ({"model": MODEL, "messages": [USER], "max_tokens": -5}, "max_tokens"),
         ({"model": MODEL, "messages": [USER], "max_tokens": "ten"}, "max_tokens"),
         ({"model": MODEL, "messages": [USER], "n": 99}, "n"),
         ({"model": MODEL, "messages": [USER], "seed": 2**64}, "seed"),

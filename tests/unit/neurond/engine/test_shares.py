@@ -191,3 +191,18 @@ def test_who_was_passed_over_goes_first_as_soon_as_text_would_have_been_computed
         prompts = [prompt(arrival, 9, priority=1), low]
         got.append(advance(shares, prompts, 12)[low])
     assert got == [0, 0, 0, 0, 12, 1], "3 tokens are left in each step"
+
+
+def test_a_starved_priority_is_no_measure_for_those_above_it() -> None:
+    shares = PromptShares(BLOCK)
+    low = prompt(0, 10_000, priority=0, principal="low")
+    first = prompt(1, 100_000, priority=1, principal="a")
+    shares.deal([low], 100)
+    for _ in range(50):
+        advance(shares, [first, low], 100)
+    second = prompt(2, 100_000, priority=1, principal="b")
+    got: Counter[Sequence] = Counter()
+    for _ in range(20):
+        got += advance(shares, [first, second, low], 100)
+    assert got[second] == got[first] == 1_000
+    assert not got[low]

@@ -50,6 +50,11 @@ SYSTEMS_IN_FRONT = (
     "| map(attribute='content') | join('|') }}"
     "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
 )
+SYSTEM_IN_THE_LAST_TURN = (
+    "{% for m in messages if m.role != 'system' %}[{{ m.role }}]"
+    "{% if loop.last and m.role == 'user' and messages[0].role == 'system' %}"
+    "{{ messages[0].content }}|{% endif %}{{ m.content }}{% endfor %}"
+)
 SYSTEM_UNSEEN = (
     "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}" + _TURNS
 )
@@ -237,6 +242,30 @@ def test_a_system_turn_that_would_not_be_seen_goes_into_the_first_user_turn() ->
     turns = say("system", "s"), say("user", "a"), say("assistant", "b"), say("system", "note")
     assert render(SYSTEM_UNSEEN, *turns[:2]) == "[user]s\n\na"
     assert render(SYSTEM_UNSEEN, *turns) == "[user]s\n\na[assistant]b[user]note"
+
+
+def test_a_system_turn_stays_when_a_result_comes_last() -> None:
+    """Some of Mistral's templates show it in the last turn alone, and only in the user's."""
+    turns = say("system", "s"), say("user", "a"), call("1"), tell("1", "r")
+    assert render(SYSTEM_IN_THE_LAST_TURN, *turns[:2]) == "[user]s\n\na"
+    assert render(SYSTEM_IN_THE_LAST_TURN, *turns).startswith("[user]s\n\na[assistant]")
+
+
+def test_a_system_turn_alone_is_a_user_turn_where_it_would_not_be_seen() -> None:
+    assert render(SYSTEM_UNSEEN, say("system", "s")) == "[user]s"
+    assert render(NO_SYSTEM, say("system", "s")) == "[user]s"
+
+
+def test_a_refusal_is_told_though_the_template_fails_otherwise() -> None:
+    source = "{% if tools is not none %}{{ tools[0].name }}{% endif %}{{ raise_exception('no') }}"
+    with pytest.raises(InvalidRequest, match="says in line 1: no"):
+        render(source, say("user", "a"))
+
+
+def test_a_template_is_checked_without_being_rendered() -> None:
+    check_template(
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", model="m"
+    )
 
 
 def test_a_refusal_names_the_line() -> None:
