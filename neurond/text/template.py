@@ -168,8 +168,6 @@ class ChatTemplate:
         except (InternalError, InvalidRequest, RecursionError) as ex:
             first = reason = ex
         for history, told in _repaired(messages, tools):
-            if isinstance(first, InvalidRequest) and not told:
-                continue  # no tools are no reason to refuse
             try:
                 return self._first_taken(prompt, history, told, images)
             except (InternalError, InvalidRequest, RecursionError) as ex:
