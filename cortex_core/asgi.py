@@ -11,7 +11,7 @@ The node needs it on uvicorn. The gateway does not: gunicorn is told to cancel a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
@@ -115,7 +115,7 @@ def body_bytes(scope: Scope) -> int | None:
     return int(length) if length.isdigit() else None
 
 
-async def read_away(chunks: AsyncIterator[bytes], at_most_bytes: int) -> None:
+async def read_away(chunks: AsyncIterable[bytes], at_most_bytes: int) -> None:
     """Read what is left of a refused body, so that its sender gets to read why.
 
     Ends after `READ_AWAY_S` and after so many bytes, whatever is left.
