@@ -314,7 +314,7 @@ def test_without_calls_the_visible_tokens_are_the_text(
         assert told == text
     else:
         # A token in which text ends and the stop string begins is told whole.
-        *_, last = [*logprobs_in(events), b""]
+        *_, last = [b"", *logprobs_in(events)]
         assert told.startswith(text)
         assert len(told.encode()) - len(text.encode()) <= max(0, len(last) - 1)
 
