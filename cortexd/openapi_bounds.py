@@ -80,10 +80,7 @@ _SAMPLING: Final[dict[str, JsonObject]] = {
     ),
 }
 _REFUSED_OF_CHAT: Final = ("function_call", "web_search_options", "moderation")
-_REFUSED_OF_RESPONSES: Final = (
-    *("conversation", "prompt", "moderation", "response_format"),
-    *("presence_penalty", "frequency_penalty"),
-)
+_REFUSED_OF_RESPONSES: Final = ("conversation", "prompt", "moderation", "response_format")
 
 
 def _refused(*members: str) -> dict[str, JsonObject]:

@@ -135,19 +135,15 @@ class PromptShares:
         """Make a line for each bucket, best priority first; a new one owes nobody anything."""
         known, self._lines = self._lines, {}
         first: dict[int, int] = {}
-        for old in known.values():
-            least = first.get(old.priority, old.served_tokens)
-            first[old.priority] = min(least, old.served_tokens)
+        for line in known.values():
+            least = first.get(line.priority, line.served_tokens)
+            first[line.priority] = min(least, line.served_tokens)
+            line.prompts = []
         for seq in prompts:
-            line = self._lines.get(seq.bucket)
-            if line is None:
-                line = known.get(seq.bucket)
-            if line is None:
-                line = _Line([], seq.priority, first.get(seq.priority, 0))
             if seq.bucket not in self._lines:
-                line.prompts = []
-                self._lines[seq.bucket] = line
-            line.prompts.append(seq)
+                new = _Line([], seq.priority, first.get(seq.priority, 0))
+                self._lines[seq.bucket] = known.get(seq.bucket, new)
+            self._lines[seq.bucket].prompts.append(seq)
 
     def _deal_to_passed_over(self, deal: _Deal) -> None:
         """Deal first to one that lacks nothing any more, whatever its priority."""
