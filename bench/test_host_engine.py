@@ -3,64 +3,37 @@
 Tokens per second are the number of sequences over the time of a step.
 """
 
-import os
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cortex_core.canonical import SamplingParams
-from cortex_core.ids import RequestId
+from bench.host_engine import add, engine_of, serve
 from neurond.actor.backend import ServedModel
-from neurond.actor.cpu_backend import CpuBackend
-from neurond.devices import CPU
-from neurond.engine.engine import Engine, EngineRequest
-from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.protocol import Configure, LoadModel
-from tests.fakes.model_cache import SMOLLM2, cached_model
+from neurond.kernels.variants import NoKernels, load_kernels
+from tests.fakes.model_cache import SMOLLM2
 
 MAX_SEQUENCES = 64
 CONTEXT_TOKENS = 4096
 KV_CACHE_BYTES = 4 << 30
 PREFILL_TOKENS = 1024
-VOCAB_SIZE = 49_000
-_numbers = count()
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "int8", "int4"])
 def serving(request: pytest.FixtureRequest) -> Iterator[ServedModel]:
     """The model in the type that the test asks for, with all of the machine's threads."""
-    backend = CpuBackend()
-    opened = backend.open(Configure(CPU, len(os.sched_getaffinity(0))))
-    if opened.kernels is None:
-        pytest.skip(str(opened.kernels_unavailable_reason))
-    command = LoadModel(
+    found = load_kernels()
+    if isinstance(found, NoKernels):
+        pytest.skip(found.reason)
+    served = serve(
         SMOLLM2,
-        str(cached_model(SMOLLM2)),
-        dtype=request.param,
+        request.param,
         context_tokens=CONTEXT_TOKENS,
         max_sequences=MAX_SEQUENCES,
         kv_cache_bytes=KV_CACHE_BYTES,
-        block_tokens=BLOCK_TOKENS,
     )
-    served = backend.load(command, lambda _: None)
     yield served
     served.free()
-
-
-def add(engine: Engine, num_prompt_tokens: int, max_tokens: int) -> None:
-    """Add a greedy request whose prompt is like no other."""
-    number = next(_numbers)
-    prompt = [(number * 7919 + place * 104_729) % VOCAB_SIZE for place in range(num_prompt_tokens)]
-    sampling = SamplingParams(temperature=0.0, ignore_eos=True)
-    request_id = RequestId(f"bench-{number}")
-    engine.add(EngineRequest(request_id, number, prompt, sampling, max_tokens, seed=1))
-
-
-def engine_of(serving: ServedModel) -> Engine:
-    assert serving.new_engine is not None, "it generates"
-    return serving.new_engine()
 
 
 def tell(benchmark: BenchmarkFixture, num_tokens: int) -> None:

@@ -1,7 +1,10 @@
-/* Loops that do one thing as fast as this processor can; compiled with -march=native. */
-#include <immintrin.h>
+/* Loops that do one thing as fast as this processor can; compiled with -march=native, by GCC or Clang. */
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 #ifdef __AMX_BF16__
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,35 +14,68 @@
  * throughput of a multiply-add ask for. */
 #define CHAINS 12
 
-/* Add up `bytes` (a multiple of 256) at `data`. */
-int64_t read_all(const void *data, size_t bytes) {
-    const __m256i *p = data;
-    __m256i sums[8] = {0};
-    for (size_t i = 0; i < bytes / 32; i += 8)
+#define LINES 8
+#define LINE 64
+#ifdef __AVX512F__
+#define REGISTER 64
+#elif defined __AVX2__
+#define REGISTER 32
+#else
+#define REGISTER 16
+#endif
+
+typedef uint64_t words __attribute__((vector_size(REGISTER)));
+
+/* Add `bytes` at `data` to `total`, as so many streams side by side which begin at equal distances; fetch what lies
+ * `ahead` bytes further on in each, into the first cache (`locality` 3) or the second (2), or nothing (0). */
+static inline __attribute__((always_inline)) void read_streams(words *total, const char *data, size_t bytes,
+                                                               int streams, size_t ahead, int locality) {
+    const size_t each = bytes / streams, step = LINES / streams * LINE;
+    words sums[LINES] = {0};
+    for (size_t i = 0; i < each; i += step)
 #pragma GCC unroll 8
-        for (int j = 0; j < 8; j++) sums[j] = _mm256_add_epi64(sums[j], _mm256_load_si256(p + i + j));
-    for (int j = 1; j < 8; j++) sums[0] = _mm256_add_epi64(sums[0], sums[j]);
-    return _mm256_extract_epi64(sums[0], 0) + _mm256_extract_epi64(sums[0], 1) +
-           _mm256_extract_epi64(sums[0], 2) + _mm256_extract_epi64(sums[0], 3);
+        for (int j = 0; j < LINES; j++) {
+            const char *line = data + j % streams * each + i + j / streams * LINE;
+            if (locality == 3) __builtin_prefetch(line + ahead, 0, 3);
+            if (locality == 2) __builtin_prefetch(line + ahead, 0, 2);
+#pragma GCC unroll 4
+            for (int k = 0; k < LINE / REGISTER; k++) sums[j] += ((const words *)line)[k];
+        }
+    for (int j = 0; j < LINES; j++) *total += sums[j];
 }
 
-#ifdef __AVX512F__
-typedef __m512 floats;
-#define FLOATS(operation) _mm512_##operation##_ps
-#else
-typedef __m256 floats;
-#define FLOATS(operation) _mm256_##operation##_ps
-#endif
+/* Which of these is fastest depends on the processor, and on which cache or memory the data comes from. */
+const int32_t read_patterns = 5;
+
+/* Add up the 64-bit words of `bytes` (a multiple of 512) at `data` (a multiple of 64), `passes` times. */
+uint64_t read_all(const void *data, size_t bytes, int64_t passes, int32_t pattern) {
+    words total = {0};
+    for (int64_t pass = 0; pass < passes; pass++) {
+        __asm__ volatile("" ::: "memory"); /* or one pass would do for all */
+        switch (pattern) {
+        case 0: read_streams(&total, data, bytes, 1, 0, 0); break;
+        case 1: read_streams(&total, data, bytes, 1, 1024, 3); break;
+        case 2: read_streams(&total, data, bytes, 4, 1024, 3); break;
+        case 3: read_streams(&total, data, bytes, 4, 4096, 2); break;
+        case 4: read_streams(&total, data, bytes, 8, 2048, 2); break;
+        }
+    }
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof(words) / sizeof(uint64_t); i++) sum += total[i];
+    return sum;
+}
 
 /* Returns multiply-adds of float32 done; `out` keeps the compiler from leaving them out. */
 int64_t multiply_floats(int64_t rounds, float *out) {
-    floats sums[CHAINS], a = FLOATS(set1)(0.5f), b = FLOATS(set1)(0.25f);
-    for (int j = 0; j < CHAINS; j++) sums[j] = FLOATS(set1)((float)j);
+    typedef float floats __attribute__((vector_size(REGISTER)));
+    const floats zeros = {0}, a = zeros + 0.5f, b = zeros + 0.25f;
+    floats sums[CHAINS];
+    for (int j = 0; j < CHAINS; j++) sums[j] = zeros + (float)j;
     for (int64_t i = 0; i < rounds; i++)
 #pragma GCC unroll 16
-        for (int j = 0; j < CHAINS; j++) sums[j] = FLOATS(fmadd)(sums[j], a, b);
-    for (int j = 1; j < CHAINS; j++) sums[0] = FLOATS(add)(sums[0], sums[j]);
-    FLOATS(storeu)(out, sums[0]);
+        for (int j = 0; j < CHAINS; j++) sums[j] = sums[j] * a + b;
+    for (int j = 1; j < CHAINS; j++) sums[0] += sums[j];
+    memcpy(out, &sums[0], sizeof(floats));
     return rounds * CHAINS * (int64_t)(sizeof(floats) / sizeof(float));
 }
 
@@ -82,29 +118,31 @@ int64_t multiply_bf16(int64_t rounds, float *out) {
 }
 
 /* The widest multiply-add of bytes there is: into int32 with VNNI, else in pairs into int16, which is all that
- * AVX2 has. */
+ * AVX2 has; elsewhere, where no instruction is known here, into bytes. */
 #ifdef __AVX512VNNI__
 typedef __m512i bytes;
-#define BYTES(operation) _mm512_##operation
-#define STORE_BYTES _mm512_storeu_si512
 static inline bytes multiply_add(bytes sum, bytes a, bytes b) { return _mm512_dpbusd_epi32(sum, a, b); }
-#else
+#elif defined __AVX2__
 typedef __m256i bytes;
-#define BYTES(operation) _mm256_##operation
-#define STORE_BYTES _mm256_storeu_si256
 static inline bytes multiply_add(bytes sum, bytes a, bytes b) {
-    __asm__("" : "+x"(a)); /* or the product would be computed once */
+    __asm__("" : "+x"(a) : "x"(sum)); /* or the product would be computed once */
     return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b));
 }
+#else
+typedef uint8_t bytes __attribute__((vector_size(16)));
+static inline bytes multiply_add(bytes sum, bytes a, bytes b) { return sum * a + b; }
 #endif
 
 /* Returns multiply-adds of bytes done. */
 int64_t multiply_bytes(int64_t rounds, int32_t *out) {
-    bytes sums[CHAINS] = {0}, a = BYTES(set1_epi8)(out[0] & 3), b = BYTES(set1_epi8)(out[1] & 3);
+    bytes sums[CHAINS], a, b;
+    memset(&a, out[0], sizeof(bytes));
+    memset(&b, out[1], sizeof(bytes));
+    for (int j = 0; j < CHAINS; j++) memset(&sums[j], j, sizeof(bytes)); /* chains that begin alike would be one */
     for (int64_t i = 0; i < rounds; i++)
 #pragma GCC unroll 16
         for (int j = 0; j < CHAINS; j++) sums[j] = multiply_add(sums[j], a, b);
-    for (int j = 1; j < CHAINS; j++) sums[0] = BYTES(add_epi32)(sums[0], sums[j]);
-    STORE_BYTES((bytes *)out, sums[0]);
+    for (int j = 1; j < CHAINS; j++) sums[0] ^= sums[j];
+    memcpy(out, &sums[0], sizeof(bytes));
     return rounds * CHAINS * (int64_t)sizeof(bytes);
 }

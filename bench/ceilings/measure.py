@@ -12,87 +12,115 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import numpy as np
+from neurond.kernels.memory import HUGE_BYTES, Buffer
 
 SOURCE: Final = Path(__file__).parent / "ceilings.c"
-BLOCK_BYTES: Final = 256 << 20
-"""For each thread: far beyond any cache."""
-READ_BYTES: Final = 16 << 20
+TURN_BYTES: Final = 256 << 20
+"""Read in one go, again and again where there is less: so much that starting threads is little."""
 ROUNDS: Final = 200_000
-TRIES: Final = 64
+TURNS: Final = 64
 """Each takes about a millisecond: on a machine that does other work some run undisturbed."""
+READ_TURNS: Final = 12
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best of some tries, of all cores together."""
+    """The best of some turns, of all cores together."""
 
-    read_gb_per_s: float
     float_gmac_per_s: float
     bf16_gmac_per_s: float
     byte_gmac_per_s: float
 
+    def read_gb_per_s(self, num_bytes: int) -> float:
+        """Return the rate of reading so many bytes over and over, from where they fit."""
+        return _read_gb_per_s(num_bytes)
+
 
 @cache
 def ceilings() -> Ceilings | None:
-    """Return what this machine reaches; None where nothing can be compiled, or it is not x86."""
-    library = _library()
-    if library is None:
+    """Return what this machine reaches; None where nothing can be compiled."""
+    try:
+        loops = compiled()
+    except OSError:
         return None
-    threads = len(os.sched_getaffinity(0))
-    blocks = [_aligned(BLOCK_BYTES) for _ in range(threads)]
-
-    def read(thread: int, turn: int) -> int:
-        start = turn * READ_BYTES % BLOCK_BYTES
-        library.read_all(blocks[thread].ctypes.data + start, READ_BYTES)
-        return READ_BYTES
-
-    def multiply_floats(_thread: int, _turn: int) -> int:
-        return _multiplied(library.multiply_floats)
-
-    def multiply_bf16(_thread: int, _turn: int) -> int:
-        return _multiplied(library.multiply_bf16)
-
-    def multiply_bytes(_thread: int, _turn: int) -> int:
-        return _multiplied(library.multiply_bytes)
-
-    with ThreadPoolExecutor(threads) as pool:
-        loops = (read, multiply_floats, multiply_bf16, multiply_bytes)
-        return Ceilings(*(_best(pool, threads, loop) for loop in loops))
+    kinds = (loops.multiply_floats, loops.multiply_bf16, loops.multiply_bytes)
+    return Ceilings(*(max(_multiply(kind) for _ in range(TURNS)) for kind in kinds))
 
 
-def _best(pool: ThreadPoolExecutor, threads: int, work: Callable[[int, int], int]) -> float:
-    """Return 1e9 units per second of all threads; `work` says what one has done in a turn."""
-    rates = []
-    for turn in range(TRIES):
-        began = time.perf_counter()
-        done = sum(pool.map(work, range(threads), [turn] * threads))
-        rates.append(done / (time.perf_counter() - began))
-    return max(rates) / 1e9
+@cache
+def _read_gb_per_s(num_bytes: int) -> float:
+    reading = Reading(num_bytes)
+    return max(reading.gb_per_s() for _ in range(READ_TURNS))
 
 
-def _multiplied(function: Callable[..., int]) -> int:
-    return function(ROUNDS, (ctypes.c_int32 * 16)(3, 2))
+class Reading:
+    """Memory in huge pages, of which each core reads its part."""
+
+    def __init__(self, num_bytes: int) -> None:
+        """Have `num_bytes`, or a little less so that the cores' parts are alike.
+
+        Raises:
+            OSError: nothing can be compiled, or there is no such memory.
+        """
+        threads = _num_threads()
+        self._loops = compiled()
+        self._part_bytes = num_bytes // threads // 512 * 512
+        self._parts = [Buffer(self._part_bytes + HUGE_BYTES) for _ in range(threads)]
+        for part in self._parts:
+            part.bytes.fill(1)  # untouched pages would all be one
+        self._passes = max(1, TURN_BYTES // num_bytes)
+
+    def gb_per_s(self) -> float:
+        """Return the rate of all cores together in one turn, of the best pattern."""
+        patterns = ctypes.c_int32.in_dll(self._loops, "read_patterns").value
+        return max(map(self._read, range(patterns)))
+
+    def _read(self, pattern: int) -> float:
+        def work(thread: int) -> int:
+            start = -(-self._parts[thread].address // HUGE_BYTES) * HUGE_BYTES
+            self._loops.read_all(start, self._part_bytes, self._passes, pattern)
+            return self._part_bytes * self._passes
+
+        return _rate(work)
 
 
-def _aligned(num_bytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """Return written memory that begins at a multiple of 64."""
-    whole = np.ones(num_bytes + 64, np.uint8)
-    start = -whole.ctypes.data % 64
-    return whole[start : start + num_bytes]
+def _multiply(loop: Callable[..., int]) -> float:
+    return _rate(lambda _thread: loop(ROUNDS, (ctypes.c_int32 * 16)(3, 2)))
 
 
-def _library() -> ctypes.CDLL | None:
+def _rate(work: Callable[[int], int]) -> float:
+    """Return 1e9 units per second of all threads; `work` says what one has done."""
+    began = time.perf_counter()
+    done = sum(_threads().map(work, range(_num_threads())))
+    return done / (time.perf_counter() - began) / 1e9
+
+
+def _num_threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_num_threads())
+
+
+@cache
+def compiled() -> ctypes.CDLL:
+    """Return the loops.
+
+    Raises:
+        OSError: there is no C compiler, or none for them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "ceilings.so"
-        flags = ["-O3", "-march=native", "-shared", "-fPIC", str(SOURCE), "-o", str(target)]
+        command = [*os.environ.get("CC", "cc").split(), "-O3", "-march=native", "-shared", "-fPIC"]
         try:
-            subprocess.run([*os.environ.get("CC", "cc").split(), *flags], check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
+            subprocess.run([*command, str(SOURCE), "-o", str(target)], check=True)
+        except subprocess.CalledProcessError as ex:
+            raise OSError(f"cannot compile {SOURCE}: {ex}") from ex
         library = ctypes.CDLL(str(target))
-    library.read_all.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    library.read_all.restype = ctypes.c_int64
+    library.read_all.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int32]
+    library.read_all.restype = ctypes.c_uint64
     multiplying = (library.multiply_floats, library.multiply_bf16, library.multiply_bytes)
     for function in multiplying:
         function.argtypes = [ctypes.c_int64, ctypes.c_void_p]

@@ -1,0 +1,98 @@
+"""One stream on the CPU kernels beside what reading the weights once for each token allows.
+
+    python -m bench.bound [bf16|int8|int4] [--model ID] [--rounds N]
+
+Reading and decoding take turns, so that neighbours of a shared machine disturb both alike. As many
+bytes are read as the weights have that a token needs, see `bench.ceilings`; decoding is W1's, 64
+tokens in and 128 out without drafts, in this process and without HTTP.
+"""
+
+import argparse
+import sys
+import time
+from statistics import median
+from typing import get_args
+
+from bench.ceilings.measure import READ_TURNS, Reading
+from bench.host_engine import add, engine_of, serve
+from cortex_core.ids import ModelId
+from neurond.engine.engine import Engine
+from neurond.kernels.library import Kernels
+from neurond.kernels.packed_file import PackedDecoder, WeightFormat, packed_path
+from neurond.kernels.packed_model import open_packed
+from neurond.kernels.variants import NoKernels, load_kernels
+from neurond.sources.prepared import read_manifest
+from tests.fakes.model_cache import SMOLLM2, cached_model
+
+PROMPT_TOKENS, MAX_TOKENS = 64, 128
+
+
+def weight_bytes(decoder: PackedDecoder, kernels: Kernels) -> int:
+    """Return the bytes of all matrices that a token is multiplied with."""
+    layers = decoder.layers
+    matrices = [m for layer in layers for m in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+    return sum(
+        kernels.packed_bytes(m.weight_format, m.out_features, m.in_features)
+        for m in (*matrices, decoder.head)
+    )
+
+
+def decode(engine: Engine) -> float:
+    """Return one stream's tokens per second, from its first token to its last."""
+    add(engine, PROMPT_TOKENS, MAX_TOKENS)
+    while not engine.step().tokens:
+        pass
+    began = time.perf_counter()
+    while engine.has_work():
+        engine.step()
+    return (MAX_TOKENS - 1) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.bound", description=__doc__.splitlines()[0])
+    parser.add_argument("format", nargs="?", choices=get_args(WeightFormat), default="bf16")
+    parser.add_argument("--model", type=ModelId, default=SMOLLM2, help="as in `neuron pull`")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    kernels = load_kernels()
+    if isinstance(kernels, NoKernels):
+        sys.exit(f"cannot measure the CPU kernels: {kernels.reason}")
+    engine = engine_of(
+        serve(
+            options.model,
+            "bfloat16" if options.format == "bf16" else options.format,
+            context_tokens=1024,
+            max_sequences=1,
+            kv_cache_bytes=1 << 27,
+        )
+    )
+    folder = cached_model(options.model)
+    weights_hash = read_manifest(folder).weights_hash
+    path = packed_path(folder, weights_hash, options.format, kernels.layout)
+    packed = open_packed(path, kernels, weights_hash, options.format)
+    if packed is None:
+        sys.exit(f"cannot read {path}: the CPU kernels do not serve {options.model}")
+    num_bytes = weight_bytes(packed.decoder, kernels)
+    print(f"{options.model} in {options.format}: {num_bytes / 1e6:.1f} MB of weights for a token")
+    reading = Reading(num_bytes)
+    decode(engine)
+    rates = []
+    for number in range(options.rounds):
+        read = max(reading.gb_per_s() for _ in range(READ_TURNS))
+        rates.append((read, decode(engine)))
+        tell(f"round {number + 1}", num_bytes, *rates[-1])
+    reads, decoded = zip(*rates, strict=True)
+    tell("medians", num_bytes, median(reads), median(decoded))
+    tell("best", num_bytes, max(reads), max(decoded))
+
+
+def tell(name: str, num_bytes: int, read: float, decoded: float) -> None:
+    bound = read * 1e9 / num_bytes
+    print(
+        f"{name:8} reads {read:5.1f} GB/s, at most {bound:6.1f} tokens/s; "
+        f"decodes {decoded:6.1f}: {decoded / bound:.0%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

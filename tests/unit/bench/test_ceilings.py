@@ -1,0 +1,55 @@
+"""What a machine can do at most: its loops do all of the work that they are counted for."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from bench.bound import weight_bytes
+from bench.ceilings.measure import Reading, compiled
+from neurond.kernels.memory import Buffer
+from neurond.kernels.variants import NoKernels, load_kernels
+from neurond.models.decoder_plan import DecoderPlan
+from neurond.models.pack import pack_to_memory
+from neurond.models.plan_check import plan_decoder
+from tests.fakes.planned_models import PLANNED, make_model
+
+
+@pytest.mark.parametrize("size_bytes", [512, 40 * 512, 1 << 20])
+def test_every_pattern_reads_every_word_in_every_pass(size_bytes: int) -> None:
+    loops = compiled()
+    buffer = Buffer(size_bytes)
+    words = buffer.bytes.view(np.uint64)
+    words[:] = np.random.default_rng(1).integers(1 << 63, size=len(words), dtype=np.uint64)
+    expected = int(words.sum(dtype=object)) * 3 % (1 << 64)
+    num_patterns = ctypes.c_int32.in_dll(loops, "read_patterns").value
+    sums = [loops.read_all(buffer.address, size_bytes, 3, each) for each in range(num_patterns)]
+    assert len(sums) >= 5
+    assert sums == [expected] * num_patterns
+
+
+def test_any_number_of_bytes_can_be_read() -> None:
+    assert Reading((1 << 20) + 1000).gb_per_s() > 0
+
+
+def test_multiplications_count_what_they_did() -> None:
+    sums = (ctypes.c_float * 16)()
+    per_round = compiled().multiply_floats(1, sums)
+    assert per_round >= 4
+    assert compiled().multiply_floats(1000, sums) == 1000 * per_round
+    assert sums[0] == pytest.approx(12 / 2, rel=1e-3), "12 chains of x / 2 + 1 / 4, to their limit"
+
+
+def test_a_token_reads_every_matrix_once() -> None:
+    kernels = load_kernels()
+    assert not isinstance(kernels, NoKernels), kernels.reason
+    model = make_model(PLANNED["llama"]())
+    plan = plan_decoder(model)
+    assert isinstance(plan, DecoderPlan)
+    packed = pack_to_memory(plan, "0123456789abcdef", "bf16", kernels, lambda _: None)
+    embedding = model.get_input_embeddings().weight
+    matrices = [each for each in model.parameters() if each.dim() == 2 and each is not embedding]
+    head = model.get_output_embeddings().weight
+    expected = sum(each.numel() for each in matrices)
+    expected += head.numel() if head is embedding else 0
+    assert weight_bytes(packed.decoder, kernels) == 2 * expected
