@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import logging
 import os
-import platform
 import secrets
 import signal
 import sys
@@ -18,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import psutil
-
+from bench.hardware import hardware
 from bench.markdown import write_section
 from bench.named import some_of
 from bench.peers.cache import VARIABLE, Cache, default_cache
@@ -131,25 +129,7 @@ def _write(records: Sequence[Record]) -> None:
         model: [path.relative_to(PAGE.parent).as_posix() for path in paths]
         for model, paths in drawn.items()
     }
-    write_section(PAGE, SECTION, report(records, _machine(), links))
-
-
-def _machine() -> str:
-    """Return what the figures are of."""
-    memory_gib = psutil.virtual_memory().total / 2**30
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {_processor()}, {memory_gib:.0f} GiB, {platform.platform(terse=True)}"
-
-
-def _processor() -> str:
-    """Return the processor as the kernel names it, with what decides which kernels run."""
-    fields: dict[str, str] = {}
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    flags = set(fields.get("flags", "").split())
-    widest = next((f for f in ("avx512_vnni", "avx512f", "avx2") if f in flags), "no AVX2")
-    return f"{fields.get('model name', platform.machine())} ({widest})"
+    write_section(PAGE, SECTION, report(records, hardware(), links))
 
 
 if __name__ == "__main__":
