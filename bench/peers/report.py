@@ -97,9 +97,7 @@ def report(
         machine: what all was measured on.
         pictures: links to plots, by model.
     """
-    parts = [
-        f"On {machine}. Medians, lowest to highest in brackets; a star where a run does not count."
-    ]
+    parts = [f"On {machine}. Lowest to highest in brackets; a star where a run does not count."]
     for model, beside in by_model(records).items():
         parts += [f"### `{model}`", _circumstances(beside.shown)]
         parts += [*_tables(beside.shown), *_remarks(beside)]
@@ -122,7 +120,7 @@ def _circumstances(records: Sequence[Record]) -> str:
     parts = [
         f"{times[0]} to {times[-1]}" if times[0] != times[-1] else times[0],
         ", ".join(servers),
-        f"{' or '.join(map(str, sorted(counts)))} repetitions" if counts else "",
+        f"medians of {' or '.join(map(str, sorted(counts)))}" if counts else "",
     ]
     commands = dict.fromkeys(f"`{record.command}`" for record in figures if record.command)
     told = f" By {', then '.join(commands)}." if commands else ""

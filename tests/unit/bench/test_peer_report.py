@@ -64,7 +64,7 @@ def test_each_server_is_a_row_with_all_that_was_measured_of_it() -> None:
         "2 cores",
     )
     lines = text.splitlines()
-    assert lines[0].startswith("On 2 cores. Medians, ")
+    assert lines[0].startswith("On 2 cores. Lowest to highest ")
     assert "2026-01-01 10:00; llama.cpp 1, cortex 1." in lines
     assert any(line.startswith("| llama.cpp int8 | 10 |") for line in lines)
     assert any(line.startswith("| cortex int8 node | 20 |") for line in lines)
@@ -147,7 +147,7 @@ def test_the_commands_that_measured_are_told_in_turn() -> None:
         ],
         "",
     )
-    assert "3 or 5 repetitions. By `make a`, then `make b`." in text
+    assert "medians of 3 or 5. By `make a`, then `make b`." in text
 
 
 def test_plots_are_one_set_for_each_model(tmp_path: Path) -> None:
