@@ -8,6 +8,7 @@ ONCE ?=
 UP_FLAGS ?=
 PYTEST_FLAGS ?=
 PEERS_FLAGS ?=
+COMMITS ?=
 
 # Through the environment: a question may have quotes, dollars and backticks.
 export ASK
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c 
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(wildcard neurond/kernels/csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check test test-clients format format-check lint type imports test-unit bench bench-peers rpm clean
+.PHONY: help run setup check test test-clients format format-check lint type imports test-unit bench bench-compare bench-peers rpm clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +58,11 @@ test-unit: setup
 	$(BIN)/pytest tests/unit -n auto $(PYTEST_FLAGS)
 
 bench: setup  ## Measure engine and gateway on this machine (see docs/benchmarks.md)
-	$(BIN)/pytest bench --benchmark-only -p no:randomly --timeout 0 -o faulthandler_timeout=0 $(PYTEST_FLAGS)
+	$(BIN)/pytest bench --benchmark-only --benchmark-autosave -p no:randomly --timeout 0 -o faulthandler_timeout=0 $(PYTEST_FLAGS)
+
+bench-compare: setup  ## Set what `make bench` found at some commits side by side (COMMITS="A B"; all without it)
+	$(BIN)/pytest-benchmark compare $(foreach commit,$(COMMITS),'*_$(commit)') \
+		--group-by=fullname --sort=name --columns=min,median,iqr,rounds
 
 bench-peers: $(VENV)/.installed-bench  ## Measure other servers and ours side by side (PEERS_FLAGS=--help)
 	PIP_FLAGS="$(PIP_FLAGS)" $(BIN)/python -m bench.peers $(PEERS_FLAGS)

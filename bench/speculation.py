@@ -1,18 +1,27 @@
 """What n-gram speculation is worth on one stream: SmolLM2 on the CPU kernels, with and without.
 
-    python -m bench.speculation [int4|int8] [ROUNDS]
+    python -m bench.speculation [int4|int8|bfloat16] [--rounds N] [--write]
 
 Both engines answer the same prompts in turn, so that neighbours of a shared machine disturb both
-alike; the fastest of all rounds counts, by the clock and in processor time, which neighbours
-disturb less. A ratio is tokens a second with speculation over without.
+alike; medians count, by the clock and in processor time, which neighbours disturb less. A ratio is
+tokens a second with speculation over without. --write puts the table into docs/benchmarks.md.
 """
 
+import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
 
 import msgspec
 
+from bench.hardware import hardware
+from bench.host_engine import engine_of
+from bench.markdown import table, write_section
 from bench.serve.texts import LICENSE, passage_twice
 from cortex_core.canonical import SamplingParams
 from cortex_core.ids import DeviceName, RequestId
@@ -61,10 +70,141 @@ SAMPLINGS = {
 }
 
 
-def answer(
-    engine: Engine, number: int, prompt: list[int], sampling: SamplingParams
-) -> tuple[list[int], float, float]:
-    """Return an answer's tokens, and the time and processor time from first to last, in seconds."""
+PAGE: Final = Path("docs/benchmarks.md")
+SECTION: Final = "speculation"
+HEADS: Final = (
+    "task, sampling",
+    "without, tokens/s",
+    "with, tokens/s",
+    "ratio",
+    "of processor time",
+    f"drafted tokens of {MAX_TOKENS}",
+    "accepted",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; times are from its first token to its last."""
+
+    tokens: Sequence[int]
+    wall_s: float
+    spent_s: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Answers to one prompt by the engine without and the one with drafts, and its drafts."""
+
+    off: Sequence[Answer]
+    ngram: Sequence[Answer]
+    drafted: int
+    accepted: int
+
+    def cells(self) -> list[str]:
+        """Return what stands in a row behind its name: see `HEADS`."""
+        walls = [[each.wall_s for each in kind] for kind in (self.off, self.ngram)]
+        spent = [[each.spent_s for each in kind] for kind in (self.off, self.ngram)]
+        return [
+            *(_rates(each) for each in walls),
+            *(f"{median(off) / median(ngram):.2f}" for off, ngram in (walls, spent)),
+            str(self.drafted),
+            str(self.accepted),
+        ]
+
+
+def _rates(walls_s: Sequence[float]) -> str:
+    low, middle, high = (
+        f"{(MAX_TOKENS - 1) / wall_s:.0f}"
+        for wall_s in (max(walls_s), median(walls_s), min(walls_s))
+    )
+    return f"{middle} ({low} to {high})"
+
+
+def main() -> int:
+    """Measure, print the table, and write it where that is asked for."""
+    options = _arguments()
+    folder = cached_model(SMOLLM2)
+    tokenizer = ModelTokenizer.read(folder, read_manifest(folder))
+    engines = _engines(options.dtype)
+    rows = []
+    for task, text in TASKS.items():
+        prompt = tokenizer.encode_rendered(text)
+        for name, sampling in SAMPLINGS.items():
+            outcome = compared(engines, prompt, sampling, options.rounds)
+            rows.append([f"{task}, {name}", *outcome.cells()])
+            print(rows[-1], file=sys.stderr)
+    print(table(HEADS, rows))
+    if options.write:
+        write_section(PAGE, SECTION, f"{_circumstances(options)}\n\n{table(HEADS, rows)}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.speculation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dtype", nargs="?", choices=["int4", "int8", "bfloat16"], default="int4")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
+    return parser.parse_args()
+
+
+def _circumstances(options: argparse.Namespace) -> str:
+    command = f"python -m bench.speculation {options.dtype} --rounds {options.rounds} --write"
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M')}, {hardware()}; {SMOLLM2} in {options.dtype}, one "
+        f"stream, medians of {options.rounds} rounds in which both engines take turns, lowest to "
+        f"highest in brackets. By `{command}`."
+    )
+
+
+def _engines(dtype: Dtype) -> dict[str, Engine]:
+    """Return an engine for each kind of speculation."""
+    backend = CpuBackend()
+    backend.open(Configure(DeviceName("cpu"), len(os.sched_getaffinity(0))))
+    plain = LoadModel(
+        model_id=SMOLLM2,
+        model_dir=str(cached_model(SMOLLM2)),
+        dtype=dtype,
+        context_tokens=1024,
+        max_sequences=1,
+        kv_cache_bytes=1 << 27,
+        block_tokens=16,
+        speculation="off",
+    )
+    drafting = msgspec.structs.replace(plain, speculation="ngram")
+    return {
+        name: engine_of(backend.load(command, lambda _: None))
+        for name, command in (("off", plain), ("ngram", drafting))
+    }
+
+
+def compared(
+    engines: Mapping[str, Engine], prompt: list[int], sampling: SamplingParams, rounds: int
+) -> Outcome:
+    """Let both engines answer one prompt in turn; a round before those that count warms them up."""
+    answers: dict[str, list[Answer]] = {name: [] for name in engines}
+    for engine in engines.values():
+        answer(engine, 0, prompt, sampling)
+    scheduler = engines["ngram"].scheduler
+    before = scheduler.num_drafted_tokens, scheduler.num_accepted_tokens
+    for number in range(rounds):
+        for name, engine in engines.items():
+            answers[name].append(answer(engine, 1 + number, prompt, sampling))
+    if len({tuple(each.tokens) for kind in answers.values() for each in kind}) != 1:
+        sys.exit("cannot compare: speculation changed the text")
+    return Outcome(
+        **answers,
+        drafted=(scheduler.num_drafted_tokens - before[0]) // rounds,
+        accepted=(scheduler.num_accepted_tokens - before[1]) // rounds,
+    )
+
+
+def answer(engine: Engine, number: int, prompt: list[int], sampling: SamplingParams) -> Answer:
+    """Let an engine answer."""
     request_id = RequestId(f"r{number}")
     engine.add(EngineRequest(request_id, number, prompt, sampling, MAX_TOKENS, seed=7))
     tokens: list[int] = []
@@ -73,64 +213,8 @@ def answer(
         chosen = [token.token_id for _, token, _ in engine.step().tokens]
         began = began if tokens else (time.perf_counter(), time.process_time())
         tokens += chosen
-    return tokens, time.perf_counter() - began[0], time.process_time() - began[1]
-
-
-def main(dtype: str = "int4", rounds: str = "5") -> None:
-    folder = cached_model(SMOLLM2)
-    tokenizer = ModelTokenizer.read(folder, read_manifest(folder))
-    backend = CpuBackend()
-    backend.open(Configure(DeviceName("cpu"), len(os.sched_getaffinity(0))))
-    plain = LoadModel(
-        model_id=SMOLLM2,
-        model_dir=str(folder),
-        dtype=msgspec.convert(dtype, Dtype),
-        context_tokens=1024,
-        max_sequences=1,
-        kv_cache_bytes=1 << 27,
-        block_tokens=16,
-        speculation="off",
-    )
-    commands = {
-        "off": plain,
-        "ngram": msgspec.structs.replace(plain, speculation="ngram"),
-    }
-    engines = {}
-    for name, command in commands.items():
-        new_engine = backend.load(command, lambda _: None).new_engine
-        assert new_engine is not None, "it generates"
-        engines[name] = new_engine()
-    for task, text in TASKS.items():
-        prompt = tokenizer.encode_rendered(text)
-        for name, sampling in SAMPLINGS.items():
-            print(f"{task:6} {name:8} {compared(engines, prompt, sampling, int(rounds))}")
-
-
-def compared(
-    engines: dict[str, Engine], prompt: list[int], sampling: SamplingParams, rounds: int
-) -> str:
-    """Return a line about answers to one prompt."""
-    wall = dict.fromkeys(engines, float("inf"))
-    spent = dict(wall)
-    said: dict[str, list[int]] = {}
-    scheduler = engines["ngram"].scheduler
-    before = scheduler.num_drafted_tokens, scheduler.num_accepted_tokens
-    for number in range(rounds):
-        for speculation, engine in engines.items():
-            tokens, wall_s, spent_s = answer(engine, number, prompt, sampling)
-            said[speculation] = tokens
-            wall[speculation] = min(wall[speculation], wall_s)
-            spent[speculation] = min(spent[speculation], spent_s)
-    assert said["off"] == said["ngram"], "speculation changed the text"
-    drafted = (scheduler.num_drafted_tokens - before[0]) // rounds
-    accepted = (scheduler.num_accepted_tokens - before[1]) // rounds
-    return (
-        f"off {(MAX_TOKENS - 1) / wall['off']:6.1f} tok/s, ngram "
-        f"{(MAX_TOKENS - 1) / wall['ngram']:6.1f} tok/s, ratio {wall['off'] / wall['ngram']:.2f}, "
-        f"of processor time {spent['off'] / spent['ngram']:.2f}; of {MAX_TOKENS} tokens "
-        f"{accepted} accepted, {drafted} drafted"
-    )
+    return Answer(tokens, time.perf_counter() - began[0], time.process_time() - began[1])
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main())

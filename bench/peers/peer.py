@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.peers.weights import Weights
+from cortex_core.ids import ModelId
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Launch:
 
 
 class Peer(Protocol):
-    """A server with the formats of weights that it is measured with."""
+    """A server, in one version."""
 
     @property
     def name(self) -> str: ...
@@ -58,8 +59,10 @@ class Peer(Protocol):
     @property
     def version(self) -> str: ...
 
-    @property
-    def formats(self) -> Sequence[str]: ...
+    @staticmethod
+    def formats_of(model: ModelId) -> Sequence[str]:
+        """Return the formats of that model's weights that it is measured with."""
+        ...
 
     @property
     def entries(self) -> Sequence[str]:

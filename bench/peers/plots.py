@@ -1,6 +1,9 @@
-"""Pictures of the tables: bars for medians, lines from the lowest to the highest."""
+"""Pictures of the tables: bars for medians, lines from the lowest to the highest.
 
-from collections.abc import Sequence
+A star at a server's name where its run does not count.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,11 +11,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.peers.report import COMPANY, COST, SPEED, Column
-from bench.peers.results import Record
+from bench.peers.report import COMPANY, COST, SPEED, Column, by_model
+from bench.peers.results import Record, file_name
 
-PICTURES: Final[dict[str, tuple[Column, ...]]] = {
-    "throughput": tuple(c for c in SPEED if c.figure.endswith("tokens_per_s")),
+PICTURES: Final[Mapping[str, Sequence[Column]]] = {
+    "throughput": tuple(c for c in SPEED if c.figure.endswith("tokens_per_s") and c.drawn),
     "latency": tuple(c for c in SPEED if "ttft" in c.figure),
     "company": COMPANY,
     "cost": COST,
@@ -23,16 +26,22 @@ ACROSS: Final = 3
 PANEL_INCHES: Final = (4.2, 2.8)
 
 
-def draw(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Write a PNG for each of `PICTURES` that something was measured for."""
+def draw(records: Sequence[Record], folder: Path) -> dict[str, list[Path]]:
+    """Write a PNG for each model and each of `PICTURES` that something was measured for.
+
+    Returns:
+        What was written, by model.
+    """
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, columns in PICTURES.items():
-        panels = [(c, found) for c in columns if (found := _of(records, c))]
-        if panels:
-            paths.append(folder / f"{name}.png")
-            _picture(panels).savefig(paths[-1], dpi=110)
+    paths: dict[str, list[Path]] = {}
+    for model, beside in by_model(records).items():
+        for name, columns in PICTURES.items():
+            panels = [(c, found) for c in columns if (found := _of(beside.shown, c))]
+            if panels:
+                path = folder / f"{name}-{file_name(model)}.png"
+                _picture(panels).savefig(path, dpi=110)
+                paths.setdefault(model, []).append(path)
     return paths
 
 
@@ -53,7 +62,7 @@ def _picture(panels: Sequence[tuple[Column, list[Record]]]) -> Figure:
 
 
 def _panel(axes: Axes, column: Column, records: Sequence[Record]) -> None:
-    names = [record.key.server for record in records]
+    names = [record.key.server + ("" if record.counts else " *") for record in records]
     values = [record.figures[column.figure] * column.scale for record in records]
     spans = [record.figures.get(f"{column.figure}_all") or [] for record in records]
     low = [

@@ -1,11 +1,12 @@
-"""The tables of docs/benchmarks.md: a row for each server, medians with lowest and highest."""
+"""The tables of docs/benchmarks.md, for each model: a row for each server, medians and spreads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from bench.markdown import table
-from bench.peers.results import START, Record
+from bench.peers.results import START, WINDOW_HOURS, Record, earliest_beside
 
 MILLI: Final = 0.001
 
@@ -19,13 +20,18 @@ class Column:
     title: str
     scale: float = 1.0
     decimals: int = 0
+    drawn: bool = True
+    """Whether plots show it, too."""
 
 
 SPEED: Final = (
     Column("W1", "decode_tokens_per_s", "W1, tokens/s"),
+    Column("W1", "end_to_end_tokens_per_s", "W1 end to end, tokens/s", drawn=False),
     Column("W1", "ttft_ms", "W1 first token, ms"),
-    Column("W2", "total_tokens_per_s", "W2, tokens/s"),
-    Column("W2x64", "total_tokens_per_s", "W2x64, tokens/s"),
+    Column("W2", "decode_tokens_per_s", "W2, tokens/s", drawn=False),
+    Column("W2", "total_tokens_per_s", "W2 end to end, tokens/s"),
+    Column("W2x64", "decode_tokens_per_s", "W2x64, tokens/s", drawn=False),
+    Column("W2x64", "total_tokens_per_s", "W2x64 end to end, tokens/s"),
     Column("W3", "ttft_ms", "W3 first token, s", MILLI, 2),
     Column("W4", "ttft_first_ms", "W4 first, s", MILLI, 2),
     Column("W4", "ttft_rest_ms", "W4 others, ms"),
@@ -57,19 +63,80 @@ COST: Final = (
 TABLES: Final = {"Speed": SPEED, "In company": COMPANY, "Start and memory": COST}
 
 
-def report(records: Sequence[Record], circumstances: str) -> str:
-    """Return the section in Markdown."""
+@dataclass(frozen=True)
+class Beside:
+    """The records of one model that stand side by side, and those too old to stand there."""
+
+    shown: Sequence[Record]
+    too_old: Sequence[Record]
+
+
+def by_model(records: Sequence[Record]) -> dict[str, Beside]:
+    """Return what is shown of each model: what is not much older than the newest of its figures."""
+    models: dict[str, list[Record]] = {}
+    for record in records:
+        models.setdefault(record.key.model, []).append(record)
+    return {model: _beside(found) for model, found in models.items()}
+
+
+def _beside(records: Sequence[Record]) -> Beside:
+    figures = [record for record in records if record.unavailable is None]
+    earliest = earliest_beside(max(record.time for record in figures or records))
+    return Beside(
+        [record for record in records if record.time >= earliest],
+        [record for record in figures if record.time < earliest],
+    )
+
+
+def report(
+    records: Sequence[Record], machine: str, pictures: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Return the section in Markdown.
+
+    Args:
+        machine: what all was measured on.
+        pictures: links to plots, by model.
+    """
+    parts = [f"On {machine}. Lowest to highest in brackets; a star where a run does not count."]
+    for model, beside in by_model(records).items():
+        parts += [f"### `{model}`", _circumstances(beside.shown)]
+        parts += [*_tables(beside.shown), *_remarks(beside)]
+        parts += [
+            f"![{PurePosixPath(link).stem}]({link})" for link in (pictures or {}).get(model, ())
+        ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _circumstances(records: Sequence[Record]) -> str:
+    """Return when the records were made, of what and by which commands."""
+    figures = [record for record in records if record.unavailable is None]
+    if not figures:
+        return ""
+    times = sorted(record.time for record in figures)
+    servers = dict.fromkeys(f"{record.key.peer} {record.key.version}" for record in figures)
+    counts = {
+        record.figures["repetitions"] for record in figures if "repetitions" in record.figures
+    }
+    parts = [
+        f"{times[0]} to {times[-1]}" if times[0] != times[-1] else times[0],
+        ", ".join(servers),
+        f"medians of {' or '.join(map(str, sorted(counts)))}" if counts else "",
+    ]
+    commands = dict.fromkeys(f"`{record.command}`" for record in figures if record.command)
+    told = f" By {', then '.join(commands)}." if commands else ""
+    return f"{'; '.join(part for part in parts if part)}.{told}"
+
+
+def _tables(records: Sequence[Record]) -> list[str]:
     servers = _by_server(records)
-    parts = [circumstances]
+    parts = []
     for title, columns in TABLES.items():
         shown = [c for c in columns if any(cell(found, c) for found in servers.values())]
         rows = [[name, *(cell(found, c) for c in shown)] for name, found in servers.items()]
         if measured := [row for row in rows if any(row[1:])]:
             heads = ["server", *(c.title for c in shown)]
             parts.append(f"**{title}**\n\n{table(heads, measured)}")
-    if gaps := _gaps(records):
-        parts.append("\n".join(gaps))
-    return "\n\n".join(parts)
+    return parts
 
 
 def cell(found: Mapping[str, Record], column: Column) -> str:
@@ -96,14 +163,22 @@ def _by_server(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
     return servers
 
 
-def _gaps(records: Sequence[Record]) -> list[str]:
-    """Return a line for each reason why something is not there."""
+def _remarks(beside: Beside) -> list[str]:
+    """Return lines that say why something is not there or does not count."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for record in records:
+    for record in beside.shown:
         told = record.unavailable or record.figures.get("first_error")
         if told:
             reasons.setdefault((record.key.server, str(told)), []).append(record.key.workload)
-    return [
+    lines = [
         f"- {server}, {', '.join(workloads)}: {reason}"
         for (server, reason), workloads in reasons.items()
     ]
+    old: dict[str, list[str]] = {}
+    for record in beside.too_old:
+        old.setdefault(record.key.server, []).append(f"{record.key.workload} ({record.time})")
+    lines += [
+        f"- {server}: left out, more than {WINDOW_HOURS} hours older: {', '.join(told)}"
+        for server, told in old.items()
+    ]
+    return ["\n".join(lines)] if lines else []

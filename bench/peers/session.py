@@ -1,7 +1,6 @@
 """Measures one peer: each format of weights, each start that the workloads need, each workload."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,8 +8,8 @@ from typing import Final
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Launch, Peer, Shape
-from bench.peers.plan import USUAL, starts
-from bench.peers.results import START, Key, Record, Results
+from bench.peers.plan import Plan
+from bench.peers.results import START, Key, Record, Results, file_name, now
 from bench.peers.server import Server
 from bench.peers.weights import Weights
 from bench.serve.figures import Figures
@@ -29,24 +28,32 @@ WARM_UP_TOKENS: Final = 8
 
 @dataclass
 class Session:
-    """One run over all peers; `seed` makes its prompts."""
+    """One run over peers, by `command`; `seed` makes its prompts."""
 
     cache: Cache
     results: Results
     repetitions: int
     seed: int
+    command: str = ""
     _refused: dict[str, Unavailable] = field(default_factory=dict)
 
-    async def run(self, peer: Peer, workloads: Sequence[str]) -> None:
-        """Measure what is not there yet; what cannot be had becomes a record that says why."""
-        for (model, shape), names in starts(workloads).items():
-            for weight_format in peer.formats:
-                one = _Start(self, peer, model, weight_format, shape)
-                try:
-                    await one.run(names)
-                except Unavailable as ex:
-                    log.warning("%s %s: %s", peer.name, weight_format, ex)
-                    one.refuse(names, str(ex))
+    async def run(self, peers: Sequence[Peer], plan: Plan) -> None:
+        """Measure what is not there yet; what cannot be had becomes a record that says why.
+
+        Peers take turns at what needs one start, so that their figures are of about the same time.
+        """
+        for (model, shape), names in plan.starts().items():
+            for peer in peers:
+                for weight_format in peer.formats_of(model):
+                    if weight_format in plan.formats:
+                        await self._run(_Start(self, peer, model, weight_format, shape), names)
+
+    async def _run(self, start: "_Start", names: Sequence[str]) -> None:
+        try:
+            await start.run(names)
+        except Unavailable as ex:
+            log.warning("%s %s: %s", start.peer.name, start.weight_format, ex)
+            start.refuse(names, str(ex))
 
     def prepare(self, peer: Peer) -> None:
         """Prepare a peer; one that cannot be had is not tried again in this run.
@@ -64,7 +71,7 @@ class Session:
 
     def record(self, key: Key, figures: Figures) -> None:
         """Keep what was found."""
-        self.results.add(Record(key, time.strftime("%Y-%m-%d %H:%M"), figures))
+        self.results.add(Record(key, now(), figures, command=self.command))
         log.info("%s %s: %s", key.server, key.workload, "counts" if figures["counts"] else "no")
 
 
@@ -82,16 +89,19 @@ class _Start:
         version = self.peer.version
         return Key(self.model, self.peer.name, version, self.weight_format, workload, entry)
 
-    @property
-    def _start_key(self) -> Key:
-        """A start is timed at the first entry."""
-        return self.key(START, self.peer.entries[0])
+    def _missing(self, names: Sequence[str]) -> list[Key]:
+        """Return what is to be measured."""
+        wanted = [
+            self.key(name, entry)
+            for name in names
+            for entry in (self.peer.entries[:1] if name == START else self.peer.entries)
+        ]
+        return self.session.results.missing(wanted)
 
     def refuse(self, names: Sequence[str], reason: str) -> None:
-        """Note that it cannot be had."""
-        now = time.strftime("%Y-%m-%d %H:%M")
-        for name in names:
-            self.session.results.add(Record(self.key(name), now, unavailable=reason))
+        """Note that what is missing cannot be had."""
+        for key in self._missing(names):
+            self.session.results.add(Record(key, now(), unavailable=reason))
 
     async def run(self, names: Sequence[str]) -> None:
         """Measure what is missing.
@@ -99,15 +109,16 @@ class _Start:
         Raises:
             Unavailable: the peer, its weights or the server cannot be had.
         """
-        results = self.session.results
-        wanted = [self.key(name, entry) for name in names for entry in self.peer.entries]
-        wanted = [key for key in wanted if not results.has(key)]
-        if not wanted:
+        missing = self._missing(names)
+        if not missing:
             return
         self.session.prepare(self.peer)
         weights = Weights(self.session.cache, self.model)
-        if self.shape == USUAL and not results.has(self._start_key):
+        wanted = [key for key in missing if key.workload != START]
+        if len(wanted) < len(missing):
             await self._time_start(weights)
+        if not wanted:
+            return
         launch = self._launch(weights)
         prompts = PromptMaker(weights.tokenizer, self.session.seed)
         server = self._started(launch)
@@ -124,7 +135,7 @@ class _Start:
         return self.peer.launch(weights, self.weight_format, self.shape, fresh=fresh)
 
     def _started(self, launch: Launch) -> Server:
-        name = f"{self.peer.name}-{weights_name(self.model)}-{self.weight_format}"
+        name = f"{self.peer.name}-{file_name(self.model)}-{self.weight_format}"
         return Server(launch, self.session.cache.log(name))
 
     async def _time_start(self, weights: Weights) -> None:
@@ -144,7 +155,7 @@ class _Start:
                 server.stop()
         used = meter.stop()  # the server's processes have ended: their work is ours by now
         figures |= {"foreign_cores": used.foreign_cores, "counts": used.is_clean}
-        self.session.record(self._start_key, figures)
+        self.session.record(self.key(START, self.peer.entries[0]), figures)
 
     async def _measure(self, key: Key, target: Target, prompts: PromptMaker) -> None:
         for _ in range(TRIES):
@@ -153,8 +164,3 @@ class _Start:
             self.session.record(key, found)
             if found["counts"]:
                 return
-
-
-def weights_name(model: ModelId) -> str:
-    """Return the part of a model's id that can be in a file's name."""
-    return model.rpartition(":")[2].replace("/", "-")

@@ -11,7 +11,6 @@ class TransformersServe(PythonPeer):
 
     name = "transformers"
     version = "5.23.0"
-    formats = ("bf16",)
     entries = ("",)
 
     def prepare(self) -> None:

@@ -19,7 +19,6 @@ class Vllm(PythonPeer):
 
     name = "vllm"
     version = "0.32.0"
-    formats = ("bf16",)
     entries = ("",)
 
     def prepare(self) -> None:

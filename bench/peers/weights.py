@@ -46,7 +46,7 @@ class Weights:
             Unavailable: it fails.
         """
         source = self.source / self.manifest.weights[0].name
-        if quantisation in source.name:
+        if quantisation.casefold() in source.name.casefold():
             return source
         target = self._cache.folder("weights", self.name) / f"{quantisation}.gguf"
         if not target.exists():

@@ -40,15 +40,20 @@ async def incoming_prompt(target: Target, prompts: PromptMaker, repetitions: int
             measured, came = await _beside(target, prompts, num_tokens)
             rounds.append(measured)
             results += came
-        for name in rounds[0]:
-            figures |= told(name, [measured[name] for measured in rounds])
+        figures |= _told_of_all([measured for measured in rounds if measured])
     return results, figures
+
+
+def _told_of_all(rounds: list[dict[str, float]]) -> Figures:
+    """Return the figures of rounds that had no error; without any there are none."""
+    names = rounds[0] if rounds else ()
+    return {k: v for name in names for k, v in told(name, [r[name] for r in rounds]).items()}
 
 
 async def _beside(
     target: Target, prompts: PromptMaker, num_tokens: int
 ) -> tuple[dict[str, float], list[StreamResult]]:
-    """Return figures of one incoming prompt, and the streams that were there."""
+    """Return figures of one incoming prompt, none if it failed, and the streams that were there."""
     incoming = prompts.text(num_tokens)
     texts = [prompts.text(SHORT_PROMPT_TOKENS) for _ in range(DECODING_STREAMS)]
     async with RunningStreams(target, texts) as streams:

@@ -37,6 +37,10 @@ class PromptMaker:
             ids += self._tokenizer.encode(sentence, add_special_tokens=False).ids
         return str(self._tokenizer.decode(ids[:num_tokens]))
 
+    def count(self, text: str) -> int:
+        """Return how many tokens `text` has when it is encoded anew."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def number(self) -> int:
         """Return a random seed for a request."""
         return self._random.randrange(1 << 31)

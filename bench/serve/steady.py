@@ -41,21 +41,28 @@ def figures_of_single(results: list[StreamResult]) -> Figures:
 
 
 def many_streams(concurrency: int) -> Workload:
-    """W2 with so many streams at once."""
+    """W2 with so many streams at once.
+
+    The total is end to end, over the time from the first request to the end of the last stream.
+    Decoding is the sum of the streams' own rates, each from its first token on.
+    """
 
     async def run(target: Target, prompts: PromptMaker, repetitions: int) -> Found:
         results: list[StreamResult] = []
         totals: list[float] = []
+        decoding: list[float] = []
         for _ in range(repetitions):
             texts = [prompts.text(SHORT_PROMPT_TOKENS) for _ in range(concurrency)]
             batch = await asyncio.gather(*[target.complete(t, SHORT_OUTPUT_TOKENS) for t in texts])
             wall = max(r.ended for r in batch) - min(r.started for r in batch)
             totals.append(sum(r.tokens for r in batch) / wall)
+            decoding.append(sum(r.decode_tokens_per_s or 0.0 for r in batch))
             results += batch
         fine = good(results)
         intervals = [i for r in fine for i in r.intervals_s]
         return results, {
             **told("total_tokens_per_s", totals),
+            **told("decode_tokens_per_s", decoding),
             "ttft_ms": 1000 * median([r.ttft_s for r in fine]),
             "itl_p50_ms": 1000 * percentile(intervals, 50),
             "itl_p95_ms": 1000 * percentile(intervals, 95),

@@ -25,10 +25,15 @@ class StreamResult:
     error: str | None = None
 
     @property
+    def counted_tokens(self) -> int | None:
+        """Output tokens as the server counted them; None before it has said so, at the end."""
+        counted = (self.usage or {}).get("completion_tokens")
+        return int(counted) if counted else None
+
+    @property
     def tokens(self) -> int:
         """Output tokens as the server counted them, else the number of chunks."""
-        counted = (self.usage or {}).get("completion_tokens")
-        return int(counted) if counted else len(self.chunk_times)
+        return self.counted_tokens or len(self.chunk_times)
 
     @property
     def cached_tokens(self) -> int | None:

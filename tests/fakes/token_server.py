@@ -18,12 +18,17 @@ from bench.serve.prompts import VOCABULARY
 
 
 class TokenServer:
-    """Streams `max_tokens` chunks to each request, or fewer for those `limit` is set for."""
+    """Streams `max_tokens` tokens to each request, or as few as `limit` says.
+
+    Requests whose numbers, from 0, are in `refused` get status 500. A chunk has `tokens_per_chunk`.
+    """
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, object]] = []
         self.open = 0
         self.limit: int | None = None
+        self.refused: set[int] = set()
+        self.tokens_per_chunk = 1
         self.port = 0
 
     @asynccontextmanager
@@ -38,12 +43,18 @@ class TokenServer:
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         body = json.loads(await reader.readexactly(length))
         self.bodies.append(body)
+        if len(self.bodies) - 1 in self.refused:
+            writer.write(b"HTTP/1.1 500 Internal Server Error\r\n\r\nno room")
+            writer.close()
+            return
         self.open += 1
         tokens = min(body["max_tokens"], self.limit or body["max_tokens"])
         try:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-            for _ in range(tokens):
-                writer.write(b'data: {"choices": [{"text": "river "}]}\n\n')
+            text = "river " * self.tokens_per_chunk
+            chunk = json.dumps({"choices": [{"text": text}]})
+            for _ in range(tokens // self.tokens_per_chunk):
+                writer.write(f"data: {chunk}\n\n".encode())
                 await writer.drain()
                 await asyncio.sleep(0)
             usage = {"choices": [], "usage": {"completion_tokens": tokens}}

@@ -41,5 +41,5 @@ def test_a_page_without_its_markers_is_left_alone(tmp_path: Path, page: str) -> 
 
 def test_the_page_of_benchmarks_has_its_sections() -> None:
     page = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text()
-    for section in ("peers", "quality"):
+    for section in ("overhead", "peers", "quality", "speculation"):
         assert "new" in with_section(page, section, "new")

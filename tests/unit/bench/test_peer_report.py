@@ -1,18 +1,29 @@
 """The tables: a row for each server, spreads, stars, and reasons for what is not there."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.peers.report import Column, cell, report
 from bench.peers.results import START, Key, Record
 
+MODEL = "pypi:m"
+TIME = "2026-01-01 10:00"
 W1 = Column("W1", "decode_tokens_per_s", "W1, tokens/s")
 
 
 def record(
-    peer: str = "llama.cpp", workload: str = "W1", entry: str = "", **figures: object
+    peer: str = "llama.cpp",
+    workload: str = "W1",
+    entry: str = "",
+    *,
+    model: str = MODEL,
+    time: str = TIME,
+    command: str = "",
+    **figures: object,
 ) -> Record:
-    key = Key("pypi:m", peer, "1", "int8", workload, entry)
-    return Record(key, "2026-01-01 10:00", {"counts": True, **figures})
+    key = Key(model, peer, "1", "int8", workload, entry)
+    return Record(key, time, {"counts": True, **figures}, command=command)
 
 
 def speeds(low: float, middle: float, high: float) -> dict[str, object]:
@@ -50,10 +61,11 @@ def test_each_server_is_a_row_with_all_that_was_measured_of_it() -> None:
             record("cortex", entry="gateway", decode_tokens_per_s=19.0),
             record("cortex", START, "node", start_first_s=3.0, start_again_s=0.5),
         ],
-        "Taken today.",
+        "2 cores",
     )
     lines = text.splitlines()
-    assert lines[0] == "Taken today."
+    assert lines[0].startswith("On 2 cores. Lowest to highest ")
+    assert "2026-01-01 10:00; llama.cpp 1, cortex 1." in lines
     assert any(line.startswith("| llama.cpp int8 | 10 |") for line in lines)
     assert any(line.startswith("| cortex int8 node | 20 |") for line in lines)
     assert any(line.startswith("| cortex int8 node | 3.00 | 0.50 |") for line in lines)
@@ -63,10 +75,95 @@ def test_each_server_is_a_row_with_all_that_was_measured_of_it() -> None:
 
 def test_what_cannot_be_had_is_a_line_that_says_why() -> None:
     keys = [Key("pypi:m", "vllm", "1", "bf16", workload) for workload in ("W1", "W2")]
-    text = report([Record(key, "", unavailable="it needs AVX-512") for key in keys], "")
-    assert text.strip() == "- vllm bf16, W1, W2: it needs AVX-512"
+    text = report([Record(key, TIME, unavailable="it needs AVX-512") for key in keys], "")
+    assert text.splitlines()[-1] == "- vllm bf16, W1, W2: it needs AVX-512"
+    assert "| server" not in text
 
 
 def test_an_error_of_a_server_is_told() -> None:
     text = report([record(counts=False, errors=1, first_error="HTTP 500: no")], "")
     assert "- llama.cpp int8, W1: HTTP 500: no" in text
+
+
+def test_each_model_has_tables_of_its_own() -> None:
+    text = report(
+        [
+            record(decode_tokens_per_s=10.0),
+            record(model="pypi:other", decode_tokens_per_s=7.0),
+            record(workload="W3", ttft_ms=1500.0),
+        ],
+        "",
+        {"pypi:other": ["plots/other.png"]},
+    )
+    first, other = text.split("### `pypi:other`")
+    assert "### `pypi:m`" in first
+    assert "| llama.cpp int8 | 10 | 1.50 |" in first
+    assert "| llama.cpp int8 | 7 |" in other
+    assert other.endswith("![other](plots/other.png)")
+    assert "plots" not in first
+
+
+def test_end_to_end_stands_beside_decoding() -> None:
+    figures = {"decode_tokens_per_s": 90.0, "end_to_end_tokens_per_s": 80.0}
+    many = {"decode_tokens_per_s": 500.0, "total_tokens_per_s": 400.0}
+    text = report([record(**figures), record(workload="W2", **many)], "")
+    assert (
+        "| server | W1, tokens/s | W1 end to end, tokens/s | W2, tokens/s | "
+        "W2 end to end, tokens/s |"
+    ) in text
+    assert "| llama.cpp int8 | 90 | 80 | 500 | 400 |" in text
+
+
+def test_figures_of_another_time_do_not_stand_beside_new_ones() -> None:
+    text = report(
+        [
+            record("vllm", time="2026-01-01 03:59", decode_tokens_per_s=11.0),
+            record("llama.cpp", time="2026-01-01 04:00", decode_tokens_per_s=12.0),
+            record("cortex", time="2026-01-01 10:00", decode_tokens_per_s=13.0),
+            record("vllm", time="2026-01-01 03:59", model="pypi:other", decode_tokens_per_s=14.0),
+        ],
+        "",
+    )
+    first, other = text.split("### `pypi:other`")
+    assert "2026-01-01 04:00 to 2026-01-01 10:00; llama.cpp 1, cortex 1." in first
+    assert "| cortex int8 | 13 |" in first
+    assert "| llama.cpp int8 | 12 |" in first
+    assert "| vllm" not in first
+    assert "- vllm int8: left out, more than 6 hours older: W1 (2026-01-01 03:59)" in first
+    assert "| vllm int8 | 14 |" in other
+
+
+def test_a_reason_of_long_ago_is_not_told() -> None:
+    old = Record(Key(MODEL, "vllm", "1", "bf16", "W1"), "2025-12-31 10:00", unavailable="no room")
+    assert "no room" not in report([old, record(decode_tokens_per_s=1.0)], "")
+
+
+def test_the_commands_that_measured_are_told_in_turn() -> None:
+    text = report(
+        [
+            record(command="make a", repetitions=5),
+            record("vllm", command="make b", repetitions=3),
+            record("cortex", command="make a", repetitions=5),
+        ],
+        "",
+    )
+    assert "medians of 3 or 5. By `make a`, then `make b`." in text
+
+
+def test_plots_are_one_set_for_each_model(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from bench.peers.plots import draw
+
+    found = draw(
+        [
+            record(**speeds(9, 10, 11)),
+            record("cortex", counts=False, **speeds(19, 20, 21)),
+            record(model="pypi:other", workload="W3", ttft_ms=1.0),
+        ],
+        tmp_path,
+    )
+    assert found == {
+        "pypi:m": [tmp_path / "throughput-m.png"],
+        "pypi:other": [tmp_path / "latency-other.png"],
+    }
+    assert all(path.stat().st_size > 1000 for paths in found.values() for path in paths)

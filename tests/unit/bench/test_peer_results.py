@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers.results import Key, Record, Results
+from bench.peers.results import Key, Record, Results, earliest_beside, now
 
 KEY = Key("pypi:m", "llama.cpp", "1", "Q8_0", "W1")
 OTHER = Key("pypi:m", "cortex", "abc", "int8", "W1", "gateway")
@@ -54,3 +54,16 @@ def test_what_follows_a_cut_line_is_kept(path: Path) -> None:
 def test_a_server_is_named_by_what_tells_it_from_others() -> None:
     assert KEY.server == "llama.cpp Q8_0"
     assert OTHER.server == "cortex int8 gateway"
+
+
+def test_what_is_of_another_time_is_measured_again(path: Path) -> None:
+    Results(path).add(COUNTS)
+    assert Results(path, since="2026-01-01 10:00").missing([KEY]) == []
+    later = Results(path, since="2026-01-01 10:01")
+    assert later.missing([KEY]) == [KEY]
+    assert later.records() == [COUNTS]
+
+
+def test_a_window_is_of_some_hours() -> None:
+    assert earliest_beside("2026-01-01 03:30") == "2025-12-31 21:30"
+    assert earliest_beside(now()) < now()

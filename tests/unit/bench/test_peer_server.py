@@ -8,9 +8,7 @@ import pytest
 
 from bench.peers.commands import Unavailable, run
 from bench.peers.peer import Entry, Launch
-from bench.peers.plan import starts
 from bench.peers.server import Server
-from cortexd.up.defaults import DEFAULT_MODEL, SECOND_MODEL
 from tests.fakes.process_family import alive
 from tests.fakes.waiting import wait_until
 
@@ -55,9 +53,3 @@ def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
     says = "print('first'); print('no compiler'); raise SystemExit(2)"
     with pytest.raises(Unavailable, match=r"failed with status 2: .*no compiler"):
         run([sys.executable, "-c", says], tmp_path / "log")
-
-
-def test_workloads_that_need_the_same_share_a_start() -> None:
-    found = starts(["W1", "W2x64", "W6", "busy"])
-    assert sorted(found.values()) == [["W1", "busy"], ["W2x64"], ["W6"]]
-    assert {model for model, _ in found} == {DEFAULT_MODEL, SECOND_MODEL}

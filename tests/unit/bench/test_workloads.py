@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.serve import interference, running, steady
+from bench.serve import interference, machine, running, steady
 from bench.serve.prompts import PromptMaker
 from bench.serve.running import RunningStreams, StreamEnded
+from bench.serve.stream import StreamResult
 from bench.serve.target import Target
 from bench.serve.texts import copied_share, copying, prose
+from bench.serve.workloads import measure
 from tests.fakes.token_server import TokenServer, save_tokenizer
 
 
@@ -69,6 +71,58 @@ async def test_a_prompt_that_does_not_fit_is_left_out(
     assert figures["skipped_18000"] == "the context has 8192 tokens"
     assert figures["itl_beside_4000_max_ms"] >= figures["itl_beside_4000_p95_ms"] > 0
     assert figures["ttft_4000_ms"] > 0
+
+
+@pytest.mark.parametrize(("refused", "rounds"), [({17}, 2), ({8}, 2), ({8, 17, 26}, 0)])
+async def test_a_prompt_that_fails_is_an_error_and_costs_its_own_round_only(
+    server: TokenServer,
+    prompts: PromptMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: set[int],
+    rounds: int,
+) -> None:
+    """A round has eight streams, then its prompt: requests 8, 17 and 26."""
+    monkeypatch.setattr(running, "MAX_TOKENS", 100_000)
+    monkeypatch.setattr(interference, "INCOMING_TOKENS", (400,))
+    server.refused = refused
+    target = Target(f"http://127.0.0.1:{server.port}", "m", "completions", [], {}, 30.0)
+    figures = await measure("W6", target, prompts, 3)
+    assert len(figures.get("ttft_400_ms_all", [])) == rounds
+    assert figures["errors"] == len(refused)
+    assert "HTTP 500" in figures["first_error"]
+    assert not figures["counts"]
+
+
+@pytest.mark.parametrize("tokens_per_chunk", [1, 2])
+@pytest.mark.parametrize("workload", ["W2", "W5"])
+async def test_chunks_are_held_against_tokens_also_where_streams_are_cut(
+    server: TokenServer,
+    target: Target,
+    prompts: PromptMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    workload: str,
+    tokens_per_chunk: int,
+) -> None:
+    monkeypatch.setattr(running, "MAX_TOKENS", 100_000)
+    monkeypatch.setattr(machine, "FOREIGN_CORES_LIMIT", 1000.0)  # whoever else works here
+    server.tokens_per_chunk = tokens_per_chunk
+    figures = await measure(workload, target, prompts, 1)
+    assert figures["errors"] == 0
+    assert figures["chunks_per_token"] == pytest.approx(1 / tokens_per_chunk, abs=0.02)
+    assert figures["counts"] == (tokens_per_chunk == 1)
+
+
+async def test_many_streams_are_told_end_to_end_and_decoding(prompts: PromptMaker) -> None:
+    """Each of 16 streams has three tokens within four seconds, the first of them after one."""
+
+    class Timed(Target):
+        async def complete(self, *_: object, **__: object) -> StreamResult:
+            return StreamResult(started=10.0, ended=14.0, chunk_times=[11.0, 12.0, 13.0])
+
+    target = Timed("http://127.0.0.1:9", "m", "completions", [], {}, 30.0)
+    _, figures = await steady.many_streams(16)(target, prompts, 2)
+    assert figures["total_tokens_per_s_all"] == [16 * 3 / 4] * 2
+    assert figures["decode_tokens_per_s_all"] == [16 * 2 / 2] * 2
 
 
 async def test_prose_is_sampled_and_copying_is_not(
