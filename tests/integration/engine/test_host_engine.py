@@ -1,11 +1,11 @@
 """One token, one result: the CPU kernels give the same bits whoever else is in the batch.
 
 Log probabilities are compared exactly. What a prompt's tokens are computed with differs on purpose:
-whole, in chunks, from the prefix cache, again after preemption, by one thread or by two.
+whole, in chunks, from the prefix cache, again after preemption, by one thread or by several.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -15,15 +15,13 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import Kernels, VariantName
+from neurond.kernels.library import Kernels
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
-from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder
-from tests.fakes.emulated_kernels import EMULATED
 from tests.fakes.engine_runs import EngineUnderTest
 from tests.fakes.planned_models import PLANNED, make_model
 from tests.fakes.tiny_models import VOCAB_SIZE
@@ -31,15 +29,8 @@ from tests.fakes.tiny_models import VOCAB_SIZE
 TOLD = SamplingParams(temperature=0.8, top_p=0.9, logprobs=3, ignore_eos=True)
 NEW_TOKENS = 12
 CONTEXT = 256
-
-
-@pytest.fixture(scope="module", params=["best", *EMULATED])
-def kernels(request: pytest.FixtureRequest, emulate: Callable[[VariantName], Kernels]) -> Kernels:
-    if request.param != "best":
-        return emulate(request.param)
-    found = load_kernels()
-    assert not isinstance(found, NoKernels), found.reason
-    return found
+SEVERAL = (2, 3)
+"""Numbers of threads, whether there are so many cores or not."""
 
 
 @cache
@@ -55,6 +46,8 @@ MADE_OF = [
     ("gemma3", "int4", "bf16"),
     ("mistral", "bf16", "bf16"),
     ("gemma2", "bf16", "int8"),
+    ("llama-wide", "int8", "int8"),
+    ("llama-wide", "int4", "int8"),
 ]
 
 
@@ -65,7 +58,7 @@ class Engines:
         self._kernels = kernels
         self._model = model
         self._kv_format = kv_format
-        self._pools = {threads: kernels.pool(threads) for threads in (1, 2)}
+        self._pools = {threads: kernels.pool(threads) for threads in (1, *SEVERAL)}
 
     def engine(
         self,
@@ -124,6 +117,11 @@ def run(
     return [list(tokens[stream]) for stream in streams]
 
 
+def run_alone(engine: EngineUnderTest, prompt: list[int], seed: int) -> list[object]:
+    stream = engine.submit(prompt, NEW_TOKENS, TOLD, seed=seed)
+    return list(engine.finish()[stream])
+
+
 def test_a_prompt_is_scored_as_its_tokens_are_when_they_are_chosen(engines: Engines) -> None:
     (prompt,) = prompts(1)
     asked = SamplingParams(temperature=0.0, ignore_eos=True, logprobs=3, scores_prompt=True)
@@ -145,11 +143,10 @@ def test_a_prompt_is_scored_as_its_tokens_are_when_they_are_chosen(engines: Engi
 
 def test_bits_do_not_depend_on_company_chunks_or_threads(engines: Engines) -> None:
     asked = prompts(6)
-    alone = [run(engines.engine(), [prompt])[0] for prompt in asked[:1]]
-    together = run(engines.engine(threads=2), asked)
-    in_chunks = run(engines.engine(step_tokens=8), asked)
-    assert alone == together[:1]
-    assert together == in_chunks
+    alone = [run_alone(engines.engine(), prompt, seed) for seed, prompt in enumerate(asked)]
+    for threads in SEVERAL:
+        assert run(engines.engine(threads=threads), asked) == alone
+        assert run(engines.engine(threads=threads, step_tokens=8), asked) == alone
 
 
 def test_bits_do_not_depend_on_the_prefix_cache(engines: Engines) -> None:
