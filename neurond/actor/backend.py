@@ -48,6 +48,10 @@ class ServedModel:
     """None where the model cannot generate."""
     embedder: Embedder | None = None
     """None where it gives no vectors; then `loaded.embedding` is None too."""
+    make_resident: Callable[[int], bool] | None = None
+    """Make a piece of memory resident that blocks from this one on, all fresh, will need; return
+    whether there was one to make. From the loop's thread, between steps; takes milliseconds. None
+    where memory is there from the beginning, or not the model's."""
 
 
 class Backend(Protocol):
@@ -90,6 +94,7 @@ def served(
     kv_dtype: Dtype,
     kernels: str,
     kernels_unavailable_reason: str | None = None,
+    make_resident: Callable[[int], bool] | None = None,
 ) -> ServedModel:
     """Return a decoder that is ready, as the loop and the supervisor want it.
 
@@ -112,7 +117,9 @@ def served(
     )
     folder = Path(command.model_dir)
     formats = ModelFormats(folder, vocab_size, read_manifest(folder).eos_token_ids)
-    return ServedModel(loaded, serving.new_engine, lambda: _free(serving), formats, embedder)
+    return ServedModel(
+        loaded, serving.new_engine, lambda: _free(serving), formats, embedder, make_resident
+    )
 
 
 def _free(serving: ModelServing) -> None:

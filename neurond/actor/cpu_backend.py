@@ -145,6 +145,7 @@ class CpuBackend:
             dtype=command.dtype,
             kv_dtype=command.kv_dtype or "bfloat16",
             kernels=kernels.variant,
+            make_resident=serving.make_resident,
         )
 
     def _with_torch(self, configure: Configure) -> HostTorch:

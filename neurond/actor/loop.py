@@ -2,8 +2,9 @@
 
 It runs in the actor's main thread and is the only user of the sockets, the ring and the engines.
 Each turn: control commands, data commands, what the loader and the format queue have, then one step
-of the next engine that has work, and one ring of the bell for it. With no work it sleeps in a poll,
-so that a command is seen at once and an idle device costs nothing.
+of the next engine that has work, and one ring of the bell for it. With no work it makes memory
+ready that later steps will need, a piece in a turn, and then sleeps in a poll, so that a command is
+seen at once and an idle device costs nothing.
 """
 
 import logging
@@ -291,6 +292,9 @@ class ActorLoop:
             self._enter(Phase.LOADING, max(deadline_s, self._deadlines.step_s))
         else:
             self._enter(Phase.IDLE, deadline_s)
+            # A piece at a time: what has come meanwhile goes before the next.
+            if any(serving.make_resident() for serving in self._served.values()):
+                return
         self._wakeups.wait(min(1.0, deadline_s / 3))
 
     def _enter(self, phase: Phase, deadline_s: float) -> None:

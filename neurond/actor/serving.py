@@ -40,6 +40,15 @@ class Serving:
             scheduler.num_accepted_tokens,
         )
 
+    def make_resident(self) -> bool:
+        """Make a piece of memory resident for later steps; return whether there was one to make."""
+        make = self.model.make_resident
+        return (
+            make is not None
+            and isinstance(self.engine, Engine)
+            and make(self.engine.scheduler.frontier)
+        )
+
 
 def engines_of(model: ServedModel) -> list[Serving]:
     """Make an engine for each kind of work that the model can do."""

@@ -33,6 +33,11 @@ class BlockAllocator:
         """Blocks that no sequence owns and that the prefix cache has kept."""
         return self._cache.num_idle
 
+    @property
+    def frontier(self) -> int:
+        """See `BlockPool.frontier`."""
+        return self._pool.frontier
+
     def new_table(self) -> BlockTable:
         """Return an empty table for a new sequence."""
         return BlockTable(self._block_tokens)

@@ -21,6 +21,8 @@ class BlockPool:
         self.num_blocks = num_blocks
         self._owners = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))
+        self.frontier = 0
+        """The first of the blocks that nobody was given yet: all from it on."""
 
     @property
     def num_free(self) -> int:
@@ -34,6 +36,8 @@ class BlockPool:
         """Give a free block its first owner. At least one must be free."""
         block = self._free.pop()
         self._owners[block] = 1
+        # What was put back lies upon what was never taken, of which the lowest comes first.
+        self.frontier = max(self.frontier, block + 1)
         return block
 
     def share(self, block: int) -> None:

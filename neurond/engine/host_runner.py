@@ -10,6 +10,7 @@ import numpy as np
 
 from neurond.engine.host_sampler import sample_on_host
 from neurond.engine.masks import masks_of
+from neurond.engine.memory_ahead import MemoryAhead
 from neurond.engine.query_parts import query_parts
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import StepColumns
@@ -76,11 +77,16 @@ class HostRunner:
         looks_both_ways = vision is not None and vision.two_way_tokens
         bounds = (max_tokens, max_tokens if looks_both_ways else max_sequences, max_rows)
         self._scratch = Buffer(kernels.scratch_bytes(model.struct, pool, *bounds))
+        self._ahead = MemoryAhead(pages, self._scratch)
         vocab_size = model.decoder.vocab_size
         logits = Buffer(4 * max_rows * vocab_size)
         self._logits = logits.bytes.view(np.float32).reshape(max_rows, vocab_size)
         self._logits_at = logits.address
         self._sampler = kernels.sampler(pool, vocab_size)
+
+    def make_resident(self, frontier: int) -> bool:
+        """See `MemoryAhead.extend`."""
+        return self._ahead.extend(frontier)
 
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
         """See `Runner.execute`.

@@ -116,6 +116,11 @@ class Scheduler:
         """Blocks that no sequence owns and that the prefix cache has kept."""
         return self._allocator.num_cached
 
+    @property
+    def frontier(self) -> int:
+        """The first of the blocks that no sequence was given yet: all from it on."""
+        return self._allocator.frontier
+
     def has_room_for(self, num_sequences: int) -> bool:
         """Tell whether the queue takes so many more; an empty queue always does."""
         waiting = self.num_waiting

@@ -54,6 +54,14 @@ class KvPages:
             ) from ex
         self.addresses = (ctypes.c_void_p * len(layer_bytes))(*(b.address for b in self.layers))
 
+    def places(self, blocks: range) -> list[tuple[int, int]]:
+        """Return where `blocks`, each the next after another, lie: address and bytes by layer."""
+        sizes = [layer.size_bytes // self.num_blocks for layer in self.layers]
+        return [
+            (layer.address + size * blocks.start, size * len(blocks))
+            for layer, size in zip(self.layers, sizes, strict=True)
+        ]
+
 
 def address_of(array: NDArray[np.generic]) -> int:
     """Return where a C-contiguous array begins; it stays there as long as the array lives."""

@@ -71,3 +71,8 @@ class HostServing(ModelServing):
         super().__init__(
             runner, sizes, weights_id, max_sequences, step_tokens, rows, two_way_tokens
         )
+
+    def make_resident(self, frontier: int) -> bool:
+        """See `ServedModel.make_resident`."""
+        assert isinstance(self._runner, HostRunner), "the model has been closed"
+        return self._runner.make_resident(frontier)

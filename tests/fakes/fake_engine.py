@@ -11,6 +11,9 @@ load; `fatal` takes the process down while loading.
 A format of kind `regex` is a number of tokens, after which the answer is complete; or `slow N`,
 which compiles when a file `go` appears in the model's folder, `bad`, which is refused, or `broken`.
 
+A model folder whose name begins with `fresh` has memory to make resident without end. A file
+`frontier` there says which block was the first fresh one when it was last asked to.
+
 A model folder whose name begins with `vectors` gives embeddings besides: the numbers of an input's
 vector are its first token and how many it has. There `HANG` and `BROKEN` count as the first token.
 """
@@ -130,6 +133,17 @@ class CountingEmbedder:
         return [struct.pack("<2f", each.token_ids[0], len(each.token_ids)) for each in inputs]
 
 
+class _Endless:
+    def __init__(self, told: Path) -> None:
+        self._told = told
+        self._next = told.with_suffix(".next")
+
+    def __call__(self, frontier: int) -> bool:
+        self._next.write_text(str(frontier))
+        self._next.replace(self._told)
+        return True
+
+
 class CountingBackend:
     def open(self, configure: Configure) -> OpenedDevice:
         return OpenedDevice("counting", 1 << 30, 1 << 30)
@@ -166,6 +180,8 @@ class CountingBackend:
         served = ServedModel(
             loaded, lambda: Engine(CountingRunner(), config), lambda: None, formats
         )
+        if folder.name.startswith("fresh"):
+            return replace(served, make_resident=_Endless(folder / "frontier"))
         if not folder.name.startswith("vectors"):
             return served
         sizes = EmbeddingSizes(CountingEmbedder.dimensions, command.context_tokens)

@@ -18,7 +18,9 @@ from cortex_core.neuron_api import Dtype, EmbeddingSizes
 from neurond.actor import cpu_backend
 from neurond.actor.backend import ServedModel
 from neurond.actor.cpu_backend import CpuBackend
+from neurond.engine import memory_ahead
 from neurond.engine.embedding import EmbedInput
+from neurond.host import HostMemory
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import packed_bytes
 from neurond.protocol import Configure, LoadModel
@@ -28,6 +30,7 @@ from tests.fakes.model_cache import SMOLLM2, real_model
 from tests.fakes.planned_models import PLANNED, REFUSED, make_model
 from tests.fakes.prepared_models import prepare_model, write_manifest
 from tests.fakes.published_configs import PUBLISHED
+from tests.fakes.resident_memory import skip_where_nothing_populates
 from tests.fakes.tiny_models import make_tiny_model
 from tests.fakes.tiny_vision import make_gemma3, make_qwen
 from tests.fakes.vision_pairs import Prompt, load_pair
@@ -98,6 +101,29 @@ def test_published_configs_are_served_by_the_kernels(backend, variant, tmp_path,
     assert generate(served) == generate(of_todays_keys)
 
 
+def test_memory_made_resident_between_steps_leaves_answers_as_they_are(
+    backend, variant, tmp_path, monkeypatch
+):
+    skip_where_nothing_populates()
+    monkeypatch.setattr(memory_ahead, "host_memory", lambda: HostMemory(1 << 40, 1 << 40))
+    prepare_model(make_model(PLANNED["llama"]()), tmp_path / "llama")
+    answers = []
+    for ahead in (True, False):
+        served = load(backend, tmp_path / "llama", "int8", kv_cache_bytes=16 << 20)
+        assert served.make_resident is not None
+        engine = EngineUnderTest(served.new_engine())
+        said, pieces = [], []
+        for length in (3, 40, 100):
+            pieces.append(0)
+            while ahead and served.make_resident(engine.engine.scheduler.frontier):
+                pieces[-1] += 1
+            said.append(engine.generate(range(1, length), 20))
+        assert (pieces[0] > 0) == ahead
+        answers.append(said)
+        served.free()
+    assert answers[0] == answers[1]
+
+
 def see(served: ServedModel, prompt: Prompt) -> list[int]:
     engine = EngineUnderTest(served.new_engine())
     stream = engine.submit(prompt.token_ids, 6, images=prompt.images)
@@ -147,6 +173,7 @@ def test_images_that_do_more_are_torchs(backend, cpu, tmp_path):
     pair = load_pair(folder, make_qwen(folder), cpu)
     served = load(backend, folder, "bfloat16")
     assert (served.loaded.kernels, served.loaded.dtype) == ("torch", "bfloat16")
+    assert served.make_resident is None
     assert len(see(served, pair.prompt([1, 2, 3], 0, [4, 5]))) == 6
 
 

@@ -15,6 +15,7 @@ from cortex_core.errors import (
     QueueFull,
 )
 from cortex_core.neuron_api import KvUse
+from neurond.engine.blocks import blocks_for
 from neurond.memory_plan import BLOCK_TOKENS
 from neurond.supervisor.jobs import Admitted, Token
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
@@ -60,6 +61,21 @@ async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(paced_n
     await wait_until_async(lambda: use().used == 0)
 
     assert use().cached >= 100 // BLOCK_TOKENS
+
+
+async def test_what_comes_is_served_between_two_pieces_of_memory_made_resident(node: Node) -> None:
+    model_id = await node.loaded("fresh")
+    told = node.library.folder(model_id) / "frontier"
+
+    def frontier() -> int | None:
+        return int(told.read_text()) if told.exists() else None
+
+    await wait_until_async(lambda: frontier() == 0)
+    items = await collect(node.submit(model_id, list(range(100)), max_tokens=2))
+
+    assert tokens_of(items) == [100, 101]
+    await wait_until_async(lambda: frontier() == blocks_for(101, BLOCK_TOKENS))
+    assert node.restarts == 0
 
 
 async def test_logprobs_and_choices_come_back_with_their_index(node: Node) -> None:

@@ -24,6 +24,19 @@ def test_a_pool_gives_each_block_once() -> None:
     assert pool.num_free == 0
 
 
+def test_all_blocks_from_the_frontier_on_are_fresh() -> None:
+    pool = BlockPool(5)
+    assert pool.frontier == 0
+    first, second = pool.take(), pool.take()
+    assert pool.frontier == 2
+    for block in (second, first):
+        pool.drop(block)
+        pool.put_back(block)
+    taken = [pool.take(), pool.take()]
+    assert (sorted(taken), pool.frontier) == ([0, 1], 2)
+    assert [pool.take(), pool.frontier] == [2, 3]
+
+
 def test_check_finds_a_block_that_nobody_has() -> None:
     pool = BlockPool(1)
     pool.drop(pool.take())

@@ -1,0 +1,78 @@
+"""Makes memory of the CPU kernels resident while the device is idle, so that no step waits for it.
+
+K/V of the next blocks (`neurond.engine.headroom`), and before them what each step works in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from cortex_core.logs import kv
+from neurond.engine.headroom import Headroom
+from neurond.host import host_memory
+from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.kernels.populate import populate
+
+if TYPE_CHECKING:
+    from neurond.kernels.memory import Buffer, KvPages
+
+PIECE_BYTES: Final = 4 << 20
+"""Made resident at once: 1 to 10 ms, for which a request that comes just then waits. Huge pages
+divide it."""
+SPARE_BYTES: Final = 1 << 30
+"""Where the host, or this process's control group, has less memory free, none is taken ahead."""
+
+_log = logging.getLogger(__name__)
+
+
+class MemoryAhead:
+    """The memory of one model. Called from the actor's one thread, between steps."""
+
+    def __init__(
+        self,
+        pages: KvPages,
+        scratch: Buffer,
+        free_bytes: Callable[[], int] = lambda: host_memory().free_bytes,
+    ) -> None:
+        """Take nothing yet; `free_bytes` is asked before each piece."""
+        self._pages = pages
+        block_bytes = pages.size_bytes // pages.num_blocks
+        self._headroom = Headroom(pages.num_blocks, BLOCK_TOKENS, block_bytes)
+        self._free_bytes = free_bytes
+        self._pieces = deque(_pieces([(scratch.address, scratch.size_bytes)]))
+        self._refused = False
+
+    def extend(self, frontier: int) -> bool:
+        """Make one more piece resident, if one is wanted; return whether it was.
+
+        All blocks from `frontier` on are fresh; memory of others may be made resident too, and
+        keeps what it holds. Takes milliseconds. Once the kernel has refused, nothing is asked of it
+        again: steps get their memory as they write to it.
+        """
+        if self._refused:
+            return False
+        if not self._pieces:
+            self._pieces.extend(_pieces(self._pages.places(self._headroom.take(frontier))))
+        if not self._pieces:
+            return False
+        try:
+            if self._free_bytes() < SPARE_BYTES:
+                return False
+            populate(*self._pieces.popleft())
+        except OSError as ex:
+            self._refused = True
+            _log.info("memory not taken ahead of need", extra=kv(cause=ex.strerror))
+        return not self._refused
+
+
+def _pieces(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Cut memory, by address and size, at multiples of `PIECE_BYTES`."""
+    for address, size_bytes in places:
+        start, end = address, address + size_bytes
+        while start < end:
+            stop = min(end, start - start % PIECE_BYTES + PIECE_BYTES)
+            yield start, stop - start
+            start = stop
