@@ -35,6 +35,9 @@ PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=True),
     "llama-biases": lambda: LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True),
     "llama-wide": lambda: LlamaConfig(**{**COMMON, "intermediate_size": 2144}),  # 67 groups of 32
+    "llama-long": lambda: LlamaConfig(
+        **{**COMMON, "max_position_embeddings": 4096, "num_key_value_heads": 1}
+    ),
     "llama-yarn": lambda: LlamaConfig(**COMMON, rope_parameters={"rope_theta": 1e4, **_YARN}),
     "qwen2": lambda: Qwen2Config(**COMMON),
     "qwen3": lambda: Qwen3Config(**COMMON),

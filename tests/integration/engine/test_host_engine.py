@@ -7,6 +7,7 @@ whole, in chunks, from the prefix cache, again after preemption, by one thread o
 import random
 from collections.abc import Iterator
 from functools import cache
+from typing import get_args
 
 import pytest
 
@@ -31,6 +32,8 @@ NEW_TOKENS = 12
 CONTEXT = 256
 SEVERAL = (2, 3)
 """Numbers of threads, whether there are so many cores or not."""
+LONG = 1100
+"""Tokens; the kernels take keys in spans of 512."""
 
 
 @cache
@@ -68,6 +71,7 @@ class Engines:
         step_tokens: int = 128,
         max_draft_rows: int = 0,
         max_rows: int = 0,
+        context: int = CONTEXT,
     ) -> EngineUnderTest:
         rows = max(8, max_draft_rows, max_rows)
         sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": rows}
@@ -76,7 +80,7 @@ class Engines:
         runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
         config = SchedulerConfig(
             num_blocks=num_blocks,
-            context_tokens=CONTEXT,
+            context_tokens=context,
             block_tokens=BLOCK_TOKENS,
             max_sequences=8,
             step_tokens=step_tokens,
@@ -147,6 +151,28 @@ def test_bits_do_not_depend_on_company_chunks_or_threads(engines: Engines) -> No
     for threads in SEVERAL:
         assert run(engines.engine(threads=threads), asked) == alone
         assert run(engines.engine(threads=threads, step_tokens=8), asked) == alone
+
+
+@pytest.mark.parametrize("kv_format", get_args(KvFormat))
+@pytest.mark.parametrize("weight_format", get_args(WeightFormat))
+def test_bits_of_a_long_context_do_not_depend_on_company(kernels, weight_format, kv_format) -> None:
+    """Its keys are of three spans, which threads share while they compute others' tokens."""
+    made = Engines(kernels, packed(kernels, "llama-long", weight_format), kv_format)
+    asked = [*prompts(4), [*random.Random(6).choices(range(VOCAB_SIZE), k=LONG)]]
+    alone = [
+        run_alone(made.engine(context=2 * LONG), prompt, seed) for seed, prompt in enumerate(asked)
+    ]
+    for threads, step_tokens, max_draft_rows in ((2, 128, 0), (3, 100, 12)):
+        engine = made.engine(
+            threads=threads,
+            step_tokens=step_tokens,
+            max_draft_rows=max_draft_rows,
+            context=2 * LONG,
+        )
+        assert run(engine, asked) == alone
+        assert run(engine, asked) == alone  # most of it from the prefix cache
+        assert engine.cached_tokens[-1] >= LONG - BLOCK_TOKENS
+    made.close()
 
 
 def test_bits_do_not_depend_on_the_prefix_cache(engines: Engines) -> None:
