@@ -32,6 +32,7 @@ check: format-check lint type imports test-unit  ## The quick gate: format, lint
 
 test: check  ## Everything: the quick gate, then integration, end-to-end and packaging tests
 	-$(BIN)/python -m tests.fakes.model_cache
+	-$(BIN)/python -m tests.fakes.schema_suite
 	$(BIN)/pytest tests/integration tests/e2e tests/packaging tests/gpu $(PYTEST_FLAGS)
 
 test-clients: setup  ## Install Claude Code, codex, open-webui and others aside and run them (needs a network and npm)

@@ -10,6 +10,7 @@ that it makes go to the engine's thread, one for each sequence.
 
 from __future__ import annotations
 
+import re
 import time
 from array import array
 from collections import OrderedDict
@@ -35,6 +36,25 @@ WHITESPACE: Final = r"[ \t\n\r]{1,24}"
 MAX_EXACT: Final = 2**53
 MAX_DETAIL_CHARS: Final = 300
 _WORD_BITS: Final = 32
+_EXPLAINED: Final = (
+    (r"Unimplemented keys: \[(.*)\]", r"the schema has what is not supported: \1"),
+    (r"oneOf constraints are not supported.*", "oneOf is not supported; say anyOf"),
+    (
+        r"Resource '(?:json-schema:///)?(.*?)' is not present in a registry.*",
+        r"$ref or $schema names \1, and nothing outside of the schema is read",
+    ),
+    (r"((?:Anchor|Pointer) '.*' does not exist)", r"$ref leads nowhere: \1"),
+    (
+        r"Failed to generate regex for \w+ range: .*",
+        "a minimum or maximum is beyond what can be kept to, ±2^63",
+    ),
+    (r"patternProperty (regexes .* are not disjoint)", r"patternProperties: \1"),
+    (r"(regex parse error: .*)", r"pattern or patternProperties: \1"),
+    (r"(lookarounds not supported.*)", r"pattern or patternProperties: \1"),
+    (r"invalid multiple of", "multipleOf must be a number above 0"),
+    (r"NoExtension.*", "no answer can have it"),
+)
+"""What llguidance says, and what names the client's own words."""
 
 
 class TokenGrammar:
@@ -229,8 +249,9 @@ def _inexact_literal(schema: JsonObject) -> float | None:
 def refuse(why: str) -> InvalidRequest:
     """Return the error of a request whose format cannot be kept to, for the caller to raise."""
     detail = " ".join(why.removesuffix("<non-verbose/>").split())
-    if detail.startswith("NoExtension"):
-        detail = "no answer can have it"
+    for said, explained in _EXPLAINED:
+        if matched := re.fullmatch(said, detail):
+            detail = matched.expand(explained)
     if len(detail) > MAX_DETAIL_CHARS:
         detail = f"{detail[:MAX_DETAIL_CHARS]}…"
     return InvalidRequest(f"cannot hold the answer to {PARAM}: {detail}", param=PARAM)

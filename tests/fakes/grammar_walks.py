@@ -1,7 +1,7 @@
 """Random answers under a grammar: what a model without sense would say, byte by byte."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ class Speller:
         self.pieces = model_tokenizer(tokenizer).pieces
         self.compiler = GrammarCompiler(folder, self.vocab_size, (end,))
         self.tokens = {self.pieces.piece(id_): id_ for id_ in range(self.vocab_size)}
+        self._longest = max(map(len, self.tokens))
 
     def compile(
         self,
@@ -51,6 +52,25 @@ class Speller:
 
     def allowed(self, grammar: TokenGrammar) -> set[int]:
         return bits_of(grammar.allowed())
+
+    def accepts(self, grammar: TokenGrammar, text: str) -> bool:
+        """Whether a whole answer can be `text`: said in the longest tokens that masks allow.
+
+        Where only one text can follow, llguidance allows the model's own spelling alone.
+        """
+        said, rest = grammar.fork(), text.encode()
+        while rest:
+            if said.is_complete:
+                return False
+            allowed = said.allowed()
+            lengths = range(min(len(rest), self._longest), 0, -1)
+            found = (self.tokens.get(rest[:length]) for length in lengths)
+            token = next((one for one in found if one is not None and has_bit(allowed, one)), None)
+            if token is None:
+                return False
+            said.advance(token)
+            rest = rest[len(self.pieces.piece(token)) :]
+        return said.is_complete or has_bit(said.allowed(), self.end)
 
     def walk(self, grammar: TokenGrammar, seed: int, *, max_tokens: int = 400) -> bytes | None:
         """Return a random answer, or None if it has not come to its end after so many tokens."""
@@ -78,6 +98,10 @@ class Speller:
             if found:
                 return found
         return allowed
+
+
+def has_bit(words: Sequence[int], token: int) -> bool:
+    return bool(words[token // 32] >> token % 32 & 1)
 
 
 def bits_of(words: Iterable[int]) -> set[int]:

@@ -1,9 +1,11 @@
 """Small random models as the loader leaves them: some that have a plan, some that have none."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     CohereConfig,
     Gemma2Config,
@@ -24,6 +26,7 @@ from transformers import (
 )
 
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
+from tests.fakes.published_configs import PUBLISHED
 from tests.fakes.tiny_models import COMMON, WINDOW
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
@@ -31,6 +34,10 @@ _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings":
 PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=True),
     "llama-biases": lambda: LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True),
+    "llama-wide": lambda: LlamaConfig(**{**COMMON, "intermediate_size": 2144}),  # 67 groups of 32
+    "llama-long": lambda: LlamaConfig(
+        **{**COMMON, "max_position_embeddings": 4096, "num_key_value_heads": 1}
+    ),
     "llama-yarn": lambda: LlamaConfig(**COMMON, rope_parameters={"rope_theta": 1e4, **_YARN}),
     "qwen2": lambda: Qwen2Config(**COMMON),
     "qwen3": lambda: Qwen3Config(**COMMON),
@@ -47,6 +54,7 @@ PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
         **{**COMMON, "num_hidden_layers": 6}, sliding_window=WINDOW, query_pre_attn_scalar=32
     ),
     "phi3": lambda: Phi3Config(**COMMON),
+    **{name: partial(AutoConfig.for_model, **config) for name, config in PUBLISHED.items()},
 }
 REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
     "granite-embedding": (lambda: GraniteConfig(**COMMON, embedding_multiplier=12.0), "embedding"),

@@ -1,9 +1,11 @@
 """The CPU's backend without a process around it: which way it goes with which model."""
 
+import json
 import logging
 import random
 from array import array
 from pathlib import Path
+from shutil import rmtree
 
 import msgspec
 import numpy as np
@@ -27,6 +29,7 @@ from tests.fakes.engine_runs import EngineUnderTest, ids
 from tests.fakes.model_cache import SMOLLM2, real_model
 from tests.fakes.planned_models import PLANNED, REFUSED, make_model
 from tests.fakes.prepared_models import prepare_model, write_manifest
+from tests.fakes.published_configs import PUBLISHED
 from tests.fakes.resident_memory import skip_where_nothing_populates
 from tests.fakes.tiny_models import make_tiny_model
 from tests.fakes.tiny_vision import make_gemma3, make_qwen
@@ -85,6 +88,17 @@ def test_architectures_that_the_kernels_know_are_served_by_them(backend, variant
     assert len(generate(served)) == 6
     assert served.loaded.weights_bytes == pytest.approx(packed_bytes(manifest, "int8"), rel=0.2)
     served.free()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs_are_served_by_the_kernels(backend, variant, tmp_path, name):
+    prepare_model(make_model(PLANNED[name]()), tmp_path)
+    of_todays_keys = load(backend, tmp_path, "bfloat16")
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
+    rmtree(tmp_path / "packed")
+    served = load(backend, tmp_path, "bfloat16")
+    assert (served.loaded.kernels, served.loaded.kernels_unavailable_reason) == (variant, None)
+    assert generate(served) == generate(of_todays_keys)
 
 
 def test_memory_made_resident_between_steps_leaves_answers_as_they_are(

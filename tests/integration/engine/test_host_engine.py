@@ -1,12 +1,13 @@
 """One token, one result: the CPU kernels give the same bits whoever else is in the batch.
 
 Log probabilities are compared exactly. What a prompt's tokens are computed with differs on purpose:
-whole, in chunks, from the prefix cache, again after preemption, by one thread or by two.
+whole, in chunks, from the prefix cache, again after preemption, by one thread or by several.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
+from typing import get_args
 
 import pytest
 
@@ -15,15 +16,13 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from neurond.engine.host_runner import HostRunner
 from neurond.kernels.abi import BLOCK_TOKENS
-from neurond.kernels.library import Kernels, VariantName
+from neurond.kernels.library import Kernels
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
-from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder
-from tests.fakes.emulated_kernels import EMULATED
 from tests.fakes.engine_runs import EngineUnderTest
 from tests.fakes.planned_models import PLANNED, make_model
 from tests.fakes.tiny_models import VOCAB_SIZE
@@ -31,15 +30,10 @@ from tests.fakes.tiny_models import VOCAB_SIZE
 TOLD = SamplingParams(temperature=0.8, top_p=0.9, logprobs=3, ignore_eos=True)
 NEW_TOKENS = 12
 CONTEXT = 256
-
-
-@pytest.fixture(scope="module", params=["best", *EMULATED])
-def kernels(request: pytest.FixtureRequest, emulate: Callable[[VariantName], Kernels]) -> Kernels:
-    if request.param != "best":
-        return emulate(request.param)
-    found = load_kernels()
-    assert not isinstance(found, NoKernels), found.reason
-    return found
+SEVERAL = (2, 3)
+"""Numbers of threads, whether there are so many cores or not."""
+LONG = 1100
+"""Tokens; the kernels take keys in spans of 512."""
 
 
 @cache
@@ -55,6 +49,8 @@ MADE_OF = [
     ("gemma3", "int4", "bf16"),
     ("mistral", "bf16", "bf16"),
     ("gemma2", "bf16", "int8"),
+    ("llama-wide", "int8", "int8"),
+    ("llama-wide", "int4", "int8"),
 ]
 
 
@@ -65,7 +61,7 @@ class Engines:
         self._kernels = kernels
         self._model = model
         self._kv_format = kv_format
-        self._pools = {threads: kernels.pool(threads) for threads in (1, 2)}
+        self._pools = {threads: kernels.pool(threads) for threads in (1, *SEVERAL)}
 
     def engine(
         self,
@@ -75,6 +71,7 @@ class Engines:
         step_tokens: int = 128,
         max_draft_rows: int = 0,
         max_rows: int = 0,
+        context: int = CONTEXT,
     ) -> EngineUnderTest:
         rows = max(8, max_draft_rows, max_rows)
         sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": rows}
@@ -83,7 +80,7 @@ class Engines:
         runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
         config = SchedulerConfig(
             num_blocks=num_blocks,
-            context_tokens=CONTEXT,
+            context_tokens=context,
             block_tokens=BLOCK_TOKENS,
             max_sequences=8,
             step_tokens=step_tokens,
@@ -124,6 +121,11 @@ def run(
     return [list(tokens[stream]) for stream in streams]
 
 
+def run_alone(engine: EngineUnderTest, prompt: list[int], seed: int) -> list[object]:
+    stream = engine.submit(prompt, NEW_TOKENS, TOLD, seed=seed)
+    return list(engine.finish()[stream])
+
+
 def test_a_prompt_is_scored_as_its_tokens_are_when_they_are_chosen(engines: Engines) -> None:
     (prompt,) = prompts(1)
     asked = SamplingParams(temperature=0.0, ignore_eos=True, logprobs=3, scores_prompt=True)
@@ -145,11 +147,32 @@ def test_a_prompt_is_scored_as_its_tokens_are_when_they_are_chosen(engines: Engi
 
 def test_bits_do_not_depend_on_company_chunks_or_threads(engines: Engines) -> None:
     asked = prompts(6)
-    alone = [run(engines.engine(), [prompt])[0] for prompt in asked[:1]]
-    together = run(engines.engine(threads=2), asked)
-    in_chunks = run(engines.engine(step_tokens=8), asked)
-    assert alone == together[:1]
-    assert together == in_chunks
+    alone = [run_alone(engines.engine(), prompt, seed) for seed, prompt in enumerate(asked)]
+    for threads in SEVERAL:
+        assert run(engines.engine(threads=threads), asked) == alone
+        assert run(engines.engine(threads=threads, step_tokens=8), asked) == alone
+
+
+@pytest.mark.parametrize("kv_format", get_args(KvFormat))
+@pytest.mark.parametrize("weight_format", get_args(WeightFormat))
+def test_bits_of_a_long_context_do_not_depend_on_company(kernels, weight_format, kv_format) -> None:
+    """Its keys are of three spans, which threads share while they compute others' tokens."""
+    made = Engines(kernels, packed(kernels, "llama-long", weight_format), kv_format)
+    asked = [*prompts(4), [*random.Random(6).choices(range(VOCAB_SIZE), k=LONG)]]
+    alone = [
+        run_alone(made.engine(context=2 * LONG), prompt, seed) for seed, prompt in enumerate(asked)
+    ]
+    for threads, step_tokens, max_draft_rows in ((2, 128, 0), (3, 100, 12)):
+        engine = made.engine(
+            threads=threads,
+            step_tokens=step_tokens,
+            max_draft_rows=max_draft_rows,
+            context=2 * LONG,
+        )
+        assert run(engine, asked) == alone
+        assert run(engine, asked) == alone  # most of it from the prefix cache
+        assert engine.cached_tokens[-1] >= LONG - BLOCK_TOKENS
+    made.close()
 
 
 def test_bits_do_not_depend_on_the_prefix_cache(engines: Engines) -> None:

@@ -15,6 +15,7 @@ from transformers import Gemma2Config, LlamaConfig, PreTrainedConfig
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels, Pool, StepColumns
 from neurond.kernels.memory import Buffer, KvFormat
+from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
 from neurond.kv_choice import kv_bytes_per_token
 from neurond.models.decoder_plan import DecoderPlan
@@ -29,6 +30,12 @@ NUM_TOKENS = 600
 """The kernels take keys in spans of 512."""
 PIECES = (1, 70, 443, 4, 2, 3, 77)
 """Few rows and many; of the third piece, which ends at 514, few rows see the second span."""
+LONG_PIECES = (512, 512, 512, 512, 256, 128, 33, 6, 1)
+"""Those after the first four have few tiles of five spans each, which threads share in several
+rounds: a round has room for 8 tiles' rows for each thread. A tile of AMX has 256 rows, others 48,
+and a token has as many rows as queries share a key."""
+SHORT = 40
+"""Tokens of a sequence that is computed beside."""
 LONG = {**COMMON, "num_hidden_layers": 2, "max_position_embeddings": 1024}
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "heads of 48": lambda: LlamaConfig(**{**LONG, "head_dim": 48}),
@@ -40,6 +47,13 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         **{**LONG, "head_dim": 32}, sliding_window=530, attn_logit_softcapping=5.0
     ),
     "sinks": lambda: LlamaConfig(**LONG),
+}
+EIGHT_QUERIES = {
+    **COMMON,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": sum(LONG_PIECES),
 }
 CLOSE: dict[KvFormat, float] = {"bf16": 0.03, "int8": 0.05}
 """Error by logits, both root mean square, with weights in bfloat16."""
@@ -60,9 +74,34 @@ def packed(name: str, kernels: Kernels) -> PackedModel:
     return pack_to_memory(planned(name), "0123456789abcdef", "bf16", kernels, lambda _: None)
 
 
-def some_ids() -> list[int]:
+def some_ids(count: int = NUM_TOKENS) -> list[int]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(VOCAB_SIZE, (NUM_TOKENS,), generator=generator).tolist()
+    return torch.randint(VOCAB_SIZE, (count,), generator=generator).tolist()
+
+
+def blocks(num_tokens: int) -> int:
+    return -(-num_tokens // abi.BLOCK_TOKENS)
+
+
+def with_company(one: StepColumns, prompt: array, first_block: int) -> StepColumns:
+    """Return the step of `one` sequence with the whole of another, of which none is sampled."""
+    other = StepColumns.one_sequence(prompt)
+    width = max(one.table_width, other.table_width)
+    tables = array("i", bytes(2 * width * one.block_tables.itemsize))
+    tables[: one.table_width] = one.block_tables
+    for place, block in enumerate(other.block_tables, width):
+        tables[place] = first_block + block
+    first_slot = first_block * abi.BLOCK_TOKENS
+    return StepColumns(
+        token_ids=one.token_ids + other.token_ids,
+        positions=one.positions + other.positions,
+        slots=one.slots + array("i", [first_slot + slot for slot in other.slots]),
+        cu_seqlens_q=one.cu_seqlens_q + array("i", [len(one.token_ids) + len(prompt)]),
+        seq_lens_k=one.seq_lens_k + other.seq_lens_k,
+        block_tables=tables,
+        table_width=width,
+        sample_rows=one.sample_rows,
+    )
 
 
 def logits_of(
@@ -71,17 +110,24 @@ def logits_of(
     model: PackedModel,
     kv_format: KvFormat,
     pieces: Sequence[int] = (NUM_TOKENS,),
+    company: int = 0,
 ) -> np.ndarray:
-    """Return the logits of a prompt whose tokens are computed in steps of so many."""
+    """Return the logits of a prompt whose tokens are computed in steps of so many.
+
+    Each step computes a sequence of `company` tokens, too.
+    """
     struct = model.struct
-    num_blocks = -(-NUM_TOKENS // abi.BLOCK_TOKENS)
-    pages = kernels.kv_pages(struct, num_blocks, kv_format)
-    scratch = Buffer(kernels.scratch_bytes(struct, pool, NUM_TOKENS, 1, NUM_TOKENS))
-    ids = some_ids()
+    num_tokens, most = sum(pieces), max(pieces) + company
+    num_blocks = blocks(num_tokens)
+    pages = kernels.kv_pages(struct, num_blocks + blocks(company), kv_format)
+    scratch = Buffer(kernels.scratch_bytes(struct, pool, most, 2, most))
+    ids = some_ids(num_tokens)
     found = []
     start = 0
     for piece in pieces:
         columns = StepColumns.one_sequence(array("i", ids[start : start + piece]), start)
+        if company:
+            columns = with_company(columns, array("i", ids[:company]), num_blocks)
         logits = np.empty((piece, struct.vocab_size), np.float32)
         kernels.step(pool, struct, columns, pages, scratch, logits)
         found.append(logits)
@@ -103,10 +149,30 @@ def test_kernels_compute_what_the_plan_says(kernels, name, kv_format):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bits_do_not_depend_on_chunks_or_threads(kernels, name, kv_format):
     model = packed(name, kernels)
-    with kernels.pool(1) as one, kernels.pool(2) as two:
+    with kernels.pool(1) as one:
         whole = logits_of(kernels, one, model, kv_format)
-        in_pieces = logits_of(kernels, two, model, kv_format, PIECES)
-    np.testing.assert_array_equal(whole, in_pieces)
+    for threads in (2, 3):
+        with kernels.pool(threads) as pool:
+            in_pieces = logits_of(kernels, pool, model, kv_format, PIECES)
+        np.testing.assert_array_equal(whole, in_pieces)
+
+
+@FORMATS
+@pytest.mark.parametrize("weight_format", get_args(WeightFormat))
+def test_bits_do_not_depend_on_threads_that_share_tiles_in_rounds(
+    kernels, weight_format, kv_format
+):
+    plan = plan_decoder(make_model(LlamaConfig(**EIGHT_QUERIES)))
+    assert isinstance(plan, DecoderPlan)
+    model = pack_to_memory(plan, "0123456789abcdef", weight_format, kernels, lambda _: None)
+    first, rest = LONG_PIECES[:4], LONG_PIECES[4:]
+    with kernels.pool(1) as one:
+        alone = logits_of(kernels, one, model, kv_format, (*first, sum(rest)))
+    assert np.isfinite(alone).all()
+    for threads, company in ((2, 0), (3, SHORT)):
+        with kernels.pool(threads) as pool:
+            shared = logits_of(kernels, pool, model, kv_format, LONG_PIECES, company)
+        np.testing.assert_array_equal(alone[sum(first) :], shared[sum(first) :])
 
 
 @FORMATS

@@ -143,6 +143,28 @@ def test_what_cannot_be_kept_to_is_refused(speller, name):
     assert len(caught.value.message) < 400
 
 
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"oneOf": [{"type": "string"}, {"minLength": 3}]}, "oneOf is not supported; say anyOf"),
+        ({"not": {}}, 'the schema has what is not supported: "not"'),
+        ({"$ref": "#/$defs/absent"}, "$ref leads nowhere: Pointer '/$defs/absent' does not exist"),
+        ({"$ref": "other.json"}, "names other.json, and nothing outside of the schema is read"),
+        ({"type": "integer", "minimum": 2**64}, "a minimum or maximum is beyond what can be kept"),
+        ({"pattern": "(?=a)b"}, "pattern or patternProperties: regex parse error: (?=a)b"),
+        (
+            {"patternProperties": {"a": {"type": "null"}, "b": {"type": "string"}}},
+            "patternProperties: regexes /a/ and /b/ are not disjoint",
+        ),
+        ({"multipleOf": 0}, "multipleOf must be a number above 0"),
+    ],
+)
+def test_a_refusal_names_the_keyword(speller, schema, told):
+    with pytest.raises(InvalidRequest) as caught:
+        speller.schema(schema)
+    assert told in caught.value.message
+
+
 def test_a_schema_that_is_not_strict_leaves_out_what_is_not_supported(speller):
     schema = {"type": "array", "uniqueItems": True, "items": {"type": "boolean"}, "maxItems": 2}
     grammar = speller.schema(schema, strict=False)

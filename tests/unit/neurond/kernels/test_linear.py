@@ -137,7 +137,7 @@ def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format,
     x[::7, 200] *= 30
     alone = np.concatenate([packed.apply(row[None]) for row in x])
     for rows in (2, 3, 4, 5, 6, 7, 13, 16, 17, 32, 33, 64, 70):
-        for threads in (1, 2):
+        for threads in (1, 2, 3):
             assert (packed.apply(x[:rows], threads) == alone[:rows]).all(), (rows, threads)
 
 
@@ -145,11 +145,32 @@ def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format,
 @pytest.mark.parametrize("biased", [True, False])
 def test_many_long_rows_have_the_same_bits_as_one(kernels, weight_format, biased) -> None:
     """More inputs and rows than are multiplied at once, in the last panel fewer outputs."""
-    packed = Packed(kernels, weight_format, random_weights(90, 1184), biased)
-    x = random_weights(450, 1184, seed=3)
+    packed = Packed(kernels, weight_format, random_weights(90, 67 * GROUP), biased)
+    x = random_weights(450, 67 * GROUP, seed=3)
+    x[::3, 66 * GROUP] = 128.0
     together = packed.apply(x, threads=2)
     for row in (0, 31, 32, 200, 415, 416, 447, 448, 449):
         assert (packed.apply(x[row : row + 1])[0] == together[row]).all(), row
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_rows_of_more_than_64_groups_have_the_same_bits_in_any_company(
+    kernels, weight_format
+) -> None:
+    """Which groups have second parts is a bit for each, of which a word has 64."""
+    packed = Packed(kernels, weight_format, random_weights(40, 76 * GROUP))
+    x = random_weights(45, 76 * GROUP, seed=4)
+    without = np.linalg.norm(packed.expected(x))
+    for group in range(0, 76, 5):
+        x[::3, group * GROUP + 7] = 128.0
+    for group in range(2, 76, 7):
+        x[::4, group * GROUP + 3] = -96.0
+    alone = np.concatenate([packed.apply(row[None]) for row in x])
+    error = alone - packed.expected(x)
+    assert np.linalg.norm(error) <= ROUNDED[weight_format] * without
+    for rows in (2, 3, 5, 7, 13, 17, 33, 45):
+        for threads in (1, 3):
+            assert (packed.apply(x[:rows], threads) == alone[:rows]).all(), (rows, threads)
 
 
 @pytest.mark.parametrize("weight_format", ["int8", "int4"])
