@@ -53,7 +53,7 @@ def pack_to_file(
     kernels: Kernels,
     on_progress: Report,
 ) -> PackedModel:
-    """Pack into a file at `path`, see `packed_path`, and map it. It appears there when it is whole.
+    """Pack into a file at `path`, see `packed_path`, and read it; it appears there whole.
 
     Args:
         on_progress: told the fraction done, 0 to 1, from this thread.

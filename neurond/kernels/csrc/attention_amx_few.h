@@ -1,13 +1,9 @@
 // What attention_amx.h computes, to the last bit, by vectors: a few rows are bound by reading keys and values, which
 // vectors do in less time than tiles.
-//
-// TDPBF16PS adds up the products of even places and those of odd ones, each in ascending order with one rounding, then
-// both sums, then that to what is there; and takes for 0 what is below 2^-126.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
-#include <xmmintrin.h>
 
 #include "attention_amx_weights.h"
 #include "attention_lanes.h"
@@ -16,6 +12,7 @@
 #include "attention_softmax.h"
 #include "carver.h"
 #include "simd.h"
+#include "tiles_in_lanes.h"
 
 namespace cortex {
 
@@ -29,23 +26,7 @@ struct AmxFewRows {
 
     static constexpr int vectors_for(int rows) { return rows <= 2 ? 4 : rows <= 4 ? 2 : 1; }
 
-    // Numbers below 2^-126 are 0, as inputs and as results.
-    class Arithmetic {
-      public:
-        Arithmetic() { set(before_ | 0x8040); }
-        ~Arithmetic() { set(before_); }
-        Arithmetic(const Arithmetic &) = delete;
-        Arithmetic &operator=(const Arithmetic &) = delete;
-
-      private:
-        // Compilers take no notice of it: what is loaded and stored in between is not moved.
-        static void set(unsigned control) {
-            asm volatile("" ::: "memory");
-            _mm_setcsr(control);
-            asm volatile("" ::: "memory");
-        }
-        const unsigned before_ = _mm_getcsr();
-    };
+    using Arithmetic = TileArithmetic;
 
     struct Work {
         float *query;  // [kAmxRows, head_dim]
@@ -73,9 +54,9 @@ struct AmxFewRows {
             for (int s = 0; s < S; ++s) sums[r][s] = zero();
         const float *query = work.query + static_cast<std::size_t>(row) * head_dim;
         for (int d = 0; d < head_dim; d += kPairedLanes) {
-            Apart<R, S> apart;
-            apart.add(query + d, head_dim, b, ahead, kPairedLanes, std::min(kLanes, (head_dim - d) / 2));
-            apart.put_together(sums);
+            TileProducts<R, S> products;
+            add<R, S>(products, query + d, head_dim, b, ahead, kPairedLanes, std::min(kLanes, (head_dim - d) / 2));
+            products.add_to(sums);
             for (int s = 0; s < S; ++s) b[s] += kLanes * kPairedLanes, ahead[s] += kLanes * kPairedLanes;
         }
 #pragma GCC unroll 8
@@ -119,17 +100,17 @@ struct AmxFewRows {
 #pragma GCC unroll 8
             for (int s = 0; s < S; ++s) sums[r][s] = load(out + r * stride + s * kLanes);
         for (int block = 0; block < num_blocks; block += 2) {
-            Apart<R, S> apart;
+            TileProducts<R, S> products;
             for (int i = block; i < block + 2; ++i) {
                 const bf16 *b[S], *ahead[S];
                 for (int s = 0; s < S; ++s) {
                     b[s] = values[i] + 2 * dim + s * kPairedLanes;
                     ahead[s] = values_ahead[i] + 2 * dim + s * kPairedLanes;
                 }
-                apart.add(weights + (first_block + i) * kBlockTokens, kScoreStride, b, ahead, pair_stride,
+                add<R, S>(products, weights + (first_block + i) * kBlockTokens, kScoreStride, b, ahead, pair_stride,
                           kBlockTokens / 2);
             }
-            apart.put_together(sums);
+            products.add_to(sums);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
@@ -140,42 +121,19 @@ struct AmxFewRows {
     static void finish_values(const Work &, int, Record, int) {}
 
   private:
-    // Sums of products of even and of odd places.
+    // As Bf16Kv::accumulate.
     template <int R, int S>
-    struct Apart {
-        F16 even[R][S], odd[R][S];
-
-        Apart() {
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-                for (int s = 0; s < S; ++s) even[r][s] = odd[r][s] = zero();
-        }
-
-        // As Bf16Kv::accumulate.
-        void add(const float *a, std::size_t a_stride, const bf16 *const (&b)[S], const bf16 *const (&ahead)[S],
-                 std::size_t b_stride, int pairs) {
-            for (int p = 0; p < pairs; ++p, a += 2) {
-#pragma GCC unroll 8
-                for (int s = 0; s < S; ++s) {
-                    __builtin_prefetch(ahead[s] + p * b_stride);
-                    const F16 first = load_even(b[s] + p * b_stride), second = load_odd(b[s] + p * b_stride);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; ++r) {
-                        even[r][s] = fma(splat(a[r * a_stride]), first, even[r][s]);
-                        odd[r][s] = fma(splat(a[r * a_stride + 1]), second, odd[r][s]);
-                    }
-                }
-            }
-        }
-
-        void put_together(F16 (&sums)[R][S]) const {
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-                for (int s = 0; s < S; ++s) sums[r][s] = sums[r][s] + (even[r][s] + odd[r][s]);
-        }
-    };
+    static void add(TileProducts<R, S> &products, const float *a, std::size_t a_stride, const bf16 *const (&b)[S],
+                    const bf16 *const (&ahead)[S], std::size_t b_stride, int pairs) {
+        products.add(
+            pairs,
+            [=](int r, int p) {
+                const float *pair = a + r * a_stride + 2 * p;
+                return SplatPair{splat(pair[0]), splat(pair[1])};
+            },
+            [&](int s, int p) { return b[s] + p * b_stride; },
+            [&](int s, int p) { __builtin_prefetch(ahead[s] + p * b_stride); });
+    }
 };
 
 }  // namespace cortex

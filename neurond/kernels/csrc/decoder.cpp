@@ -132,6 +132,12 @@ class Step {
         prepare_row(w.format, w.in_features, x, at_.prepared + row * prepared_bytes(w.format, w.in_features));
     }
 
+    // Threads take items in turn: what one takes lies side by side.
+    int place_of(int item, int items) const {
+        const int threads = pool_.threads(), lane = item % threads;
+        return lane * (items / threads) + std::min(lane, items % threads) + item / threads;
+    }
+
     // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows.
     template <class F>
     void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
@@ -143,7 +149,7 @@ class Step {
         const int panel_items = ceil_div(panels, panels_each);
         pool_.run(row_items * panel_items, [&](int item, int) {
             const int row = item / panel_items * cut.rows;
-            const int panel = item % panel_items * panels_each;
+            const int panel = place_of(item % panel_items, panel_items) * panels_each;
             f(row, std::min(cut.rows, rows - row), panel, std::min(panels_each, panels - panel));
         });
     }

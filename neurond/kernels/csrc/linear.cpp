@@ -20,13 +20,17 @@
 namespace cortex {
 namespace {
 
+// Where rows are so few, panels are multiplied so many at a time.
+constexpr int kFewRows = 3;
+constexpr int kFewRowsPanels = 4;
+
 // A tile's sums [P][R][kLanes], in a function of its own: with what is done with them beside it, or with another tile,
 // the compiler keeps half of them in memory, and takes many times as long.
 template <class Group, int P, int R>
 [[gnu::noinline]] void sum_tile(const Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
-                                float *to) {
+                                const void *ahead, float *to) {
     F16 sums[P][R];
-    tile(w, panel_groups, groups, x, stride, sums);
+    tile(w, panel_groups, groups, x, stride, ahead, sums);
     CORTEX_UNROLL
     for (int p = 0; p < P; ++p) {
         CORTEX_UNROLL
@@ -48,45 +52,49 @@ void add_second_parts(const typename Format::Group *w, int groups, const std::by
         for (; bits != 0; bits &= bits - 1) {
             const std::size_t g = word * 64 + __builtin_ctzll(bits);
             float more[P * R * kLanes];
-            sum_tile<Group, P, R>(w + g, groups, 1, x + row.second() + g * sizeof(Inputs), stride, more);
+            sum_tile<Group, P, R>(w + g, groups, 1, x + row.second() + g * sizeof(Inputs), stride, nullptr, more);
             for (int i = 0; i < P * R * kLanes; ++i) sums[i] += more[i];
         }
     }
 }
 
 template <class Format, int P, int R>
-void multiply_tile(const Product &product, int panel, int row) {
+void multiply_tile(const Product &product, int panel, int row, bool is_first) {
     float sums[P * R * kLanes];
     const auto *w = panel_of<typename Format::Group>(product.w, panel);
     const int groups = product.w.in_features / kGroup;
     const std::byte *x = product.prepared + static_cast<std::size_t>(row) * product.stride;
-    sum_tile<typename Format::Group, P, R>(w, groups, groups, x, product.stride, sums);
+    const auto *ahead = is_first ? w + static_cast<std::ptrdiff_t>(P) * groups : nullptr;
+    sum_tile<typename Format::Group, P, R>(w, groups, groups, x, product.stride, ahead, sums);
     if constexpr (kInTwoParts<typename Format::Inputs>)
         add_second_parts<Format, P, R>(w, groups, x, product.stride, sums);
     finish_tile(product, panel, P, row, R, sums);
 }
 
-// Rows [row, row + R) of panels [panel, end).
+// Rows [row, row + R) of panels [panel, end). With `is_first` each tile fetches the panels of the next, whichever thread
+// has them: most often it is this one.
 template <class Format, int R>
-void multiply_rows(const Product &product, int panel, int end, int row) {
+void multiply_rows(const Product &product, int panel, int end, int row, bool is_first) {
     constexpr int P = tile_panels<typename Format::Group>(R);
-    for (; panel + P <= end; panel += P) multiply_tile<Format, P, R>(product, panel, row);
-    for (; panel < end; ++panel) multiply_tile<Format, 1, R>(product, panel, row);
+    for (; panel + P <= end; panel += P) multiply_tile<Format, P, R>(product, panel, row, is_first);
+    for (; panel < end; ++panel) multiply_tile<Format, 1, R>(product, panel, row, is_first);
 }
 
 // Rows [row, last) of panels [panel, end), in as few tiles as can be, of sizes as equal as can be.
 template <class Format>
 void multiply_block(const Product &product, int panel, int end, int row, int last) {
     constexpr int most = kTileRows<typename Format::Group>;
+    const int first = row;
     for (int tiles = (last - row + most - 1) / most; tiles > 0; --tiles) {
         const int rows = (last - row + tiles - 1) / tiles;
+        const bool is_first = row == first;
         switch (rows) {
-            case 1: multiply_rows<Format, 1>(product, panel, end, row); break;
-            case 2: multiply_rows<Format, 2>(product, panel, end, row); break;
-            case 3: multiply_rows<Format, 3>(product, panel, end, row); break;
-            case 4: multiply_rows<Format, 4>(product, panel, end, row); break;
-            case 5: multiply_rows<Format, 5>(product, panel, end, row); break;
-            default: multiply_rows<Format, most>(product, panel, end, row);
+            case 1: multiply_rows<Format, 1>(product, panel, end, row, is_first); break;
+            case 2: multiply_rows<Format, 2>(product, panel, end, row, is_first); break;
+            case 3: multiply_rows<Format, 3>(product, panel, end, row, is_first); break;
+            case 4: multiply_rows<Format, 4>(product, panel, end, row, is_first); break;
+            case 5: multiply_rows<Format, 5>(product, panel, end, row, is_first); break;
+            default: multiply_rows<Format, most>(product, panel, end, row, is_first);
         }
         row += rows;
     }
@@ -109,8 +117,9 @@ Cut cut_of([[maybe_unused]] const cortex_linear &w, [[maybe_unused]] int rows) {
         return {(rows + items * kPairRows - 1) / (items * kPairRows) * kPairRows, kPairPanels};
     }
 #endif
-    // So many prepared rows stay in a core's cache beside a panel of weights.
-    return {64, 1};
+    // So many prepared rows stay in a core's cache beside a panel of weights. An item of few rows is
+    // made of whole tiles.
+    return {64, rows <= kFewRows ? kFewRowsPanels : 1};
 }
 
 void prepare_row(int format, int in_features, const float *x, void *prepared) {

@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "linear_product.h"
+#include "linear_tile_avx512.h"
 #include "tiles.h"
+#include "tiles_in_lanes.h"
 
 namespace cortex {
 namespace {
@@ -50,9 +52,40 @@ struct Place {
 template <int N>
 using Panels = std::array<const Bf16Group *, N>;
 
-// The sums of `rows` rows with N panels.
+// The sums of R rows with N panels as tiles make them, by vectors; as sum_panels does it for more rows.
+template <int R, int N>
+void sum_panels_in_lanes(Panels<N> w, int groups, int ahead, const std::byte *x, std::size_t stride, Place to) {
+    const TileArithmetic arithmetic;
+    F16 sums[R][N];
+    CORTEX_UNROLL
+    for (int r = 0; r < R; ++r) {
+        CORTEX_UNROLL
+        for (int n = 0; n < N; ++n) sums[r][n] = zero();
+    }
+    for (int g = 0; g < groups; ++g, x += sizeof(Bf16Inputs)) {
+        TileProducts<R, N> products;
+        products.add(
+            kGroup / kBf16Run,
+            [&](int r, int p) {
+                const __m512i pair = broadcast_4_bytes(inputs_at<Bf16Inputs>(x, stride, r).x + p * kBf16Run);
+                const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+                return SplatPair{{_mm512_castsi512_ps(_mm512_slli_epi32(pair, 16))},
+                                 {_mm512_castsi512_ps(_mm512_and_si512(pair, upper))}};
+            },
+            [&](int n, int p) { return w[n][g].w + p * kLanes * kBf16Run; },
+            [&](int n, int p) { __builtin_prefetch(w[n][g + ahead].w + p * kLanes * kBf16Run, 0, 2); });
+        products.add_to(sums);
+    }
+    CORTEX_UNROLL
+    for (int r = 0; r < R; ++r) {
+        CORTEX_UNROLL
+        for (int n = 0; n < N; ++n) store(to.at + r * to.row + n * to.panel, sums[r][n]);
+    }
+}
+
+// The sums of `rows` rows with N panels; those `ahead` groups behind them are fetched meanwhile.
 template <int M, int N>
-void sum_panels(Panels<N> w, int groups, const std::byte *x, std::size_t stride, int rows, Place to) {
+void sum_panels(Panels<N> w, int groups, int ahead, const std::byte *x, std::size_t stride, int rows, Place to) {
     using Tile = Bf16Tiles<M, N>;
     const Tiles tiles(Tile::shapes(rows));
     each<M * N>([](auto i) { zero_tile<i>(); });
@@ -60,7 +93,10 @@ void sum_panels(Panels<N> w, int groups, const std::byte *x, std::size_t stride,
         each<M>([&](auto m) {
             load_tile<Tile::inputs(m)>(x + m * kMostTileRows * stride, stride);
             each<N>([&](auto n) {
-                if (m == 0) load_tile<Tile::weights(n)>(w[n] + g, kTileRowBytes);
+                if (m == 0) {
+                    load_tile<Tile::weights(n)>(w[n] + g, kTileRowBytes);
+                    fetch<sizeof(Bf16Group)>(w[n] + g + ahead);
+                }
                 multiply_bf16<Tile::sums(m, n), Tile::inputs(m), Tile::weights(n)>();
             });
         });
@@ -98,35 +134,61 @@ struct ToRows : Product {
     }
 };
 
-template <int M, int N, class To>
-void multiply_panels(const To &to, int panel, int row, int rows) {
+// How the sums of at most kPairRows rows are made, and of how many panels at once.
+template <int M>
+struct InTiles {
+    static constexpr int kPanels = 4 / M;
+    int rows;  // in M blocks
+
+    template <int N>
+    void sum(Panels<N> w, int groups, int ahead, const std::byte *x, std::size_t stride, Place to) const {
+        sum_panels<M, N>(w, groups, ahead, x, stride, rows, to);
+    }
+};
+template <int R>
+struct InLanes {
+    static constexpr int kPanels = R <= 2 ? 4 : 2;
+    static constexpr int rows = R;
+
+    template <int N>
+    void sum(Panels<N> w, int groups, int ahead, const std::byte *x, std::size_t stride, Place to) const {
+        sum_panels_in_lanes<R, N>(w, groups, ahead, x, stride, to);
+    }
+};
+// With more rows, vectors would have more to do than to wait for.
+constexpr int kRowsInLanes = 4;
+
+template <int N, class To, class How>
+void multiply_panels(const To &to, int panel, int row, How how) {
     const auto sum_to = [&](Place place) {
-        sum_panels<M, N>(to.template weights<N>(panel), to.w.in_features / kGroup, to.prepared + row * to.stride,
-                         to.stride, rows, place);
+        const int groups = to.w.in_features / kGroup;
+        how.template sum<N>(to.template weights<N>(panel), groups, To::made(N) * groups, to.prepared + row * to.stride, to.stride,
+                place);
     };
     if (to.takes_tiles(panel, N)) return sum_to(to.place(panel, row));
-    alignas(64) float sums[M][N * kTileFloats];
+    alignas(64) float sums[2][N * kTileFloats];
     sum_to({sums[0], kTileFloats, N * kTileFloats, kLanes});
-    for (int r = 0; r < rows; ++r)
+    for (int r = 0; r < how.rows; ++r)
         to.template take<N>(panel, row + r, sums[r / kMostTileRows] + r % kMostTileRows * kLanes);
 }
 
-// Rows [row, row + rows), in M blocks, of panels [panel, end).
-template <int M, class To>
-void multiply_blocks(const To &to, int panel, int end, int row, int rows) {
-    constexpr int N = 4 / M, step = To::made(N);
-    for (; panel + step <= end; panel += step) multiply_panels<M, N>(to, panel, row, rows);
-    for (; panel < end; ++panel) multiply_panels<M, To::kLeast>(to, panel, row, rows);
+// Rows from `row` on, of panels [panel, end).
+template <class To, class How>
+void multiply_blocks(const To &to, int panel, int end, int row, How how) {
+    constexpr int step = To::made(How::kPanels);
+    for (; panel + step <= end; panel += step) multiply_panels<How::kPanels>(to, panel, row, how);
+    for (; panel < end; ++panel) multiply_panels<To::kLeast>(to, panel, row, how);
 }
 
 // Rows [row, row + rows), at most kPairRows.
 constexpr int kPairRows = 2 * kMostTileRows;
 template <class To>
 void multiply_few(const To &to, int panel, int end, int row, int rows) {
-    if (rows > kMostTileRows)
-        multiply_blocks<2>(to, panel, end, row, rows);
-    else if (rows > 0)
-        multiply_blocks<1>(to, panel, end, row, rows);
+    if (rows > kMostTileRows) return multiply_blocks(to, panel, end, row, InTiles<2>{rows});
+    if (rows > kRowsInLanes) return multiply_blocks(to, panel, end, row, InTiles<1>{rows});
+    each<kRowsInLanes>([&](auto r) {
+        if (rows == r + 1) multiply_blocks(to, panel, end, row, InLanes<r + 1>());
+    });
 }
 
 // Many rows: a pair of panels stays in the first cache while rows pass, so few groups at a time. Between these, sums
@@ -148,12 +210,18 @@ struct PairSums {
 
 // What is wanted in the second cache soon.
 struct Ahead {
-    const Bf16Group *w[kPairPanels];
+    const std::byte *w[kPairPanels];
+    int lines;         // for each group of a pair of blocks of rows
     std::size_t from;  // bytes of each that have been asked for
+
+    void fetch_some() {
+        for (int i = 0; i < lines; ++i, from += kLineBytes)
+            for (const std::byte *panel : w) __builtin_prefetch(panel + from, 0, 2);
+    }
 };
 
 // Sums of groups [first, end) of kPairRows rows with a pair of panels, which go on from `from`. For each of the groups
-// beside() is called, and a cache line of what is ahead asked for.
+// beside() is called, and some of what is ahead asked for.
 template <class Beside>
 inline void sum_pair(Panels<kPairPanels> w, const std::byte *x, std::size_t stride, int first, int end, PairSums *from,
                      Place to, Ahead &ahead, Beside &&beside) {
@@ -176,9 +244,7 @@ inline void sum_pair(Panels<kPairPanels> w, const std::byte *x, std::size_t stri
         load_tile<Tile::weights(1)>(w[1] + g, kTileRowBytes);
         multiply_bf16<Tile::sums(1, 1), Tile::inputs(1), Tile::weights(1)>();
         multiply_bf16<Tile::sums(0, 1), Tile::inputs(0), Tile::weights(1)>();
-        for (const Bf16Group *panel : ahead.w)
-            __builtin_prefetch(reinterpret_cast<const std::byte *>(panel) + ahead.from, 0, 2);
-        ahead.from += kLineBytes;
+        ahead.fetch_some();
         beside();
     }
     each<2>([&](auto m) {
@@ -196,7 +262,10 @@ void multiply_pair(const To &to, int panel, int row, int end) {
     const int groups = to.w.in_features / kGroup, chunks = (groups + kChunkGroups - 1) / kChunkGroups;
     const Tiles tiles(PairTiles::shapes(kPairRows));
     // Behind a matrix something else is fetched, which does no harm.
-    Ahead ahead{{w[0] + groups * To::made(kPairPanels), w[1] + groups * To::made(kPairPanels)}, 0};
+    constexpr int group_lines = sizeof(Bf16Group) / kLineBytes;
+    const int pairs = (end - row) / kPairRows;
+    const auto behind = [&](int n) { return reinterpret_cast<const std::byte *>(w[n] + groups * To::made(kPairPanels)); };
+    Ahead ahead{{behind(0), behind(1)}, (group_lines + pairs - 1) / pairs, 0};
     const auto sum = [&](int chunk, int r, Place place, auto &&beside) {
         const int first = groups * chunk / chunks, last = groups * (chunk + 1) / chunks;
         sum_pair(w, to.prepared + r * to.stride, to.stride, first, last,

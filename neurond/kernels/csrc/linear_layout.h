@@ -87,6 +87,14 @@ using Int4Inputs = QuantisedInputs<std::int8_t>;
 using Int4Inputs = QuantisedInputs<std::int16_t>;
 #endif
 
+// Ask for `Bytes` bytes at `at` for the second cache; return where they end. There need not be such memory.
+template <std::size_t Bytes>
+inline const void *fetch(const void *at) {
+    const auto *bytes = static_cast<const std::byte *>(at);
+    for (std::size_t i = 0; i < Bytes; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+    return bytes + Bytes;
+}
+
 // Row r's group at x, for rows `stride` bytes apart.
 template <class Inputs>
 inline const Inputs &inputs_at(const std::byte *x, std::size_t stride, int r) {

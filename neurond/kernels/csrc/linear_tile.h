@@ -24,10 +24,10 @@ constexpr int tile_panels<Bf16Group>(int rows) {
 }
 
 // sums[p][r] over `groups` groups of panels that begin at w, `panel_groups` groups apart, and of R rows of prepared
-// inputs that are `stride` bytes apart.
+// inputs that are `stride` bytes apart. As many bytes at `ahead`, if that is not null, are fetched meanwhile.
 template <int P, int R>
 inline void tile(const Bf16Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
-                 F16 (&sums)[P][R]) {
+                 const void *ahead, F16 (&sums)[P][R]) {
     CORTEX_UNROLL
     for (int p = 0; p < P; ++p) {
         CORTEX_UNROLL
@@ -39,6 +39,7 @@ inline void tile(const Bf16Group *w, int panel_groups, int groups, const std::by
             sums[p][r] = fma(weights, splat(inputs_at<Bf16Inputs>(x, stride, r).x[k]), sums[p][r]);
     };
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Bf16Inputs)) {
+        if (ahead) ahead = fetch<P * sizeof *w>(ahead);
         for (int k = 0; k < kGroup; k += 2) {
             CORTEX_UNROLL
             for (int p = 0; p < P; ++p) {
@@ -51,10 +52,12 @@ inline void tile(const Bf16Group *w, int panel_groups, int groups, const std::by
 }
 
 template <int R>
-inline void tile(const Int8Group *w, int, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[1][R]) {
+inline void tile(const Int8Group *w, int, int groups, const std::byte *x, std::size_t stride,
+                 const void *ahead, F16 (&sums)[1][R]) {
     CORTEX_UNROLL
     for (int r = 0; r < R; ++r) sums[0][r] = zero();
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Int8Inputs)) {
+        if (ahead) ahead = fetch<sizeof *w>(ahead);
         I16 dots[R];
         dot<R>(*w, x, stride, dots);
         const F16 scale = load_half(w->scale);
@@ -67,10 +70,12 @@ inline void tile(const Int8Group *w, int, int groups, const std::byte *x, std::s
 }
 
 template <int R>
-inline void tile(const Int4Group *w, int, int groups, const std::byte *x, std::size_t stride, F16 (&sums)[1][R]) {
+inline void tile(const Int4Group *w, int, int groups, const std::byte *x, std::size_t stride,
+                 const void *ahead, F16 (&sums)[1][R]) {
     CORTEX_UNROLL
     for (int r = 0; r < R; ++r) sums[0][r] = zero();
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Int4Inputs)) {
+        if (ahead) ahead = fetch<sizeof *w>(ahead);
         I16 dots[R];
         dot<R>(*w, x, stride, dots);
         const F16 scale = load_half(w->scale), minimum = load_half(w->minimum);

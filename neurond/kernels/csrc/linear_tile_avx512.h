@@ -80,10 +80,11 @@ inline void clear(F16 (&sums)[P][R]) {
 // As in linear_tile.h.
 template <class Format, int P, int R>
 inline void tile_of_integers(const typename Format::Group *w, int panel_groups, int groups, const std::byte *x,
-                             std::size_t stride, F16 (&sums)[P][R]) {
+                             std::size_t stride, const void *ahead, F16 (&sums)[P][R]) {
     using Inputs = typename Format::Inputs;
     clear(sums);
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Inputs)) {
+        if (ahead) ahead = fetch<P * sizeof(typename Format::Group)>(ahead);
         I16 dots[P][R];
         dot<P, R, Inputs>(w, panel_groups, x, stride, dots);
         CORTEX_UNROLL
@@ -98,22 +99,23 @@ inline void tile_of_integers(const typename Format::Group *w, int panel_groups, 
 
 template <int P, int R>
 inline void tile(const Int8Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
-                 F16 (&sums)[P][R]) {
-    tile_of_integers<Int8Format>(w, panel_groups, groups, x, stride, sums);
+                 const void *ahead, F16 (&sums)[P][R]) {
+    tile_of_integers<Int8Format>(w, panel_groups, groups, x, stride, ahead, sums);
 }
 
 template <int P, int R>
 inline void tile(const Int4Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
-                 F16 (&sums)[P][R]) {
-    tile_of_integers<Int4Format>(w, panel_groups, groups, x, stride, sums);
+                 const void *ahead, F16 (&sums)[P][R]) {
+    tile_of_integers<Int4Format>(w, panel_groups, groups, x, stride, ahead, sums);
 }
 
 // The instruction takes numbers below 2^-126 for 0.
 template <int P, int R>
 inline void tile(const Bf16Group *w, int panel_groups, int groups, const std::byte *x, std::size_t stride,
-                 F16 (&sums)[P][R]) {
+                 const void *ahead, F16 (&sums)[P][R]) {
     clear(sums);
     for (int g = 0; g < groups; ++g, ++w, x += sizeof(Bf16Inputs)) {
+        if (ahead) ahead = fetch<P * sizeof(Bf16Group)>(ahead);
         for (int k = 0; k < kGroup; k += 2) {
             __m512i weights[P];
             CORTEX_UNROLL

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from bench.host_step import sequence_logits
-from cortex_core.errors import ModelLoadFailed
+from cortex_core.errors import ModelLoadFailed, OutOfMemory
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
+from neurond.kernels.memory import Buffer
 from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
 from neurond.kernels.packed_model import PackedModel, open_packed
 from neurond.models import partial_file
@@ -207,7 +208,18 @@ def test_a_file_of_other_weights_or_kernels_is_not_trusted(tmp_path, kernels, pl
     assert open_packed(path, kernels, HASH, "int8") is None
 
 
-def test_a_file_can_be_replaced_under_those_who_map_it(tmp_path, kernels, plan):
+def test_weights_without_memory_are_no_damaged_file(tmp_path, kernels, plan, monkeypatch):
+    path = pack(plan, tmp_path, kernels).path
+
+    def refused(_size_bytes: int) -> Buffer:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("neurond.kernels.packed_model.Buffer", refused)
+    with pytest.raises(OutOfMemory, match="unload another model"):
+        open_packed(path, kernels, HASH, "int8")
+
+
+def test_a_file_can_be_replaced_under_those_who_read_it(tmp_path, kernels, plan):
     first = pack(plan, tmp_path, kernels)
     before = step_logits(kernels, first, some_ids())
     pack(planned("llama"), tmp_path, kernels)
