@@ -1,4 +1,4 @@
-"""What an actor on the host's processors computes with: the CPU kernels, over weights it maps.
+"""What an actor on the host's processors computes with: the CPU kernels, over packed weights.
 
 Torch and transformers take seconds to import, and stay out until something needs them: weights that
 are packed for the first time, or a model that torch computes.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cortex_core.errors import CortexError, OutOfMemory
+from cortex_core.errors import CortexError, ModelLoadFailed, OutOfMemory
 from cortex_core.logs import kv
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
 from neurond.engine.host_states import HostStates
@@ -59,7 +59,7 @@ class CpuBackend:
         )
 
     def load(self, command: LoadModel, on_progress: Callable[[float], None]) -> ServedModel:
-        """Map packed weights and reserve the KV cache; or leave it to torch.
+        """Read packed weights and reserve the KV cache; or leave it to torch.
 
         Raises:
             ModelLoadFailed: the model cannot be read, or not be served as it is to be.
@@ -83,7 +83,8 @@ class CpuBackend:
         _refuse_too_large(self._configure, manifest, command)
         weight_format: WeightFormat = "bf16" if named == "bfloat16" else named
         path = packed_path(folder, manifest.weights_hash, weight_format, kernels.layout)
-        packed = open_packed(path, kernels, manifest.weights_hash, weight_format)
+        wanted = (kernels, manifest.weights_hash, weight_format)
+        packed = open_packed(path, *wanted)
         takes_images = manifest.images is not None
         of_tower = on_progress
         if packed is None or (takes_images and packed.decoder.two_way_tokens is None):
@@ -92,7 +93,7 @@ class CpuBackend:
             )
             if isinstance(made, ServedModel):
                 return made
-            packed = made
+            packed = made if isinstance(made, PackedModel) else _reopened(made, *wanted)
             of_tower = _silent  # it is little beside packing
         vision = None
         if takes_images:
@@ -158,6 +159,15 @@ class CpuBackend:
 
 def _silent(_progress: float) -> None:
     """Take no note of progress."""
+
+
+def _reopened(
+    path: Path, kernels: Kernels, weights_hash: str, weight_format: WeightFormat
+) -> PackedModel:
+    packed = open_packed(path, kernels, weights_hash, weight_format)
+    if packed is None:
+        raise ModelLoadFailed(f"cannot read {path}: it was changed after it was written; try again")
+    return packed
 
 
 def _refuse_too_large(configure: Configure, manifest: PreparedModel, command: LoadModel) -> None:

@@ -16,6 +16,7 @@ from neurond.engine.vision import Vision
 from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
+from neurond.models.decoder_plan import NoPlan
 from neurond.models.packed_loader import load_unpacked, pack_loaded
 from neurond.models.tower import load_tower
 from neurond.protocol import Configure, LoadModel
@@ -48,8 +49,10 @@ class HostTorch(TorchBackend):
         weight_format: WeightFormat,
         kernels: Kernels,
         on_progress: Callable[[float], None],
-    ) -> PackedModel | ServedModel:
+    ) -> Path | PackedModel | ServedModel:
         """Pack the model's weights for the kernels; serve it with torch where they have no plan.
+
+        See `pack_loaded`; nothing of the weights in float32 is left where it returns what is packed.
 
         Raises:
             ModelLoadFailed: it cannot be read, or it has no plan and torch is not to serve it.
@@ -58,7 +61,7 @@ class HostTorch(TorchBackend):
         folder = Path(command.model_dir)
         loaded = load_unpacked(folder, manifest, self.device, on_progress)
         made = pack_loaded(loaded, folder, weight_format, kernels, on_progress)
-        if isinstance(made, PackedModel):
+        if not isinstance(made, NoPlan):
             return made
         if command.fallback_dtype != "float32":
             del loaded

@@ -26,7 +26,9 @@ class Headroom:
         wanted = min(HEADROOM_TOKENS // block_tokens, HEADROOM_BYTES // block_bytes)
         self._num_blocks = num_blocks
         self.size_blocks = min(wanted, num_blocks)
-        self._resident = 0  # blocks from 0 on, those included that steps have seen to
+        # Blocks from 0 on. Those before the frontier count, too: steps write to what is given out,
+        # but for what a prompt has that ends before it is computed; that is not looked for.
+        self._resident = 0
 
     def take(self, frontier: int) -> range:
         """Return the blocks to make resident now, and count them as such; none if it is enough.

@@ -25,6 +25,9 @@ divide it."""
 SPARE_BYTES: Final = 1 << 30
 """Where the host, or this process's control group, has less memory free, none is taken ahead."""
 
+SCRATCH_BYTES: Final = 64 << 20
+"""Of what steps work in: more of it is room for many threads, of which a step uses a part."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +45,7 @@ class MemoryAhead:
         block_bytes = pages.size_bytes // pages.num_blocks
         self._headroom = Headroom(pages.num_blocks, BLOCK_TOKENS, block_bytes)
         self._free_bytes = free_bytes
-        self._pieces = deque(_pieces([(scratch.address, scratch.size_bytes)]))
+        self._pieces = deque(_pieces([(scratch.address, min(scratch.size_bytes, SCRATCH_BYTES))]))
         self._refused = False
 
     def extend(self, frontier: int) -> bool:

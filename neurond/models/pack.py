@@ -1,4 +1,4 @@
-"""Writes a decoder's plan down in packed weights: to a file that actors map, or to memory.
+"""Writes a decoder's plan down in packed weights: to a file that actors read, or to memory.
 
 First everything gets its place, then pieces of matrices are turned into float32 and packed, by a
 few threads and a few MiB at a time, however large a layer is.
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cortex_core.errors import ModelLoadFailed, OutOfMemory
+from cortex_core.errors import OutOfMemory
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
 from neurond.kernels.memory import Buffer, address_of
@@ -34,7 +34,7 @@ from neurond.kernels.packed_file import (
     packing_of,
     plan_source,
 )
-from neurond.kernels.packed_model import PackedModel, open_packed
+from neurond.kernels.packed_model import PackedModel
 from neurond.models.decoder_plan import DecoderPlan, PlanLayer, PlanLinear, PlanRope
 from neurond.models.partial_file import partial_file, remove_except
 
@@ -52,8 +52,8 @@ def pack_to_file(
     weight_format: WeightFormat,
     kernels: Kernels,
     on_progress: Report,
-) -> PackedModel:
-    """Pack into a file at `path`, see `packed_path`, and read it; it appears there whole.
+) -> None:
+    """Pack into a file at `path`, see `packed_path`. It appears there when it is whole.
 
     Args:
         on_progress: told the fraction done, 0 to 1, from this thread.
@@ -67,10 +67,6 @@ def pack_to_file(
         layout.fill(np.frombuffer(mapped, np.uint8), on_progress)
         mapped.flush()
     remove_except(path.parent, f"{weights_hash}-", f"-v{VERSION}.bin")
-    packed = open_packed(path, kernels, weights_hash, weight_format)
-    if packed is None:
-        raise ModelLoadFailed(f"cannot read {path}: it was changed while it was written; try again")
-    return packed
 
 
 def pack_to_memory(

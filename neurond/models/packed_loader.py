@@ -53,8 +53,11 @@ def pack_loaded(
     weight_format: WeightFormat,
     kernels: Kernels,
     on_progress: Callable[[float], None],
-) -> PackedModel | NoPlan:
-    """Pack the weights and keep them in `folder`, or in memory where that cannot be written.
+) -> Path | PackedModel | NoPlan:
+    """Pack the weights into a file in `folder`, or into memory where that cannot be written.
+
+    The file is returned closed: whoever opens it needs as much memory again, and should have let go
+    of `loaded` by then.
 
     May run in a thread of its own beside engines that step; one load at a time.
     """
@@ -68,11 +71,12 @@ def pack_loaded(
     weights_hash = loaded.manifest.weights_hash
     path = packed_path(folder, weights_hash, weight_format, kernels.layout)
     try:
-        return pack_to_file(plan, path, weights_hash, weight_format, kernels, on_packed)
+        pack_to_file(plan, path, weights_hash, weight_format, kernels, on_packed)
     except ModelLoadFailed as ex:
         told = kv(model=loaded.manifest.model_id, cause=ex.message)
         log.warning("packed weights not kept", extra=told)
         return pack_to_memory(plan, weights_hash, weight_format, kernels, on_packed)
+    return path
 
 
 def plan_packing(loaded: LoadedModel) -> DecoderPlan | NoPlan:

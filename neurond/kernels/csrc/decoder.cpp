@@ -132,6 +132,16 @@ class Step {
         prepare_row(w.format, w.in_features, x, at_.prepared + row * prepared_bytes(w.format, w.in_features));
     }
 
+    // A multiple of `unit` panels that cuts a product into so many items at most.
+    static int panels_of_item(int panels, int unit, int items) {
+        const int units = ceil_div(panels, unit);
+        return ceil_div(units, std::min(units, items)) * unit;
+    }
+    // Panels of the thread that has most items of `each` panels.
+    int longest_share(int panels, int each) const {
+        return ceil_div(ceil_div(panels, each), pool_.threads()) * each;
+    }
+
     // Threads take items in turn: what one takes lies side by side.
     int place_of(int item, int items) const {
         const int threads = pool_.threads(), lane = item % threads;
@@ -144,8 +154,9 @@ class Step {
         const Cut cut = cut_of(w, rows);
         const int row_items = ceil_div(rows, cut.rows);
         const int wanted = std::max(1, pool_.threads() * kPiecesPerThread / row_items);
-        const int units = ceil_div(panels, cut.panels);
-        const int panels_each = ceil_div(units, std::min(units, wanted)) * cut.panels;
+        const int least = panels_of_item(panels, cut.panels, wanted);
+        const int whole = panels_of_item(panels, cut.tile_panels, wanted);
+        const int panels_each = longest_share(panels, whole) <= longest_share(panels, least) ? whole : least;
         const int panel_items = ceil_div(panels, panels_each);
         pool_.run(row_items * panel_items, [&](int item, int) {
             const int row = item / panel_items * cut.rows;

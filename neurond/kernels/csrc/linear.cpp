@@ -20,7 +20,7 @@
 namespace cortex {
 namespace {
 
-// Where rows are so few, panels are multiplied so many at a time.
+// Where rows are so few, panels are multiplied so many at a time, or half as many.
 constexpr int kFewRows = 3;
 constexpr int kFewRowsPanels = 4;
 
@@ -114,12 +114,11 @@ Cut cut_of([[maybe_unused]] const cortex_linear &w, [[maybe_unused]] int rows) {
 #ifdef CORTEX_AMX
     if (w.format == CORTEX_BF16 && rows > kPairRows) {
         const int most = block_rows(prepared_bytes(w.format, w.in_features)), items = (rows + most - 1) / most;
-        return {(rows + items * kPairRows - 1) / (items * kPairRows) * kPairRows, kPairPanels};
+        return {(rows + items * kPairRows - 1) / (items * kPairRows) * kPairRows, kPairPanels, kPairPanels};
     }
 #endif
-    // So many prepared rows stay in a core's cache beside a panel of weights. An item of few rows is
-    // made of whole tiles.
-    return {64, rows <= kFewRows ? kFewRowsPanels : 1};
+    // So many prepared rows stay in a core's cache beside a panel of weights.
+    return {64, 1, rows <= kFewRows ? kFewRowsPanels : 1};
 }
 
 void prepare_row(int format, int in_features, const float *x, void *prepared) {

@@ -1,5 +1,5 @@
-// Products of bfloat16 by the tile registers of AMX, for any number of rows: the instruction rounds in an order of its
-// own, always the same. Integers are multiplied as without it (docs/adr/0033).
+// Products of bfloat16 by the tile registers of AMX, or as these make them: the instruction rounds in an order of its
+// own, always the same, and so do vectors for a few rows. Integers are multiplied as without it (docs/adr/0037).
 #pragma once
 
 #include <algorithm>

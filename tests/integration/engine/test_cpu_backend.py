@@ -193,7 +193,7 @@ def test_a_real_model_is_packed_once_and_right(tmp_path: Path, dtype: Dtype) -> 
 
     second = opened().load(asked, told.append)
 
-    assert told == [1.0], "it was not mapped"
+    assert told == [1.0], "it was packed again"
     assert first.loaded == second.loaded
     assert second.loaded.weights_bytes == pytest.approx(packed_bytes(manifest, dtype), rel=0.01)
     engine = EngineUnderTest(second.new_engine())

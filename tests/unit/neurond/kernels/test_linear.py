@@ -141,6 +141,20 @@ def test_a_rows_product_has_the_same_bits_in_any_company(kernels, weight_format,
             assert (packed.apply(x[:rows], threads) == alone[:rows]).all(), (rows, threads)
 
 
+def test_the_smallest_numbers_have_the_same_bits_in_any_company(kernels) -> None:
+    """Some instructions take numbers below 2^-126 for 0, as inputs and as results."""
+    weights = random_weights(48, 96)
+    weights[::3] *= 1e-20
+    packed = Packed(kernels, "bf16", weights, biased=False)
+    x = random_weights(20, 96, seed=5)
+    x[::2] *= 1e-18
+    x[1::4] *= 1e-38
+    alone = np.concatenate([packed.apply(row[None]) for row in x])
+    assert (np.abs(alone[alone != 0]) < 1e-37).any(), "nothing is that small"
+    for rows in (2, 3, 4, 5, 17, 20):
+        assert (packed.apply(x[:rows]) == alone[:rows]).all(), rows
+
+
 @pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("biased", [True, False])
 def test_many_long_rows_have_the_same_bits_as_one(kernels, weight_format, biased) -> None:
