@@ -52,7 +52,7 @@ class HostTorch(TorchBackend):
     ) -> Path | PackedModel | ServedModel:
         """Pack the model's weights for the kernels; serve it with torch where they have no plan.
 
-        See `pack_loaded`; nothing of the weights in float32 is left where it returns what is packed.
+        See `pack_loaded`; no weights in float32 are left where it returns what is packed.
 
         Raises:
             ModelLoadFailed: it cannot be read, or it has no plan and torch is not to serve it.
