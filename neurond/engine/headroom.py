@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-HEADROOM_TOKENS: Final = 8192
-"""Kept resident behind the frontier: a few long prompts that come before the device idles again."""
-HEADROOM_BYTES: Final = 256 << 20
+HEADROOM_TOKENS: Final = 16_384
+"""Kept resident behind the frontier: a coding agent's prompt, or several long ones that come
+before the device idles again."""
+HEADROOM_BYTES: Final = 512 << 20
 """What these take in all layers at most: by so much a model is larger than what it has used."""
 _STRIDES: Final = 8
 """The headroom is filled up once so many parts of it have one missing: less is not worth going
