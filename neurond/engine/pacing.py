@@ -3,8 +3,9 @@
 Who decodes waits for the whole step. So beside decodes, prompts get what keeps the step within
 `SLOWDOWN` times the time of one without prompts, or within `LONGEST_STEP_S` where that is more: 40
 tokens a second are faster than anyone reads, and smaller chunks would only make prompts pay the
-fixed part of a step more often. They always get `LEAST_TOKENS`, and all there is while nobody
-decodes.
+fixed part of a step more often. They get `LEAST_TOKENS` at least, and all there is while nobody
+decodes; but of `QUIET_EVERY` steps beside decodes one is without prompts. Where prompts never end
+those who decode grow longer meanwhile, and what they cost would be taken for what prompts cost.
 
 Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
 and a step counts as half or twice as expected at most, so that one that was held up (a neighbour,
@@ -18,6 +19,7 @@ SLOWDOWN = 1.75
 """Of the usual step; of twenty the slowest is then within twice the time."""
 LEAST_TOKENS = 16
 """Fewer say little about what a token costs, too."""
+QUIET_EVERY = 8
 _WEIGHT = 0.25
 
 
@@ -27,10 +29,12 @@ class PrefillPace:
     def __init__(self) -> None:
         self._quiet_s: dict[int, float] = {}  # by the bit length of the number of decoded tokens
         self._token_s: float | None = None  # of a prompt
+        self._mixed_steps = 0  # since those who decode were alone
 
     def took(self, decode_tokens: int, prefill_tokens: int, seconds: float) -> None:
         """Learn from a step that computed so many query tokens of either kind."""
         size = decode_tokens.bit_length()
+        self._mixed_steps = self._mixed_steps + 1 if decode_tokens and prefill_tokens else 0
         if not prefill_tokens:
             self._quiet_s[size] = _towards(self._quiet_s.get(size), seconds)
             return
@@ -45,9 +49,14 @@ class PrefillPace:
             self._quiet_s[size] = _towards(known_s, max(seconds - prompts_s, 0.0))
 
     def prefill_tokens(self, decode_tokens: int, most: int) -> int:
-        """Return how many tokens of prompts go with so many decoded ones, `most` at most."""
+        """Return how many tokens of prompts go with so many decoded ones, `most` at most.
+
+        It is 0 where those who decode are to be alone for once.
+        """
         if not decode_tokens or not self._token_s:
             return most
+        if self._mixed_steps >= QUIET_EVERY - 1:
+            return 0
         quiet_s = self._quiet(decode_tokens)
         spare_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S) - quiet_s
         if most * self._token_s <= spare_s:

@@ -7,16 +7,18 @@ import os
 import pytest
 
 from neurond.engine import memory_ahead
+from neurond.engine.headroom import HEADROOM_TOKENS
 from neurond.engine.memory_ahead import PIECE_BYTES, SPARE_BYTES, MemoryAhead
+from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.memory import Buffer, KvPages
 from tests.fakes.resident_memory import resident_bytes, resident_pages, skip_where_nothing_populates
 
 BLOCK_BYTES = 8 << 10
 """Of each layer."""
-NUM_BLOCKS = 1500
+NUM_BLOCKS = 3000
 LAYERS = 2
-AHEAD = 512
-"""Blocks of 16 tokens: the headroom."""
+AHEAD = HEADROOM_TOKENS // BLOCK_TOKENS
+"""Blocks: the headroom."""
 HUGE_PAGE = 2 << 20
 SCRATCH_BYTES = 5 << 20
 

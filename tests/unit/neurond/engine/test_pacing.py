@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurond.engine.pacing import LEAST_TOKENS, LONGEST_STEP_S, SLOWDOWN, PrefillPace
+from neurond.engine.pacing import (
+    LEAST_TOKENS,
+    LONGEST_STEP_S,
+    QUIET_EVERY,
+    SLOWDOWN,
+    PrefillPace,
+)
 
 MOST = 512
 SECONDS = st.floats(1e-4, 1.0)
@@ -81,3 +87,20 @@ def test_steps_of_other_decodes_do_not_make_prompts_look_free() -> None:
 
 def test_a_token_that_costs_next_to_nothing_limits_nothing() -> None:
     assert pace_of(0.01, 5e-324 * MOST).prefill_tokens(4, MOST) == MOST
+
+
+def test_prompts_keep_their_share_while_those_who_decode_grow_longer() -> None:
+    """Sixteen streams, one prompt after another: no step would be without prompts by itself."""
+    token_s = 0.0005
+    pace = pace_of(0.005, token_s, decode_tokens=16)
+    taken = quiet_steps = 0
+    for step in range(400):
+        quiet_s = 0.005 + 0.0001 * step
+        tokens = pace.prefill_tokens(16, MOST)
+        pace.took(16, tokens, quiet_s + tokens * token_s)
+        quiet_steps += tokens == 0
+        if step >= 200:
+            taken += tokens
+    fair = sum((SLOWDOWN - 1) * (0.005 + 0.0001 * step) / token_s for step in range(200, 400))
+    assert taken >= 0.65 * fair
+    assert quiet_steps <= 400 / QUIET_EVERY
