@@ -65,7 +65,7 @@ bench-compare: setup  ## Set what `make bench` found at some commits side by sid
 	$(BIN)/pytest-benchmark compare $(foreach commit,$(COMMITS),'*_$(commit)') \
 		--group-by=fullname --sort=name --columns=min,median,iqr,rounds
 
-bench-peers: $(VENV)/.installed-bench  ## Measure other servers and ours side by side (PEERS_FLAGS=--help)
+bench-peers: setup  ## Measure other servers and ours side by side (PEERS_FLAGS=--help)
 	PIP_FLAGS="$(PIP_FLAGS)" $(BIN)/python -m bench.peers $(PEERS_FLAGS)
 
 rpm: setup  ## Build the RPMs into dist/rpm (needs rpmbuild)
@@ -84,8 +84,4 @@ $(VENV)/.installed: $(BIN)/python $(BUILD_INPUTS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[gateway,node,dev]'
-	@touch $@
-
-$(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(PIP) -e '.[gateway,node,dev,bench]'
 	@touch $@

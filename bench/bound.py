@@ -13,8 +13,9 @@ import time
 from statistics import median
 from typing import get_args
 
-from bench.ceilings.measure import READ_TURNS, Reading
+from bench.ceilings.measure import READ_TURNS, Reading, compiled
 from bench.host_engine import add, engine_of, serve
+from bench.named import positive
 from cortex_core.ids import ModelId
 from neurond.engine.engine import Engine
 from neurond.kernels.library import Kernels
@@ -52,8 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.bound", description=__doc__.splitlines()[0])
     parser.add_argument("format", nargs="?", choices=get_args(WeightFormat), default="bf16")
     parser.add_argument("--model", type=ModelId, default=SMOLLM2, help="as in `neuron pull`")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     options = parser.parse_args()
+    try:
+        compiled()
+    except OSError as ex:
+        sys.exit(f"cannot measure how fast memory is read: {ex}")
     kernels = load_kernels()
     if isinstance(kernels, NoKernels):
         sys.exit(f"cannot measure the CPU kernels: {kernels.reason}")

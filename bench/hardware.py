@@ -11,7 +11,13 @@ def hardware() -> str:
     """Return the cores that we may use, the processor, its memory and the system."""
     memory_gib = psutil.virtual_memory().total / 2**30
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {_processor()}, {memory_gib:.0f} GiB, {platform.platform(terse=True)}"
+    return f"{cores} cores of {_processor()}, {memory_gib:.0f} GiB, {_system()}"
+
+
+def _system() -> str:
+    """Return the versions of the kernel, without what a distributor adds, and of the C library."""
+    release, _, _ = platform.release().partition("-")
+    return f"{platform.system()} {release}, {' '.join(platform.libc_ver())}"
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Options that take some of a few names."""
+"""What options of several programs take: some of a few names, a count."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -18,3 +18,10 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
         return given
 
     return read
+
+
+def positive(text: str) -> int:
+    """Read a count, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"cannot use {text!r}: give a number from 1")
+    return int(text)

@@ -4,7 +4,8 @@
 
 Both engines answer the same prompts in turn, so that neighbours of a shared machine disturb both
 alike; medians count, by the clock and in processor time, which neighbours disturb less. A ratio is
-tokens a second with speculation over without. --write puts the table into docs/benchmarks.md.
+tokens a second with speculation over without. A star where other processes took more of the
+machine than a run may have to count. --write puts the table into docs/benchmarks.md.
 """
 
 import argparse
@@ -22,6 +23,8 @@ import msgspec
 from bench.hardware import hardware
 from bench.host_engine import engine_of
 from bench.markdown import table, write_section
+from bench.named import positive
+from bench.serve.machine import FOREIGN_CORES_LIMIT, CpuMeter, CpuUse
 from bench.serve.texts import LICENSE, passage_twice
 from cortex_core.canonical import SamplingParams
 from cortex_core.ids import DeviceName, RequestId
@@ -100,12 +103,15 @@ class Outcome:
     ngram: Sequence[Answer]
     drafted: int
     accepted: int
+    used: CpuUse
+    """By whom the machine was while they were made."""
 
-    def cells(self) -> list[str]:
-        """Return what stands in a row behind its name: see `HEADS`."""
+    def row(self, name: str) -> list[str]:
+        """Return the row of that name, see `HEADS`, with a star where it does not count."""
         walls = [[each.wall_s for each in kind] for kind in (self.off, self.ngram)]
         spent = [[each.spent_s for each in kind] for kind in (self.off, self.ngram)]
         return [
+            name if self.used.is_clean else f"{name}\\*",
             *(_rates(each) for each in walls),
             *(f"{median(off) / median(ngram):.2f}" for off, ngram in (walls, spent)),
             str(self.drafted),
@@ -127,17 +133,29 @@ def main() -> int:
     folder = cached_model(SMOLLM2)
     tokenizer = ModelTokenizer.read(folder, read_manifest(folder))
     engines = _engines(options.dtype)
-    rows = []
+    outcomes = {}
     for task, text in TASKS.items():
         prompt = tokenizer.encode_rendered(text)
         for name, sampling in SAMPLINGS.items():
             outcome = compared(engines, prompt, sampling, options.rounds)
-            rows.append([f"{task}, {name}", *outcome.cells()])
-            print(rows[-1], file=sys.stderr)
-    print(table(HEADS, rows))
+            outcomes[f"{task}, {name}"] = outcome
+            print(outcome.row(f"{task}, {name}"), file=sys.stderr)
+    text = told(outcomes)
+    print(text)
     if options.write:
-        write_section(PAGE, SECTION, f"{_circumstances(options)}\n\n{table(HEADS, rows)}")
+        write_section(PAGE, SECTION, f"{_circumstances(options)}\n\n{text}")
     return 0
+
+
+def told(outcomes: Mapping[str, Outcome]) -> str:
+    """Return the table, and below it why rows do not count."""
+    rows = [outcome.row(name) for name, outcome in outcomes.items()]
+    stars = [
+        f"- {name}: other processes took {outcome.used.foreign_cores:.2f} core"
+        for name, outcome in outcomes.items()
+        if not outcome.used.is_clean
+    ]
+    return "\n\n".join([table(HEADS, rows), *(["\n".join(stars)] if stars else [])])
 
 
 def _arguments() -> argparse.Namespace:
@@ -147,7 +165,7 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dtype", nargs="?", choices=["int4", "int8", "bfloat16"], default="int4")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
     return parser.parse_args()
 
@@ -157,7 +175,8 @@ def _circumstances(options: argparse.Namespace) -> str:
     return (
         f"{time.strftime('%Y-%m-%d %H:%M')}, {hardware()}; {SMOLLM2} in {options.dtype}, one "
         f"stream, medians of {options.rounds} rounds in which both engines take turns, lowest to "
-        f"highest in brackets. By `{command}`."
+        "highest in brackets; a star where other processes took more than "
+        f"{FOREIGN_CORES_LIMIT} core. By `{command}`."
     )
 
 
@@ -191,15 +210,18 @@ def compared(
         answer(engine, 0, prompt, sampling)
     scheduler = engines["ngram"].scheduler
     before = scheduler.num_drafted_tokens, scheduler.num_accepted_tokens
+    meter = CpuMeter([])
     for number in range(rounds):
         for name, engine in engines.items():
             answers[name].append(answer(engine, 1 + number, prompt, sampling))
+    used = meter.stop()
     if len({tuple(each.tokens) for kind in answers.values() for each in kind}) != 1:
         sys.exit("cannot compare: speculation changed the text")
     return Outcome(
         **answers,
         drafted=(scheduler.num_drafted_tokens - before[0]) // rounds,
         accepted=(scheduler.num_accepted_tokens - before[1]) // rounds,
+        used=used,
     )
 
 

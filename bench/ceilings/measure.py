@@ -116,8 +116,10 @@ def compiled() -> ctypes.CDLL:
         command = [*os.environ.get("CC", "cc").split(), "-O3", "-march=native", "-shared", "-fPIC"]
         try:
             subprocess.run([*command, str(SOURCE), "-o", str(target)], check=True)
-        except subprocess.CalledProcessError as ex:
-            raise OSError(f"cannot compile {SOURCE}: {ex}") from ex
+        except (OSError, subprocess.CalledProcessError) as ex:
+            raise OSError(
+                f"cannot compile {SOURCE}: {ex}; install a C compiler, or name one in $CC"
+            ) from ex
         library = ctypes.CDLL(str(target))
     library.read_all.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int32]
     library.read_all.restype = ctypes.c_uint64

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.markdown import write_section
+from bench.named import positive
 from bench.overhead.meter import COUNTS_FILE, METERED, PACE_MS, PACED
 from bench.overhead.processes import CONTEXT_TOKENS, Processes, used
 from bench.overhead.report import Window, best, quiet_table, tokens_table
@@ -51,11 +52,11 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=DESCRIPTION)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--streams", type=positive, nargs="+", default=[1, 16, 64])
     parser.add_argument("--entries", nargs="+", default=["neuron", "gateway"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--dtype", default="int4", choices=["int4", "int8", "bfloat16"])
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--pace-ms", type=float, help="sleep so long in place of a step: overhead without noise"
     )

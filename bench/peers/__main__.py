@@ -19,12 +19,13 @@ from typing import Final
 
 from bench.hardware import hardware
 from bench.markdown import write_section
-from bench.named import some_of
+from bench.named import positive, some_of
 from bench.peers.cache import VARIABLE, Cache, default_cache
 from bench.peers.cortex import Cortex
 from bench.peers.llama_cpp import LlamaCpp
 from bench.peers.peer import Peer
 from bench.peers.plan import MODELS, ORDER, Plan
+from bench.peers.plots import draw
 from bench.peers.report import report
 from bench.peers.results import Record, Results, earliest_beside, now
 from bench.peers.session import Session
@@ -52,7 +53,6 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "formats": FORMATS,
 }
 """What can be chosen from, by option; all of it where nothing is said."""
-log = logging.getLogger(__name__)
 
 PAGE: Final = Path("docs/benchmarks.md")
 PLOTS: Final = Path("docs/plots")
@@ -71,9 +71,7 @@ def main() -> int:
     if not options.report_only:
         seed = secrets.randbelow(1 << 30)
         session = Session(cache, results, options.repetitions, seed, command(options))
-        models = [MODELS[name] for name in options.models]
-        plan = Plan(models, options.workloads, options.formats)
-        asyncio.run(session.run([peers[name] for name in options.peers], plan))
+        asyncio.run(session.run([peers[name] for name in options.peers], plan_of(options)))
     versions = {peer.name: peer.version for peer in peers.values()}
     _write([r for r in results.records() if versions.get(r.key.peer) == r.key.version])
     return 0
@@ -94,7 +92,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help=f"some of {','.join(known)} (default: all)",
         )
     parser.add_argument(
-        "--repetitions", type=int, default=5, help="of each measurement (default: %(default)s)"
+        "--repetitions",
+        type=positive,
+        default=5,
+        help="of each measurement (default: %(default)s)",
     )
     parser.add_argument(
         "--cache",
@@ -105,7 +106,20 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--report-only", action="store_true", help="measure nothing, write what is there"
     )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    formats_of = [PEERS[name].formats_of for name in options.peers]
+    if not options.report_only and plan_of(options).is_empty(formats_of):
+        asked = ", ".join(f"--{option} {','.join(getattr(options, option))}" for option in CHOICES)
+        parser.error(
+            f"nothing to measure by {asked}: no model is given such a workload, or no peer has "
+            "such a format of it"
+        )
+    return options
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return what is asked for."""
+    return Plan([MODELS[name] for name in options.models], options.workloads, options.formats)
 
 
 def command(options: argparse.Namespace) -> str:
@@ -118,16 +132,9 @@ def command(options: argparse.Namespace) -> str:
 
 
 def _write(records: Sequence[Record]) -> None:
-    try:
-        from bench.peers.plots import draw
-    except ImportError as ex:
-        log.warning("no plots: %s; install the extra 'bench'", ex)
-        drawn: dict[str, list[Path]] = {}
-    else:
-        drawn = draw(records, PLOTS)
     links = {
         model: [path.relative_to(PAGE.parent).as_posix() for path in paths]
-        for model, paths in drawn.items()
+        for model, paths in draw(records, PLOTS).items()
     }
     write_section(PAGE, SECTION, report(records, hardware(), links))
 

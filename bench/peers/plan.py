@@ -1,6 +1,6 @@
 """Which work is done on which model, and what room a server needs for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,3 +40,9 @@ class Plan:
                     needs = (model, SHAPES.get(workload, USUAL))
                     found.setdefault(needs, []).append(workload)
         return found
+
+    def is_empty(self, formats_of: Iterable[Callable[[ModelId], Sequence[str]]]) -> bool:
+        """Tell whether nobody has any work by it, of peers given by their `Peer.formats_of`."""
+        models = {model for model, _ in self.starts()}
+        offered = {name for formats in formats_of for model in models for name in formats(model)}
+        return offered.isdisjoint(self.formats)

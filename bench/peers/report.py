@@ -6,7 +6,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bench.markdown import table
-from bench.peers.results import START, WINDOW_HOURS, Record, earliest_beside
+from bench.peers.results import START, WINDOW_HOURS, Record, earliest_shown
+from bench.serve.machine import FOREIGN_CORES_LIMIT
+from bench.serve.workloads import MIN_CHUNKS_PER_TOKEN
 
 MILLI: Final = 0.001
 
@@ -28,9 +30,9 @@ SPEED: Final = (
     Column("W1", "decode_tokens_per_s", "W1, tokens/s"),
     Column("W1", "end_to_end_tokens_per_s", "W1 end to end, tokens/s", drawn=False),
     Column("W1", "ttft_ms", "W1 first token, ms"),
-    Column("W2", "decode_tokens_per_s", "W2, tokens/s", drawn=False),
+    Column("W2", "batch_decode_tokens_per_s", "W2, tokens/s", drawn=False),
     Column("W2", "total_tokens_per_s", "W2 end to end, tokens/s"),
-    Column("W2x64", "decode_tokens_per_s", "W2x64, tokens/s", drawn=False),
+    Column("W2x64", "batch_decode_tokens_per_s", "W2x64, tokens/s", drawn=False),
     Column("W2x64", "total_tokens_per_s", "W2x64 end to end, tokens/s"),
     Column("W3", "ttft_ms", "W3 first token, s", MILLI, 2),
     Column("W4", "ttft_first_ms", "W4 first, s", MILLI, 2),
@@ -80,11 +82,10 @@ def by_model(records: Sequence[Record]) -> dict[str, Beside]:
 
 
 def _beside(records: Sequence[Record]) -> Beside:
-    figures = [record for record in records if record.unavailable is None]
-    earliest = earliest_beside(max(record.time for record in figures or records))
+    earliest = earliest_shown(records)
     return Beside(
         [record for record in records if record.time >= earliest],
-        [record for record in figures if record.time < earliest],
+        [record for record in records if record.time < earliest and record.unavailable is None],
     )
 
 
@@ -97,7 +98,8 @@ def report(
         machine: what all was measured on.
         pictures: links to plots, by model.
     """
-    parts = [f"On {machine}. Lowest to highest in brackets; a star where a run does not count."]
+    stars = "a star where a run does not count, for a reason that is told below"
+    parts = [f"On {machine}. Lowest to highest in brackets; {stars}."]
     for model, beside in by_model(records).items():
         parts += [f"### `{model}`", _circumstances(beside.shown)]
         parts += [*_tables(beside.shown), *_remarks(beside)]
@@ -108,11 +110,13 @@ def report(
 
 
 def _circumstances(records: Sequence[Record]) -> str:
-    """Return when the records were made, of what and by which commands."""
-    figures = [record for record in records if record.unavailable is None]
+    """Return when the records were made, of what and by which commands, the first one first."""
+    figures = sorted(
+        (record for record in records if record.unavailable is None), key=lambda each: each.time
+    )
     if not figures:
         return ""
-    times = sorted(record.time for record in figures)
+    times = [record.time for record in figures]
     servers = dict.fromkeys(f"{record.key.peer} {record.key.version}" for record in figures)
     counts = {
         record.figures["repetitions"] for record in figures if "repetitions" in record.figures
@@ -167,9 +171,8 @@ def _remarks(beside: Beside) -> list[str]:
     """Return lines that say why something is not there or does not count."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for record in beside.shown:
-        told = record.unavailable or record.figures.get("first_error")
-        if told:
-            reasons.setdefault((record.key.server, str(told)), []).append(record.key.workload)
+        for reason in _reasons(record):
+            reasons.setdefault((record.key.server, reason), []).append(record.key.workload)
     lines = [
         f"- {server}, {', '.join(workloads)}: {reason}"
         for (server, reason), workloads in reasons.items()
@@ -182,3 +185,16 @@ def _remarks(beside: Beside) -> list[str]:
         for server, told in old.items()
     ]
     return ["\n".join(lines)] if lines else []
+
+
+def _reasons(record: Record) -> list[str]:
+    """Return why there are no figures, or why they do not count."""
+    figures = record.figures
+    error = record.unavailable or figures.get("first_error")
+    found = [str(error)] if error else []
+    if (foreign := figures.get("foreign_cores", 0.0)) > FOREIGN_CORES_LIMIT:
+        found.append(f"other processes took {foreign:.2f} core")
+    chunks = figures.get("chunks_per_token", 1.0)
+    if not error and chunks < MIN_CHUNKS_PER_TOKEN:
+        found.append(f"{chunks:.2f} chunks for a token")
+    return found

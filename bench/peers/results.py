@@ -28,6 +28,12 @@ def earliest_beside(newest: str) -> str:
     return earliest.strftime(TIME_FORMAT)
 
 
+def earliest_shown(records: Sequence["Record"]) -> str:
+    """Return the earliest time of one model's records that stand beside the newest measured one."""
+    measured = [record for record in records if record.unavailable is None]
+    return earliest_beside(max(record.time for record in measured or records))
+
+
 def file_name(model: str) -> str:
     """Return the part of a model's id that can be in a file's name."""
     return model.rpartition(":")[2].replace("/", "-")
@@ -68,37 +74,52 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 class Results:
     """The file. One process writes to it; the last record of a key is the one that holds.
 
-    What was measured before `since` is to be measured again.
+    What could not be had does not take the place of what was measured before. What was measured
+    before `since` is to be measured again, and so is what does not stand beside the newest record
+    of its model any more.
     """
 
     def __init__(self, path: Path, since: str = "") -> None:
         self._path = path
         self._since = since
-        self._records: dict[Key, Record] = {}
+        self._measured: dict[Key, Record] = {}
+        self._refused: dict[Key, Record] = {}
         text = path.read_bytes() if path.exists() else b""
         for record in _decoded(text.splitlines()):
-            self._records[record.key] = record
+            self._hold(record)
         if text and not text.endswith(b"\n"):  # a kill cut the last line off
             path.write_bytes(text + b"\n")
 
     def add(self, record: Record) -> None:
         """Keep a record."""
-        self._records[record.key] = record
+        self._hold(record)
         with self._path.open("ab") as file:
             file.write(msgspec.json.encode(record) + b"\n")
 
-    def missing(self, keys: Sequence[Key]) -> list[Key]:
-        """Return those of `keys` that are to be measured."""
-        return [key for key in keys if not self.has(key)]
+    def _hold(self, record: Record) -> None:
+        if record.unavailable is None:
+            self._measured[record.key] = record
+            self._refused.pop(record.key, None)
+        else:
+            self._refused[record.key] = record
 
-    def has(self, key: Key) -> bool:
-        """Tell whether there is a record of `key` that counts and is new enough."""
-        record = self._records.get(key)
-        return record is not None and record.counts and record.time >= self._since
+    def missing(self, keys: Sequence[Key], repetitions: int) -> list[Key]:
+        """Return those of `keys` that are to be measured, so many times each."""
+        return [key for key in keys if not self._has(key, repetitions)]
+
+    def _has(self, key: Key, repetitions: int) -> bool:
+        """Tell whether a record of `key` counts, is new enough and of as many repetitions."""
+        record = self._measured.get(key)
+        if record is None or not record.counts or record.time < self._since:
+            return False
+        if record.figures.get("repetitions", repetitions) < repetitions:  # a start has none
+            return False
+        beside = [each for each in self._measured.values() if each.key.model == key.model]
+        return record.time >= earliest_shown(beside)
 
     def records(self) -> list[Record]:
-        """Return the records that hold, in the order in which their keys came."""
-        return list(self._records.values())
+        """Return what was measured, in the order in which keys came, then what could not be had."""
+        return [*self._measured.values(), *self._refused.values()]
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterable[Record]:

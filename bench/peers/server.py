@@ -17,7 +17,7 @@ from bench.serve.target import Target
 START_TIMEOUT_S: Final = 600.0
 REQUEST_TIMEOUT_S: Final = 900.0
 POLL_S: Final = 0.02
-STOP_GRACE_S: Final = 30.0
+STOP_GRACE_S: Final = 10.0
 LEFT_GRACE_S: Final = 5.0
 
 
@@ -104,8 +104,14 @@ class Server:
         except psutil.Error:
             return []
 
-    def stop(self) -> None:
-        """End it, and whatever is left of it then."""
+    async def stop(self) -> None:
+        """End it, and whatever is left of it then.
+
+        Streams that were cancelled are closed meanwhile: servers wait for those that are open.
+        """
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
         family = self._family()
         self._process.terminate()
         try:

@@ -1,4 +1,7 @@
-"""Measures one peer: each format of weights, each start that the workloads need, each workload."""
+"""Measures peers in turn: for each start that the workloads need, each peer in each of its formats.
+
+What was measured or refused is a record at once; a session tries nothing twice.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -36,12 +39,21 @@ class Session:
     seed: int
     command: str = ""
     _refused: dict[str, Unavailable] = field(default_factory=dict)
+    _tried: set[Key] = field(default_factory=set)
 
     async def run(self, peers: Sequence[Peer], plan: Plan) -> None:
         """Measure what is not there yet; what cannot be had becomes a record that says why.
 
         Peers take turns at what needs one start, so that their figures are of about the same time.
+        What was kept of an earlier run may get too old for the tables while others are measured:
+        it is measured then, too. Cancelling stops the server that runs.
         """
+        num_tried = -1
+        while len(self._tried) > num_tried:
+            num_tried = len(self._tried)
+            await self._go_through(peers, plan)
+
+    async def _go_through(self, peers: Sequence[Peer], plan: Plan) -> None:
         for (model, shape), names in plan.starts().items():
             for peer in peers:
                 for weight_format in peer.formats_of(model):
@@ -69,8 +81,19 @@ class Session:
             self._refused[peer.name] = ex
             raise
 
+    def missing(self, keys: Sequence[Key]) -> list[Key]:
+        """Return what is to be measured and was not tried yet."""
+        found = self.results.missing(keys, self.repetitions)
+        return [key for key in found if key not in self._tried]
+
+    def refuse(self, key: Key, reason: str) -> None:
+        """Keep why there is nothing."""
+        self._tried.add(key)
+        self.results.add(Record(key, now(), unavailable=reason))
+
     def record(self, key: Key, figures: Figures) -> None:
         """Keep what was found."""
+        self._tried.add(key)
         self.results.add(Record(key, now(), figures, command=self.command))
         log.info("%s %s: %s", key.server, key.workload, "counts" if figures["counts"] else "no")
 
@@ -96,12 +119,12 @@ class _Start:
             for name in names
             for entry in (self.peer.entries[:1] if name == START else self.peer.entries)
         ]
-        return self.session.results.missing(wanted)
+        return self.session.missing(wanted)
 
     def refuse(self, names: Sequence[str], reason: str) -> None:
         """Note that what is missing cannot be had."""
         for key in self._missing(names):
-            self.session.results.add(Record(key, now(), unavailable=reason))
+            self.session.refuse(key, reason)
 
     async def run(self, names: Sequence[str]) -> None:
         """Measure what is missing.
@@ -129,7 +152,7 @@ class _Start:
                 target = server.target(launch.entry(key.entry), self.shape.context_tokens)
                 await self._measure(key, target, prompts)
         finally:
-            server.stop()
+            await server.stop()
 
     def _launch(self, weights: Weights, *, fresh: bool = False) -> Launch:
         return self.peer.launch(weights, self.weight_format, self.shape, fresh=fresh)
@@ -139,23 +162,44 @@ class _Start:
         return Server(launch, self.session.cache.log(name))
 
     async def _time_start(self, weights: Weights) -> None:
-        """Start it twice, the first time with nothing kept that makes the next start faster."""
+        """Start it twice, the first time with nothing kept that makes the next start faster.
+
+        What was timed before something fails is kept, and does not count.
+
+        Raises:
+            Unavailable: nothing was timed.
+        """
         figures: Figures = {}
+        failed = None
         meter = CpuMeter([])
-        for name, fresh in (("start_first_s", True), ("start_again_s", False)):
-            launch = self._launch(weights, fresh=fresh)
-            launch = launch.alone or launch
-            server = self._started(launch)
-            try:
-                figures[name] = await server.first_token()
-                if not fresh and launch.reload is not None:
-                    await server.settled()
-                    figures["load_again_s"] = launch.reload()
-            finally:
-                server.stop()
+        try:
+            for name, fresh in (("start_first_s", True), ("start_again_s", False)):
+                await self._time_one(weights, name, figures, fresh=fresh)
+        except Unavailable as ex:
+            if not figures:
+                raise
+            failed = str(ex)
         used = meter.stop()  # the server's processes have ended: their work is ours by now
-        figures |= {"foreign_cores": used.foreign_cores, "counts": used.is_clean}
+        figures |= {
+            "first_error": failed,
+            "foreign_cores": used.foreign_cores,
+            "counts": failed is None and used.is_clean,
+        }
         self.session.record(self.key(START, self.peer.entries[0]), figures)
+
+    async def _time_one(
+        self, weights: Weights, name: str, figures: Figures, *, fresh: bool
+    ) -> None:
+        launch = self._launch(weights, fresh=fresh)
+        launch = launch.alone or launch
+        server = self._started(launch)
+        try:
+            figures[name] = await server.first_token()
+            if not fresh and launch.reload is not None:
+                await server.settled()
+                figures["load_again_s"] = launch.reload()
+        finally:
+            await server.stop()
 
     async def _measure(self, key: Key, target: Target, prompts: PromptMaker) -> None:
         for _ in range(TRIES):

@@ -16,6 +16,7 @@ import torch
 
 from bench.host_step import sequence_logits
 from bench.markdown import table, write_section
+from bench.named import positive
 from bench.quality.compare import Comparison
 from bench.quality.texts import texts
 from bench.quality.windows import windows
@@ -64,8 +65,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
     parser.add_argument("--models", nargs="+", default=[SMOLLM2, GEMMA3], metavar="ID")
-    parser.add_argument("--length", type=int, default=512, help="tokens of a sequence")
-    parser.add_argument("--windows", type=int, default=11, help="sequences")
+    parser.add_argument("--length", type=positive, default=512, help="tokens of a sequence")
+    parser.add_argument("--windows", type=positive, default=11, help="sequences")
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
     return parser.parse_args()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from bench.named import some_of
+from bench.named import positive, some_of
 from bench.serve.workloads import WORKLOADS
 
 DESCRIPTION = """
@@ -37,7 +37,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="W1,W2,W3,W4",
         help=f"some of {','.join(WORKLOADS)} (default: %(default)s)",
     )
-    parser.add_argument("--repetitions", type=_positive, default=5)
+    parser.add_argument("--repetitions", type=positive, default=5)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--tag", default="server")
     parser.add_argument(
@@ -48,7 +48,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--context",
-        type=_positive,
+        type=positive,
         metavar="TOKENS",
         help="longest sequence of the server: W6 leaves out prompts that do not fit",
     )
@@ -77,10 +77,4 @@ def _file(text: str) -> Path:
 def _process(text: str) -> int:
     if not text.isdecimal() or not psutil.pid_exists(int(text)):
         raise argparse.ArgumentTypeError(f"cannot watch {text!r}: no such process")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"cannot use {text!r}: give a number from 1")
     return int(text)

@@ -9,7 +9,7 @@ from typing import Final
 
 from bench.serve.figures import Figures, intervals_within, percentile, told
 from bench.serve.prompts import PromptMaker
-from bench.serve.running import RunningStreams
+from bench.serve.running import RunningStreams, StreamEnded
 from bench.serve.steady import SHORT_PROMPT_TOKENS, Found, many_streams, one_stream
 from bench.serve.stream import StreamResult
 from bench.serve.target import Target
@@ -53,19 +53,26 @@ def _told_of_all(rounds: list[dict[str, float]]) -> Figures:
 async def _beside(
     target: Target, prompts: PromptMaker, num_tokens: int
 ) -> tuple[dict[str, float], list[StreamResult]]:
-    """Return figures of one incoming prompt, none if it failed, and the streams that were there."""
+    """Return figures of one incoming prompt and the streams that were there.
+
+    There are no figures if one of them failed; the prompt's error is the first then.
+    """
     incoming = prompts.text(num_tokens)
     texts = [prompts.text(SHORT_PROMPT_TOKENS) for _ in range(DECODING_STREAMS)]
-    async with RunningStreams(target, texts) as streams:
-        await streams.have(8)
-        began = max(r.chunk_times[-1] for r in streams.results)
-        await streams.have_more(QUIET_TOKENS)
-        prompt = await target.complete(incoming, 2)
-        if prompt.error is None:
+    streams = RunningStreams(target, texts)
+    came = list(streams.results)
+    try:
+        async with streams:
+            await streams.have(8)
+            began = max(r.chunk_times[-1] for r in streams.results)
+            await streams.have_more(QUIET_TOKENS)
+            prompt = await target.complete(incoming, 2)
+            if prompt.error is not None:
+                return {}, [prompt, *came]
+            came.append(prompt)
             await streams.have_more(1)  # what it held up has to come to an end
-        streams.check()
-    came = [*streams.results, prompt]
-    if prompt.error is not None:
+            streams.check()
+    except StreamEnded:
         return {}, came
     quiet = _intervals(streams.results, began, prompt.started)
     beside = _intervals(streams.results, prompt.started, prompt.chunk_times[0])

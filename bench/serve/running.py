@@ -13,7 +13,7 @@ POLL_S: Final = 0.01
 
 
 class StreamEnded(Exception):
-    """A stream ended that should have gone on; the message says how."""
+    """A stream ended that should have gone on; its result has the same words as its error."""
 
 
 class RunningStreams:
@@ -61,7 +61,10 @@ class RunningStreams:
         Raises:
             StreamEnded: one has ended.
         """
-        for task, result in zip(self._tasks, self.results, strict=True):
-            if task.done():
-                why = result.error or f"it had {result.tokens} tokens"
-                raise StreamEnded(f"a stream ended before the measurement: {why}")
+        ended = [r for t, r in zip(self._tasks, self.results, strict=True) if t.done()]
+        for result in ended:
+            result.error = result.error or (
+                f"a stream ended before the measurement: it had {result.tokens} tokens"
+            )
+        if ended:
+            raise StreamEnded(ended[0].error)

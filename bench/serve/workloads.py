@@ -15,7 +15,6 @@ from bench.serve.figures import Figures, good, median
 from bench.serve.interference import busy_neighbour, incoming_prompt
 from bench.serve.machine import CpuMeter, resident_memory
 from bench.serve.prompts import PromptMaker
-from bench.serve.running import StreamEnded
 from bench.serve.steady import (
     Workload,
     long_contexts,
@@ -47,16 +46,10 @@ WORKLOADS: dict[str, Workload] = {
 async def measure(name: str, target: Target, prompts: PromptMaker, repetitions: int) -> Figures:
     """Run one workload and return its figures with the machine's state beside them."""
     meter = CpuMeter(target.pids)
-    results: list[StreamResult] = []
-    figures: Figures = {}
-    stopped = None
-    try:
-        results, figures = await WORKLOADS[name](target, prompts, repetitions)
-    except StreamEnded as ex:
-        stopped = str(ex)
+    results, figures = await WORKLOADS[name](target, prompts, repetitions)
     cpu = meter.stop()
     memory = resident_memory(target.pids)
-    errors = [stopped] if stopped else [r.error for r in results if r.error]
+    errors = [r.error for r in results if r.error]
     fine = good(results)
     chunks_per_token = median([_chunks_per_token(r, prompts) for r in fine])
     return {

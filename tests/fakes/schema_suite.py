@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cortex_core.errors import ModelLoadFailed, ModelNotFound
 from neurond.sources.download import Downloader, RemoteFile
 from neurond.sources.index import configured_indexes, project_files
 from tests.fakes.model_cache import cache_dir
@@ -43,17 +44,35 @@ class Case:
 
 
 def suite_archive() -> Path:
-    """Return the package with the suite, fetching it if it is not there."""
+    """Return the package with the suite, fetching it if it is not there.
+
+    Raises:
+        ModelNotFound: no index that pip would ask offers it.
+    """
     folder = cache_dir() / "suites"
     kept = folder / ARCHIVE
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        offered = (file for index in configured_indexes() for file in project_files(index, PROJECT))
-        found = next(file for file in offered if file.filename == ARCHIVE)
+        remote = _offered()
         with tempfile.TemporaryDirectory(dir=folder) as name:  # others may be fetching it too
-            remote = RemoteFile(ARCHIVE, found.url, found.size, SHA256)
             Downloader(Path(name), lambda _: None).fetch(remote).rename(kept)
     return kept
+
+
+def _offered() -> RemoteFile:
+    """Return the package as the first index has it that does."""
+    problems = []
+    for index in configured_indexes():
+        try:
+            files = project_files(index, PROJECT)
+        except (ModelNotFound, ModelLoadFailed) as ex:
+            problems.append(ex.message)
+            continue
+        for file in files:
+            if file.filename == ARCHIVE:
+                return RemoteFile(ARCHIVE, file.url, file.size, SHA256)
+        problems.append(f"{index} has others of {PROJECT}")
+    raise ModelNotFound(f"cannot find {ARCHIVE}: {'; '.join(problems)}")
 
 
 def suite_cases(draft: str) -> Iterator[Case]:

@@ -1,10 +1,12 @@
 """A completions server that gives tokens as fast as they are read.
 
-`python -m tests.fakes.token_server PORT` runs it until it is killed.
+`python -m tests.fakes.token_server PORT HOLD_AFTER` runs it until SIGTERM, and then until no stream
+is open; with HOLD_AFTER 0 no stream is held.
 """
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,12 +17,15 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from bench.serve.prompts import VOCABULARY
+from tests.fakes.waiting import wait_until_async
 
 
 class TokenServer:
     """Streams `max_tokens` tokens to each request, or as few as `limit` says.
 
-    Requests whose numbers, from 0, are in `refused` get status 500. A chunk has `tokens_per_chunk`.
+    Requests whose numbers, from 0, are in `refused` get status 500, and those in `short` 4 tokens.
+    A chunk has `tokens_per_chunk`. After so many chunks as `hold_after` says, if that is not 0, a
+    stream stands still until its client goes.
     """
 
     def __init__(self) -> None:
@@ -28,6 +33,8 @@ class TokenServer:
         self.open = 0
         self.limit: int | None = None
         self.refused: set[int] = set()
+        self.short: set[int] = set()
+        self.hold_after = 0
         self.tokens_per_chunk = 1
         self.port = 0
 
@@ -48,12 +55,17 @@ class TokenServer:
             writer.close()
             return
         self.open += 1
-        tokens = min(body["max_tokens"], self.limit or body["max_tokens"])
+        limit = 4 if len(self.bodies) - 1 in self.short else self.limit
+        tokens = min(body["max_tokens"], limit or body["max_tokens"])
         try:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
             text = "river " * self.tokens_per_chunk
             chunk = json.dumps({"choices": [{"text": text}]})
-            for _ in range(tokens // self.tokens_per_chunk):
+            for number in range(tokens // self.tokens_per_chunk):
+                if number and number == self.hold_after:
+                    _say("held")
+                    await reader.read()
+                    return
                 writer.write(f"data: {chunk}\n\n".encode())
                 await writer.drain()
                 await asyncio.sleep(0)
@@ -74,10 +86,21 @@ def save_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-async def _serve(port: int) -> None:
-    async with TokenServer().running(port):
-        await asyncio.Event().wait()
+async def _serve(port: int, hold_after: int) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    server = TokenServer()
+    server.hold_after = hold_after
+    async with server.running(port):
+        await stopping.wait()
+        await wait_until_async(lambda: not server.open)
+    _say("drained")
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve(*map(int, sys.argv[1:])))

@@ -180,11 +180,17 @@ def members(schema: Any) -> set[str]:
 
 
 def names_a_keyword(message: str, schema: Any) -> bool:
-    """Whether a refusal names a keyword of the schema, or of the meta-schema if it refers to it."""
+    """Whether a refusal names a keyword of the schema, or of the meta-schema if it refers to it.
+
+    Sentences have "not" in any case: as a keyword it stands in quotes.
+    """
     _, _, why = message.partition(": ")
-    written = members(schema)
-    words = KEYWORDS if "$ref" in written else KEYWORDS & written
-    return any(re.search(rf"(?<![\w$]){re.escape(word)}(?!\w)", why) for word in words)
+    refers = re.search(r'"\$ref": "https?://json-schema\.org/draft', json.dumps(schema))
+    words = KEYWORDS if refers else KEYWORDS & members(schema)
+    patterns = (
+        '"not"' if word == "not" else rf"(?<![\w$]){re.escape(word)}(?!\w)" for word in words
+    )
+    return any(re.search(pattern, why) for pattern in patterns)
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """What a machine can do at most: its loops do all of the work that they are counted for."""
 
 import ctypes
+import sys
 
 import numpy as np
 import pytest
 
+from bench import bound
 from bench.bound import weight_bytes
 from bench.ceilings.measure import Reading, compiled
 from neurond.kernels.memory import Buffer
@@ -38,6 +40,14 @@ def test_multiplications_count_what_they_did() -> None:
     assert per_round >= 4
     assert compiled().multiply_floats(1000, sums) == 1000 * per_round
     assert sums[0] == pytest.approx(12 / 2, rel=1e-3), "12 chains of x / 2 + 1 / 4, to their limit"
+
+
+def test_without_a_compiler_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "nowhere/cc")
+    monkeypatch.setattr(sys, "argv", ["bench.bound"])
+    compiled.cache_clear()
+    with pytest.raises(SystemExit, match=r"^cannot measure .* cannot compile .*nowhere/cc.*\$CC"):
+        bound.main()
 
 
 def test_a_token_reads_every_matrix_once() -> None:

@@ -68,6 +68,26 @@ def test_a_format_that_nobody_has_is_told(capsys: pytest.CaptureFixture[str]) ->
     assert "cannot use 'Q2_K': there are Q4_0," in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--models", "smollm2", "--workloads", "W6"],
+        ["--peers", "cortex", "--formats", "Q4_0"],
+        ["--models", "gemma3", "--peers", "llama.cpp", "--formats", "Q4_0,int4"],
+    ],
+)
+def test_what_leaves_nothing_to_measure_is_told(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments(flags)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "nothing to measure by " in said
+    assert " ".join(flags[-2:]) in said
+    assert arguments([*flags, "--report-only"]).report_only
+
+
 def test_a_source_is_served_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name says the format, in capitals or not; no program has to make it."""
 

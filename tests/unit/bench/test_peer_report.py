@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers.plots import draw
 from bench.peers.report import Column, cell, report
 from bench.peers.results import START, Key, Record
 
@@ -85,6 +86,28 @@ def test_an_error_of_a_server_is_told() -> None:
     assert "- llama.cpp int8, W1: HTTP 500: no" in text
 
 
+@pytest.mark.parametrize(
+    ("figures", "reasons"),
+    [
+        ({"foreign_cores": 0.314}, ["other processes took 0.31 core"]),
+        ({"chunks_per_token": 0.52, "foreign_cores": 0.15}, ["0.52 chunks for a token"]),
+        (
+            {"first_error": "HTTP 500: no", "chunks_per_token": 0.0, "foreign_cores": 0.2},
+            ["HTTP 500: no", "other processes took 0.20 core"],
+        ),
+    ],
+)
+def test_a_star_says_its_reason(figures: dict[str, object], reasons: list[str]) -> None:
+    text = report([record(counts=False, decode_tokens_per_s=94.2, **figures)], "")
+    assert "| llama.cpp int8 | 94\\* |" in text
+    found = [line for line in text.splitlines() if line.startswith("- ")]
+    assert found == [f"- llama.cpp int8, W1: {reason}" for reason in reasons]
+
+
+def test_what_counts_needs_no_reason() -> None:
+    assert "\n- " not in report([record(foreign_cores=0.15, chunks_per_token=0.9)], "")
+
+
 def test_each_model_has_tables_of_its_own() -> None:
     text = report(
         [
@@ -105,7 +128,7 @@ def test_each_model_has_tables_of_its_own() -> None:
 
 def test_end_to_end_stands_beside_decoding() -> None:
     figures = {"decode_tokens_per_s": 90.0, "end_to_end_tokens_per_s": 80.0}
-    many = {"decode_tokens_per_s": 500.0, "total_tokens_per_s": 400.0}
+    many = {"batch_decode_tokens_per_s": 500.0, "total_tokens_per_s": 400.0}
     text = report([record(**figures), record(workload="W2", **many)], "")
     assert (
         "| server | W1, tokens/s | W1 end to end, tokens/s | W2, tokens/s | "
@@ -141,9 +164,9 @@ def test_a_reason_of_long_ago_is_not_told() -> None:
 def test_the_commands_that_measured_are_told_in_turn() -> None:
     text = report(
         [
-            record(command="make a", repetitions=5),
-            record("vllm", command="make b", repetitions=3),
-            record("cortex", command="make a", repetitions=5),
+            record(command="make b", repetitions=3, time="2026-01-01 10:02"),
+            record("vllm", command="make a", repetitions=5, time="2026-01-01 10:01"),
+            record("cortex", command="make b", repetitions=3, time="2026-01-01 10:03"),
         ],
         "",
     )
@@ -151,9 +174,6 @@ def test_the_commands_that_measured_are_told_in_turn() -> None:
 
 
 def test_plots_are_one_set_for_each_model(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from bench.peers.plots import draw
-
     found = draw(
         [
             record(**speeds(9, 10, 11)),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.peers.results import Key, Record, Results, earliest_beside, now
@@ -19,23 +20,23 @@ def path(tmp_path: Path) -> Path:
 def test_a_new_run_finds_what_was_kept(path: Path) -> None:
     Results(path).add(COUNTS)
     again = Results(path)
-    assert again.missing([OTHER, KEY]) == [OTHER]
+    assert again.missing([OTHER, KEY], 1) == [OTHER]
     assert again.records() == [COUNTS]
 
 
 def test_the_last_try_holds(path: Path) -> None:
     results = Results(path)
     results.add(Record(KEY, "2026-01-01 09:00", {"counts": False}))
-    assert results.missing([KEY]) == [KEY]
+    assert results.missing([KEY], 1) == [KEY]
     results.add(COUNTS)
-    assert results.missing([KEY]) == []
+    assert results.missing([KEY], 1) == []
     assert Results(path).records() == [COUNTS]
 
 
 def test_what_could_not_be_had_is_tried_again(path: Path) -> None:
     Results(path).add(Record(KEY, "2026-01-01 09:00", unavailable="no compiler"))
     again = Results(path)
-    assert again.missing([KEY]) == [KEY]
+    assert again.missing([KEY], 1) == [KEY]
     assert again.records()[0].unavailable == "no compiler"
 
 
@@ -58,12 +59,45 @@ def test_a_server_is_named_by_what_tells_it_from_others() -> None:
 
 def test_what_is_of_another_time_is_measured_again(path: Path) -> None:
     Results(path).add(COUNTS)
-    assert Results(path, since="2026-01-01 10:00").missing([KEY]) == []
+    assert Results(path, since="2026-01-01 10:00").missing([KEY], 1) == []
     later = Results(path, since="2026-01-01 10:01")
-    assert later.missing([KEY]) == [KEY]
+    assert later.missing([KEY], 1) == [KEY]
     assert later.records() == [COUNTS]
 
 
 def test_a_window_is_of_some_hours() -> None:
     assert earliest_beside("2026-01-01 03:30") == "2025-12-31 21:30"
     assert earliest_beside(now()) < now()
+
+
+def test_what_was_measured_fewer_times_than_asked_is_measured_again(path: Path) -> None:
+    results = Results(path)
+    results.add(Record(KEY, "2026-01-01 10:00", {"counts": True, "repetitions": 3}))
+    results.add(Record(OTHER, "2026-01-01 10:00", {"counts": True}))
+    assert results.missing([KEY, OTHER], 3) == []
+    assert results.missing([KEY, OTHER], 4) == [KEY]
+
+
+def test_what_does_not_stand_beside_the_newest_of_its_model_is_measured_again(path: Path) -> None:
+    results = Results(path)
+    results.add(COUNTS)
+    results.add(Record(OTHER, "2026-01-01 16:00", {"counts": True}))
+    assert results.missing([KEY], 1) == []
+    elsewhere = msgspec.structs.replace(OTHER, model="pypi:other")
+    results.add(Record(elsewhere, "2026-01-01 16:01", {"counts": True}))
+    results.add(Record(KEY, "2026-01-01 16:01", unavailable="no compiler"))
+    assert results.missing([KEY], 1) == []
+    results.add(Record(OTHER, "2026-01-01 16:01", {"counts": True}))
+    assert results.missing([KEY, OTHER], 1) == [KEY]
+
+
+def test_what_cannot_be_had_stands_beside_what_was_measured_until_it_is_measured_again(
+    path: Path,
+) -> None:
+    refused = Record(KEY, "2026-01-01 11:00", unavailable="no compiler")
+    Results(path).add(COUNTS)
+    Results(path).add(refused)
+    again = Results(path)
+    assert again.records() == [COUNTS, refused]
+    again.add(COUNTS)
+    assert again.records() == [COUNTS]

@@ -30,7 +30,7 @@ async def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) ->
     server = Server(launch(sys.executable, "-c", says), tmp_path / "log")
     with pytest.raises(Unavailable, match="ended with status 3: it needs AVX-512"):
         await server.first_token()
-    server.stop()
+    await server.stop()
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ async def test_stopping_ends_the_children_too(tmp_path: Path) -> None:
     (pid,) = server.target(ENTRY, None).pids
     parent = psutil.Process(pid)
     (child,) = parent.children()
-    server.stop()
+    await server.stop()
     wait_until(lambda: not alive(parent))
     wait_until(lambda: not alive(child))
 

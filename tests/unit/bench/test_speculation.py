@@ -5,7 +5,8 @@ from typing import cast
 
 import pytest
 
-from bench.speculation import HEADS, MAX_TOKENS, Answer, Outcome, compared
+from bench.serve.machine import CpuUse
+from bench.speculation import HEADS, MAX_TOKENS, Answer, Outcome, compared, told
 from cortex_core.canonical import SamplingParams
 from neurond.engine.engine import Engine
 
@@ -14,30 +15,47 @@ def answers(*walls_s: float, spent: float) -> list[Answer]:
     return [Answer((1, 2), wall_s, spent) for wall_s in walls_s]
 
 
-def test_a_row_has_medians_and_their_ratio() -> None:
+def outcome(foreign_cores: float) -> Outcome:
     second = (MAX_TOKENS - 1) / 100  # in which one token takes 10 ms
-    outcome = Outcome(
+    return Outcome(
         off=answers(second, second / 2, second * 2, spent=3.0),
         ngram=answers(second / 4, second / 2, second / 2, spent=2.0),
         drafted=30,
         accepted=20,
+        used=CpuUse(0.0, 1.0, foreign_cores, 0.0),
     )
-    assert outcome.cells() == ["100 (50 to 200)", "200 (200 to 400)", "2.00", "1.50", "30", "20"]
-    assert len(HEADS) == 1 + len(outcome.cells())
+
+
+def test_a_row_has_medians_and_their_ratio() -> None:
+    row = outcome(0.15).row("again")
+    assert row == ["again", "100 (50 to 200)", "200 (200 to 400)", "2.00", "1.50", "30", "20"]
+    assert len(HEADS) == len(row)
+
+
+def test_a_row_beside_somebody_elses_work_has_a_star_and_the_reason() -> None:
+    lines = told({"again": outcome(0.1), "copy": outcome(0.4)}).splitlines()
+    assert any(line.startswith("| again | 100 ") for line in lines)
+    assert any(line.startswith("| copy\\* | 100 ") for line in lines)
+    assert lines[-2:] == ["", "- copy: other processes took 0.40 core"]
+    assert told({"again": outcome(0.1)}).splitlines()[-1].startswith("| again ")
 
 
 class FakeEngine:
-    """Gives the same tokens to each request, `per_step` in each step, all but one as drafts."""
+    """Gives the same tokens to each request, `per_step` in each step, all but one as drafts.
 
-    def __init__(self, token_ids: list[int], per_step: int) -> None:
+    Notes its name in `turns` at each request.
+    """
+
+    def __init__(self, token_ids: list[int], per_step: int, name: str, turns: list[str]) -> None:
         self.scheduler = SimpleNamespace(num_drafted_tokens=0, num_accepted_tokens=0)
-        self.num_requests = 0
+        self._name = name
+        self._turns = turns
         self._token_ids = token_ids
         self._per_step = per_step
         self._left: list[int] = []
 
     def add(self, _: object) -> None:
-        self.num_requests += 1
+        self._turns.append(self._name)
         self._left = list(self._token_ids)
 
     def has_work(self) -> bool:
@@ -50,19 +68,23 @@ class FakeEngine:
         return SimpleNamespace(tokens=[("r", SimpleNamespace(token_id=id_), 0) for id_ in now])
 
 
-def both(ngram: list[int]) -> dict[str, FakeEngine]:
-    return {"off": FakeEngine([1, 2, 3, 4, 5, 6], 1), "ngram": FakeEngine(ngram, 3)}
+def both(ngram: list[int], turns: list[str]) -> dict[str, FakeEngine]:
+    return {
+        "off": FakeEngine([1, 2, 3, 4, 5, 6], 1, "off", turns),
+        "ngram": FakeEngine(ngram, 3, "ngram", turns),
+    }
 
 
 def test_engines_take_turns_and_drafts_are_those_of_one_answer() -> None:
-    engines = both([1, 2, 3, 4, 5, 6])
+    turns: list[str] = []
+    engines = both([1, 2, 3, 4, 5, 6], turns)
     found = compared(cast("dict[str, Engine]", engines), [9], SamplingParams(), 4)
     assert (len(found.off), len(found.ngram)) == (4, 4)
-    assert {engine.num_requests for engine in engines.values()} == {5}, "one to warm up"
+    assert turns == ["off", "ngram"] * 5, "of which the first turn warms up"
     assert (found.drafted, found.accepted) == (6, 4)
     assert all(each.wall_s >= 0 and len(each.tokens) == 6 for each in found.off)
 
 
 def test_a_text_that_drafts_changed_is_told() -> None:
     with pytest.raises(SystemExit, match="speculation changed the text"):
-        compared(cast("dict[str, Engine]", both([1, 2, 3, 4, 5, 7])), [9], SamplingParams(), 1)
+        compared(cast("dict[str, Engine]", both([1, 2, 3, 4, 5, 7], [])), [9], SamplingParams(), 1)

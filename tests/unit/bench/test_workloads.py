@@ -1,5 +1,7 @@
 """The workloads against a server that gives tokens as fast as they are read."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -93,6 +95,68 @@ async def test_a_prompt_that_fails_is_an_error_and_costs_its_own_round_only(
     assert not figures["counts"]
 
 
+@pytest.mark.parametrize(
+    ("workload", "figure"), [("W5", "total_tokens_per_s"), ("W6", "ttft_400_ms")]
+)
+@pytest.mark.parametrize("refused", [True, False])
+async def test_a_stream_that_ends_costs_its_own_round_only(
+    server: TokenServer,
+    target: Target,
+    prompts: PromptMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    workload: str,
+    figure: str,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr(running, "MAX_TOKENS", 100_000)
+    monkeypatch.setattr(interference, "INCOMING_TOKENS", (400,))
+    (server.refused if refused else server.short).add(2)
+    figures = await measure(workload, target, prompts, 3)
+    assert len(figures[f"{figure}_all"]) == 2
+    assert figures["errors"] == 1
+    assert ("HTTP 500" if refused else "it had 4 tokens") in figures["first_error"]
+    assert not figures["counts"]
+
+
+async def test_a_workload_without_a_whole_round_has_no_figures(
+    server: TokenServer, target: Target, prompts: PromptMaker
+) -> None:
+    server.limit = 4
+    figures = await measure("W5", target, prompts, 2)
+    assert "total_tokens_per_s" not in figures
+    assert "it had 4 tokens" in figures["first_error"]
+
+
+async def test_the_error_of_a_prompt_is_told_before_those_of_streams(
+    prompts: PromptMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interference, "INCOMING_TOKENS", (400,))
+    breaking, all_broken = asyncio.Event(), asyncio.Event()
+    broken: list[StreamResult] = []
+
+    class Failing(Target):
+        """All streams break when the prompt comes, which is refused then."""
+
+        async def complete(self, *_: object, into: StreamResult | None = None) -> StreamResult:
+            if into is None:
+                breaking.set()
+                await all_broken.wait()
+                return StreamResult(error="HTTP 500: no room")
+            while not breaking.is_set():
+                into.chunk_times.append(time.perf_counter())
+                await asyncio.sleep(0)
+            into.error = "it broke"
+            broken.append(into)
+            if len(broken) == interference.DECODING_STREAMS:
+                all_broken.set()
+            return into
+
+    target = Failing("http://127.0.0.1:9", "m", "completions", [], {}, 30.0)
+    figures = await measure("W6", target, prompts, 1)
+    assert figures["first_error"] == "HTTP 500: no room"
+    assert figures["errors"] == 1 + interference.DECODING_STREAMS
+
+
 @pytest.mark.parametrize("tokens_per_chunk", [1, 2])
 @pytest.mark.parametrize("workload", ["W2", "W5"])
 async def test_chunks_are_held_against_tokens_also_where_streams_are_cut(
@@ -122,7 +186,21 @@ async def test_many_streams_are_told_end_to_end_and_decoding(prompts: PromptMake
     target = Timed("http://127.0.0.1:9", "m", "completions", [], {}, 30.0)
     _, figures = await steady.many_streams(16)(target, prompts, 2)
     assert figures["total_tokens_per_s_all"] == [16 * 3 / 4] * 2
-    assert figures["decode_tokens_per_s_all"] == [16 * 2 / 2] * 2
+    assert figures["batch_decode_tokens_per_s_all"] == [(16 * 3 - 1) / 2] * 2
+
+
+async def test_streams_that_wait_for_each_other_do_not_add_up(prompts: PromptMaker) -> None:
+    """Two have three tokens each within two seconds, the second after the first."""
+    begins = iter((11.0, 14.0))
+
+    class Timed(Target):
+        async def complete(self, *_: object, **__: object) -> StreamResult:
+            at = next(begins)
+            return StreamResult(started=10.0, ended=20.0, chunk_times=[at, at + 1, at + 2])
+
+    target = Timed("http://127.0.0.1:9", "m", "completions", [], {}, 30.0)
+    _, figures = await steady.many_streams(2)(target, prompts, 1)
+    assert figures["batch_decode_tokens_per_s_all"] == [5 / 5]
 
 
 async def test_prose_is_sampled_and_copying_is_not(
