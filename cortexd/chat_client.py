@@ -113,7 +113,7 @@ class ChatClient:
             raise self._refusal(head, body)
         try:
             models = msgspec.json.decode(body, type=_Models).data
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._unusable(f"/v1/models holds no list of models ({error})") from error
         if not models:
             raise ModelNotFound(f"cannot chat: {self._base_url} has no models", param="model")
@@ -212,7 +212,7 @@ class ChatClient:
     def _refusal(self, head: ResponseHead, body: bytes) -> CortexError:
         try:
             error = msgspec.json.decode(body, type=_Chunk).error
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             error = None
         return self._unusable(f"status {head.status}") if error is None else _as_error(error)
 

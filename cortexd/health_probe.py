@@ -58,5 +58,5 @@ class HealthProbe:
             return False
         try:
             return msgspec.json.decode(body, type=_Health).healthy_nodes >= self._nodes
-        except msgspec.DecodeError:  # it stood still in the middle
+        except (msgspec.DecodeError, UnicodeDecodeError):  # it stood still in the middle
             return False

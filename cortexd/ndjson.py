@@ -39,5 +39,5 @@ class EventLines(Generic[EventT]):
         self._rest = chunk[end + 1 :]
         try:
             return self._decoder.decode_lines(whole)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError(f"cannot read the event stream: {error}") from error

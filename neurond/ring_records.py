@@ -128,5 +128,5 @@ def decode_record(data: bytes | memoryview) -> Record:
 def _decode_notice(payload: bytes | memoryview) -> RingNotice:
     try:
         return _notices.decode(payload)
-    except msgspec.MsgspecError as ex:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
         raise ProtocolError(f"cannot read a notice of {len(payload)} bytes: {ex}") from ex

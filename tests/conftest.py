@@ -24,9 +24,12 @@ def pytest_configure() -> None:
     for name in ("no_proxy", "NO_PROXY"):
         others = [os.environ[name]] if os.environ.get(name) else []
         os.environ[name] = ",".join(("127.0.0.1", "localhost", *others))
-    # Whether an example is right does not hang on what else the machine does.
-    settings.register_profile("cortex", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("cortex")
+    # Whether an example is right does not hang on what else the machine does. The same are drawn in
+    # each run: who looks for others says so.
+    calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("cortex", calm, derandomize=True)
+    settings.register_profile("explore", calm)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cortex"))
 
 
 @pytest.fixture

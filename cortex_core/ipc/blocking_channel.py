@@ -36,7 +36,7 @@ def decode_message(
         raise ProtocolError(f"cannot decode message: it has {len(frames)} frames")
     try:
         return decoder.decode(frames[-1])
-    except msgspec.MsgspecError as ex:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
         raise ProtocolError(f"cannot decode message of {len(frames[-1])} bytes: {ex}") from ex
 
 

@@ -32,7 +32,7 @@ class FleetBoard:
             return {}
         try:
             snapshot = msgspec.msgpack.decode(found[1], type=FleetSnapshot)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             # An actor of another version wrote it; its workers are replaced with it.
             return {}
         return {replica.id: replica.row for replica in snapshot.replicas}

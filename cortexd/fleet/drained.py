@@ -32,7 +32,7 @@ class DrainedNodes:
             return msgspec.json.decode(self._path.read_bytes(), type=frozenset[NodeName])
         except FileNotFoundError:
             return frozenset()
-        except (OSError, msgspec.DecodeError) as ex:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as ex:
             log.exception("drained nodes forgotten", extra=kv(file=self._path, cause=ex))
             return frozenset()
 

@@ -190,7 +190,7 @@ def read_header(blob: memoryview) -> tuple[PackedDecoder, int]:
         raise Damaged("its weights do not match their digest")
     try:
         decoder = msgspec.json.decode(description, type=PackedDecoder)
-    except msgspec.MsgspecError as ex:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
         raise Damaged(f"its description cannot be read: {ex}") from ex
     return decoder, start
 

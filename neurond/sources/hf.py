@@ -73,7 +73,7 @@ def _describe(endpoint: str, name: str, token: str | None) -> _Repository:
     body, _ = read_document(url, what=f"model hf:{name}", token=token)
     try:
         return msgspec.json.decode(body, type=_Repository)
-    except msgspec.MsgspecError as ex:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
         raise ModelLoadFailed(f"cannot read {url}: {ex}") from ex
 
 

@@ -99,7 +99,7 @@ def project_files(index: str, name: str) -> list[IndexFile]:
     if content_type.startswith("application/vnd.pypi.simple.v1+json"):
         try:
             files = msgspec.json.decode(body, type=_Project).files
-        except msgspec.MsgspecError as ex:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
             raise ModelLoadFailed(f"cannot read the index page {url}: {ex}") from ex
     else:
         files = _html_files(body.decode("utf-8", "replace"))

@@ -123,7 +123,7 @@ def read_manifest(folder: Path) -> PreparedModel:
         written_as = msgspec.json.decode(content, type=AnyManifest).format
         if written_as == FORMAT:
             return msgspec.json.decode(content, type=PreparedModel)
-    except (OSError, msgspec.MsgspecError) as ex:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as ex:
         raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
     raise ModelLoadFailed(
         f"cannot read {path}: its format is {written_as}, this version reads {FORMAT}; "

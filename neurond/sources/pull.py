@@ -126,7 +126,7 @@ def run_prepare(
     last = done.stdout.decode("utf-8", "replace").strip().rpartition("\n")[2]
     try:
         raise error_from_info(msgspec.json.decode(last, type=ErrorInfo))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         tail = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise ModelLoadFailed(
             f"cannot prepare {model_id}: the prepare process ended with status "

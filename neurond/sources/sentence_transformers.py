@@ -93,5 +93,5 @@ def _mode(path: Path) -> Literal["mean", "cls", "last", "max"]:
 def _read(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as ex:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as ex:
         raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex

@@ -131,7 +131,7 @@ def _fetched(folder: Path) -> AnyManifest | None:
     """Return the manifest, of whatever format, of a model whose weights are all there."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=AnyManifest)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return manifest if _weights_present(folder, manifest.weights) else None
 

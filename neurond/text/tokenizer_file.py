@@ -48,7 +48,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         parts = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
         model = msgspec.json.decode(parts["model"], type=_Bpe).read()
         added = msgspec.json.decode(parts["added_tokens"], type=list[dict[str, Any]])
-    except (msgspec.MsgspecError, KeyError):
+    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
         return Tokenizer.from_file(str(path))
     rest = parts | {"model": _NO_MODEL, "added_tokens": _NO_TOKENS}
     tokenizer = Tokenizer.from_str(msgspec.json.encode(rest).decode())

@@ -87,6 +87,7 @@ def test_noise_is_refused_or_read_whole(data: bytes) -> None:
         encode_vector(1, 0, b""),
         encode_vector(1, 0, bytes(7)),
         struct.pack("<IBBHIf", 1, 1, 99, 0, 0, 0.0),
+        struct.pack("<IBBHIf", 1, 3, 0, 0, 0, 0.0) + b"\x91\xa1\x80",  # no UTF-8
     ],
 )
 def test_a_record_that_is_cut_or_unknown_is_refused(data: bytes) -> None:
