@@ -3,8 +3,10 @@
 Who decodes waits for the whole step. So beside decodes, prompts get what keeps the step within
 `SLOWDOWN` times the time of one without prompts, or within `LONGEST_STEP_S` where that is more: 40
 tokens a second are faster than anyone reads, and smaller chunks would only make prompts pay the
-fixed part of a step more often. They get `LEAST_TOKENS` at least, and all there is while nobody
-decodes; but of `QUIET_EVERY` steps beside decodes one is without prompts. Where prompts never end
+fixed part of a step more often. Where more sequences wait for their prompts than decode, the bound
+is as many times longer as they are more, up to `CROWDED_STEP_S`: else the few would have whole
+answers before the last of the many had its first token. Prompts get `LEAST_TOKENS` at least, and
+all there is while nobody decodes; but of `QUIET_EVERY` steps beside decodes one is without prompts. Where prompts never end
 those who decode grow longer meanwhile, and what they cost would be taken for what prompts cost.
 
 Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
@@ -19,6 +21,8 @@ SLOWDOWN = 1.75
 """Of the usual step; of twenty the slowest is then within twice the time."""
 LEAST_TOKENS = 16
 """Fewer say little about what a token costs, too."""
+CROWDED_STEP_S = 0.1
+"""Ten tokens a second still are as fast as one reads."""
 QUIET_EVERY = 8
 _WEIGHT = 0.25
 
@@ -48,17 +52,22 @@ class PrefillPace:
             known_s = self._quiet_s.get(size, quiet_s)
             self._quiet_s[size] = _towards(known_s, max(seconds - prompts_s, 0.0))
 
-    def prefill_tokens(self, decode_tokens: int, most: int) -> int:
+    def prefill_tokens(self, decode_tokens: int, most: int, num_prompts: int = 0) -> int:
         """Return how many tokens of prompts go with so many decoded ones, `most` at most.
 
         It is 0 where those who decode are to be alone for once.
+
+        Args:
+            num_prompts: sequences whose prompts are not computed yet, whether they run or wait.
         """
         if not decode_tokens or not self._token_s:
             return most
         if self._mixed_steps >= QUIET_EVERY - 1:
             return 0
         quiet_s = self._quiet(decode_tokens)
-        spare_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S) - quiet_s
+        bound_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S)
+        crowded_s = min(bound_s * num_prompts / decode_tokens, CROWDED_STEP_S)
+        spare_s = max(bound_s, crowded_s) - quiet_s
         if most * self._token_s <= spare_s:
             return most
         return min(most, max(LEAST_TOKENS, int(spare_s / self._token_s)))

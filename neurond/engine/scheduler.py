@@ -220,8 +220,12 @@ class Scheduler:
 
     def _pick_prompts(self, num_decodes: int) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
         """Return whom to admit, and the chunks of prompts beside so many who decode."""
-        budget = self._pace.prefill_tokens(num_decodes, self.config.step_tokens - num_decodes)
         prompts = [seq for seq in self._roster.running if seq.num_left > 1]
+        budget = self._pace.prefill_tokens(
+            num_decodes,
+            self.config.step_tokens - num_decodes,
+            len(prompts) + len(self._roster.waiting),
+        )
         for seq in prompts:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)

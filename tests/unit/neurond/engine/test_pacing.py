@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurond.engine.pacing import (
+    CROWDED_STEP_S,
     LEAST_TOKENS,
     LONGEST_STEP_S,
     QUIET_EVERY,
@@ -43,6 +44,30 @@ def test_a_step_stays_within_its_bound_and_uses_it(quiet_s, token_s, most) -> No
     if tokens < most:
         assert tokens >= LEAST_TOKENS
         assert quiet_s + (tokens + 1) * token_s >= bound_s * 0.999
+
+
+@given(SECONDS, TOKEN_SECONDS, st.integers(0, 4))
+def test_no_more_prompts_than_decodes_leave_the_bound_as_it_is(
+    quiet_s, token_s, num_prompts
+) -> None:
+    pace = pace_of(quiet_s, token_s)
+    assert pace.prefill_tokens(4, MOST, num_prompts) == pace.prefill_tokens(4, MOST)
+
+
+@given(SECONDS, TOKEN_SECONDS, st.integers(5, 100))
+def test_a_crowd_of_prompts_gets_longer_steps_up_to_a_bound(quiet_s, token_s, num_prompts) -> None:
+    pace = pace_of(quiet_s, token_s)
+    tokens = pace.prefill_tokens(4, MOST, num_prompts)
+    assert tokens >= pace.prefill_tokens(4, MOST, num_prompts - 1)
+    if tokens > LEAST_TOKENS:
+        bound_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S, CROWDED_STEP_S)
+        assert quiet_s + tokens * token_s <= bound_s * 1.001
+
+
+def test_a_crowd_is_told_by_how_many_decode() -> None:
+    pace = pace_of(0.010, 0.0001, decode_tokens=4)
+    spare_ms = [pace.prefill_tokens(4, 2000, prompts) / 10 for prompts in (4, 8, 12, 100)]
+    assert spare_ms == [pytest.approx(ms, abs=0.1) for ms in (15, 40, 65, 90)]
 
 
 @given(SECONDS, TOKEN_SECONDS, st.floats(0.02, 50.0), st.floats(0.02, 50.0))

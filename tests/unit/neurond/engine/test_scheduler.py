@@ -152,6 +152,19 @@ def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     assert query_lengths(runner) == [512]
 
 
+def test_few_who_decode_leave_a_crowd_of_prompts_longer_steps() -> None:
+    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
+    engine.add(request(1, range(512), max_tokens=400))
+    engine.step()
+    engine.took(0.512)
+    engine.step()
+    engine.took(0.020)
+    for stream in range(2, 5):
+        engine.add(request(stream, range(1000 * stream, 1000 * stream + 1000)))
+    engine.step()
+    assert sum(query_lengths(runner)) == 1 + 80  # of 0.1 s, as three times 35 ms are more
+
+
 def test_the_time_of_a_step_that_was_not_computed_changes_no_pace() -> None:
     engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
     engine.add(request(1, range(512), max_tokens=400))
