@@ -6,8 +6,9 @@ tokens a second are faster than anyone reads, and smaller chunks would only make
 fixed part of a step more often. Where more sequences wait for their prompts than decode, the bound
 is as many times longer as they are more, up to `CROWDED_STEP_S`: else the few would have whole
 answers before the last of the many had its first token. Prompts get `LEAST_TOKENS` at least, and
-all there is while nobody decodes; but of `QUIET_EVERY` steps beside decodes one is without prompts. Where prompts never end
-those who decode grow longer meanwhile, and what they cost would be taken for what prompts cost.
+all there is while nobody decodes; but of `QUIET_EVERY` steps beside decodes one is without prompts.
+Where prompts never end those who decode grow longer meanwhile, and what they cost would be taken
+for what prompts cost.
 
 Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
 and a step counts as half or twice as expected at most, so that one that was held up (a neighbour,
