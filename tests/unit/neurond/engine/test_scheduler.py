@@ -50,12 +50,15 @@ def test_chunks_smaller_than_a_block_get_there_too() -> None:
     assert runner.num_steps == 4
 
 
-def test_no_step_exceeds_its_budget_or_its_places() -> None:
+@given(st.sampled_from((0.0, 0.001, 0.1)))
+def test_no_step_exceeds_its_budget_or_its_places(token_s: float) -> None:
     engine, runner = new_engine(step_tokens=9, max_sequences=4)
     for stream in range(10):
-        engine.add(request(stream, range(stream * 50, stream * 50 + 7)))
+        prompt = range(stream * 50, stream * 50 + 7)
+        engine.add(request(stream, prompt, priority=stream % 2))
     while engine.has_work():
         engine.step()
+        engine.took(0.01 + token_s * sum(query_lengths(runner)))
         assert runner.last_batch is not None
         assert runner.last_batch.num_tokens <= 9
         assert runner.last_batch.num_sequences <= 4
@@ -150,6 +153,30 @@ def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     engine.cancel(RequestId("r1"))
     engine.step()
     assert query_lengths(runner) == [512]
+
+
+def test_of_eight_steps_one_is_without_prompts_whoever_was_passed_over() -> None:
+    """Prompts of a higher priority come in every step, and leave two tokens of the step's three."""
+    engine, runner = new_engine(num_blocks=1000, max_sequences=20, step_tokens=20)
+    engine.add(request(0, range(20), max_tokens=1))
+    engine.step()
+    engine.took(0.020)  # 1 ms for a token of a prompt
+    for stream in range(1, 18):
+        engine.add(request(stream, [stream], max_tokens=100))
+    engine.step()
+    engine.took(0.020)
+    engine.add(request(19, range(100, 220)))
+    quiet: list[bool] = []
+    for stream in range(20, 100):
+        engine.add(request(stream, [stream], max_tokens=1, priority=1))
+        engine.step()
+        batch = runner.last_batch
+        assert batch is not None
+        prefilled = batch.num_tokens - batch.num_decodes
+        engine.took(0.020 + 0.001 * prefilled)
+        quiet.append(not prefilled)
+    assert all(any(quiet[start : start + 8]) for start in range(len(quiet) - 7))
+    assert sum(quiet) <= len(quiet) / 8
 
 
 def test_few_who_decode_leave_a_crowd_of_prompts_longer_steps() -> None:
