@@ -24,6 +24,7 @@ FORMATS: Final = {
     "int4-kv8": ("int4", "int8"),
     "int8": ("int8", "bfloat16"),
     "bf16": ("bfloat16", "bfloat16"),
+    "bf16-kv8": ("bfloat16", "int8"),
 }
 """What the weights are in, and keys and values."""
 QUESTION: Final = "Once upon a time there was"
