@@ -156,4 +156,4 @@ def test_prompts_keep_their_share_while_those_who_decode_grow_longer() -> None:
             taken += tokens
     fair = sum((SLOWDOWN - 1) * (0.005 + 0.0001 * step) / token_s for step in range(200, 400))
     assert taken >= 0.65 * fair
-    assert quiet_steps <= 400 / QUIET_EVERY
+    assert 400 / QUIET_EVERY - 2 <= quiet_steps <= 400 / QUIET_EVERY
