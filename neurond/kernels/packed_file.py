@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import xxhash
 
+from cortex_core.decoding import UNDECODABLE
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
 from neurond.kernels.memory import Buffer
@@ -218,7 +219,7 @@ def read_header(blob: memoryview) -> tuple[PackedDecoder, int]:
         raise Damaged("its weights do not match their digest")
     try:
         decoder = msgspec.json.decode(description, type=PackedDecoder)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except UNDECODABLE as ex:
         raise Damaged(f"its description cannot be read: {ex}") from ex
     return decoder, start
 
