@@ -325,9 +325,15 @@ class ActorLoop:
 
     def _compute(self, serving: Serving) -> StepOutput:
         engine = serving.engine
+        others = [other.engine for other in self._served.values() if other is not serving]
         if isinstance(engine, Engine):
-            return engine.step(self._tell_admitted)
-        others = (other.engine for other in self._served.values() if other is not serving)
+            decoding = [
+                priority
+                for other in others
+                if isinstance(other, Engine)
+                for priority in other.decoding
+            ]
+            return engine.step(self._tell_admitted, decoding_elsewhere=decoding)
         shares = any(other.has_work() for other in others)
         return engine.step(self._tell_admitted, shares_device=shares)
 

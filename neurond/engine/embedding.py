@@ -2,8 +2,8 @@
 
 Beside `neurond.engine.engine.Engine`, with the same events, and stepped in turn with it: a step
 takes inputs of similar length from as many requests as fit its tokens, fewer while others use the
-device, so that those who decode wait for one short step at most. There is no cache and nothing to
-preempt: an input is computed whole, in one step. No torch here.
+device, so that those who decode wait for a short step, or for one input where that is long: an
+input is computed whole, in one step. There is no cache and nothing to preempt. No torch here.
 """
 
 from array import array

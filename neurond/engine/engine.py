@@ -105,6 +105,11 @@ class Engine:
         return self._scheduler.num_paused
 
     @property
+    def decoding(self) -> list[int]:
+        """Priorities of the sequences that decode in the next step, highest first."""
+        return self._scheduler.decoding
+
+    @property
     def may_look(self) -> bool:
         """Whether a step may have to compute an image, which can take a hundred times as long."""
         return self._num_with_images > 0
@@ -170,19 +175,26 @@ class Engine:
         if seq is not None:
             self._scheduler.resume(seq)
 
-    def step(self, on_admitted: Callable[[Admissions], None] | None = None) -> StepOutput:
+    def step(
+        self,
+        on_admitted: Callable[[Admissions], None] | None = None,
+        *,
+        decoding_elsewhere: AbstractSequence[int] = (),
+    ) -> StepOutput:
         """Compute one step, if there is one, and return everything there is to tell.
 
         Args:
             on_admitted: hears of `StepOutput.admitted`, where it is not empty, before anything is
                 computed: the first chunk of a prompt can take seconds.
+            decoding_elsewhere: priorities of those that decode in other engines of the device;
+                they wait for this step, so its prompts are paced as beside decodes of its own.
 
         Raises:
             Exception: whatever the runner raises but `CortexError`; the engine is unusable then.
         """
         output = StepOutput(finished=self._finished)
         self._finished = []
-        step = self._scheduler.schedule()
+        step = self._scheduler.schedule(decoding_elsewhere)
         for seq, cached_tokens in step.admitted:
             if seq.request_id in self._unadmitted:
                 self._unadmitted.remove(seq.request_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from cortex_core.errors import InternalError
 from neurond.engine.host_sampler import sample_on_host
 from neurond.engine.masks import masks_of
 from neurond.engine.memory_ahead import MemoryAhead
@@ -75,8 +76,8 @@ class HostRunner:
         self._vision = vision
         # To attention each token may be a sequence: see `query_parts`.
         looks_both_ways = vision is not None and vision.two_way_tokens
-        bounds = (max_tokens, max_tokens if looks_both_ways else max_sequences, max_rows)
-        self._scratch = Buffer(kernels.scratch_bytes(model.struct, pool, *bounds))
+        self._bounds = (max_tokens, max_tokens if looks_both_ways else max_sequences, max_rows)
+        self._scratch = Buffer(kernels.scratch_bytes(model.struct, pool, *self._bounds))
         self._ahead = MemoryAhead(pages, self._scratch)
         vocab_size = model.decoder.vocab_size
         logits = Buffer(4 * max_rows * vocab_size)
@@ -93,17 +94,28 @@ class HostRunner:
 
         Raises:
             RowFailed: an image of that row cannot be computed.
+            InternalError: the step is larger than what memory was reserved for.
         """
         columns = _columns(batch)
         if batch.with_images:
             assert self._vision is not None, "a model of text got images"
             _put_images(columns, batch, self._vision)
+        self._refuse_oversized(columns)
         self._kernels.step(
             self._pool, self._model.struct, columns, self._pages, self._scratch, self._logits
         )
         masks = masks_of(batch.rows)
         sampled = sample_on_host(self._sampler, self._logits_at, batch.rows, masks.allowed)
         return masks.settle(sampled)
+
+    def _refuse_oversized(self, columns: StepColumns) -> None:
+        """Keep the kernels, which look at no bound, from writing beyond the scratch."""
+        sizes = len(columns.token_ids), len(columns.seq_lens_k), len(columns.sample_rows)
+        if any(size > bound for size, bound in zip(sizes, self._bounds, strict=True)):
+            raise InternalError(
+                "cannot compute a step of {} tokens, {} sequences and {} rows: ".format(*sizes)
+                + "memory is reserved for {}, {} and {}".format(*self._bounds)
+            )
 
 
 def _columns(batch: ScheduledBatch) -> StepColumns:

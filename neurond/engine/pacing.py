@@ -3,12 +3,13 @@
 Who decodes waits for the whole step. So beside decodes, prompts get what keeps the step within
 `SLOWDOWN` times the time of one without prompts, or within `LONGEST_STEP_S` where that is more: 40
 tokens a second are faster than anyone reads, and smaller chunks would only make prompts pay the
-fixed part of a step more often. Where more sequences wait for their prompts than decode, the bound
+fixed part of a step more often. Where more sequences could compute prompts than decode, the bound
 is as many times longer as they are more, up to `CROWDED_STEP_S`: else the few would have whole
-answers before the last of the many had its first token. Prompts get `LEAST_TOKENS` at least, and
-all there is while nobody decodes; but of `QUIET_EVERY` steps beside decodes one is without prompts.
-Where prompts never end those who decode grow longer meanwhile, and what they cost would be taken
-for what prompts cost.
+answers before the last of the many had its first token. Who decodes in another engine of the device
+waits as well, between two steps of its own: for it a step keeps within the same bound, also where
+nobody decodes in it. Prompts get `LEAST_TOKENS` at least, and all there is while nobody decodes.
+But of `QUIET_EVERY` steps with decodes one is without prompts. Where prompts never end those who
+decode grow longer meanwhile, and what they cost would be taken for what prompts cost.
 
 Times are told, not measured here. An estimate moves by a quarter of what a step differs from it,
 and a step counts as half or twice as expected at most, so that one that was held up (a neighbour,
@@ -53,22 +54,26 @@ class PrefillPace:
             known_s = self._quiet_s.get(size, quiet_s)
             self._quiet_s[size] = _towards(known_s, max(seconds - prompts_s, 0.0))
 
-    def prefill_tokens(self, decode_tokens: int, most: int, num_prompts: int = 0) -> int:
+    def prefill_tokens(
+        self, decode_tokens: int, most: int, num_prompts: int = 0, num_elsewhere: int = 0
+    ) -> int:
         """Return how many tokens of prompts go with so many decoded ones, `most` at most.
 
         It is 0 where those who decode are to be alone for once.
 
         Args:
-            num_prompts: sequences whose prompts are not computed yet, whether they run or wait.
+            num_prompts: sequences that could compute their prompts now, if there were tokens.
+            num_elsewhere: sequences that decode in steps of others between this engine's.
         """
-        if not decode_tokens or not self._token_s:
+        num_decodes = decode_tokens + num_elsewhere
+        if not num_decodes or not self._token_s:
             return most
-        if self._mixed_steps >= QUIET_EVERY - 1:
+        if decode_tokens and self._mixed_steps >= QUIET_EVERY - 1:
             return 0
-        quiet_s = self._quiet(decode_tokens)
-        bound_s = max(SLOWDOWN * quiet_s, LONGEST_STEP_S)
-        crowded_s = min(bound_s * num_prompts / decode_tokens, CROWDED_STEP_S)
-        spare_s = max(bound_s, crowded_s) - quiet_s
+        bound_s = max(SLOWDOWN * self._quiet(max(1, decode_tokens)), LONGEST_STEP_S)
+        crowded_s = min(bound_s * num_prompts / num_decodes, CROWDED_STEP_S)
+        # Without decodes what is fixed in a step is in what its tokens cost.
+        spare_s = max(bound_s, crowded_s) - self._quiet(decode_tokens)
         if most * self._token_s <= spare_s:
             return most
         return min(most, max(LEAST_TOKENS, int(spare_s / self._token_s)))

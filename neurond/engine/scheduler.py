@@ -107,6 +107,11 @@ class Scheduler:
         return len(self._roster.paused)
 
     @property
+    def decoding(self) -> list[int]:
+        """Priorities of those that decode next, highest first."""
+        return [seq.priority for seq in self._roster.running if seq.num_left == 1]
+
+    @property
     def num_available_blocks(self) -> int:
         """Blocks that no sequence owns; idle ones of the prefix cache included."""
         return self._allocator.num_available
@@ -154,8 +159,8 @@ class Scheduler:
         else:
             self._wait(seq)
 
-    def schedule(self) -> Step:
-        """Decide the next step and take the blocks it needs."""
+    def schedule(self, decoding_elsewhere: AbstractSequence[int] = ()) -> Step:
+        """Decide the next step and take the blocks it needs; see `Engine.step`."""
         running = self._roster.running
         # Growing may put out sequences at the end of the list, which are then not reached.
         decodes = [seq for seq in running if seq.num_left == 1 and self._grow(seq)]
@@ -163,7 +168,7 @@ class Scheduler:
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
         if self._roster.waiting or len(decodes) < len(running) or self._shares.is_owing:
-            admitted, prefills = self._pick_prompts(len(decodes))
+            admitted, prefills = self._pick_prompts(decodes, decoding_elsewhere)
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
             drafted = self._pick_drafts(decodes)
@@ -218,14 +223,19 @@ class Scheduler:
         assert self.num_running <= self.config.max_sequences
         self._roster.check()
 
-    def _pick_prompts(self, num_decodes: int) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
-        """Return whom to admit, and the chunks of prompts beside so many who decode."""
+    def _pick_prompts(
+        self, decodes: list[Sequence], elsewhere: AbstractSequence[int]
+    ) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
+        """Return whom to admit, and the chunks of prompts beside those who decode."""
+        num_decodes = len(decodes)
         prompts = [seq for seq in self._roster.running if seq.num_left > 1]
-        budget = self._pace.prefill_tokens(
-            num_decodes,
-            self.config.step_tokens - num_decodes,
-            len(prompts) + len(self._roster.waiting),
-        )
+        # Who ranks below one who decodes is not to make it wait for longer.
+        lowest = max([*(seq.priority for seq in decodes[:1]), *elsewhere], default=0)
+        num_ready = sum(seq.priority >= lowest for seq in prompts)
+        places = self.config.max_sequences - self.num_running
+        num_ready += self._roster.waiting.num_free(lowest, places)
+        most = self.config.step_tokens - num_decodes
+        budget = self._pace.prefill_tokens(num_decodes, most, num_ready, len(elsewhere))
         for seq in prompts:
             self._allocator.adopt(seq)
         admitted = self._admit(prompts, budget)

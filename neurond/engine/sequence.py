@@ -141,19 +141,21 @@ class Sequence:
 
     @property
     def is_held(self) -> bool:
-        """True while the first choice is still computing the prompt that this one shares.
+        """True while the first choice is still computing the prompt that this one shares."""
+        return self.leader is not None and self.leader.is_holding
 
-        Also where that is paused, if the prompt has scores to come: they go before all tokens.
+    @property
+    def is_holding(self) -> bool:
+        """Whether those that it leads have to wait for its prompt.
+
+        Also where it is paused, if the prompt has scores to come: they go before all tokens.
         """
-        leader = self.leader
-        if leader is None:
-            return False
-        if leader.has_scores_to_come:
-            return leader.status is not SequenceStatus.FINISHED
+        if self.has_scores_to_come:
+            return self.status is not SequenceStatus.FINISHED
         return (
-            leader.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)
-            and leader.num_computed < leader.row.num_prompt_tokens
-            and leader.row.num_prompt_tokens > leader.table.block_tokens
+            self.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)
+            and self.num_computed < self.row.num_prompt_tokens
+            and self.row.num_prompt_tokens > self.table.block_tokens
         )
 
     def append(self, token_id: int) -> FinishReason | None:

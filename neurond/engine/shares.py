@@ -6,11 +6,12 @@ short ones come after it, and one half to the one with the fewest tokens left, w
 wait for a long one before it; with one prompt, or several alike, that is first come, first served.
 
 Tokens are dealt in whole blocks, as far as the budget has a whole one. Those that see each other
-both ways are dealt together, whatever the budget, to who is first. A share that is smaller than
-a block is made good in later steps: whoever has had least is next. Where that is not enough, as
-others of a higher priority come in every step, who was passed over with tokens left goes before
-all others as soon as these come to what it lacked. Prompts that begin alike are not computed side
-by side: one is, and the others adopt its blocks in the next step.
+both ways are dealt together to who is first, also if they are more than the budget: beside all
+decodes a step has room for one such run (`SchedulerConfig`). A budget of 0 deals nothing. A share
+that is smaller than a block is made good in later steps: whoever has had least is next. Where that
+is not enough, as others of a higher priority come in every step, who was passed over with tokens
+left goes before all others as soon as these come to what it lacked. Prompts that begin alike are
+not computed side by side: one is, and the others adopt its blocks in the next step.
 
 Tokens that are scored take a row of logits each, of which a step has few. A prompt gets no more
 tokens than it has rows for; what others can use goes to them.
@@ -113,7 +114,10 @@ class PromptShares:
     ) -> list[Chunk]:
         """Return chunks of `prompts`, which stand best rank first, of `budget` tokens at most.
 
+        One run of tokens that see each other both ways may be dealt alone of a smaller budget.
+
         Args:
+            budget: 0 is for a step without prompts; whose turn it is stays as it is.
             spare_rows: rows of logits beside one for each prompt.
         """
         left = {seq: seq.num_left for seq in prompts}
@@ -125,6 +129,8 @@ class PromptShares:
             self._lacking.clear()
             return list(left.items())
         self._line_up(prompts)
+        if budget <= 0:
+            return []
         deal = _Deal(budget, spare_rows, left, dict.fromkeys(prompts, 0))
         self._deal_to_passed_over(deal)
         for _, level in groupby(self._lines.items(), key=lambda item: item[0][0]):

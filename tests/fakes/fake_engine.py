@@ -14,6 +14,9 @@ which compiles when a file `go` appears in the model's folder, `bad`, which is r
 A model folder whose name begins with `fresh` has memory to make resident without end. A file
 `frontier` there says which block was the first fresh one when it was last asked to.
 
+Where it begins with `costly` each token takes `TOKEN_S`. A file `chunks` there has a line for each
+step with tokens of prompts: how many.
+
 A model folder whose name begins with `vectors` gives embeddings besides: the numbers of an input's
 vector are its first token and how many it has. There `HANG` and `BROKEN` count as the first token.
 """
@@ -52,6 +55,7 @@ from neurond.protocol import Configure, LoadModel, ModelLoaded
 HANG, CRASH, BROKEN, NAN, EXHAUSTED, POISON = 900_001, 900_002, 900_003, 900_004, 900_005, 900_006
 UNTOLD_STEPS = 4
 PACE_S = 0.001
+TOKEN_S = 0.001
 VOCABULARY = 1_000_000
 NUM_BLOCKS = 256
 
@@ -81,6 +85,19 @@ class CountingRunner:
         if logprobs is None:
             return SampledToken(chosen)
         return SampledToken(chosen, -0.5, tuple((chosen + i, -0.5 - i) for i in range(logprobs)))
+
+
+class CostlyRunner(CountingRunner):
+    def __init__(self, folder: Path) -> None:
+        self._chunks = folder / "chunks"
+
+    def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
+        num_tokens = batch.num_tokens - batch.num_decodes
+        time.sleep(batch.num_tokens * TOKEN_S)
+        if num_tokens:
+            with self._chunks.open("a") as file:
+                file.write(f"{num_tokens}\n")
+        return super().execute(batch)
 
 
 class Countdown:
@@ -177,9 +194,9 @@ class CountingBackend:
             kernels="torch",
         )
         formats = CountingFormats(folder)
-        served = ServedModel(
-            loaded, lambda: Engine(CountingRunner(), config), lambda: None, formats
-        )
+        is_costly = folder.name.startswith("costly")
+        runner = CostlyRunner(folder) if is_costly else CountingRunner()
+        served = ServedModel(loaded, lambda: Engine(runner, config), lambda: None, formats)
         if folder.name.startswith("fresh"):
             return replace(served, make_resident=_Endless(folder / "frontier"))
         if not folder.name.startswith("vectors"):

@@ -27,7 +27,14 @@ VOCAB_SIZE = 61
 class FakeRunner:
     """Keeps its K/V by slot; raises or fails rows where a test asks it to."""
 
-    def __init__(self, block_tokens: int, vocab_size: int = VOCAB_SIZE) -> None:
+    def __init__(
+        self,
+        block_tokens: int,
+        vocab_size: int = VOCAB_SIZE,
+        *,
+        max_tokens: int | None = None,
+        max_sequences: int | None = None,
+    ) -> None:
         self.vocab_size = vocab_size
         self.num_steps = 0
         self.num_computed_tokens = 0
@@ -35,10 +42,14 @@ class FakeRunner:
         self.raise_next: CortexError | None = None
         self.failing_streams: dict[int, ErrorInfo] = {}
         self._block_tokens = block_tokens
+        self._max_tokens = max_tokens
+        self._max_sequences = max_sequences
         self._states: dict[int, int] = {}
 
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
         check_batch(batch)
+        assert self._max_tokens is None or batch.num_tokens <= self._max_tokens
+        assert self._max_sequences is None or batch.num_sequences <= self._max_sequences
         self.num_steps += 1
         self.last_batch = batch
         if self.raise_next is not None:

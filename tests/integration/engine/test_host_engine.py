@@ -72,9 +72,11 @@ class Engines:
         max_draft_rows: int = 0,
         max_rows: int = 0,
         context: int = CONTEXT,
+        **reserved: int,
     ) -> EngineUnderTest:
+        """Return a new engine; `reserved` are sizes of the runner that are not the scheduler's."""
         rows = max(8, max_draft_rows, max_rows)
-        sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": rows}
+        sizes = {"max_tokens": step_tokens, "max_sequences": 8, "max_rows": rows, **reserved}
         pages = self._kernels.kv_pages(self._model.struct, num_blocks, self._kv_format)
         pool = self._pools[threads]
         runner = HostRunner(self._kernels, pool, self._model, pages, **sizes)
@@ -231,3 +233,19 @@ def test_bits_do_not_depend_on_drafts_with_preemption_and_late_company(engines: 
     assert [tokens[stream] for stream in streams] == roomy
     assert tight.engine.scheduler.num_preemptions > 0
     assert tight.engine.scheduler.num_accepted_tokens > 0
+
+
+@pytest.mark.parametrize("reserved", [{"max_tokens": 36}, {"max_sequences": 1}])
+def test_a_step_beyond_what_memory_is_reserved_for_is_refused(
+    engines: Engines, reserved: dict[str, int]
+) -> None:
+    """The kernels would write beyond it; what fits is computed before and after."""
+    first, second = prompts(2)
+    engine = engines.engine(**reserved)
+    alone = run_alone(engine, first, 0)
+    for prompt in (first, second):
+        engine.submit(prompt, NEW_TOKENS)
+    failed = engine.engine.step().failed
+    assert [error.code for _, error in failed] == ["internal_error", "internal_error"]
+    assert "memory is reserved for" in failed[0][1].message
+    assert run_alone(engine, first, 0) == alone

@@ -1,5 +1,6 @@
 """Requests through a real actor process and back."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -61,6 +62,33 @@ async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(paced_n
     await wait_until_async(lambda: use().used == 0)
 
     assert use().cached >= 100 // BLOCK_TOKENS
+
+
+async def test_a_prompt_leaves_the_device_to_those_who_decode_with_another_model(
+    node: Node,
+) -> None:
+    telling, other = await node.loaded("costly-a"), await node.loaded("costly-b")
+    told = node.library.folder(other) / "chunks"
+
+    async def chunks(number: int) -> list[str]:
+        known = len(told.read_text().split()) if told.exists() else 0
+        prompt = list(range(1000 * number, 1000 * number + 300))
+        await collect(node.submit(other, prompt, max_tokens=1))
+        return told.read_text().split()[known:]
+
+    assert await chunks(0) == ["300"]
+    for attempt in range(1, 11):
+        # On a machine that is held up it may have ended, or be paused, when the prompt arrives.
+        stream = node.submit(telling, [10], max_tokens=MUCH)
+        while not isinstance(await anext(stream), Token):
+            pass
+        answer = asyncio.create_task(collect(stream))
+        found = await chunks(attempt)
+        stream.cancel()
+        await answer
+        if max(map(int, found)) <= 64:
+            return
+    raise AssertionError(f"who decodes waits for chunks of {found}")
 
 
 async def test_what_comes_is_served_between_two_pieces_of_memory_made_resident(node: Node) -> None:

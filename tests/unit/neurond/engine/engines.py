@@ -23,7 +23,9 @@ def new_engine(
     vocab_size: int = VOCAB_SIZE,
     two_way_tokens: int = 0,
 ) -> tuple[Engine, FakeRunner]:
-    runner = FakeRunner(BLOCK_TOKENS, vocab_size)
+    runner = FakeRunner(
+        BLOCK_TOKENS, vocab_size, max_tokens=step_tokens, max_sequences=max_sequences
+    )
     config = SchedulerConfig(
         num_blocks=num_blocks,
         context_tokens=context_tokens,

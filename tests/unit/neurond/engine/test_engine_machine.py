@@ -120,10 +120,14 @@ class EngineMachine(RuleBasedStateMachine):
             for choice in range(n):
                 self.asked[asked.first_stream + choice] = (asked, choice)
 
-    @rule(num_steps=st.integers(1, 8), seconds=st.sampled_from((0.0, 1e-4, 0.02, 10.0)))
-    def step(self, num_steps: int, seconds: float) -> None:
+    @rule(
+        num_steps=st.integers(1, 8),
+        seconds=st.sampled_from((0.0, 1e-4, 0.02, 10.0)),
+        decoding_elsewhere=st.sampled_from(((), (0,), (1, 0))),
+    )
+    def step(self, num_steps: int, seconds: float, decoding_elsewhere: tuple[int, ...]) -> None:
         for _ in range(num_steps):
-            self.take_step()
+            self.take_step(decoding_elsewhere)
             self.engine.took(seconds)
 
     @rule(data=st.data())
@@ -199,9 +203,9 @@ class EngineMachine(RuleBasedStateMachine):
         for stream in self.asked:
             self.check_end(stream)
 
-    def take_step(self) -> None:
+    def take_step(self, decoding_elsewhere: tuple[int, ...] = ()) -> None:
         had_work = self.engine.has_work()
-        output = self.engine.step()
+        output = self.engine.step(decoding_elsewhere=decoding_elsewhere)
         self.told.take(output)
         told = output.tokens or output.finished or output.failed
         assert had_work or not told

@@ -50,12 +50,15 @@ def test_chunks_smaller_than_a_block_get_there_too() -> None:
     assert runner.num_steps == 4
 
 
-def test_no_step_exceeds_its_budget_or_its_places() -> None:
+@given(st.sampled_from((0.0, 0.001, 0.1)))
+def test_no_step_exceeds_its_budget_or_its_places(token_s: float) -> None:
     engine, runner = new_engine(step_tokens=9, max_sequences=4)
     for stream in range(10):
-        engine.add(request(stream, range(stream * 50, stream * 50 + 7)))
+        prompt = range(stream * 50, stream * 50 + 7)
+        engine.add(request(stream, prompt, priority=stream % 2))
     while engine.has_work():
         engine.step()
+        engine.took(0.01 + token_s * sum(query_lengths(runner)))
         assert runner.last_batch is not None
         assert runner.last_batch.num_tokens <= 9
         assert runner.last_batch.num_sequences <= 4
@@ -152,6 +155,30 @@ def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     assert query_lengths(runner) == [512]
 
 
+def test_of_eight_steps_one_is_without_prompts_whoever_was_passed_over() -> None:
+    """Prompts of a higher priority come in every step, and leave two tokens of the step's three."""
+    engine, runner = new_engine(num_blocks=1000, max_sequences=20, step_tokens=20)
+    engine.add(request(0, range(20), max_tokens=1))
+    engine.step()
+    engine.took(0.020)  # 1 ms for a token of a prompt
+    for stream in range(1, 18):
+        engine.add(request(stream, [stream], max_tokens=100))
+    engine.step()
+    engine.took(0.020)
+    engine.add(request(19, range(100, 220)))
+    quiet: list[bool] = []
+    for stream in range(20, 100):
+        engine.add(request(stream, [stream], max_tokens=1, priority=1))
+        engine.step()
+        batch = runner.last_batch
+        assert batch is not None
+        prefilled = batch.num_tokens - batch.num_decodes
+        engine.took(0.020 + 0.001 * prefilled)
+        quiet.append(not prefilled)
+    assert all(any(quiet[start : start + 8]) for start in range(len(quiet) - 7))
+    assert sum(quiet) <= len(quiet) / 8
+
+
 def test_few_who_decode_leave_a_crowd_of_prompts_longer_steps() -> None:
     engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
     engine.add(request(1, range(512), max_tokens=400))
@@ -163,6 +190,59 @@ def test_few_who_decode_leave_a_crowd_of_prompts_longer_steps() -> None:
         engine.add(request(stream, range(1000 * stream, 1000 * stream + 1000)))
     engine.step()
     assert sum(query_lengths(runner)) == 1 + 80  # of 0.1 s, as three times 35 ms are more
+
+
+@pytest.mark.parametrize(
+    ("choices", "priority", "max_sequences", "tokens"),
+    [
+        pytest.param((1, 1, 1), 0, 8, 80, id="each can be computed"),
+        pytest.param((3,), 0, 8, 16, id="two wait for the prompt of the first"),
+        pytest.param((1, 1, 1), -1, 8, 16, id="of lower priority than who decodes"),
+        pytest.param((1, 1, 1), 0, 2, 16, id="there is a place for one"),
+    ],
+)
+def test_a_crowd_is_of_those_that_could_be_computed(
+    choices: tuple[int, ...], priority: int, max_sequences: int, tokens: int
+) -> None:
+    engine, runner = new_engine(
+        num_blocks=900, context_tokens=1200, step_tokens=512, max_sequences=max_sequences
+    )
+    engine.add(request(1, range(512), max_tokens=400))
+    engine.step()
+    engine.took(0.512)
+    engine.step()
+    engine.took(0.020)
+    for index, n in enumerate(choices, start=1):
+        prompt = range(1000 * index, 1000 * index + 1000)
+        engine.add(request(10 * index, prompt, n=n, priority=priority))
+    for _ in range(3):
+        engine.step()
+        assert sum(query_lengths(runner)) == 1 + tokens
+
+
+def test_prompts_are_paced_for_those_who_decode_in_another_engine() -> None:
+    other, _ = new_engine()
+    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
+    other.add(request(1, range(40), priority=1))
+    engine.add(request(1, range(512), max_tokens=1))
+    engine.step()
+    engine.took(0.512)
+    for stream in range(2, 5):
+        engine.add(request(stream, range(1000 * stream, 1000 * stream + 1000)))
+    engine.step(decoding_elsewhere=other.decoding)
+    assert query_lengths(runner) == [512]  # the other computes a prompt, too
+    engine.took(0.512)
+    while not other.decoding:
+        other.step()
+    assert other.decoding == [1]
+    for _ in range(10):
+        engine.step(decoding_elsewhere=other.decoding)
+        assert sum(query_lengths(runner)) == 24  # of 25 ms: who ranks lower is no crowd
+        engine.took(0.024)
+    engine.step(decoding_elsewhere=[0])
+    assert sum(query_lengths(runner)) == 72  # of three times 25 ms, in whole blocks
+    run(other)
+    assert other.decoding == []
 
 
 def test_the_time_of_a_step_that_was_not_computed_changes_no_pace() -> None:

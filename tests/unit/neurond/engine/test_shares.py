@@ -57,7 +57,7 @@ def advance(shares: PromptShares, prompts: list[Sequence], budget: int) -> Count
         min_size=1,
         max_size=8,
     ),
-    budget=st.integers(1, 80),
+    budget=st.integers(0, 80),
 )
 def test_a_deal_keeps_to_its_budget_to_blocks_and_to_priorities(kinds, budget) -> None:
     prompts = sorted((prompt(i, *kind) for i, kind in enumerate(kinds)), key=lambda seq: seq.rank)
@@ -70,7 +70,7 @@ def test_a_deal_keeps_to_its_budget_to_blocks_and_to_priorities(kinds, budget) -
         if num_tokens < seq.num_left:
             assert (seq.num_computed + num_tokens) % BLOCK == 0 or len(chunks) == 1
     got = dict(chunks)
-    lowest = min(seq.priority for seq in got)
+    lowest = min((seq.priority for seq in got), default=2)
     assert all(got[seq] == seq.num_left for seq in prompts if seq.priority > lowest)
     assert [seq for seq, _ in chunks] == [seq for seq in prompts if seq in got]
 
@@ -128,9 +128,11 @@ def test_who_comes_later_owes_nothing_and_is_owed_nothing() -> None:
         min_size=1,
         max_size=6,
     ),
-    budget=st.integers(1, 30),
+    budgets=st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(any),
 )
-def test_what_is_seen_both_ways_is_dealt_together_and_is_not_passed_for_ever(kinds, budget) -> None:
+def test_what_is_seen_both_ways_is_dealt_together_and_is_not_passed_for_ever(
+    kinds, budgets
+) -> None:
     """Prompts of text, an image, and text; with their priority."""
     shares = PromptShares(BLOCK)
     prompts = sorted(
@@ -145,10 +147,12 @@ def test_what_is_seen_both_ways_is_dealt_together_and_is_not_passed_for_ever(kin
         ),
         key=lambda seq: seq.rank,
     )
-    most = max(budget, 14)
-    for _ in range(sum(len(seq.token_ids) for seq in prompts)):
+    num_tokens = sum(len(seq.token_ids) for seq in prompts)
+    for step in range(num_tokens * len(budgets)):
+        budget = budgets[step % len(budgets)]
         got = advance(shares, prompts, budget)
-        assert 0 < sum(got.values()) <= most
+        assert sum(got.values()) <= (max(budget, 14) if budget else 0)
+        assert bool(got) == bool(budget)
         assert all(seq.cut(seq.num_computed) == seq.num_computed for seq in got)
         assert len(got) == 1 or sum(got.values()) <= budget
         if not prompts:
@@ -191,6 +195,17 @@ def test_who_was_passed_over_goes_first_as_soon_as_text_would_have_been_computed
         prompts = [prompt(arrival, 9, priority=1), low]
         got.append(advance(shares, prompts, 12)[low])
     assert got == [0, 0, 0, 0, 12, 1], "3 tokens are left in each step"
+
+
+def test_a_step_without_prompts_takes_nobodys_turn() -> None:
+    shares = PromptShares(BLOCK)
+    low = prompt(0, 13, two_way=((0, 12),))
+    for arrival in range(1, 5):
+        advance(shares, [prompt(arrival, 9, priority=1), low], 12)
+    high = prompt(5, 9, priority=1)
+    assert shares.deal([high, low], 0) == []
+    assert shares.is_owing
+    assert shares.deal([high, low], 12) == [(low, 12)]
 
 
 def test_a_starved_priority_is_no_measure_for_those_above_it() -> None:

@@ -10,21 +10,29 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.batch import Row
 from neurond.engine.blocks import BlockTable
-from neurond.engine.sequence import Sequence
+from neurond.engine.sequence import Sequence, SequenceStatus
 from neurond.engine.waiting import WaitingQueue
 
 
-def new_sequence(arrival: int, priority: int, principal: str | None, started: bool) -> Sequence:
+def new_sequence(
+    arrival: int,
+    priority: int,
+    principal: str | None,
+    started: bool,
+    leader: Sequence | None = None,
+    length: int = 1,
+) -> Sequence:
     return Sequence(
         request_id=RequestId(str(arrival)),
-        row=Row(arrival, 0, 0, SamplingParams(), array("i", [1]), 1, None),
+        row=Row(arrival, 0, 0, SamplingParams(), array("i", [1] * length), length, None),
         table=BlockTable(16),
         stop_token_ids=frozenset(),
-        max_length=10,
+        max_length=length + 10,
         arrival=arrival,
         priority=priority,
         principal=principal,
         started=started,
+        leader=leader,
     )
 
 
@@ -72,3 +80,37 @@ def test_next_passes_over_those_that_are_held() -> None:
     assert queue.next(Counter()) is other
     leader.num_computed = 41
     assert queue.next(Counter()) is follower
+
+
+@given(
+    leaders=st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(SequenceStatus), st.booleans(), st.integers(0, 4)
+        ),
+        max_size=6,
+    ),
+    lowest=st.integers(0, 3),
+    most=st.integers(0, 12),
+    data=st.data(),
+)
+def test_free_are_those_that_are_not_held(leaders, lowest, most, data) -> None:
+    """Leaders of any status, some with their prompt computed, and so many that they lead."""
+    seqs: list[Sequence] = []
+    for index, (priority, status, is_computed, num_led) in enumerate(leaders):
+        leader = new_sequence(10 * index, priority, None, False, length=20)
+        leader.status = status
+        leader.num_computed = 20 if is_computed else 0
+        seqs += [leader] if status is SequenceStatus.WAITING else []
+        seqs += [
+            new_sequence(10 * index + each, priority, None, False, leader)
+            for each in range(1, num_led + 1)
+        ]
+    queue = WaitingQueue()
+    for seq in seqs:
+        queue.add(seq)
+    for seq in data.draw(st.permutations(seqs)):
+        free = [seq for seq in seqs if seq.priority >= lowest and not seq.is_held]
+        assert queue.num_free(lowest, most) == min(len(free), most)
+        queue.remove(seq)
+        seqs.remove(seq)
+    assert queue.num_free(lowest, most) == 0
