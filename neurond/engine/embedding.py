@@ -2,8 +2,9 @@
 
 Beside `neurond.engine.engine.Engine`, with the same events, and stepped in turn with it: a step
 takes inputs of similar length from as many requests as fit its tokens, fewer while others use the
-device, so that those who decode wait for a short step, or for one input where that is long: an
-input is computed whole, in one step. There is no cache and nothing to preempt. No torch here.
+device, so that those who decode wait for a short step. An input is computed whole, in one step:
+for one that is longer than a step they wait until it is done. Requests lead steps in turn. There
+is no cache and nothing to preempt. No torch here.
 """
 
 from array import array
@@ -84,7 +85,7 @@ class EmbeddingEngine:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._requests: dict[RequestId, EmbeddingRequest] = {}  # oldest first
+        self._requests: dict[RequestId, EmbeddingRequest] = {}  # whose turn it is first
         self._by_stream: dict[int, EmbeddingRequest] = {}
         self._unadmitted: list[RequestId] = []
         self._finished: list[tuple[int, FinishReason]] = []  # told by the next step
@@ -174,7 +175,7 @@ class EmbeddingEngine:
         self._pace.took(0, self._computing, seconds)
 
     def _next_batch(self, *, shares_device: bool) -> list[tuple[EmbeddingRequest, int]]:
-        """Take the oldest request's longest inputs, and from others what is no longer than they."""
+        """Take the longest inputs of whose turn it is, and of others what is no longer."""
         awake = [request for request in self._requests.values() if not request.paused]
         if not awake:
             return []
@@ -187,6 +188,9 @@ class EmbeddingEngine:
                 break
             if request.longest <= longest:
                 batch += request.take(room - len(batch))
+        # Whoever led a step goes behind the others, or a large request would hold all small ones.
+        leader = awake[0].request_id
+        self._requests[leader] = self._requests.pop(leader)
         return batch
 
     def _take(

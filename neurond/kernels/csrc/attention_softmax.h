@@ -65,18 +65,23 @@ inline void weights_from_scores(float *scores, int num_keys, int first_key, Seen
     record.sum() = sum(total);
 }
 
-// Add a later span to what a row has.
-inline void merge(Record into, Record span, int head_dim) {
-    const float largest = std::max(into.largest(), span.largest());
-    float factors[kLanes] = {into.largest() - largest, span.largest() - largest};
-    store(factors, exp(load(factors)));
-    const float keep = factors[0], add = factors[1];
-    into.largest() = largest;
-    into.sum() = into.sum() * keep + span.sum() * add;
-    float *values = into.values();
-    const float *added = span.values();
-    for (int d = 0; d < head_dim; d += kLanes)
-        store(values + d, fma(load(values + d), splat(keep), load(added + d) * splat(add)));
+// Add a later span to what each of at most kLanes rows has.
+inline void merge(const Record *into, const Record *span, int rows, int head_dim) {
+    float before[kLanes] = {}, added[kLanes] = {}, largest[kLanes], keep[kLanes], add[kLanes];
+    for (int row = 0; row < rows; ++row) before[row] = into[row].largest(), added[row] = span[row].largest();
+    const F16 most = max(load(before), load(added));
+    store(largest, most);
+    store(keep, exp(load(before) - most));
+    store(add, exp(load(added) - most));
+    for (int row = 0; row < rows; ++row) {
+        into[row].largest() = largest[row];
+        into[row].sum() = into[row].sum() * keep[row] + span[row].sum() * add[row];
+        float *values = into[row].values();
+        const float *more = span[row].values();
+        const F16 old_factor = splat(keep[row]), new_factor = splat(add[row]);
+        for (int d = 0; d < head_dim; d += kLanes)
+            store(values + d, fma(load(values + d), old_factor, load(more + d) * new_factor));
+    }
 }
 
 // The row's result; `sink` is one more logit, or minus infinity.

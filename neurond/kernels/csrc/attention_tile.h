@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "abi.h"
 #include "attention.h"
@@ -98,13 +99,16 @@ class TileView {
     // Add a span's records to those of the spans before it.
     void merge_span(int span, float *records, float *so_far) const {
         const Rows rows = rows_that_see(span);
+        Record from[kLanes], into[kLanes];
+        int count = 0;
         for (int row = rows.begin; row < rows.end; ++row) {
-            const Record from = record(records, row), into = record(so_far, row);
-            if (seen(row).begin / kSpanTokens == span)
-                std::copy_n(from.at, Record::floats(shape_.head_dim), into.at);
-            else
-                merge(into, from, shape_.head_dim);
+            from[count] = record(records, row), into[count] = record(so_far, row);
+            if (is_first(span, row))
+                std::copy_n(from[count].at, Record::floats(shape_.head_dim), into[count].at);
+            else if (++count == kLanes)
+                merge(into, from, std::exchange(count, 0), shape_.head_dim);
         }
+        if (count) merge(into, from, count, shape_.head_dim);
     }
 
     void finish_rows(float *so_far) const {
@@ -159,6 +163,11 @@ class TileView {
     Seen seen(int row) const {
         const int end = first_position_ + query_of(row) + 1, window = request_.layer.window;
         return {window > 0 ? std::max(0, end - window) : 0, std::max(end, last_end_)};
+    }
+
+    // Whether a row sees nothing before a span of which it sees some.
+    bool is_first(int span, int row) const {
+        return request_.layer.window > 0 ? seen(row).begin >= span * kSpanTokens : span == 0;
     }
 
     // Later rows begin and end at later keys, or the same: those that see some of a span stand together.

@@ -90,7 +90,7 @@ def test_small_requests_share_a_step_and_a_large_one_does_not_hold_them_for_long
     run(engine)
     assert echo.steps == [[8] * 20]
 
-    engine.add(request(1, *[8] * 100))
+    engine.add(request(1, *[500] * 2048))
     engine.add(request(2, 8))
     told = engine.step()
     told = engine.step()

@@ -1,5 +1,6 @@
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from neurond.kernels import abi
@@ -42,6 +43,20 @@ def test_every_variant_that_runs_here_is_right(kernels):
 def test_an_error_in_one_element_is_seen(kernels, weight_format, rows):
     wrong = wrong_product(Faulty(kernels, weight_format, rows))
     assert wrong == f"it computes {weight_format} products wrongly on this processor"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_rows_that_round_otherwise_alone_are_seen(kernels, monkeypatch, rows):
+    apply = Kernels.linear_apply
+
+    def otherwise(self, pool, linear, x):
+        y = apply(self, pool, linear, x)
+        if len(x) == rows and (y != y.round()).any():  # whole numbers are right in any order
+            y[0, 0] = np.nextafter(y[0, 0], np.float32(np.inf))
+        return y
+
+    monkeypatch.setattr(Kernels, "linear_apply", otherwise)
+    assert "number of rows" in (wrong_product(kernels) or "")
 
 
 class FaultyAttention(Kernels):
