@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import (
     CortexError,
     ErrorInfo,
@@ -113,7 +114,7 @@ class ChatClient:
             raise self._refusal(head, body)
         try:
             models = msgspec.json.decode(body, type=_Models).data
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise self._unusable(f"/v1/models holds no list of models ({error})") from error
         if not models:
             raise ModelNotFound(f"cannot chat: {self._base_url} has no models", param="model")
@@ -179,7 +180,7 @@ class ChatClient:
     def _said(self, line: bytes) -> list[Piece]:
         try:
             return _read_line(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise self._unusable(f"an event cannot be read ({error})") from error
 
     async def _head(self, exchange: Exchange) -> ResponseHead:
@@ -212,7 +213,7 @@ class ChatClient:
     def _refusal(self, head: ResponseHead, body: bytes) -> CortexError:
         try:
             error = msgspec.json.decode(body, type=_Chunk).error
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             error = None
         return self._unusable(f"status {head.status}") if error is None else _as_error(error)
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from cortex_core.config import Address
+from cortex_core.decoding import UNDECODABLE
 from cortexd.http1.errors import ConnectFailed, ConnectionLost, TooManyConnections
 from cortexd.http1.exchange import Exchange
 from cortexd.http1.message import Origin
@@ -58,5 +59,5 @@ class HealthProbe:
             return False
         try:
             return msgspec.json.decode(body, type=_Health).healthy_nodes >= self._nodes
-        except (msgspec.DecodeError, UnicodeDecodeError):  # it stood still in the middle
+        except UNDECODABLE:  # it stood still in the middle
             return False

@@ -4,6 +4,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ProtocolError
 
 EventT = TypeVar("EventT")
@@ -39,5 +40,5 @@ class EventLines(Generic[EventT]):
         self._rest = chunk[end + 1 :]
         try:
             return self._decoder.decode_lines(whole)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise ProtocolError(f"cannot read the event stream: {error}") from error

@@ -23,6 +23,7 @@ from cortex_core.canonical import (
     GenerateRequest,
     Ping,
 )
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import (
     CortexError,
     ErrorInfo,
@@ -254,7 +255,7 @@ class NeuronClient:
             raise _as_error(endpoint, head.status, data)
         try:
             return msgspec.json.decode(data, type=answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             if head.status != _OK:
                 raise _as_error(endpoint, head.status, data) from error
             raise ProtocolError(
@@ -328,7 +329,7 @@ def _as_error(endpoint: str, status: int, data: bytes) -> CortexError:
     """Return the error that a node put into its answer, or one that tells its status."""
     try:
         return error_from_info(msgspec.json.decode(data, type=_ErrorBody).error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         text = data[:200].decode("utf-8", "replace")
         return ProtocolError(f"cannot use the answer of node {endpoint}: status {status}: {text}")
 

@@ -24,6 +24,7 @@ from typing import get_args
 import msgspec
 
 from cortex_core.canonical import FinishReason
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ProtocolError
 from neurond.protocol import RingNotice
 
@@ -128,5 +129,5 @@ def decode_record(data: bytes | memoryview) -> Record:
 def _decode_notice(payload: bytes | memoryview) -> RingNotice:
     try:
         return _notices.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except UNDECODABLE as ex:
         raise ProtocolError(f"cannot read a notice of {len(payload)} bytes: {ex}") from ex

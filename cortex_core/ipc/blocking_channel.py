@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 import zmq
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import Overloaded, ProtocolError
 from cortex_core.ipc.sockets import BoundSocket, ZmqSocket
 from cortex_core.logs import kv
@@ -36,7 +37,7 @@ def decode_message(
         raise ProtocolError(f"cannot decode message: it has {len(frames)} frames")
     try:
         return decoder.decode(frames[-1])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except UNDECODABLE as ex:
         raise ProtocolError(f"cannot decode message of {len(frames[-1])} bytes: {ex}") from ex
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.ids import ReplicaId
 from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.fence import Fence
@@ -32,7 +33,7 @@ class FleetBoard:
             return {}
         try:
             snapshot = msgspec.msgpack.decode(found[1], type=FleetSnapshot)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNDECODABLE:
             # An actor of another version wrote it; its workers are replaced with it.
             return {}
         return {replica.id: replica.row for replica in snapshot.replicas}

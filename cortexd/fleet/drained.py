@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import InternalError
 from cortex_core.ids import NodeName
 from cortex_core.logs import kv
@@ -32,7 +33,7 @@ class DrainedNodes:
             return msgspec.json.decode(self._path.read_bytes(), type=frozenset[NodeName])
         except FileNotFoundError:
             return frozenset()
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as ex:
+        except (OSError, *UNDECODABLE) as ex:
             log.exception("drained nodes forgotten", extra=kv(file=self._path, cause=ex))
             return frozenset()
 

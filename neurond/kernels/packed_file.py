@@ -22,10 +22,11 @@ import msgspec
 import numpy as np
 import xxhash
 
+from cortex_core.decoding import UNDECODABLE
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels
 from neurond.kernels.memory import Buffer
-from neurond.sources.layer_weights import WIDE_BITS
+from neurond.memory_plan import MAX_ROPE_POSITIONS
 
 WeightFormat = Literal["bf16", "int8", "int4"]
 LAYER_AND_HEAD: Final[dict[WeightFormat, tuple[WeightFormat, WeightFormat]]] = {
@@ -36,11 +37,31 @@ LAYER_AND_HEAD: Final[dict[WeightFormat, tuple[WeightFormat, WeightFormat]]] = {
 """Formats of the matrices of layers and of the head, by the format that was asked for. Wide
 matrices of layers stay int8 in int4, see `decoder_plan.PlanLinear`."""
 VERSION: Final = 3
-"""Raised when this module's description changes; a change in how kernels pack shows by itself."""
+"""Raised when this module's description changes; a change in how kernels pack, or in what plans are
+made by, shows by itself."""
+PLAN_MODULES: Final = (
+    "models/architecture.py",
+    "models/attention_hook.py",
+    "models/decoder_plan.py",
+    "models/gguf_weights.py",
+    "models/loader.py",
+    "models/pack.py",
+    "models/packed_loader.py",
+    "models/plan_check.py",
+    "models/plan_reader.py",
+    "models/plan_reference.py",
+    "models/plan_ropes.py",
+    "models/vision_check.py",
+    "models/weights.py",
+    "sources/gguf.py",
+    "sources/layer_weights.py",
+)
+"""Sources under the package that turn a model's files into a plan and a plan into a packed file."""
 ALIGNMENT: Final = 64
 _MAGIC: Final = b"ctxpack\n"
 _PREFIX: Final = struct.Struct("<8sIIQQI")
 _CHECKED: Final = struct.Struct("<IIQQ")
+_PACKAGE: Final = Path(__file__).parents[1]
 _DIGEST_PIECE_BYTES: Final = 1 << 24
 """Other threads of the process get their turn after each."""
 
@@ -141,10 +162,18 @@ def packing_of(kernels: Kernels, weight_format: WeightFormat) -> int:
 def plan_source() -> str:
     """Return what plans are made by: a decoder that changes there has to be packed again.
 
-    That is the modules which they are read off, and from how many bits on a matrix is int8.
+    That is the modules which they are read off, and our own that read them and write them down,
+    as they lie installed; every installation has them as sources. Read once per process: one that
+    goes on after its files were replaced still says what it began with.
     """
+    sources = xxhash.xxh3_64()
+    for name in PLAN_MODULES:
+        sources.update((_PACKAGE / name).read_bytes())
     transformers = importlib.metadata.version("transformers")
-    return f"transformers {transformers}, int8 over {WIDE_BITS:g} bits"
+    return (
+        f"transformers {transformers}, tables of up to {MAX_ROPE_POSITIONS} positions, "
+        f"plan sources {sources.hexdigest()}"
+    )
 
 
 def digest_of(data: memoryview) -> int:
@@ -190,7 +219,7 @@ def read_header(blob: memoryview) -> tuple[PackedDecoder, int]:
         raise Damaged("its weights do not match their digest")
     try:
         decoder = msgspec.json.decode(description, type=PackedDecoder)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except UNDECODABLE as ex:
         raise Damaged(f"its description cannot be read: {ex}") from ex
     return decoder, start
 

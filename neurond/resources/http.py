@@ -10,6 +10,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core.asgi import DISCONNECTED, read_away, until_disconnected
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.errors import (
     CortexError,
@@ -94,7 +95,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as ex:
         field = _field_of(str(ex))
         raise InvalidRequest(f"cannot read request: {ex}", param=field) from ex
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as ex:
+    except (*UNDECODABLE, RecursionError) as ex:
         raise InvalidRequest(f"cannot read request: the body is not JSON: {ex}") from ex
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed, ModelNotFound
 from neurond.sources.base import DOWNLOADS, SIDE_FILES, FetchProgress, Report
 from neurond.sources.disk import remove_tree, require_space
@@ -73,7 +74,7 @@ def _describe(endpoint: str, name: str, token: str | None) -> _Repository:
     body, _ = read_document(url, what=f"model hf:{name}", token=token)
     try:
         return msgspec.json.decode(body, type=_Repository)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except UNDECODABLE as ex:
         raise ModelLoadFailed(f"cannot read {url}: {ex}") from ex
 
 

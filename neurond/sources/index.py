@@ -14,6 +14,7 @@ import msgspec
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed, ModelNotFound
 from neurond.sources.download import RemoteFile
 from neurond.sources.http import read_document
@@ -99,7 +100,7 @@ def project_files(index: str, name: str) -> list[IndexFile]:
     if content_type.startswith("application/vnd.pypi.simple.v1+json"):
         try:
             files = msgspec.json.decode(body, type=_Project).files
-        except (msgspec.MsgspecError, UnicodeDecodeError) as ex:
+        except UNDECODABLE as ex:
             raise ModelLoadFailed(f"cannot read the index page {url}: {ex}") from ex
     else:
         files = _html_files(body.decode("utf-8", "replace"))

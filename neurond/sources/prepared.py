@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
 from neurond.sources.layer_weights import LayerWeights
@@ -123,7 +124,7 @@ def read_manifest(folder: Path) -> PreparedModel:
         written_as = msgspec.json.decode(content, type=AnyManifest).format
         if written_as == FORMAT:
             return msgspec.json.decode(content, type=PreparedModel)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except (OSError, *UNDECODABLE) as ex:
         raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex
     raise ModelLoadFailed(
         f"cannot read {path}: its format is {written_as}, this version reads {FORMAT}; "

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import (
     CortexError,
     ErrorInfo,
@@ -126,7 +127,7 @@ def run_prepare(
     last = done.stdout.decode("utf-8", "replace").strip().rpartition("\n")[2]
     try:
         raise error_from_info(msgspec.json.decode(last, type=ErrorInfo))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNDECODABLE:
         tail = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise ModelLoadFailed(
             f"cannot prepare {model_id}: the prepare process ended with status "

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed
 from neurond.sources.prepared import Pooling
 
@@ -93,5 +94,5 @@ def _mode(path: Path) -> Literal["mean", "cls", "last", "max"]:
 def _read(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as ex:
+    except (OSError, *UNDECODABLE) as ex:
         raise ModelLoadFailed(f"cannot read {path}: {ex}") from ex

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed, Timeout
 from cortex_core.ids import ModelId, parse_model_id
 from neurond.sources.prepared import (
@@ -131,7 +132,7 @@ def _fetched(folder: Path) -> AnyManifest | None:
     """Return the manifest, of whatever format, of a model whose weights are all there."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=AnyManifest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *UNDECODABLE):
         return None
     return manifest if _weights_present(folder, manifest.weights) else None
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 import msgspec
 from tokenizers import AddedToken, Tokenizer, models
 
+from cortex_core.decoding import UNDECODABLE
+
 _NO_MODEL: Final = msgspec.Raw(b'{"type":"BPE","vocab":{},"merges":[]}')
 _NO_TOKENS: Final = msgspec.Raw(b"[]")
 
@@ -48,7 +50,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         parts = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
         model = msgspec.json.decode(parts["model"], type=_Bpe).read()
         added = msgspec.json.decode(parts["added_tokens"], type=list[dict[str, Any]])
-    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
+    except (*UNDECODABLE, KeyError):
         return Tokenizer.from_file(str(path))
     rest = parts | {"model": _NO_MODEL, "added_tokens": _NO_TOKENS}
     tokenizer = Tokenizer.from_str(msgspec.json.encode(rest).decode())

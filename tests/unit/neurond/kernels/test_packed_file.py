@@ -1,8 +1,14 @@
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from neurond.kernels import packed_file
 from neurond.kernels.packed_file import (
+    PLAN_MODULES,
     Damaged,
     PackedDecoder,
     PackedLayer,
@@ -93,14 +99,55 @@ def test_a_long_file_is_refused():
         read_header(memoryview(whole() + b"\0"))
 
 
-def test_a_plan_is_made_anew_where_other_matrices_are_int8(monkeypatch):
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy of the package, whose sources `plan_source` reads."""
+    copy = tmp_path / "neurond"
+    sources = shutil.ignore_patterns("__pycache__", "*.so", "csrc")
+    shutil.copytree(Path(packed_file.__file__).parents[1], copy, ignore=sources)
+    monkeypatch.setattr(packed_file, "_PACKAGE", copy)
+    plan_source.cache_clear()
+    yield copy
+    plan_source.cache_clear()
+
+
+@pytest.mark.parametrize("name", PLAN_MODULES)
+def test_a_plan_is_made_anew_where_its_makers_change(package, name):
+    before = plan_source()
+    with (package / name).open("a") as source:
+        source.write("CHANGED = 1\n")
+    assert plan_source() == before
+    plan_source.cache_clear()
+    assert plan_source() != before
+
+
+def test_a_plan_outlives_changes_of_what_does_not_make_it(package):
+    before = plan_source()
+    (package / "models" / "triton_experts.py").write_text("CHANGED = 1\n")
+    plan_source.cache_clear()
+    assert plan_source() == before
+
+
+def test_a_plan_is_made_anew_where_rotary_tables_end_elsewhere(package, monkeypatch):
     before = plan_source()
     plan_source.cache_clear()
-    monkeypatch.setattr(packed_file, "WIDE_BITS", packed_file.WIDE_BITS + 0.5)
-    try:
-        assert plan_source() != before
-    finally:
-        plan_source.cache_clear()
+    monkeypatch.setattr(packed_file, "MAX_ROPE_POSITIONS", 8192)
+    assert plan_source() != before
+
+
+def test_every_module_that_packing_imports_counts(package):
+    found: set[str] = set()
+    todo = ["models/packed_loader.py"]
+    while todo:
+        found.add(name := todo.pop())
+        for node in ast.walk(ast.parse((package / name).read_text())):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("neurond.models."):
+                name = f"{module.removeprefix('neurond.').replace('.', '/')}.py"
+                todo += {name} - found
+    # A file's place on disk, and which operator computes experts, which have no plan.
+    of_no_weight = {"models/partial_file.py", "models/experts_choice.py"}
+    assert found - of_no_weight == {name for name in PLAN_MODULES if name.startswith("models/")}
 
 
 def test_names_tell_weights_format_and_variant(tmp_path):
