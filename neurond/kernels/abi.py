@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
-ABI: Final = 8
+ABI: Final = 7
 """Raised when this interface changes, and whenever the same weights give other bits: by what
 kernels compute, or by which matrices are int8. It is part of `weights_id`, and a library that was
 built with another one is not used."""

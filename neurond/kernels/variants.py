@@ -21,7 +21,7 @@ _AVX512: Final = _AVX2 | {
     *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16")
 }
 VARIANTS: Final[dict[VariantName, frozenset[str]]] = {
-    "amx": _AVX512 | {"avx512vbmi", "amx_tile", "amx_bf16"},
+    "amx": _AVX512 | {"amx_tile", "amx_bf16"},
     "avx512": _AVX512,
     "avx2": _AVX2,
     "portable": frozenset(),

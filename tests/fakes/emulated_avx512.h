@@ -6,7 +6,6 @@
 #include <simde/x86/avx512/abs.h>
 #include <simde/x86/avx512/add.h>
 #include <simde/x86/avx512/and.h>
-#include <simde/x86/avx512/avg.h>
 #include <simde/x86/avx512/cast.h>
 #include <simde/x86/avx512/cmp.h>
 #include <simde/x86/avx512/cvts.h>
@@ -15,14 +14,11 @@
 #include <simde/x86/avx512/dpbusd.h>
 #include <simde/x86/avx512/dpwssd.h>
 #include <simde/x86/avx512/fmadd.h>
-#include <simde/x86/avx512/load.h>
 #include <simde/x86/avx512/loadu.h>
 #include <simde/x86/avx512/max.h>
 #include <simde/x86/avx512/min.h>
 #include <simde/x86/avx512/mov.h>
 #include <simde/x86/avx512/mul.h>
-#include <simde/x86/avx512/packus.h>
-#include <simde/x86/avx512/permutexvar.h>
 #include <simde/x86/avx512/roundscale.h>
 #include <simde/x86/avx512/scalef.h>
 #include <simde/x86/avx512/set1.h>
@@ -31,8 +27,6 @@
 #include <simde/x86/avx512/srli.h>
 #include <simde/x86/avx512/storeu.h>
 #include <simde/x86/avx512/sub.h>
-#include <simde/x86/avx512/unpackhi.h>
-#include <simde/x86/avx512/unpacklo.h>
 
 /* By name and not by SIMDe's own aliases, which declare types that the compiler's headers have, too. */
 #define __m512 simde__m512
@@ -42,7 +36,6 @@
 #define _mm512_add_epi32 simde_mm512_add_epi32
 #define _mm512_add_ps simde_mm512_add_ps
 #define _mm512_and_si512 simde_mm512_and_si512
-#define _mm512_avg_epu16 simde_mm512_avg_epu16
 #define _mm512_castsi512_ps simde_mm512_castsi512_ps
 #undef _mm512_cmp_ps_mask
 #define _mm512_cmp_ps_mask simde_mm512_cmp_ps_mask
@@ -50,15 +43,12 @@
 #define _mm512_cvtsepi32_epi8 simde_mm512_cvtsepi32_epi8
 #define _mm512_div_ps simde_mm512_div_ps
 #define _mm512_fmadd_ps simde_mm512_fmadd_ps
-#define _mm512_load_si512 simde_mm512_load_si512
 #define _mm512_loadu_ps simde_mm512_loadu_ps
 #define _mm512_loadu_si512 simde_mm512_loadu_si512
 #define _mm512_maskz_mov_ps simde_mm512_maskz_mov_ps
-#define _mm512_maskz_permutexvar_epi8 simde_mm512_maskz_permutexvar_epi8
 #define _mm512_max_ps simde_mm512_max_ps
 #define _mm512_min_ps simde_mm512_min_ps
 #define _mm512_mul_ps simde_mm512_mul_ps
-#define _mm512_packus_epi32 simde_mm512_packus_epi32
 #undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps simde_mm512_roundscale_ps
 #define _mm512_scalef_ps simde_mm512_scalef_ps
@@ -71,10 +61,7 @@
 #define _mm512_srli_epi16 simde_mm512_srli_epi16
 #define _mm512_storeu_ps simde_mm512_storeu_ps
 #define _mm512_storeu_si512 simde_mm512_storeu_si512
-#define _mm512_sub_epi16 simde_mm512_sub_epi16
 #define _mm512_sub_ps simde_mm512_sub_ps
-#define _mm512_unpackhi_epi16 simde_mm512_unpackhi_epi16
-#define _mm512_unpacklo_epi16 simde_mm512_unpacklo_epi16
 
 #define _mm512_cvtepi8_epi16 emulated_cvtepi8_epi16
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 8             /* raised when results change, too: see abi.py */
+#define CORTEX_ABI 7             /* raised when results change, too: see abi.py */
 #define CORTEX_BLOCK_TOKENS 16   /* token slots of one block of K/V */
 #define CORTEX_GROUP 32          /* consecutive inputs that share a scale in int8 and int4 weights */
 

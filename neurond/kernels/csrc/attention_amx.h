@@ -152,11 +152,8 @@ struct AmxProducts {
         for (int block = pages.begin / 2 * 2; block < ceil_div(pages.end, 2) * 2; ++block) {
             pages.fetch(block + kBlocksAhead);
             const bf16 *from = pages.has(block) ? pages.values(block) : nullptr;
-            bf16 *tile = tiles + block / 2 * kTileNumbers;
-            for (int pair = 0; pair < kBlockTokens / 2; ++pair) {
-                // Pairs of two blocks take turns, as weights do.
-                const int turn = pair / kPairsInTurn * 2 + block % 2;
-                bf16 *to = tile + (turn * kPairsInTurn + pair % kPairsInTurn) * kPairedLanes;
+            bf16 *to = tiles + block * (kTileNumbers / 2);
+            for (int pair = 0; pair < kBlockTokens / 2; ++pair, to += kPairedLanes)
                 for (int dim = 0; dim < dims; ++dim) {
                     bf16 *row = to + static_cast<std::size_t>(dim) * kSpanPairs * kTileNumbers;
                     if (from)
@@ -164,7 +161,6 @@ struct AmxProducts {
                     else
                         clear_row(row);
                 }
-            }
         }
     }
 
@@ -267,7 +263,8 @@ struct AmxProducts {
     static void make_weights(float *scores, int rows, const float *offsets) {
         for (int row = 0; row < rows; ++row, scores += kScoreStride) {
             const F16 offset = splat(offsets[row]);
-            _mm512_storeu_si512(scores, weights(load(scores), load(scores + kLanes), offset));
+            const F16 first = weight(load(scores), offset), second = weight(load(scores + kLanes), offset);
+            store_rounded(reinterpret_cast<bf16 *>(scores), first, second);
         }
     }
 

@@ -75,12 +75,11 @@ struct AmxFewRows {
         const F16 offset = splat(weight_offset(record.largest()));
         for (int key = 0; key < num_keys; key += kPairedLanes) {
             float *at = scores + key;
-            bf16 packed[kPairedLanes];
-            const __m512i both = weights(load(at), load(at + kLanes), offset);
-            _mm512_storeu_si512(packed, both);
-            _mm512_storeu_si512(at, _mm512_unpacklo_epi16(_mm512_setzero_si512(), both));
-            _mm512_storeu_si512(at + kLanes, _mm512_unpackhi_epi16(_mm512_setzero_si512(), both));
-            total = total + (load_even(packed) + load_odd(packed));
+            bf16 weights[kPairedLanes];
+            store_rounded(weights, weight(load(at), offset), weight(load(at + kLanes), offset));
+            store(at, load_bf16(weights));
+            store(at + kLanes, load_bf16(weights + kLanes));
+            total = total + (load_even(weights) + load_odd(weights));
         }
         record.sum() = sum(total);
     }
@@ -102,16 +101,15 @@ struct AmxFewRows {
             for (int s = 0; s < S; ++s) sums[r][s] = load(out + r * stride + s * kLanes);
         for (int block = 0; block < num_blocks; block += 2) {
             TileProducts<R, S> products;
-            for (int pair = 0; pair < kBlockTokens / 2; pair += kPairsInTurn)
-                for (int i = block; i < block + 2; ++i) {
-                    const bf16 *b[S], *ahead[S];
-                    for (int s = 0; s < S; ++s) {
-                        b[s] = values[i] + 2 * dim + s * kPairedLanes + pair * pair_stride;
-                        ahead[s] = values_ahead[i] + 2 * dim + s * kPairedLanes + pair * pair_stride;
-                    }
-                    add<R, S>(products, weights + (first_block + i) * kBlockTokens + 2 * pair, kScoreStride, b, ahead,
-                              pair_stride, kPairsInTurn);
+            for (int i = block; i < block + 2; ++i) {
+                const bf16 *b[S], *ahead[S];
+                for (int s = 0; s < S; ++s) {
+                    b[s] = values[i] + 2 * dim + s * kPairedLanes;
+                    ahead[s] = values_ahead[i] + 2 * dim + s * kPairedLanes;
                 }
+                add<R, S>(products, weights + (first_block + i) * kBlockTokens, kScoreStride, b, ahead, pair_stride,
+                          kBlockTokens / 2);
+            }
             products.add_to(sums);
         }
 #pragma GCC unroll 8

@@ -28,7 +28,7 @@ _AVX512: Final = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512bf16"),
 )
 VARIANTS: Final = {
-    "amx": (*_AVX512, "-mavx512vbmi", "-mamx-tile", "-mamx-bf16"),
+    "amx": (*_AVX512, "-mamx-tile", "-mamx-bf16"),
     "avx512": _AVX512,
     "avx2": _AVX2,
     "portable": (),
