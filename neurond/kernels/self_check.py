@@ -2,9 +2,9 @@
 
 A processor that takes an instruction otherwise than its manual says, or a compiler that errs, gives
 wrong text and no error. Weights, inputs and sums are whole numbers that every format holds exactly,
-so that a right product is right to the last bit. Such sums do not
-tell in which order they are rounded, so rows of other numbers are computed alone and among many
-too, as that may be by other instructions.
+so that a right product is right to the last bit. Such sums do not tell in which order they are
+rounded, so rows of other numbers are computed alone and among many too, as that may be by other
+instructions.
 """
 
 from typing import Final

@@ -29,6 +29,19 @@ def query_lengths(runner: FakeRunner) -> list[int]:
     return [stop - start for start, stop in pairwise(runner.last_batch.cu_seqlens_q)]
 
 
+def paced_engine(quiet_s: float, max_sequences: int = 8) -> tuple[Engine, FakeRunner]:
+    """Return an engine of which stream 1 decodes, where a token of a prompt takes 1 ms."""
+    engine, runner = new_engine(
+        num_blocks=900, context_tokens=1200, step_tokens=512, max_sequences=max_sequences
+    )
+    engine.add(request(1, range(512), max_tokens=400))
+    engine.step()
+    engine.took(0.512)
+    engine.step()
+    engine.took(quiet_s)
+    return engine, runner
+
+
 def test_a_long_prompt_is_computed_in_chunks_beside_decodes() -> None:
     engine, runner = new_engine(step_tokens=10)
     engine.add(request(1, range(3), max_tokens=20))
@@ -141,12 +154,7 @@ def test_a_beginning_that_principals_share_is_computed_once() -> None:
 
 
 def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
-    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
-    engine.add(request(1, range(512), max_tokens=400))
-    engine.step()
-    engine.took(0.512)  # 1 ms for a token of a prompt
-    engine.step()
-    engine.took(0.040)
+    engine, runner = paced_engine(0.040)
     engine.add(request(2, range(2000, 3000)))
     engine.step()
     assert query_lengths(runner) == [1, 28]  # of 1.75 times 40 ms, in whole blocks
@@ -180,12 +188,7 @@ def test_of_eight_steps_one_is_without_prompts_whoever_was_passed_over() -> None
 
 
 def test_few_who_decode_leave_a_crowd_of_prompts_longer_steps() -> None:
-    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
-    engine.add(request(1, range(512), max_tokens=400))
-    engine.step()
-    engine.took(0.512)
-    engine.step()
-    engine.took(0.020)
+    engine, runner = paced_engine(0.020)
     for stream in range(2, 5):
         engine.add(request(stream, range(1000 * stream, 1000 * stream + 1000)))
     engine.step()
@@ -204,14 +207,7 @@ def test_few_who_decode_leave_a_crowd_of_prompts_longer_steps() -> None:
 def test_a_crowd_is_of_those_that_could_be_computed(
     choices: tuple[int, ...], priority: int, max_sequences: int, tokens: int
 ) -> None:
-    engine, runner = new_engine(
-        num_blocks=900, context_tokens=1200, step_tokens=512, max_sequences=max_sequences
-    )
-    engine.add(request(1, range(512), max_tokens=400))
-    engine.step()
-    engine.took(0.512)
-    engine.step()
-    engine.took(0.020)
+    engine, runner = paced_engine(0.020, max_sequences=max_sequences)
     for index, n in enumerate(choices, start=1):
         prompt = range(1000 * index, 1000 * index + 1000)
         engine.add(request(10 * index, prompt, n=n, priority=priority))
@@ -246,12 +242,7 @@ def test_prompts_are_paced_for_those_who_decode_in_another_engine() -> None:
 
 
 def test_the_time_of_a_step_that_was_not_computed_changes_no_pace() -> None:
-    engine, runner = new_engine(num_blocks=600, context_tokens=1200, step_tokens=512)
-    engine.add(request(1, range(512), max_tokens=400))
-    engine.step()
-    engine.took(0.512)
-    engine.step()
-    engine.took(0.040)
+    engine, runner = paced_engine(0.040)
     engine.add(request(2, range(2000, 3000)))
     runner.raise_next = OutOfMemory("cannot compute the step")
     assert len(engine.step().failed) == 2
