@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bench.markdown import table
-from bench.peers.results import START, WINDOW_HOURS, Record, earliest_shown
+from bench.peers.results import START, UNFINISHED, WINDOW_HOURS, Record, earliest_shown
 from bench.serve.machine import FOREIGN_CORES_LIMIT
 from bench.serve.workloads import MIN_CHUNKS_PER_TOKEN
 
@@ -146,7 +146,12 @@ def _tables(records: Sequence[Record]) -> list[str]:
 def cell(found: Mapping[str, Record], column: Column) -> str:
     """Return a figure as the table shows it; a star where it does not count."""
     record = found.get(column.workload)
-    if record is None or column.figure not in record.figures:
+    if record is None:
+        return ""
+    star = "" if record.counts else "\\*"
+    if unfinished := record.figures.get(UNFINISHED):
+        return f"{unfinished}{star}"
+    if column.figure not in record.figures:
         return ""
     value = record.figures[column.figure]
     values = record.figures.get(f"{column.figure}_all") or [value]
@@ -154,7 +159,6 @@ def cell(found: Mapping[str, Record], column: Column) -> str:
         f"{number * column.scale:,.{column.decimals}f}"
         for number in (min(values), value, max(values))
     )
-    star = "" if record.counts else "\\*"
     return f"{middle}{star}" if low == high else f"{middle}{star} ({low} to {high})"
 
 

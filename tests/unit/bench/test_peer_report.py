@@ -48,6 +48,15 @@ def test_a_cell_has_the_median_and_the_spread(figures: dict[str, object], shown:
     assert cell({"W1": record(**figures)}, W1) == shown
 
 
+@pytest.mark.parametrize(("counts", "star"), [(True, ""), (False, "\\*")])
+def test_a_cell_says_that_a_run_did_not_finish(counts: bool, star: str) -> None:
+    unfinished = record(unfinished="did not finish in 15 min", counts=counts, foreign_cores=0.2)
+    assert cell({"W1": unfinished}, W1) == f"did not finish in 15 min{star}"
+    text = report([unfinished, record("vllm", **speeds(9, 10, 11))], "")
+    assert f"| llama.cpp int8 | did not finish in 15 min{star} |" in text
+    assert "- llama.cpp int8, W1: other processes took 0.20 core" in text
+
+
 def test_a_cell_is_in_the_unit_of_its_title() -> None:
     seconds = Column("W3", "ttft_ms", "W3, s", 0.001, 2)
     found = {"W3": record(workload="W3", ttft_ms=1500.0, ttft_ms_all=[1400.0, 1500.0])}
