@@ -148,9 +148,7 @@ class _Start:
         while wanted:
             wanted = await self._serve(self._launch(weights), wanted, prompts)
 
-    async def _serve(
-        self, launch: Launch, wanted: Sequence[Key], prompts: PromptMaker
-    ) -> Sequence[Key]:
+    async def _serve(self, launch: Launch, wanted: list[Key], prompts: PromptMaker) -> list[Key]:
         """Start a server and measure in turn; return what is left where one did not finish.
 
         Who stood still once is not asked for anything else: the rest gets a server of its own.

@@ -182,6 +182,15 @@ def test_the_commands_that_measured_are_told_in_turn() -> None:
     assert "medians of 3 or 5. By `make a`, then `make b`." in text
 
 
+def test_mixed_traffic_has_a_table_and_a_plot_of_its_own(tmp_path: Path) -> None:
+    figures = {"total_tokens_per_s": 80.4, "ttft_p50_ms": 60.0, "ttft_p95_ms": 900.0}
+    found = [record(workload="mixed", itl_p50_ms=9.0, itl_p95_ms=31.0, errors=0, **figures)]
+    text = report(found, "")
+    assert "**Mixed traffic**" in text
+    assert "| llama.cpp int8 | 80 | 60 | 900 | 9 | 31 | 0 |" in text
+    assert draw(found, tmp_path) == {"pypi:m": [tmp_path / "mixed-m.png"]}
+
+
 def test_plots_are_one_set_for_each_model(tmp_path: Path) -> None:
     found = draw(
         [
