@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
+from bench.overhead.clocks import ThreadClock, own_threads
 from neurond.actor.backend import OpenedDevice, ServedModel
 from neurond.actor.cpu_backend import CpuBackend
 from neurond.actor.formats import ModelFormats
@@ -32,8 +33,8 @@ PACED: Final = f"{__name__}:PacedBackend"
 WORD: Final = 1000
 """A token that is text to every tokenizer."""
 TIMED: Final = 4
-"""One step of so many is timed, and its tokens stand for all: to read the clock of a process that
-has a thread running takes some 30 µs, which would be the actor's."""
+"""One step of so many is timed, and its tokens stand for all: to read the clock of a thread that
+runs on another core takes microseconds, which would be the actor's."""
 _COUNTS = struct.Struct("<QQQQ")
 
 
@@ -74,6 +75,7 @@ class StepCounter:
         with path.open("a+b") as file:
             file.truncate(_COUNTS.size)
             self._memory = mmap.mmap(file.fileno(), _COUNTS.size)
+        self.clock = ThreadClock()
         self._steps = 0
         self._counts = Counts(0, 0, 0, 0)
 
@@ -85,20 +87,20 @@ class StepCounter:
         return Counts(*_COUNTS.unpack_from(self._memory))
 
     def begin(self) -> int | None:
-        """Return the clock of all threads before a part of a step; None where it is not timed."""
-        return None if self._steps % TIMED else time.process_time_ns()
+        """Return the clock before a part of a step; None where it is not timed."""
+        return None if self._steps % TIMED else self.clock.read_ns()
 
     def stepped(self, began_ns: int | None) -> None:
         """Count a forward pass that `begin` gave a clock for."""
         if began_ns is not None:
-            self._add(Counts(time.process_time_ns() - began_ns, 0, 0, 0))
+            self._add(Counts(self.clock.read_ns() - began_ns, 0, 0, 0))
 
     def sampled(self, began_ns: int | None, tokens: int) -> None:
         """Count the choice of so many tokens, with which a step ends, in the same way."""
         if began_ns is None:
             self._add(Counts(0, 0, 0, tokens))
         else:
-            self._add(Counts(0, time.process_time_ns() - began_ns, tokens, tokens))
+            self._add(Counts(0, self.clock.read_ns() - began_ns, tokens, tokens))
         self._steps += tokens > 0
 
     def _add(self, more: Counts) -> None:
@@ -121,6 +123,12 @@ class _MeteredKernels(Kernels):
     def __init__(self, kernels: Kernels, counter: StepCounter) -> None:
         self.__dict__ |= vars(kernels)
         self._counter = counter
+
+    def pool(self, threads: int) -> Pool:
+        before = own_threads()
+        made = super().pool(threads)
+        self._counter.clock.watch(own_threads() - before)
+        return made
 
     def sampler(self, pool: Pool, vocab_size: int) -> SampleKernel:
         return _MeteredSampler(super().sampler(pool, vocab_size), self._counter)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.overhead.clocks import Spent
+from bench.overhead.clocks import Spent, ThreadClock, own_threads
 from bench.overhead.meter import TIMED, Counts, StepCounter
 from bench.overhead.processes import ACTOR, ROLES, SUPERVISOR, WORKERS, Usage, used
 from bench.overhead.report import Window, best, quiet_table, tokens_table
@@ -30,6 +30,33 @@ def test_processor_time_of_a_process_is_that_of_all_its_threads() -> None:
     thread.join()
     taken = Spent.of(os.getpid()) - before
     assert taken.cpu_ns >= time.process_time_ns() - own - 1_000_000 > 0
+
+
+def test_threads_that_are_watched_count_with_the_one_that_asks() -> None:
+    clock, alone = ThreadClock(), ThreadClock()
+    begins, ended, done = (threading.Event() for _ in range(3))
+    took_ns = []
+
+    def work() -> None:
+        begins.wait()
+        sum(range(2_000_000))
+        took_ns.append(time.thread_time_ns())
+        ended.set()
+        done.wait()
+
+    before = own_threads()
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        clock.watch(own_threads() - before)
+        began_ns, alone_ns = clock.read_ns(), alone.read_ns()
+        begins.set()
+        ended.wait()
+        both_ns, own_ns = clock.read_ns() - began_ns, alone.read_ns() - alone_ns
+    finally:
+        done.set()
+        thread.join()
+    assert both_ns - own_ns == pytest.approx(took_ns[0], rel=0.5)
 
 
 def test_a_wait_is_a_wake_up() -> None:
@@ -61,8 +88,8 @@ def test_choosing_tokens_is_no_part_of_the_step(
 ) -> None:
     """A step of 700 ns, of which 500 are the forward pass, 40 Python and 160 the choice."""
     clock = iter((1000, 1500, 1540, 1700))
-    monkeypatch.setattr("bench.overhead.meter.time.process_time_ns", lambda: next(clock))
     counter = StepCounter(tmp_path / "counts")
+    monkeypatch.setattr(counter.clock, "read_ns", lambda: next(clock))
     counter.stepped(counter.begin())
     counter.sampled(counter.begin(), 2)
     for _ in range(TIMED - 1):
