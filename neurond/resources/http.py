@@ -95,7 +95,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as ex:
         field = _field_of(str(ex))
         raise InvalidRequest(f"cannot read request: {ex}", param=field) from ex
-    except (*UNDECODABLE, RecursionError) as ex:
+    except UNDECODABLE as ex:
         raise InvalidRequest(f"cannot read request: the body is not JSON: {ex}") from ex
 
 

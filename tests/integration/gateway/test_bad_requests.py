@@ -65,6 +65,29 @@ async def test_bad_body_is_a_400_that_names_the_field(
     assert word in error["message"]
 
 
+DEEP = b'{"a":[' * 100_000
+
+
+@pytest.mark.parametrize("field", [b"messages", b"prompt", b"input", b"tools", b"unheard_of"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHAT,
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+    ],
+)
+async def test_deep_nesting_is_a_400(client: GatewayClient, path: str, field: bytes) -> None:
+    body = b'{"model": "small", "max_tokens": 9, "%s": ' % field + DEEP
+    answer = await client.request("POST", path, body)
+    assert answer.status == 400
+    told = openai_error if "messages" not in path else anthropic_error
+    assert (await told(answer))["message"].startswith("cannot read request: ")
+
+
 async def test_unknown_model_is_a_404_that_names_what_is_near(client: GatewayClient) -> None:
     answer = await client.request("POST", CHAT, GOOD | {"model": "smaal"})
     assert answer.status == 404

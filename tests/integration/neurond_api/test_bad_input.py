@@ -9,6 +9,7 @@ from tests.fakes.wire import refusal
 CHAT = "/v1/chat/completions"
 TEXTS = "/v1/completions"
 USER = {"role": "user", "content": "q"}
+DEEP = b'{"a":[' * 100_000
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
 
 
@@ -24,8 +25,14 @@ def generate(**changes: object) -> dict[str, object]:
         ("/generate", b""),
         ("/generate", b"\xff\xfe"),
         ("/generate", b"[" * 100_000),
+        ("/generate", b'{"x":' + DEEP),
+        ("/generate", b'{"prompt":' + DEEP),
+        ("/embed", b'{"inputs":' + DEEP),
+        ("/models/load", b'{"profile":' + DEEP),
         ("/models/load", b"nonsense"),
         ("/models/unload", b"[]"),
+        ("/models/unload", b'{"x":' + DEEP),
+        (f"/models/{MODEL}/count_tokens", b'{"x":' + DEEP),
         (f"/models/{MODEL}/count_tokens", b'{"prompt": 3}'),
     ],
 )
@@ -39,7 +46,7 @@ def test_a_body_that_is_no_json_or_not_the_right_one(
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXTS])
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"3"])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"3", b'{"x":' + DEEP])
 def test_the_openai_dialect_answers_in_its_own_form(
     node: NeuronProcess, path: str, content: bytes
 ) -> None:
