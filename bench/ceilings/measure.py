@@ -62,7 +62,7 @@ class Reading:
         Raises:
             OSError: nothing can be compiled, or there is no such memory.
         """
-        threads = _num_threads()
+        threads = num_cores()
         self._loops = compiled()
         self._part_bytes = num_bytes // threads // 512 * 512
         self._parts = [Buffer(self._part_bytes + HUGE_BYTES) for _ in range(threads)]
@@ -81,27 +81,33 @@ class Reading:
             self._loops.read_all(start, self._part_bytes, self._passes, pattern)
             return self._part_bytes * self._passes
 
-        return _rate(work)
+        return rate(work)
 
 
 def _multiply(loop: Callable[..., int]) -> float:
-    return _rate(lambda _thread: loop(ROUNDS, (ctypes.c_int32 * 16)(3, 2)))
+    return rate(lambda _thread: loop(ROUNDS, (ctypes.c_int32 * 16)(3, 2)))
 
 
-def _rate(work: Callable[[int], int]) -> float:
+def rate(work: Callable[[int], int]) -> float:
     """Return 1e9 units per second of all threads; `work` says what one has done."""
     began = time.perf_counter()
-    done = sum(_threads().map(work, range(_num_threads())))
+    done = on_all_cores(work)
     return done / (time.perf_counter() - began) / 1e9
 
 
-def _num_threads() -> int:
+def on_all_cores(work: Callable[[int], int]) -> int:
+    """Call `work` with 0, 1 and so on, each in a thread, one for each core; return the sum."""
+    return sum(_threads().map(work, range(num_cores())))
+
+
+def num_cores() -> int:
+    """Return how many cores we may use."""
     return len(os.sched_getaffinity(0))
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_num_threads())
+    return ThreadPoolExecutor(num_cores())
 
 
 @cache

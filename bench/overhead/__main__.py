@@ -36,7 +36,8 @@ POLL_S: Final = 0.1
 FIRST_SEED: Final = 1
 DESCRIPTION: Final = """
 Processor time of a token at a node and through a gateway, process by process, against what the
-engine's step takes. SmolLM2 on the CPU kernels; of each kind of window the cheapest counts.
+bare step takes: the forward pass without the choice of tokens. SmolLM2 on the CPU kernels; of each
+kind of window the cheapest counts.
 """
 
 
@@ -156,6 +157,7 @@ async def _window(
         tokens=made.tokens,
         wall_s=ended - began,
         step_ns=made.step_ns,
+        sampling_ns=made.sampling_ns,
         usage=used(usage, after),
     )
 

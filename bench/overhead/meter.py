@@ -1,7 +1,7 @@
 """Backends of an actor that say how much of its processor time is the step itself.
 
-The step is the two calls into C++: forward pass and choice of tokens. Everything else that the
-actor does, its Python between them included, is overhead.
+The bare step is one of the two calls into C++: the forward pass, to the logits. The other one, the
+choice of tokens, is counted apart: with it, everything else that the actor does is overhead.
 """
 
 import mmap
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
+from bench.overhead.clocks import ThreadClock, own_threads
 from neurond.actor.backend import OpenedDevice, ServedModel
 from neurond.actor.cpu_backend import CpuBackend
 from neurond.actor.formats import ModelFormats
@@ -32,16 +33,18 @@ PACED: Final = f"{__name__}:PacedBackend"
 WORD: Final = 1000
 """A token that is text to every tokenizer."""
 TIMED: Final = 4
-"""One step of so many is timed, and its tokens stand for all: to read the clock of a process that
-has a thread running takes some 30 µs, which would be the actor's."""
-_COUNTS = struct.Struct("<QQQ")
+"""One step of so many is timed, and its tokens stand for all: to read the clock of a thread that
+runs on another core takes microseconds, which would be the actor's."""
+_COUNTS = struct.Struct("<QQQQ")
 
 
 class Counts(NamedTuple):
     """Of the steps since the actor began, or since an earlier count."""
 
     timed_ns: int
-    """Processor time of those that were timed."""
+    """Processor time of the bare steps that were timed."""
+    timed_sampling_ns: int
+    """Of choosing their tokens."""
     timed_tokens: int
     tokens: int
     """Chosen in all steps."""
@@ -49,7 +52,15 @@ class Counts(NamedTuple):
     @property
     def step_ns(self) -> int:
         """What all steps took, by what those that were timed took for a token; 0 where none was."""
-        return self.timed_ns * self.tokens // self.timed_tokens if self.timed_tokens else 0
+        return self._of_all(self.timed_ns)
+
+    @property
+    def sampling_ns(self) -> int:
+        """What choosing all tokens took, in the same way."""
+        return self._of_all(self.timed_sampling_ns)
+
+    def _of_all(self, timed_ns: int) -> int:
+        return timed_ns * self.tokens // self.timed_tokens if self.timed_tokens else 0
 
     def since(self, before: "Counts") -> "Counts":
         """Return what was counted after `before`."""
@@ -64,7 +75,9 @@ class StepCounter:
         with path.open("a+b") as file:
             file.truncate(_COUNTS.size)
             self._memory = mmap.mmap(file.fileno(), _COUNTS.size)
-        self._steps = self._timed_ns = self._timed_tokens = self._tokens = 0
+        self.clock = ThreadClock()
+        self._steps = 0
+        self._counts = Counts(0, 0, 0, 0)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -74,17 +87,25 @@ class StepCounter:
         return Counts(*_COUNTS.unpack_from(self._memory))
 
     def begin(self) -> int | None:
-        """Return the clock of all threads before a part of a step; None where it is not timed."""
-        return None if self._steps % TIMED else time.process_time_ns()
+        """Return the clock before a part of a step; None where it is not timed."""
+        return None if self._steps % TIMED else self.clock.read_ns()
 
-    def end(self, began_ns: int | None, tokens: int = 0) -> None:
-        """Count a part that `begin` gave a clock for; tokens come with the last part of a step."""
+    def stepped(self, began_ns: int | None) -> None:
+        """Count a forward pass that `begin` gave a clock for."""
         if began_ns is not None:
-            self._timed_ns += time.process_time_ns() - began_ns
-            self._timed_tokens += tokens
-        self._tokens += tokens
+            self._add(Counts(self.clock.read_ns() - began_ns, 0, 0, 0))
+
+    def sampled(self, began_ns: int | None, tokens: int) -> None:
+        """Count the choice of so many tokens, with which a step ends, in the same way."""
+        if began_ns is None:
+            self._add(Counts(0, 0, 0, tokens))
+        else:
+            self._add(Counts(0, self.clock.read_ns() - began_ns, tokens, tokens))
         self._steps += tokens > 0
-        _COUNTS.pack_into(self._memory, 0, self._timed_ns, self._timed_tokens, self._tokens)
+
+    def _add(self, more: Counts) -> None:
+        self._counts = Counts(*map(sum, zip(self._counts, more, strict=True)))
+        _COUNTS.pack_into(self._memory, 0, *self._counts)
 
 
 class MeteredBackend(CpuBackend):
@@ -103,13 +124,19 @@ class _MeteredKernels(Kernels):
         self.__dict__ |= vars(kernels)
         self._counter = counter
 
+    def pool(self, threads: int) -> Pool:
+        before = own_threads()
+        made = super().pool(threads)
+        self._counter.clock.watch(own_threads() - before)
+        return made
+
     def sampler(self, pool: Pool, vocab_size: int) -> SampleKernel:
         return _MeteredSampler(super().sampler(pool, vocab_size), self._counter)
 
     def step(self, *args: Any, **options: Any) -> None:
         began_ns = self._counter.begin()
         super().step(*args, **options)
-        self._counter.end(began_ns)
+        self._counter.stepped(began_ns)
 
 
 class _MeteredSampler(SampleKernel):
@@ -120,7 +147,7 @@ class _MeteredSampler(SampleKernel):
     def __call__(self, logits: int, rows: Any) -> Any:
         began_ns = self._counter.begin()
         sampled = super().__call__(logits, rows)
-        self._counter.end(began_ns, len(rows.packed))
+        self._counter.sampled(began_ns, len(rows.packed))
         return sampled
 
 
@@ -176,5 +203,5 @@ class _PacedRunner:
 
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken]:
         time.sleep(self._step_s)
-        self._counter.end(None, len(batch.rows))
+        self._counter.sampled(None, len(batch.rows))
         return [self._token] * len(batch.rows)

@@ -18,7 +18,9 @@ class Window:
     tokens: int
     wall_s: float
     step_ns: int
-    """Processor time of the steps themselves, on all threads."""
+    """Processor time of the bare steps, on all threads."""
+    sampling_ns: int
+    """Of choosing tokens."""
     usage: Usage
 
     @property
@@ -35,9 +37,10 @@ class Window:
         return self.total_ns / self.tokens
 
     def micros(self, *roles: str) -> float:
-        """Return what processes took for a token, the steps left out."""
+        """Return what processes took for a token, steps and choice of tokens left out."""
         spent_ns = sum(self.usage[role].cpu_ns for role in roles)
-        return MICRO * (spent_ns - self.step_ns * (ACTOR in roles)) / self.tokens
+        in_kernels_ns = (self.step_ns + self.sampling_ns) * (ACTOR in roles)
+        return MICRO * (spent_ns - in_kernels_ns) / self.tokens
 
 
 def best(windows: Sequence[Window]) -> Window:
@@ -48,8 +51,8 @@ def best(windows: Sequence[Window]) -> Window:
 def tokens_table(windows: Sequence[Window], alone: dict[int, float]) -> str:
     """Return a row for each window. `alone` has by streams what a step takes with nobody around."""
     headers = [
-        *("asked, streams", "tokens/s", "step alone", "step here", "actor besides"),
-        *("supervisor", "HTTP workers", "others", "all but the steps", "of a step"),
+        *("asked, streams", "tokens/s", "step alone", "step here", "sampling", "actor besides"),
+        *("supervisor", "HTTP workers", "others", "all above the step", "of the step"),
     ]
     rows = []
     for window in windows:
@@ -60,6 +63,7 @@ def tokens_table(windows: Sequence[Window], alone: dict[int, float]) -> str:
                 f"{window.tokens / window.wall_s:,.0f}",
                 "" if base_ns is None else f"{MICRO * base_ns:,.0f}",
                 f"{MICRO * window.step_ns / window.tokens:,.0f}",
+                f"{MICRO * window.sampling_ns / window.tokens:,.0f}",
                 f"{window.micros(ACTOR):,.0f}",
                 f"{window.micros(SUPERVISOR):,.0f}",
                 f"{window.micros(WORKERS):,.0f}",

@@ -21,6 +21,16 @@ SHAPES: Final = {"W2x64": Shape(64, 512), "W6": Shape(10, 20_480)}
 LONG_CONTEXT: Final = {"W6": GEMMA3}
 """By workload, the only model whose own context is long enough."""
 ORDER: Final = (START, *WORKLOADS)
+REPETITION_MINUTES: Final = 3.0
+"""A repetition of most workloads takes seconds, of the slowest server a minute: who takes longer
+stands still, as threads that wait for each other by spinning do beside a busy process."""
+LONGER_MINUTES: Final = {"W5": 6.0, "W6": 6.0}
+"""By workload, where prompts alone are a minute's work and more."""
+
+
+def limit_minutes(workload: str, repetitions: int) -> float:
+    """Return after how long a run of a workload is given up."""
+    return repetitions * LONGER_MINUTES.get(workload, REPETITION_MINUTES)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.peers.report import COMPANY, COST, SPEED, Column, by_model
+from bench.peers.report import COMPANY, COST, MIXED, SPEED, Column, by_model
 from bench.peers.results import Record, file_name
 
 PICTURES: Final[Mapping[str, Sequence[Column]]] = {
     "throughput": tuple(c for c in SPEED if c.figure.endswith("tokens_per_s") and c.drawn),
     "latency": tuple(c for c in SPEED if "ttft" in c.figure),
+    "mixed": tuple(c for c in MIXED if c.drawn),
     "company": COMPANY,
     "cost": COST,
 }

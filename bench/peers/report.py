@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bench.markdown import table
-from bench.peers.results import START, WINDOW_HOURS, Record, earliest_shown
+from bench.peers.results import START, UNFINISHED, WINDOW_HOURS, Record, earliest_shown
 from bench.serve.machine import FOREIGN_CORES_LIMIT
 from bench.serve.workloads import MIN_CHUNKS_PER_TOKEN
 
@@ -52,6 +52,14 @@ COMPANY: Final = (
     Column("W6", "ttft_4000_ms", "their first token, s", MILLI, 1),
     Column("W6", "ttft_18000_ms", "and of 18,000, s", MILLI, 1),
 )
+MIXED: Final = (
+    Column("mixed", "total_tokens_per_s", "tokens/s"),
+    Column("mixed", "ttft_p50_ms", "first token p50, ms"),
+    Column("mixed", "ttft_p95_ms", "first token p95, ms"),
+    Column("mixed", "itl_p50_ms", "between tokens p50, ms"),
+    Column("mixed", "itl_p95_ms", "between tokens p95, ms"),
+    Column("mixed", "errors", "errors", drawn=False),
+)
 COST: Final = (
     Column(START, "start_first_s", "first start to token, s", decimals=2),
     Column(START, "start_again_s", "later start to token, s", decimals=2),
@@ -62,7 +70,12 @@ COST: Final = (
     Column("W5", "server_pss_mib", "PSS after W5, MiB"),
     Column("W2", "server_cpu_ms_per_token", "W2 CPU, ms a token", decimals=2),
 )
-TABLES: Final = {"Speed": SPEED, "In company": COMPANY, "Start and memory": COST}
+TABLES: Final = {
+    "Speed": SPEED,
+    "Mixed traffic": MIXED,
+    "In company": COMPANY,
+    "Start and memory": COST,
+}
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,12 @@ def _tables(records: Sequence[Record]) -> list[str]:
 def cell(found: Mapping[str, Record], column: Column) -> str:
     """Return a figure as the table shows it; a star where it does not count."""
     record = found.get(column.workload)
-    if record is None or column.figure not in record.figures:
+    if record is None:
+        return ""
+    star = "" if record.counts else "\\*"
+    if unfinished := record.figures.get(UNFINISHED):
+        return f"{unfinished}{star}"
+    if column.figure not in record.figures:
         return ""
     value = record.figures[column.figure]
     values = record.figures.get(f"{column.figure}_all") or [value]
@@ -154,7 +172,6 @@ def cell(found: Mapping[str, Record], column: Column) -> str:
         f"{number * column.scale:,.{column.decimals}f}"
         for number in (min(values), value, max(values))
     )
-    star = "" if record.counts else "\\*"
     return f"{middle}{star}" if low == high else f"{middle}{star} ({low} to {high})"
 
 

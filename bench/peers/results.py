@@ -10,7 +10,8 @@ import msgspec
 
 START = "start"
 """Stands beside the workloads: the time from a process's start to its first token."""
-
+UNFINISHED: Final = "unfinished"
+"""Name of the figure that says, in words, that a run was given up; it has no others then."""
 WINDOW_HOURS: Final = 6
 """Figures that are further apart do not stand side by side: a shared machine changes its pace."""
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M"

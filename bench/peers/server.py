@@ -125,7 +125,9 @@ class Server:
                 process.terminate()
         _, alive = psutil.wait_procs(left, timeout=LEFT_GRACE_S)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=LEFT_GRACE_S)
 
 
 def _command_line(process: psutil.Process) -> str:

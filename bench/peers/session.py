@@ -3,6 +3,7 @@
 What was measured or refused is a record at once; a session tries nothing twice.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,12 @@ from typing import Final
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Launch, Peer, Shape
-from bench.peers.plan import Plan
-from bench.peers.results import START, Key, Record, Results, file_name, now
+from bench.peers.plan import Plan, limit_minutes
+from bench.peers.results import START, UNFINISHED, Key, Record, Results, file_name, now
 from bench.peers.server import Server
 from bench.peers.weights import Weights
 from bench.serve.figures import Figures
-from bench.serve.machine import CpuMeter
+from bench.serve.machine import CpuMeter, CpuUse
 from bench.serve.prompts import PromptMaker
 from bench.serve.target import Target
 from bench.serve.workloads import measure
@@ -95,7 +96,8 @@ class Session:
         """Keep what was found."""
         self._tried.add(key)
         self.results.add(Record(key, now(), figures, command=self.command))
-        log.info("%s %s: %s", key.server, key.workload, "counts" if figures["counts"] else "no")
+        found = figures.get(UNFINISHED) or ("counts" if figures["counts"] else "does not count")
+        log.info("%s %s: %s", key.server, key.workload, found)
 
 
 @dataclass
@@ -142,17 +144,29 @@ class _Start:
             await self._time_start(weights)
         if not wanted:
             return
-        launch = self._launch(weights)
         prompts = PromptMaker(weights.tokenizer, self.session.seed)
+        while wanted:
+            wanted = await self._serve(self._launch(weights), wanted, prompts)
+
+    async def _serve(self, launch: Launch, wanted: list[Key], prompts: PromptMaker) -> list[Key]:
+        """Start a server and measure in turn; return what is left where one did not finish.
+
+        Who stood still once is not asked for anything else: the rest gets a server of its own.
+
+        Raises:
+            Unavailable: the server cannot be had.
+        """
         server = self._started(launch)
         try:
             await server.first_token()
             await server.settled()
-            for key in wanted:
+            for number, key in enumerate(wanted, 1):
                 target = server.target(launch.entry(key.entry), self.shape.context_tokens)
-                await self._measure(key, target, prompts)
+                if not await self._measure(key, target, prompts):
+                    return wanted[number:]
         finally:
             await server.stop()
+        return []
 
     def _launch(self, weights: Weights, *, fresh: bool = False) -> Launch:
         return self.peer.launch(weights, self.weight_format, self.shape, fresh=fresh)
@@ -201,10 +215,31 @@ class _Start:
         finally:
             await server.stop()
 
-    async def _measure(self, key: Key, target: Target, prompts: PromptMaker) -> None:
+    async def _measure(self, key: Key, target: Target, prompts: PromptMaker) -> bool:
+        """Return whether all runs came to their ends. One that does not is not tried again."""
+        repetitions = self.session.repetitions
+        minutes = limit_minutes(key.workload, repetitions)
         for _ in range(TRIES):
-            await target.complete(prompts.text(32), WARM_UP_TOKENS)
-            found = await measure(key.workload, target, prompts, self.session.repetitions)
+            log.info("%s %s: begins, %g min at most", key.server, key.workload, minutes)
+            meter = CpuMeter(target.pids)
+            try:
+                async with asyncio.timeout(60 * minutes):
+                    await target.complete(prompts.text(32), WARM_UP_TOKENS)
+                    found = await measure(key.workload, target, prompts, repetitions)
+            except TimeoutError:
+                self.session.record(key, _unfinished(minutes, repetitions, meter.stop()))
+                return False
             self.session.record(key, found)
             if found["counts"]:
-                return
+                break
+        return True
+
+
+def _unfinished(minutes: float, repetitions: int, used: CpuUse) -> Figures:
+    """Return what is told of a run that was given up; it counts as others do."""
+    return {
+        UNFINISHED: f"did not finish in {minutes:g} min",
+        "repetitions": repetitions,
+        "foreign_cores": used.foreign_cores,
+        "counts": used.is_clean,
+    }

@@ -75,6 +75,7 @@ def _print_table(figures: list[Figures], tag: str) -> None:
                 values = row.get(f"{name}_all") or [value]
                 numbers = [f"{number:.2f}" for number in (value, min(values), max(values))]
                 table.add_row(row["workload"], name, *numbers)
+        table.add_row(row["workload"], "errors", str(row["errors"]))
         table.add_row(row["workload"], "counts", "yes" if row["counts"] else "no")
     Console(stderr=True).print(table)
 

@@ -6,6 +6,7 @@ W3     one stream, 2,000 tokens in, 16 out: time to first token
 W4     16 requests in turn that share a prefix of 1,500 tokens: prefix cache
 W5     16 streams with 2,000 tokens of context each: tokens/s while all decode
 W6     8 streams while a prompt of 4,000, then one of 18,000 tokens comes in: time between tokens
+mixed  chats, long prompts, shared prefixes, long answers, one a second by a Poisson process
 busy   W1 and W2, alone and beside a process that takes a core
 copy   one stream that repeats what stands in its prompt
 prose  one stream of sampled prose
@@ -14,6 +15,7 @@ prose  one stream of sampled prose
 from bench.serve.figures import Figures, good, median
 from bench.serve.interference import busy_neighbour, incoming_prompt
 from bench.serve.machine import CpuMeter, resident_memory
+from bench.serve.mixed import mixed_traffic
 from bench.serve.prompts import PromptMaker
 from bench.serve.steady import (
     Workload,
@@ -37,6 +39,7 @@ WORKLOADS: dict[str, Workload] = {
     "W4": shared_prefix,
     "W5": long_contexts,
     "W6": incoming_prompt,
+    "mixed": mixed_traffic,
     "busy": busy_neighbour,
     "copy": copying,
     "prose": prose,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.overhead.clocks import Spent
+from bench.overhead.clocks import Spent, ThreadClock, own_threads
 from bench.overhead.meter import TIMED, Counts, StepCounter
 from bench.overhead.processes import ACTOR, ROLES, SUPERVISOR, WORKERS, Usage, used
 from bench.overhead.report import Window, best, quiet_table, tokens_table
@@ -18,7 +18,9 @@ def usage(**cpu_ns: int) -> Usage:
 
 
 def window(step_ns: int, taken: Usage, *, tokens: int = 100) -> Window:
-    return Window("gateway", 16, tokens, wall_s=2.0, step_ns=step_ns, usage=taken)
+    return Window(
+        "gateway", 16, tokens, wall_s=2.0, step_ns=step_ns, sampling_ns=step_ns // 5, usage=taken
+    )
 
 
 def test_processor_time_of_a_process_is_that_of_all_its_threads() -> None:
@@ -28,6 +30,33 @@ def test_processor_time_of_a_process_is_that_of_all_its_threads() -> None:
     thread.join()
     taken = Spent.of(os.getpid()) - before
     assert taken.cpu_ns >= time.process_time_ns() - own - 1_000_000 > 0
+
+
+def test_threads_that_are_watched_count_with_the_one_that_asks() -> None:
+    clock, alone = ThreadClock(), ThreadClock()
+    begins, ended, done = (threading.Event() for _ in range(3))
+    took_ns = []
+
+    def work() -> None:
+        begins.wait()
+        sum(range(2_000_000))
+        took_ns.append(time.thread_time_ns())
+        ended.set()
+        done.wait()
+
+    before = own_threads()
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        clock.watch(own_threads() - before)
+        began_ns, alone_ns = clock.read_ns(), alone.read_ns()
+        begins.set()
+        ended.wait()
+        both_ns, own_ns = clock.read_ns() - began_ns, alone.read_ns() - alone_ns
+    finally:
+        done.set()
+        thread.join()
+    assert both_ns - own_ns == pytest.approx(took_ns[0], rel=0.5)
 
 
 def test_a_wait_is_a_wake_up() -> None:
@@ -48,10 +77,26 @@ def test_steps_counted_in_one_place_are_seen_in_another(tmp_path: Path) -> None:
     for _ in range(TIMED):
         began_ns = writer.begin()
         sum(range(100_000))
-        writer.end(began_ns)
-        writer.end(writer.begin(), 3)
+        writer.stepped(began_ns)
+        writer.sampled(writer.begin(), 3)
     assert reader.read().tokens == 3 * TIMED
     assert reader.read().step_ns > 0
+
+
+def test_choosing_tokens_is_no_part_of_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of 700 ns, of which 500 are the forward pass, 40 Python and 160 the choice."""
+    clock = iter((1000, 1500, 1540, 1700))
+    counter = StepCounter(tmp_path / "counts")
+    monkeypatch.setattr(counter.clock, "read_ns", lambda: next(clock))
+    counter.stepped(counter.begin())
+    counter.sampled(counter.begin(), 2)
+    for _ in range(TIMED - 1):
+        counter.stepped(counter.begin())
+        counter.sampled(counter.begin(), 2)
+    assert counter.read().step_ns == TIMED * 500
+    assert counter.read().sampling_ns == TIMED * 160
 
 
 def test_the_steps_that_are_not_timed_cost_no_clock(tmp_path: Path) -> None:
@@ -59,39 +104,41 @@ def test_the_steps_that_are_not_timed_cost_no_clock(tmp_path: Path) -> None:
     clocks = []
     for _ in range(2 * TIMED):
         clocks.append(counter.begin())
-        counter.end(clocks[-1], 1)
+        counter.stepped(clocks[-1])
+        counter.sampled(clocks[-1], 1)
     assert [clock is not None for clock in clocks] == 2 * ([True] + [False] * (TIMED - 1))
 
 
 @pytest.mark.parametrize("timed", [1, 2])
 def test_a_window_of_any_length_counts_a_step_for_what_it_takes(timed: int) -> None:
     """Six steps of two tokens, 50 ns each, of which one or two were timed."""
-    before = Counts(timed_ns=700, timed_tokens=10, tokens=40)
-    after = Counts(timed_ns=700 + 50 * timed, timed_tokens=10 + 2 * timed, tokens=52)
-    assert after.since(before).step_ns == 6 * 50
+    before = Counts(timed_ns=700, timed_sampling_ns=90, timed_tokens=10, tokens=40)
+    made = Counts(50 * timed, 20 * timed, 2 * timed, 12)
+    found = Counts(*map(sum, zip(before, made, strict=True))).since(before)
+    assert (found.step_ns, found.sampling_ns) == (6 * 50, 6 * 20)
 
 
 def test_tokens_of_steps_that_are_timed_are_told_apart(tmp_path: Path) -> None:
     counter = StepCounter(tmp_path / "counts")
     for _ in range(TIMED + 2):
-        counter.end(counter.begin(), 3)
+        counter.sampled(counter.begin(), 3)
     assert counter.read().timed_tokens == 2 * 3
     assert counter.read().tokens == (TIMED + 2) * 3
 
 
 def test_where_no_step_is_timed_none_takes_time() -> None:
-    assert Counts(timed_ns=0, timed_tokens=0, tokens=9).step_ns == 0
+    assert Counts(timed_ns=0, timed_sampling_ns=0, timed_tokens=0, tokens=9).step_ns == 0
 
 
 def test_what_is_not_the_step_is_shown_by_process() -> None:
-    taken = usage(actor=1_200_000, supervisor=300_000, HTTP_workers=500_000, fleet_actor=100_000)
+    taken = usage(actor=1_300_000, supervisor=300_000, HTTP_workers=500_000, fleet_actor=100_000)
     lines = tokens_table([window(1_000_000, taken)], {16: 9_000.0}).splitlines()
-    assert lines[2] == "| gateway, 16 | 50 | 9 | 10 | 2 | 3 | 5 | 1 | 11 | 110.0% |"
+    assert lines[2] == "| gateway, 16 | 50 | 9 | 10 | 2 | 1 | 3 | 5 | 1 | 12 | 120.0% |"
 
 
 def test_a_paced_step_has_no_share() -> None:
     lines = tokens_table([window(0, usage(supervisor=300_000))], {}).splitlines()
-    assert lines[2] == "| gateway, 16 | 50 |  | 0 | 0 | 3 | 0 | 0 | 3 |  |"
+    assert lines[2] == "| gateway, 16 | 50 |  | 0 | 0 | 0 | 3 | 0 | 0 | 3 |  |"
 
 
 def test_the_cheapest_window_for_each_token_counts() -> None:

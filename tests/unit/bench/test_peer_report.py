@@ -48,6 +48,15 @@ def test_a_cell_has_the_median_and_the_spread(figures: dict[str, object], shown:
     assert cell({"W1": record(**figures)}, W1) == shown
 
 
+@pytest.mark.parametrize(("counts", "star"), [(True, ""), (False, "\\*")])
+def test_a_cell_says_that_a_run_did_not_finish(counts: bool, star: str) -> None:
+    unfinished = record(unfinished="did not finish in 15 min", counts=counts, foreign_cores=0.2)
+    assert cell({"W1": unfinished}, W1) == f"did not finish in 15 min{star}"
+    text = report([unfinished, record("vllm", **speeds(9, 10, 11))], "")
+    assert f"| llama.cpp int8 | did not finish in 15 min{star} |" in text
+    assert "- llama.cpp int8, W1: other processes took 0.20 core" in text
+
+
 def test_a_cell_is_in_the_unit_of_its_title() -> None:
     seconds = Column("W3", "ttft_ms", "W3, s", 0.001, 2)
     found = {"W3": record(workload="W3", ttft_ms=1500.0, ttft_ms_all=[1400.0, 1500.0])}
@@ -171,6 +180,15 @@ def test_the_commands_that_measured_are_told_in_turn() -> None:
         "",
     )
     assert "medians of 3 or 5. By `make a`, then `make b`." in text
+
+
+def test_mixed_traffic_has_a_table_and_a_plot_of_its_own(tmp_path: Path) -> None:
+    figures = {"total_tokens_per_s": 80.4, "ttft_p50_ms": 60.0, "ttft_p95_ms": 900.0}
+    found = [record(workload="mixed", itl_p50_ms=9.0, itl_p95_ms=31.0, errors=0, **figures)]
+    text = report(found, "")
+    assert "**Mixed traffic**" in text
+    assert "| llama.cpp int8 | 80 | 60 | 900 | 9 | 31 | 0 |" in text
+    assert draw(found, tmp_path) == {"pypi:m": [tmp_path / "mixed-m.png"]}
 
 
 def test_plots_are_one_set_for_each_model(tmp_path: Path) -> None:

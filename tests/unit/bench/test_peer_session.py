@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import pytest
 from bench.peers import session
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
-from bench.peers.plan import SMOLLM2, Plan
-from bench.peers.results import START, Key, Record, Results
+from bench.peers.plan import LONGER_MINUTES, SMOLLM2, Plan, limit_minutes
+from bench.peers.results import START, UNFINISHED, Key, Record, Results
 from bench.peers.session import Session
 from tests.fakes.peers import HOLD_AFTER, FakePeer, FakeWeights
 from tests.fakes.process_family import ProcessFamily
@@ -150,6 +151,44 @@ async def test_times_of_starts_are_kept_where_the_model_cannot_be_loaded_again(
     assert start["first_error"] == "/models/load failed"
     assert not records[START].counts
     assert records["W1"].counts
+
+
+@pytest.mark.usefixtures("clean")
+async def test_a_run_that_does_not_finish_is_given_up_and_the_rest_goes_on(
+    run: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams of W1 stand still, those of W3 are too short for that."""
+    monkeypatch.setitem(LONGER_MINUTES, "W1", 0.01)
+    family = ProcessFamily(os.getpid())
+    peer = FakePeer(hold_after=HOLD_AFTER)
+    work = plan("W1", "W3", formats=("int4",))
+    await run.run([peer], work)
+    assert not family.running("tests.fakes.token_server")
+    assert peer.launched == 2
+    found = {r.key.workload: r for r in run.results.records()}
+    assert found["W1"].figures[UNFINISHED] == "did not finish in 0.01 min"
+    assert UNFINISHED not in found["W3"].figures
+    assert all(record.counts for record in found.values())
+    again = Session(run.cache, Results(run.cache.results), 1, 1)
+    await again.run([peer], work)
+    assert peer.launched == 2, "what did not finish is not tried again"
+
+
+async def test_a_run_that_does_not_finish_beside_others_is_tried_by_the_next_command(
+    run: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LONGER_MINUTES, "W1", 0.01)
+    monkeypatch.setattr("bench.serve.machine.FOREIGN_CORES_LIMIT", -1.0)
+    peer = FakePeer(hold_after=HOLD_AFTER)
+    await run.run([peer], plan("W1", formats=("int4",)))
+    assert peer.launched == 1
+    (record,) = run.results.records()
+    assert run.results.missing([record.key], 1) == [record.key]
+
+
+def test_the_time_of_a_run_follows_its_repetitions() -> None:
+    assert limit_minutes("W1", 5) == 15
+    assert limit_minutes("W6", 2) == 12
 
 
 async def test_a_server_is_stopped_once_its_streams_are_closed(run: Session) -> None:

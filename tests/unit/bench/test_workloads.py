@@ -1,13 +1,16 @@
 """The workloads against a server that gives tokens as fast as they are read."""
 
 import asyncio
+import itertools
+import statistics
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from bench.serve import interference, machine, running, steady
+from bench.serve import interference, machine, mixed, running, steady
+from bench.serve.mixed import MIX, REQUESTS_PER_S, arrivals, mixed_traffic
 from bench.serve.prompts import PromptMaker
 from bench.serve.running import RunningStreams, StreamEnded
 from bench.serve.stream import StreamResult
@@ -218,3 +221,60 @@ async def test_prose_is_sampled_and_copying_is_not(
 )
 def test_the_copied_share_counts_from_the_beginning(text: str, share: float) -> None:
     assert copied_share("river stone wall", text) == pytest.approx(share)
+
+
+def test_mixed_traffic_is_the_same_for_every_server() -> None:
+    first, second = arrivals(0), arrivals(1)
+    assert first == arrivals(0)
+    assert [a.at_s for a in first] != [a.at_s for a in second]
+    for found in (first, second):
+        kinds = [each.kind for each in found]
+        assert {kind: kinds.count(kind) for kind in MIX} == {k: k.requests for k in MIX}
+        assert all(each.output_tokens in each.kind.output_tokens for each in found)
+        times = [each.at_s for each in found]
+        assert times == sorted(times)
+
+
+def test_mixed_traffic_comes_at_its_rate() -> None:
+    """A Poisson process: the mean of the gaps is as large as their deviation."""
+    times = [[0.0, *(each.at_s for each in arrivals(number))] for number in range(100)]
+    gaps = [b - a for each in times for a, b in itertools.pairwise(each)]
+    assert statistics.mean(gaps) == pytest.approx(1 / REQUESTS_PER_S, rel=0.05)
+    assert statistics.stdev(gaps) == pytest.approx(1 / REQUESTS_PER_S, rel=0.05)
+
+
+async def test_mixed_traffic_sends_each_request_whatever_became_of_others(
+    server: TokenServer, target: Target, prompts: PromptMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixed, "REQUESTS_PER_S", 1e6)
+    server.refused = {3}
+    figures = await measure("mixed", target, prompts, 2)
+    assert (figures["requests"], figures["errors"], figures["counts"]) == (80, 1, False)
+    assert len(figures["ttft_p95_ms_all"]) == 2
+    assert figures["ttft_p95_ms"] >= figures["ttft_p50_ms"] > 0
+    lengths = [body["max_tokens"] for body in server.bodies]
+    expected = [each.output_tokens for number in (0, 1) for each in arrivals(number)]
+    assert sorted(lengths) == sorted(expected)
+    prefixed = [str(b["prompt"]).partition("\n")[0] for b in server.bodies if "\n" in b["prompt"]]
+    assert sorted(prefixed.count(prefix) for prefix in set(prefixed)) == [10, 10]
+
+
+async def test_mixed_traffic_is_told_by_percentiles(
+    prompts: PromptMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty requests of three tokens in two seconds; four have their first one late."""
+    monkeypatch.setattr(mixed, "REQUESTS_PER_S", 1e6)
+    firsts = iter([10.1] * 36 + [10.5] * 4)
+
+    class Timed(Target):
+        async def complete(self, *_: object, **__: object) -> StreamResult:
+            first = next(firsts)
+            return StreamResult(10.0, 12.0, [first, first + 0.01, first + 0.05])
+
+    target = Timed("http://127.0.0.1:9", "m", "completions", [], {}, 30.0)
+    _, figures = await mixed_traffic(target, prompts, 1)
+    assert figures["total_tokens_per_s"] == pytest.approx(40 * 3 / 2)
+    assert figures["ttft_p50_ms"] == pytest.approx(100)
+    assert figures["ttft_p95_ms"] == pytest.approx(500)
+    assert figures["itl_p50_ms"] == pytest.approx(25)
+    assert figures["itl_p95_ms"] == pytest.approx(40)
