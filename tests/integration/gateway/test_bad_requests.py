@@ -257,3 +257,14 @@ async def test_broken_http_disturbs_nobody(http: HttpProcess, client: GatewayCli
     assert b" 400 " in await reader.readline()
     writer.close()
     assert (await client.chat(stream=False)).status == 200
+
+
+async def test_a_websocket_is_refused(http: HttpProcess, client: GatewayClient) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
+    writer.write(
+        b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert b" 403 " in await reader.readline()
+    writer.close()
+    assert (await client.chat(stream=False)).status == 200

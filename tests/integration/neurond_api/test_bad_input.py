@@ -1,6 +1,10 @@
 """Every kind of bad input gets a clear error, and the node goes on."""
 
-import httpx
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+
 import pytest
 
 from tests.fakes.neuron_process import MODEL, NeuronProcess
@@ -133,18 +137,23 @@ def test_an_image_for_a_text_model(node: NeuronProcess) -> None:
     assert "text only" in answer.json()["error"]["message"]
 
 
-def test_a_body_that_is_too_large(node: NeuronProcess) -> None:
-    large = b" " * (65 * 1024 * 1024)
-    for path in ("/generate", CHAT):
-        answer = node.client.post(path, content=large)
-        assert answer.status_code == 413
+def of_65_mib() -> Iterator[bytes]:
+    for _ in range(65):
+        yield b" " * 1024 * 1024
 
-    def chunks():
-        for _ in range(65):
-            yield b" " * 1024 * 1024
 
-    with httpx.Client(base_url=node.base_url) as client:
-        assert client.post("/generate", content=chunks()).status_code == 413
+@pytest.mark.parametrize("path", ["/generate", CHAT])
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_who_sends_a_body_that_is_too_large_reads_why(
+    node: NeuronProcess, path: str, connection: str
+) -> None:
+    where = node.base_url.removeprefix("http://")
+    for content in (b"".join(of_65_mib()), of_65_mib()):
+        with closing(HTTPConnection(where, timeout=60)) as client:
+            client.request("POST", path, content, {"connection": connection})
+            answer = client.getresponse()
+            assert answer.status == 413
+            assert str(64 * 1024 * 1024) in json.load(answer)["error"]["message"]
 
 
 @pytest.mark.parametrize(
