@@ -17,12 +17,11 @@ from cortex_core.canonical import (
     TERMINAL_EVENTS,
     CountTokensRequest,
     CountTokensResponse,
-    EmbedEvent,
-    EmbedRequest,
     Event,
     GenerateRequest,
     Ping,
 )
+from cortex_core.canonical_embedding import EmbedEvent, EmbedRequest
 from cortex_core.decoding import UNDECODABLE
 from cortex_core.dialects.reading import write_json
 from cortex_core.errors import (
