@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bench.markdown import table
+from bench.peers.aims import aims_table
 from bench.peers.results import START, UNFINISHED, WINDOW_HOURS, Record, earliest_shown
 from bench.serve.machine import FOREIGN_CORES_LIMIT
 from bench.serve.workloads import MIN_CHUNKS_PER_TOKEN
@@ -115,7 +116,7 @@ def report(
     parts = [f"On {machine}. Lowest to highest in brackets; {stars}."]
     for model, beside in by_model(records).items():
         parts += [f"### `{model}`", _circumstances(beside.shown)]
-        parts += [*_tables(beside.shown), *_remarks(beside)]
+        parts += [*_tables(beside.shown), _aims(beside.shown), *_remarks(beside)]
         parts += [
             f"![{PurePosixPath(link).stem}]({link})" for link in (pictures or {}).get(model, ())
         ]
@@ -154,6 +155,11 @@ def _tables(records: Sequence[Record]) -> list[str]:
             heads = ["server", *(c.title for c in shown)]
             parts.append(f"**{title}**\n\n{table(heads, measured)}")
     return parts
+
+
+def _aims(records: Sequence[Record]) -> str:
+    found = aims_table(records)
+    return f"**Beside the project's aims**\n\n{found}" if found else ""
 
 
 def cell(found: Mapping[str, Record], column: Column) -> str:
