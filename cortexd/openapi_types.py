@@ -92,6 +92,7 @@ class MessageUsage(Described, frozen=True):
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
+    service_tier: Literal["standard"]
     output_tokens_details: ThinkingTokens | UnsetType = UNSET
 
 
@@ -229,7 +230,7 @@ class ResponseAnswer(Described, frozen=True):
     prompt_cache_key: str | None
     reasoning: RepeatedReasoning
     safety_identifier: str | None
-    service_tier: Literal["default"]
+    service_tier: Literal["default", "flex", "priority"]
     store: bool
     temperature: float | None
     text: RepeatedText

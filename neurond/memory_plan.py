@@ -19,8 +19,22 @@ PAGED_BLOCK_TOKENS = 256
 CUDA_STEP_TOKENS = 2048
 """Query tokens in one step of a CUDA device, at least: with fewer it waits for the host, whose part
 of a step is the same for any number."""
+CPU_STEP_TOKENS = 512
+"""The same of a CPU, for which a step of so many takes long already."""
+SCORED_ROWS = 32
+"""Rows that a step has logits for at least, so that prompts are scored by more than one token a
+step; each is a float32 for every token of the vocabulary."""
+EMBED_TOKENS = 2048
+"""Of an input that a decoder makes a vector of: it is computed whole, in one step."""
 ACTIVATION_BYTES = 256 * MIB
-"""Kept free for the largest step."""
+"""Kept free for the largest step that torch computes on a CPU."""
+CPU_ACTIVATION_BYTES = 128 * MIB
+"""With the CPU kernels, of this for what does not depend on the model: the process and its
+requests."""
+_CPU_THREAD_BYTES, _CPU_THREAD_DIM_BYTES = 512 * 1024, 18 * 1024
+"""Most that attention takes for each thread, and for each dimension of a head: with tiles."""
+_CPU_DRAW_BYTES = 9
+"""Of each token of the vocabulary for each thread, while tokens are chosen."""
 _CUDA_ACTIVATION_BYTES = 512 * MIB
 """Of this for what does not depend on the model: libraries, recorded steps, draws, gathered K/V."""
 _STATES_PER_TOKEN = 24
@@ -111,14 +125,36 @@ def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
 
 
 def activation_bytes(
-    model: PreparedModel, dtype: Dtype, kind: DeviceKind, max_sequences: int
+    model: PreparedModel, dtype: Dtype, kind: DeviceKind, max_sequences: int, *, threads: int = 1
 ) -> int:
-    """Return what to keep free for the largest step of a decoder."""
+    """Return what to keep free for the largest step of a decoder.
+
+    `threads` are those of a CPU device. What its kernels take is estimated here, and a little
+    high: they say themselves what it is once they see the weights, see `engine.host_sizes`.
+    """
     if kind == "cpu":
-        return ACTIVATION_BYTES
+        with_kernels = dtype != "float32" and model.has_plan
+        return _kernels_bytes(model, max_sequences, threads) if with_kernels else ACTIVATION_BYTES
     tokens = max(CUDA_STEP_TOKENS, max_sequences)
     states = tokens * model.hidden_size * _STATES_PER_TOKEN * int(_WEIGHT_BYTES[dtype])
     return _CUDA_ACTIVATION_BYTES + states + max_sequences * model.vocab_size * _LOGIT_BYTES
+
+
+def _kernels_bytes(model: PreparedModel, max_sequences: int, threads: int) -> int:
+    """Estimate what the CPU kernels take for steps that generate, and for one that embeds."""
+    decoded = max(CPU_STEP_TOKENS, max_sequences)
+    embedded = max(CPU_STEP_TOKENS, min(model.context_tokens, EMBED_TOKENS))
+    # What all matrices of a layer make of a token is no less than what is kept of it between two.
+    made = model.layers.parameters // (model.num_layers * model.hidden_size)
+    token = 4 * (2 * model.hidden_size + made)
+    thread = _CPU_THREAD_BYTES + _CPU_THREAD_DIM_BYTES * model.head_dim
+    scratch = (decoded + embedded) * token + 2 * threads * thread
+    vectors = (
+        EMBED_TOKENS * kv_bytes_per_token(model, "bfloat16") + 4 * embedded * model.hidden_size
+    )
+    rows = max(max_sequences, SCORED_ROWS)
+    logits = (4 * rows + _CPU_DRAW_BYTES * threads) * model.vocab_size
+    return CPU_ACTIVATION_BYTES + scratch + vectors + logits
 
 
 def block_tokens_for(kind: DeviceKind, attention_backend: str | None) -> int:
@@ -138,12 +174,13 @@ def plan_memory(
     free_bytes: int,
     default_kv_bytes: int | None = None,
     block_tokens: int = BLOCK_TOKENS,
+    threads: int = 1,
 ) -> MemoryPlan:
     """Choose context, concurrency and KV cache of `model` for a device with `free_bytes`.
 
     `default_kv_bytes` bounds a KV cache that the profile leaves open, down to what one sequence
     of `MIN_CONTEXT_TOKENS`, or of the context that the profile names, takes. The cache is divided
-    into whole blocks of `block_tokens`.
+    into whole blocks of `block_tokens`. `threads` are those of a CPU device.
 
     Raises:
         OutOfMemory: it does not fit; the message has the arithmetic.
@@ -158,7 +195,7 @@ def plan_memory(
     per_token = kv_bytes_per_token(model, kv_dtype or dtype)
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
-    activations = activation_bytes(model, dtype, kind, sequences)
+    activations = activation_bytes(model, dtype, kind, sequences, threads=threads)
     left = free_bytes - held - activations
     floor = context if profile.context_tokens else min(context, MIN_CONTEXT_TOKENS)
     least = _pool_tokens(floor, 1, block_tokens) * per_token

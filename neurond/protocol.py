@@ -237,6 +237,8 @@ class ModelLoaded(Notice, frozen=True):
     """None where it gives no vectors as it is served."""
     kv_dtype: Dtype | None = None
     """What keys and values are kept in; None where there are none."""
+    activation_bytes: int | None = None
+    """What its steps take besides, where that is known; None leaves it at what was planned."""
 
 
 class ModelLoadFailed(Notice, frozen=True):

@@ -18,6 +18,10 @@ _STOP_REASONS: Final[dict[FinishReason, str]] = {
 }
 
 
+SERVICE_TIER: Final = "standard"
+"""Of each answer: the dialect's other words are for what was bought or is not answered at once."""
+
+
 class AnswerForm(NamedTuple):
     """What an answer has to know of its request; see `DecodedMessages`."""
 
@@ -76,7 +80,7 @@ def message_json(
         "model": model,
         "content": content,
         **(ending or {"stop_reason": None, "stop_sequence": None}),
-        "usage": usage_json(usage),
+        "usage": {**usage_json(usage), "service_tier": SERVICE_TIER},
     }
 
 

@@ -42,6 +42,8 @@ class Decoded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ignored: tuple[str, ...] = ()
     """JSON paths of what was understood, cannot be done here and was left out; the answer's headers
     name them (`cortex_core.dialects.left_out`)."""
+    service_tier: str | None = None
+    """The dialect's word for how the request is served, where answers have a place for it."""
     further_prompts: tuple[Prompt, ...] = ()
     """Prompts beside the request's own, in a dialect that takes several at a time."""
     echo: bool = False

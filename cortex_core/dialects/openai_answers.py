@@ -83,10 +83,13 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str | None
     choices: list[ChatChoice]
     usage: UsageBody
+    service_tier: str | UnsetType = UNSET
 
 
-def chat_answer(answer: Answer, *, answer_id: str, created: int, model: str) -> ChatAnswer:
-    """Return the whole answer; `model` is the client's own word."""
+def chat_answer(
+    answer: Answer, *, answer_id: str, created: int, model: str, service_tier: str | None
+) -> ChatAnswer:
+    """Return the whole answer; `model` is the client's own word, a tier of None is not told."""
     return ChatAnswer(
         id=answer_id,
         created=created,
@@ -94,6 +97,7 @@ def chat_answer(answer: Answer, *, answer_id: str, created: int, model: str) -> 
         system_fingerprint=answer.started.weights_id,
         choices=[_choice(index, choice) for index, choice in enumerate(answer.choices)],
         usage=usage_json(answer.usage),
+        service_tier=service_tier or UNSET,
     )
 
 

@@ -27,6 +27,7 @@ from cortex_core.dialects.openai_wire import (
     WireToolChoice,
 )
 from cortex_core.dialects.reading import read_json, refuse
+from cortex_core.dialects.service_tiers import left_out_tier, tier_from
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_choices
 
@@ -54,7 +55,6 @@ class ChatBody(SharedOptions, frozen=True, kw_only=True):
     prompt_cache_key: LeftOut = None
     prompt_cache_options: LeftOut = None
     prompt_cache_retention: LeftOut = None
-    service_tier: LeftOut = None
     store: LeftOut = None
     verbosity: LeftOut = None
 
@@ -66,11 +66,10 @@ _WITHOUT_EFFECT: Final = (
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
-    "service_tier",
     "store",
     "verbosity",
 )
-"""Nothing is stored here and there is one tier; prompts are cached without being told how."""
+"""Nothing is stored here; prompts are cached without being told how."""
 
 _decoder = msgspec.json.Decoder(ChatBody)
 
@@ -88,6 +87,7 @@ class OpenAIChat(OpenAIReplies):
         word, max_tokens = _max_tokens(wire)
         n = 1 if wire.n is None else wire.n
         check_choices(n)
+        tier = tier_from(wire.service_tier)
         request = GenerateRequest(
             request_id=request_id,
             model=ModelId(checked_model(wire.model)),
@@ -100,6 +100,7 @@ class OpenAIChat(OpenAIReplies):
             ),
             n=n,
             response_format=response_format_from(wire),
+            priority=tier.priority,
             principal=principal_of(wire.safety_identifier or wire.user),
         )
         return Decoded(
@@ -107,7 +108,8 @@ class OpenAIChat(OpenAIReplies):
             model=wire.model,
             stream=bool(wire.stream),
             include_usage=wire.include_usage,
-            ignored=(*ignored, *_without_effect(wire)),
+            service_tier=None if wire.service_tier is None else tier.name,
+            ignored=(*ignored, *_without_effect(wire), *left_out_tier(wire.service_tier)),
         )
 
     def encoder(self, decoded: Decoded, *, created: int) -> ResponseEncoder:
@@ -140,6 +142,7 @@ class ChatEncoder:
             answer_id=self._id,
             created=self._created,
             model=self._decoded.model,
+            service_tier=self._decoded.service_tier,
         )
         return msgspec.json.encode(answer)
 

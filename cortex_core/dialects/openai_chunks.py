@@ -35,6 +35,8 @@ class ChunkFrame:
             "model": self._decoded.model,
             "system_fingerprint": event.weights_id,
         }
+        if self._decoded.service_tier is not None:
+            fields["service_tier"] = self._decoded.service_tier
         self._envelope = b"data: " + json_bytes(fields)[:-1] + b',"choices":['
         choices = range(self._decoded.choices)
         self._heads = [self._envelope + b'{"index":%d,' % index for index in choices]

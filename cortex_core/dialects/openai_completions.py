@@ -21,6 +21,7 @@ from cortex_core.dialects.openai_options import (
     sampling_from,
 )
 from cortex_core.dialects.reading import read_json, refuse
+from cortex_core.dialects.service_tiers import left_out_tier, tier_from
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.sampling_limits import check_choices, check_token_ids
 
@@ -66,6 +67,7 @@ class OpenAICompletions(OpenAIReplies):
             ),
             n=n,
             response_format=response_format_from(wire),
+            priority=tier_from(wire.service_tier).priority,
             principal=principal_of(wire.safety_identifier or wire.user),
         )
         return Decoded(
@@ -73,6 +75,7 @@ class OpenAICompletions(OpenAIReplies):
             model=wire.model,
             stream=bool(wire.stream),
             include_usage=wire.include_usage,
+            ignored=left_out_tier(wire.service_tier),
             further_prompts=tuple(prompts[1:]),
             echo=bool(wire.echo),
         )

@@ -75,6 +75,7 @@ class SharedOptions(msgspec.Struct, frozen=True, kw_only=True):
     n: int | None = None
     user: str | None = None
     safety_identifier: str | None = None
+    service_tier: str | None = None
     response_format: WireFormat | None = None
 
     @property

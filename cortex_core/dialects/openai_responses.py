@@ -38,6 +38,7 @@ from cortex_core.dialects.openai_responses_stream import ResponseStream
 from cortex_core.dialects.openai_responses_tools import ToolsAsked, tools_asked
 from cortex_core.dialects.openai_responses_turns import Turns
 from cortex_core.dialects.reading import read_json, refuse
+from cortex_core.dialects.service_tiers import tier_from
 from cortex_core.dialects.sse import json_bytes
 from cortex_core.ids import ModelId, RequestId
 
@@ -113,6 +114,7 @@ class OpenAIResponses(OpenAIReplies):
                 words={"max_tokens": word, "logprobs": "top_logprobs"},
             ),
             response_format=form_of(wire),
+            priority=tier_from(wire.service_tier).priority,
             principal=principal_of(wire.safety_identifier or wire.user),
         )
         left_out = (*without_effect(wire), *turns.ignored)

@@ -28,6 +28,7 @@ from cortex_core.dialects.openai_responses_tools import (
 )
 from cortex_core.dialects.openai_wire import LeftOut
 from cortex_core.dialects.reading import refuse
+from cortex_core.dialects.service_tiers import left_out_tier, tier_from
 
 WITH_LOGPROBS: Final = "message.output_text.logprobs"
 _INCLUDED: Final = (WITH_LOGPROBS, "reasoning.encrypted_content")
@@ -40,7 +41,6 @@ _WITHOUT_EFFECT: Final = (
     "max_tool_calls",
     "prompt_cache_options",
     "prompt_cache_retention",
-    "service_tier",
 )
 
 
@@ -84,7 +84,6 @@ class ResponsesBody(SharedOptions, frozen=True, kw_only=True):
     text: WireText | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: dict[str, str] | None = None
-    service_tier: str | None = None
     prompt_cache_key: str | None = None
     background: bool | None = None
     conversation: str | JsonObject | None = None
@@ -129,7 +128,8 @@ def without_effect(wire: ResponsesBody) -> tuple[str, ...]:
     of_reasoning = [f"reasoning.{name}" for name in ("context", "mode") if getattr(reasoning, name)]
     included = enumerate(wire.include or ())
     others = [f"include[{place}]" for place, name in included if name not in _INCLUDED]
-    return (*of_body, *of_reasoning, *of_text, *others)
+    of_tier = left_out_tier(wire.service_tier)
+    return (*of_body, *of_reasoning, *of_text, *of_tier, *others)
 
 
 def form_of(wire: ResponsesBody) -> ResponseFormat | None:
@@ -180,7 +180,7 @@ def repeated(wire: ResponsesBody, asked: ToolsAsked, warnings: Sequence[str]) ->
             "summary": summary_of(wire),
         },
         "safety_identifier": wire.safety_identifier,
-        "service_tier": "default",
+        "service_tier": tier_from(wire.service_tier).name,
         "store": wire.store is not False,
         "temperature": wire.temperature,
         "text": {"format": text.format or TextFormat(), "verbosity": text.verbosity},

@@ -12,14 +12,13 @@ from cortex_core.neuron_api import Dtype, EmbeddingSizes
 from neurond.actor.formats import FormatCompiler, ModelFormats
 from neurond.engine.embedding import Embedder
 from neurond.engine.engine import Engine
+from neurond.memory_plan import EMBED_TOKENS
 from neurond.models.model_serving import ModelServing
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import read_manifest
 
 LoadProgressCallback = Callable[[float], None]
 """Takes 0 to 1; may be called from the loader thread as often as one likes."""
-MAX_DECODER_INPUT_TOKENS = 2048
-"""Of an input that a decoder makes a vector of: it is computed whole, in one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +94,14 @@ def served(
     kernels: str,
     kernels_unavailable_reason: str | None = None,
     make_resident: Callable[[int], bool] | None = None,
+    activation_bytes: int | None = None,
 ) -> ServedModel:
     """Return a decoder that is ready, as the loop and the supervisor want it.
 
     `vocab_size` is the width of its logits.
     """
     sizes = serving.sizes
-    longest = min(sizes.context_tokens, MAX_DECODER_INPUT_TOKENS)
+    longest = min(sizes.context_tokens, EMBED_TOKENS)
     loaded = ModelLoaded(
         model_id=command.model_id,
         weights_id=serving.weights_id,
@@ -114,6 +114,7 @@ def served(
         kernels=kernels,
         kernels_unavailable_reason=kernels_unavailable_reason,
         embedding=EmbeddingSizes(embedder.dimensions, longest),
+        activation_bytes=activation_bytes,
     )
     folder = Path(command.model_dir)
     formats = ModelFormats(folder, vocab_size, read_manifest(folder).eos_token_ids)

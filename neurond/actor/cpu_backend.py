@@ -17,11 +17,18 @@ from neurond.actor.backend import OpenedDevice, ServedModel, described, served
 from neurond.engine.host_states import HostStates
 from neurond.host import process_memory
 from neurond.kernels.library import Kernels, Pool
-from neurond.kernels.packed_file import WeightFormat, packed_path
+from neurond.kernels.packed_file import (
+    Damaged,
+    PackedDecoder,
+    WeightFormat,
+    packed_path,
+    peek,
+)
 from neurond.kernels.packed_model import PackedModel, open_packed
 from neurond.kernels.variants import NoKernels, load_kernels
-from neurond.memory_plan import packed_bytes
+from neurond.memory_plan import activation_bytes, packed_bytes
 from neurond.models.host_serving import HostServing
+from neurond.models.host_serving import activation_bytes as activation_bytes_of
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import DECODER_POOLING, Pooling, PreparedModel, read_manifest
 
@@ -80,9 +87,10 @@ class CpuBackend:
             return self._with_torch(self._configure).load_instead(
                 command, f"there are no CPU kernels ({kernels.reason})", on_progress
             )
-        _refuse_too_large(self._configure, manifest, command)
         weight_format: WeightFormat = "bf16" if named == "bfloat16" else named
         path = packed_path(folder, manifest.weights_hash, weight_format, kernels.layout)
+        weights = packed_bytes(manifest, named)
+        self._refuse_too_large(command, manifest, kernels, _peeked(path), weights)
         wanted = (kernels, manifest.weights_hash, weight_format)
         packed = open_packed(path, *wanted)
         takes_images = manifest.images is not None
@@ -93,7 +101,12 @@ class CpuBackend:
             )
             if isinstance(made, ServedModel):
                 return made
-            packed = made if isinstance(made, PackedModel) else _reopened(made, *wanted)
+            if isinstance(made, PackedModel):
+                packed = made
+                self._refuse_too_large(command, manifest, kernels, packed.decoder, 0)
+            else:
+                self._refuse_too_large(command, manifest, kernels, _peeked(made), weights)
+                packed = _reopened(made, *wanted)
             of_tower = _silent  # it is little beside packing
         vision = None
         if takes_images:
@@ -121,15 +134,11 @@ class CpuBackend:
         pooling: Pooling,
         vision: Tower | None,
     ) -> ServedModel:
-        if self._pool is None:
-            assert self._configure is not None, "the device is opened first"
-            threads = self._configure.threads
-            self._pool = kernels.pool(threads)
-            log.info("CPU kernels ready", extra=kv(variant=kernels.variant, threads=threads))
+        pool = self._opened_pool(kernels)
         serving = HostServing(
             packed,
             kernels,
-            self._pool,
+            pool,
             context_tokens=command.context_tokens,
             max_sequences=command.max_sequences,
             kv_cache_bytes=command.kv_cache_bytes,
@@ -140,14 +149,69 @@ class CpuBackend:
         return served(
             command,
             serving,
-            HostStates(kernels, self._pool, packed, pooling),
+            HostStates(kernels, pool, packed, pooling),
             packed.size_bytes + (vision.weights_bytes if vision is not None else 0),
             vocab_size=packed.decoder.vocab_size,
             dtype=command.dtype,
             kv_dtype=command.kv_dtype or "bfloat16",
             kernels=kernels.variant,
             make_resident=serving.make_resident,
+            activation_bytes=self._activation_bytes(command, kernels, packed.decoder),
         )
+
+    def _refuse_too_large(
+        self,
+        command: LoadModel,
+        manifest: PreparedModel,
+        kernels: Kernels,
+        decoder: PackedDecoder | None,
+        weights_bytes: int,
+    ) -> None:
+        """Refuse what does not fit before anything is reserved for it.
+
+        Args:
+            decoder: what is packed; None leaves what steps take at an estimate.
+            weights_bytes: of those that are not in memory yet.
+
+        Raises:
+            OutOfMemory: it does not fit; the message has the arithmetic.
+        """
+        assert self._configure is not None, "the device is opened first"
+        threads = self._configure.threads
+        if decoder is not None:
+            steps = self._activation_bytes(command, kernels, decoder)
+        else:
+            sequences = command.max_sequences
+            steps = activation_bytes(manifest, command.dtype, "cpu", sequences, threads=threads)
+        needed = weights_bytes + command.kv_cache_bytes + steps
+        free_bytes = process_memory(self._configure.memory_budget_bytes).free_bytes
+        if needed > free_bytes:
+            raise OutOfMemory(
+                f"cannot load {command.model_id} on cpu: weights in {command.dtype} take "
+                f"{weights_bytes} bytes, the KV cache {command.kv_cache_bytes} and steps of "
+                f"{threads} threads {steps}, {needed} bytes in all, and {free_bytes} are free; "
+                "lower context_tokens, max_sequences or kv_cache_mb, or unload another model"
+            )
+
+    def _activation_bytes(
+        self, command: LoadModel, kernels: Kernels, decoder: PackedDecoder
+    ) -> int:
+        return activation_bytes_of(
+            decoder,
+            kernels,
+            self._opened_pool(kernels),
+            context_tokens=command.context_tokens,
+            max_sequences=command.max_sequences,
+            speculation=command.speculation,
+        )
+
+    def _opened_pool(self, kernels: Kernels) -> Pool:
+        if self._pool is None:
+            assert self._configure is not None, "the device is opened first"
+            threads = self._configure.threads
+            self._pool = kernels.pool(threads)
+            log.info("CPU kernels ready", extra=kv(variant=kernels.variant, threads=threads))
+        return self._pool
 
     def _with_torch(self, configure: Configure) -> HostTorch:
         if self._torch is None:
@@ -155,6 +219,14 @@ class CpuBackend:
 
             self._torch = HostTorch(configure)
         return self._torch
+
+
+def _peeked(path: Path) -> PackedDecoder | None:
+    """Return what is packed in a file; None where there is none, or none to be trusted."""
+    try:
+        return peek(path)
+    except (OSError, Damaged):
+        return None  # whoever opens it says why
 
 
 def _silent(_progress: float) -> None:
@@ -168,14 +240,3 @@ def _reopened(
     if packed is None:
         raise ModelLoadFailed(f"cannot read {path}: it was changed after it was written; try again")
     return packed
-
-
-def _refuse_too_large(configure: Configure, manifest: PreparedModel, command: LoadModel) -> None:
-    weights = packed_bytes(manifest, command.dtype)
-    free_bytes = process_memory(configure.memory_budget_bytes).free_bytes
-    if weights + command.kv_cache_bytes > free_bytes:
-        raise OutOfMemory(
-            f"cannot load {command.model_id} on cpu: weights of {manifest.num_parameters} values "
-            f"in {command.dtype} take {weights} bytes and the KV cache {command.kv_cache_bytes}, "
-            f"{weights + command.kv_cache_bytes} in all, and {free_bytes} are free"
-        )

@@ -66,6 +66,19 @@ class BlockAllocator:
         seq.num_computed = len(known) * self._block_tokens
         return True
 
+    def could_start(self, seq: Sequence, *, num_spare: int, without: Collection[Sequence]) -> bool:
+        """Tell whether `start` would give a sequence blocks if those `without` blocks had none."""
+        owned: Counter[int] = Counter()
+        for owner in without:
+            owned.update(owner.table.blocks)
+        known = self._match(seq)
+        # Of known blocks it is an owner itself by now, so that they do not count twice.
+        freed = sum(self._pool.owners(block) == num_owned for block, num_owned in owned.items())
+        num_missing = blocks_for(len(seq.token_ids), self._block_tokens) - len(known)
+        could = self._cache.num_available + freed >= num_missing + num_spare
+        self._cache.release(reversed(known))
+        return could
+
     def grow(self, seq: Sequence) -> bool:
         """See to a block for the next token to compute; false if none is available."""
         if seq.num_computed < seq.table.capacity_tokens:

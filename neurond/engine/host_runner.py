@@ -10,6 +10,7 @@ import numpy as np
 
 from cortex_core.errors import InternalError
 from neurond.engine.host_sampler import sample_on_host
+from neurond.engine.host_sizes import FLOAT_BYTES, StepBounds
 from neurond.engine.masks import masks_of
 from neurond.engine.memory_ahead import MemoryAhead
 from neurond.engine.query_parts import query_parts
@@ -74,13 +75,16 @@ class HostRunner:
         self._model = model
         self._pages = pages
         self._vision = vision
-        # To attention each token may be a sequence: see `query_parts`.
-        looks_both_ways = vision is not None and vision.two_way_tokens
-        self._bounds = (max_tokens, max_tokens if looks_both_ways else max_sequences, max_rows)
+        self._bounds = StepBounds.of(
+            max_tokens=max_tokens,
+            max_sequences=max_sequences,
+            max_rows=max_rows,
+            two_way_tokens=vision.two_way_tokens if vision is not None else 0,
+        )
         self._scratch = Buffer(kernels.scratch_bytes(model.struct, pool, *self._bounds))
         self._ahead = MemoryAhead(pages, self._scratch)
         vocab_size = model.decoder.vocab_size
-        logits = Buffer(4 * max_rows * vocab_size)
+        logits = Buffer(FLOAT_BYTES * max_rows * vocab_size)
         self._logits = logits.bytes.view(np.float32).reshape(max_rows, vocab_size)
         self._logits_at = logits.address
         self._sampler = kernels.sampler(pool, vocab_size)

@@ -7,12 +7,13 @@ with the same weights but the weights and the threads.
 from __future__ import annotations
 
 from array import array
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cortex_core.errors import OutOfMemory
+from neurond.engine.host_sizes import EMBED_BLOCKS
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import StepColumns
 from neurond.kernels.memory import Buffer
@@ -44,6 +45,12 @@ class HostStates:
         Raises:
             OutOfMemory: the host has no memory for the step.
         """
+        results: list[bytes | ErrorInfo] = []
+        for first, stop in _steps([len(each.token_ids) for each in inputs]):
+            results += self._step(inputs[first:stop])
+        return results
+
+    def _step(self, inputs: Sequence[EmbedInput]) -> Sequence[bytes | ErrorInfo]:
         columns, num_blocks = _columns([each.token_ids for each in inputs])
         num_tokens = len(columns.token_ids)
         model = self._model.struct
@@ -60,10 +67,28 @@ class HostStates:
         return vectors_of(states, inputs, self._pooling)
 
 
+def _steps(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return which inputs, first and behind the last, are computed at once.
+
+    Short ones take a block each: more than one step has memory for.
+    """
+    firsts, used = [0], 0
+    for index, length in enumerate(lengths):
+        used += _num_blocks(length)
+        if used > EMBED_BLOCKS and index > firsts[-1]:
+            firsts.append(index)
+            used = _num_blocks(length)
+    return list(pairwise([*firsts, len(lengths)]))
+
+
+def _num_blocks(num_tokens: int) -> int:
+    return -(-num_tokens // BLOCK_TOKENS)
+
+
 def _columns(inputs: Sequence[array[int]]) -> tuple[StepColumns, int]:
     """Return a step of all inputs, each a sequence of its own, and the blocks that it takes."""
     lengths = [len(ids) for ids in inputs]
-    blocks = [-(-length // BLOCK_TOKENS) for length in lengths]
+    blocks = [_num_blocks(length) for length in lengths]
     first_blocks = [0, *accumulate(blocks)]
     width = max(blocks)
     columns = StepColumns(

@@ -10,6 +10,7 @@ the two pairs.
 | WAITING | it is next, and its blocks and a place are there | RUNNING |
 | WAITING, RUNNING | pause | PAUSED, with the blocks it has |
 | RUNNING | blocks run out and nobody ranks lower | WAITING, without blocks |
+| RUNNING | its place or blocks are wanted for a higher priority | WAITING, without blocks |
 | RUNNING | a row fails beside drafts | WAITING, without blocks and drafts |
 | PAUSED | blocks run out | PAUSED, without blocks |
 | PAUSED with blocks | resume, and there is a place | RUNNING |
@@ -23,8 +24,7 @@ have a claim on all of them, one more starts only where it would get some all th
 
 A sequence gets the blocks of all its tokens when it starts and one more whenever it grows out of
 them. When none is to be had, paused sequences lose theirs first, then the running sequence of
-lowest priority, of these the youngest. What was lost is computed again, as far as the prefix cache
-has not kept it.
+lowest priority, of these the youngest; see `neurond.engine.places`.
 
 In a step without prompts, where rows more cost little, those who decode may have drafted tokens
 computed behind their own (`neurond.engine.drafts`). For these no sequence is put out. The first
@@ -48,6 +48,7 @@ from neurond.engine.blocks import BlockTable
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.drafts import most_drafts
 from neurond.engine.pacing import PrefillPace
+from neurond.engine.places import Places
 from neurond.engine.roster import Roster
 from neurond.engine.sequence import Bucket, Sequence, SequenceStatus
 from neurond.engine.shares import PromptShares
@@ -83,13 +84,13 @@ class Scheduler:
         self.config = config
         self._allocator = BlockAllocator(config.num_blocks, config.block_tokens)
         self._roster = Roster()
+        self._places = Places(config.max_sequences, self._roster, self._allocator)
         self._pace = PrefillPace()
         self._shares = PromptShares(config.block_tokens)
         self._num_rows = max(config.max_rows, config.max_sequences)
         self._chunks: list[Chunk] = []  # of the step that is being computed
         self._computing = 0, 0  # its tokens of decodes and of prompts
         self._drafts: dict[Sequence, array[int]] = {}  # of that step
-        self.num_preemptions = 0
         self.num_drafted_tokens = 0
         self.num_accepted_tokens = 0
         """Drafted tokens that were chosen."""
@@ -105,6 +106,11 @@ class Scheduler:
     @property
     def num_paused(self) -> int:
         return len(self._roster.paused)
+
+    @property
+    def num_preemptions(self) -> int:
+        """How often a sequence lost its place to another one."""
+        return self._places.num_preemptions
 
     @property
     def decoding(self) -> list[int]:
@@ -138,32 +144,25 @@ class Scheduler:
 
     def add(self, seq: Sequence) -> None:
         """Queue a new sequence."""
-        self._wait(seq)
+        self._places.wait(seq)
 
     def remove(self, seq: Sequence) -> None:
         """End a sequence in whatever status, and give its blocks back. Idempotent."""
-        self._roster.end(seq)
-        self._allocator.free(seq)
+        self._places.end(seq)
 
     def pause(self, seq: Sequence) -> None:
         """Compute nothing more for a sequence until it is resumed. Idempotent."""
-        if seq.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING):
-            self._roster.pause(seq)
+        self._places.pause(seq)
 
     def resume(self, seq: Sequence) -> None:
         """Let a paused sequence go on; others are left alone."""
-        if seq.status is not SequenceStatus.PAUSED:
-            return
-        if seq.table.blocks and self.num_running < self.config.max_sequences:
-            self._roster.run(seq)
-        else:
-            self._wait(seq)
+        self._places.resume(seq)
 
     def schedule(self, decoding_elsewhere: AbstractSequence[int] = ()) -> Step:
         """Decide the next step and take the blocks it needs; see `Engine.step`."""
         running = self._roster.running
         # Growing may put out sequences at the end of the list, which are then not reached.
-        decodes = [seq for seq in running if seq.num_left == 1 and self._grow(seq)]
+        decodes = [seq for seq in running if seq.num_left == 1 and self._places.grow(seq)]
         admitted: list[tuple[Sequence, int]] = []
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
@@ -219,27 +218,28 @@ class Scheduler:
 
     def check(self) -> None:
         """Assert every invariant of the books; for tests, and for an engine that is idle."""
-        self._allocator.check((*self._roster.running, *self._roster.paused))
-        assert self.num_running <= self.config.max_sequences
-        self._roster.check()
+        self._places.check()
 
     def _pick_prompts(
         self, decodes: list[Sequence], elsewhere: AbstractSequence[int]
     ) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
-        """Return whom to admit, and the chunks of prompts beside those who decode."""
+        """Return whom to admit, and the chunks of prompts beside those who decode.
+
+        Who is put out for one that is admitted is taken out of `decodes`.
+        """
         num_decodes = len(decodes)
         prompts = [seq for seq in self._roster.running if seq.num_left > 1]
         # Who ranks below one who decodes is not to make it wait for longer.
         lowest = max([*(seq.priority for seq in decodes[:1]), *elsewhere], default=0)
         num_ready = sum(seq.priority >= lowest for seq in prompts)
-        places = self.config.max_sequences - self.num_running
-        num_ready += self._roster.waiting.num_free(lowest, places)
-        most = self.config.step_tokens - num_decodes
+        num_ready += self._roster.waiting.num_free(lowest, self._places.num_free)
+        # Decodes that take all tokens have all places, too: who starts has put one of them out.
+        most = max(self.config.step_tokens - num_decodes, 1)
         budget = self._pace.prefill_tokens(num_decodes, most, num_ready, len(elsewhere))
         for seq in prompts:
             self._allocator.adopt(seq)
-        admitted = self._admit(prompts, budget)
-        spare_rows = self._num_rows - num_decodes - len(prompts)
+        admitted = self._admit(prompts, decodes, budget)
+        spare_rows = self._num_rows - len(decodes) - len(prompts)
         return admitted, self._shares.deal(prompts, budget, spare_rows)
 
     def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
@@ -308,7 +308,7 @@ class Scheduler:
         if any(isinstance(each, ErrorInfo) for each in (token, *behind)):
             seq.drafter = None
             if seq.status is SequenceStatus.RUNNING:
-                self._wait(seq)
+                self._places.wait(seq)
 
     def _verify(
         self,
@@ -332,20 +332,26 @@ class Scheduler:
             token = following
         return num_accepted
 
-    def _admit(self, prompts: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
+    def _admit(
+        self, prompts: list[Sequence], decodes: list[Sequence], budget: int
+    ) -> list[tuple[Sequence, int]]:
         """Start those whose turn it is, putting them among `prompts`; return the new ones of them.
 
-        With each goes the number of its tokens that were cached.
+        With each goes the number of its tokens that were cached. Who is put out for them is taken
+        out of `prompts` or `decodes`.
         """
         admitted: list[tuple[Sequence, int]] = []
-        claims = {False: 0, True: 0}  # of those that are scored, which share the step's rows
-        for prompt in prompts:
-            claims[prompt.has_scores_to_come] += prompt.num_left
+        claims = _claims(prompts)
         while budget:
             idle = claims[False] + min(claims[True], self._num_rows) < budget
             seq = self._roster.next() if idle else self._passing(prompts)
-            if seq is None or not self._start(seq):
+            put_out = None if seq is None else self._places.start(seq)
+            if seq is None or put_out is None:
                 break
+            for victim in put_out:
+                (decodes if victim in decodes else prompts).remove(victim)
+            if put_out:
+                claims = _claims(prompts)
             insort(prompts, seq, key=lambda seq: seq.rank)
             claims[seq.has_scores_to_come] += seq.num_left
             if not seq.started:
@@ -370,38 +376,12 @@ class Scheduler:
                 return short
         return None
 
-    def _grow(self, seq: Sequence) -> bool:
-        """See to a block for the next token; false if it cost the sequence its own place."""
-        while not self._allocator.grow(seq):
-            if self._reclaim_paused():
-                continue
-            victim = self._roster.running[-1]
-            self.num_preemptions += 1
-            self._wait(victim)
-            if victim is seq:
-                return False
-        return True
 
-    def _start(self, seq: Sequence) -> bool:
-        """Give a waiting sequence a place and the blocks of its tokens, if there are any."""
-        if self.num_running >= self.config.max_sequences:
-            return False
-        # A block for each that runs already keeps a newcomer from being put out again at once.
-        while not self._allocator.start(seq, num_spare=self.num_running):
-            if not self._reclaim_paused():
-                return False
-        self._roster.run(seq)
-        return True
-
-    def _reclaim_paused(self) -> bool:
-        """Take the blocks of the paused sequence of lowest rank that has any."""
-        owners = [seq for seq in self._roster.paused if seq.table.blocks]
-        if owners:
-            self._allocator.free(max(owners, key=lambda seq: seq.rank))
-        return bool(owners)
-
-    def _wait(self, seq: Sequence) -> None:
-        """Queue a sequence, new or put out, without blocks."""
-        self._allocator.free(seq)
-        seq.num_missing = self._allocator.num_missing(seq)
-        self._roster.wait(seq)
+def _claims(prompts: list[Sequence]) -> dict[bool, int]:
+    """Return how many tokens are left to compute, by whether they are scored, which share the
+    step's rows.
+    """
+    claims = {False: 0, True: 0}
+    for prompt in prompts:
+        claims[prompt.has_scores_to_come] += prompt.num_left
+    return claims

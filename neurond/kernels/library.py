@@ -125,7 +125,13 @@ class Kernels:
 
     def sampler(self, pool: Pool, vocab_size: int) -> SampleKernel:
         """Return the sampling kernel; the pool outlives it."""
-        return SampleKernel(self._library, pool.address, vocab_size)
+        scratch_bytes = self.sampler_bytes(pool, vocab_size)
+        return SampleKernel(self._library, pool.address, vocab_size, scratch_bytes)
+
+    def sampler_bytes(self, pool: Pool, vocab_size: int) -> int:
+        """Return the bytes of scratch that a `sampler` has."""
+        size: int = self._library.cortex_sample_scratch_bytes(pool.address, vocab_size)
+        return size
 
     def packed_bytes(self, weight_format: str, out_features: int, in_features: int) -> int:
         """Return what a matrix takes when it is packed."""

@@ -12,11 +12,12 @@ that the first step reads anyway.
 """
 
 import importlib.metadata
+import os
 import struct
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -203,25 +204,61 @@ def read_header(blob: memoryview) -> tuple[PackedDecoder, int]:
     Raises:
         Damaged: it is no such file, of another version, or not as it was written.
     """
-    if len(blob) < _PREFIX.size:
-        raise Damaged(f"it has only {len(blob)} bytes")
-    magic, version, length, size_bytes, digest, checksum = _PREFIX.unpack_from(blob)
-    if magic != _MAGIC or version != VERSION:
-        raise Damaged(f"it does not begin as packed weights of version {VERSION} do")
-    if size_bytes != len(blob):
-        raise Damaged(f"it has {len(blob)} bytes instead of {size_bytes}")
-    description = blob[_PREFIX.size : _PREFIX.size + length]
-    checked = _CHECKED.pack(version, length, size_bytes, digest)
-    if zlib.crc32(description, zlib.crc32(checked)) != checksum:
-        raise Damaged("its header does not match its checksum")
-    start = _aligned(_PREFIX.size + length)
-    if digest_of(blob[start:]) != digest:
+    prefix = _Prefix.read(blob, len(blob))
+    start = _aligned(prefix.end)
+    decoder = prefix.decoder(blob[_PREFIX.size : prefix.end])
+    if digest_of(blob[start:]) != prefix.digest:
         raise Damaged("its weights do not match their digest")
-    try:
-        decoder = msgspec.json.decode(description, type=PackedDecoder)
-    except UNDECODABLE as ex:
-        raise Damaged(f"its description cannot be read: {ex}") from ex
     return decoder, start
+
+
+def peek(path: Path) -> PackedDecoder:
+    """Return the description in a file whose weights are left unread, and may be damaged.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        Damaged: see `read_header`.
+    """
+    with path.open("rb") as file:
+        prefix = _Prefix.read(file.read(_PREFIX.size), os.fstat(file.fileno()).st_size)
+        return prefix.decoder(file.read(prefix.length))
+
+
+class _Prefix(NamedTuple):
+    """What a file begins with."""
+
+    length: int
+    """Bytes of the description behind it."""
+    size_bytes: int
+    digest: int
+    checksum: int
+
+    @classmethod
+    def read(cls, begin: bytes | memoryview, size_bytes: int) -> Self:
+        """Take the beginning of a file of so many bytes."""
+        if len(begin) < _PREFIX.size:
+            raise Damaged(f"it has only {len(begin)} bytes")
+        magic, version, *fields = _PREFIX.unpack_from(begin)
+        if magic != _MAGIC or version != VERSION:
+            raise Damaged(f"it does not begin as packed weights of version {VERSION} do")
+        prefix = cls(*fields)
+        if prefix.size_bytes != size_bytes:
+            raise Damaged(f"it has {size_bytes} bytes instead of {prefix.size_bytes}")
+        return prefix
+
+    @property
+    def end(self) -> int:
+        """Where the description ends."""
+        return _PREFIX.size + self.length
+
+    def decoder(self, description: bytes | memoryview) -> PackedDecoder:
+        checked = _CHECKED.pack(VERSION, self.length, self.size_bytes, self.digest)
+        if zlib.crc32(description, zlib.crc32(checked)) != self.checksum:
+            raise Damaged("its header does not match its checksum")
+        try:
+            return msgspec.json.decode(description, type=PackedDecoder)
+        except UNDECODABLE as ex:
+            raise Damaged(f"its description cannot be read: {ex}") from ex
 
 
 def _aligned(size_bytes: int) -> int:

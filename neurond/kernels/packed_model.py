@@ -45,72 +45,78 @@ class PackedModel:
         self.path = path
         self.size_bytes = len(blob)
         self._blob = blob
-        self._data = int(blob.ctypes.data) + data_start
-        decoder = self.decoder
-        self._layers = (abi.Layer * len(decoder.layers))(*map(self._layer, decoder.layers))
-        self._ropes = (abi.Rope * len(decoder.ropes))(*map(self._rope, decoder.ropes))
-        self.struct = abi.Model(
-            vocab_size=decoder.vocab_size,
-            hidden=decoder.hidden,
-            num_layers=len(decoder.layers),
-            num_ropes=len(decoder.ropes),
-            norm_eps=decoder.norm_eps,
-            embedding_scale=decoder.embedding_scale,
-            final_softcap=decoder.final_softcap or 0.0,
-            embedding=self._at(decoder.embedding),
-            final_norm=self._at(decoder.final_norm),
-            head=self._linear(decoder.head),
-            layers=self._layers,
-            ropes=self._ropes,
-        )
+        self.struct = struct_of(self.decoder, int(blob.ctypes.data) + data_start)
 
     @property
     def context_tokens(self) -> int:
         """Longest sequence that there are rotary tables for."""
         return min(rope.num_positions for rope in self.decoder.ropes)
 
-    def _at(self, offset: int | None) -> int | None:
-        return None if offset is None else self._data + offset
 
-    def _linear(self, linear: PackedLinear) -> abi.Linear:
+def struct_of(decoder: PackedDecoder, data_address: int = 0) -> abi.Model:
+    """Return the kernels' view of a decoder whose arrays begin at an address, and live longer.
+
+    Without one it has sizes alone, for what asks how much memory they take.
+    """
+
+    def at(offset: int | None) -> int | None:
+        return None if offset is None else data_address + offset
+
+    def linear(packed: PackedLinear) -> abi.Linear:
         return abi.Linear(
-            format=abi.FORMATS[linear.weight_format],
-            out_features=linear.out_features,
-            in_features=linear.in_features,
-            data=self._at(linear.data),
-            bias=self._at(linear.bias),
+            format=abi.FORMATS[packed.weight_format],
+            out_features=packed.out_features,
+            in_features=packed.in_features,
+            data=at(packed.data),
+            bias=at(packed.bias),
         )
 
-    def _rope(self, rope: PackedRope) -> abi.Rope:
+    def rope(packed: PackedRope) -> abi.Rope:
         return abi.Rope(
-            num_positions=rope.num_positions,
-            rotary_dim=rope.rotary_dim,
-            cos=self._at(rope.cos),
-            sin=self._at(rope.sin),
+            num_positions=packed.num_positions,
+            rotary_dim=packed.rotary_dim,
+            cos=at(packed.cos),
+            sin=at(packed.sin),
         )
 
-    def _layer(self, layer: PackedLayer) -> abi.Layer:
+    def layer(packed: PackedLayer) -> abi.Layer:
         return abi.Layer(
-            input_norm=self._at(layer.input_norm),
-            qkv=self._linear(layer.qkv),
-            q_norm=self._at(layer.q_norm),
-            k_norm=self._at(layer.k_norm),
-            sinks=self._at(layer.sinks),
-            o=self._linear(layer.o),
-            post_attention_norm=self._at(layer.post_attention_norm),
-            pre_ffn_norm=self._at(layer.pre_ffn_norm),
-            gate_up=self._linear(layer.gate_up),
-            down=self._linear(layer.down),
-            post_ffn_norm=self._at(layer.post_ffn_norm),
-            num_heads=layer.num_heads,
-            num_kv_heads=layer.num_kv_heads,
-            head_dim=layer.head_dim,
-            rope=layer.rope,
-            window=layer.window or 0,
-            activation=abi.ACTIVATIONS[layer.activation],
-            scale=layer.scale,
-            softcap=layer.softcap or 0.0,
+            input_norm=at(packed.input_norm),
+            qkv=linear(packed.qkv),
+            q_norm=at(packed.q_norm),
+            k_norm=at(packed.k_norm),
+            sinks=at(packed.sinks),
+            o=linear(packed.o),
+            post_attention_norm=at(packed.post_attention_norm),
+            pre_ffn_norm=at(packed.pre_ffn_norm),
+            gate_up=linear(packed.gate_up),
+            down=linear(packed.down),
+            post_ffn_norm=at(packed.post_ffn_norm),
+            num_heads=packed.num_heads,
+            num_kv_heads=packed.num_kv_heads,
+            head_dim=packed.head_dim,
+            rope=packed.rope,
+            window=packed.window or 0,
+            activation=abi.ACTIVATIONS[packed.activation],
+            scale=packed.scale,
+            softcap=packed.softcap or 0.0,
         )
+
+    # The struct keeps the arrays that its pointers are made from.
+    return abi.Model(
+        vocab_size=decoder.vocab_size,
+        hidden=decoder.hidden,
+        num_layers=len(decoder.layers),
+        num_ropes=len(decoder.ropes),
+        norm_eps=decoder.norm_eps,
+        embedding_scale=decoder.embedding_scale,
+        final_softcap=decoder.final_softcap or 0.0,
+        embedding=at(decoder.embedding),
+        final_norm=at(decoder.final_norm),
+        head=linear(decoder.head),
+        layers=(abi.Layer * len(decoder.layers))(*map(layer, decoder.layers)),
+        ropes=(abi.Rope * len(decoder.ropes))(*map(rope, decoder.ropes)),
+    )
 
 
 def open_packed(

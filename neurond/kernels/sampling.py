@@ -24,13 +24,14 @@ class SampleRows:
 class SampleKernel:
     """The kernel with its scratch. Called from one thread at a time for one pool."""
 
-    def __init__(self, library: ctypes.CDLL, pool: int, vocab_size: int) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, pool: int, vocab_size: int, scratch_bytes: int
+    ) -> None:
         """`library` has its functions declared; the pool outlives this object."""
         self._library = library
         self._pool = pool
         self._vocab_size = vocab_size
-        num_bytes = library.cortex_sample_scratch_bytes(pool, vocab_size)
-        self._scratch = (ctypes.c_double * (num_bytes // 8))()
+        self._scratch = (ctypes.c_double * (scratch_bytes // 8))()
 
     def __call__(self, logits: int, rows: SampleRows) -> ctypes.Array[Sampled]:
         """Choose a token for each row from the logits at an address, which are overwritten."""

@@ -3,10 +3,13 @@
 from cortex_core.errors import OutOfMemory
 from cortex_core.neuron_api import Speculation
 from neurond.engine.host_runner import HostRunner, Tower
+from neurond.engine.host_sizes import StepBounds, embed_bytes, step_bytes
 from neurond.kernels.abi import ABI, BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.memory import KvFormat
-from neurond.kernels.packed_model import PackedModel
+from neurond.kernels.packed_file import PackedDecoder
+from neurond.kernels.packed_model import PackedModel, struct_of
+from neurond.memory_plan import CPU_ACTIVATION_BYTES, EMBED_TOKENS
 from neurond.models.model_serving import (
     ModelServing,
     draft_rows,
@@ -46,22 +49,21 @@ class HostServing(ModelServing):
             block_tokens=BLOCK_TOKENS,
         )
         two_way_tokens = vision.two_way_tokens if vision is not None else 0
-        step_tokens = step_tokens_for(max_sequences, two_way_tokens)
-        rows = draft_rows(speculation or "ngram")
+        most = _most_of_a_step(max_sequences, speculation, two_way_tokens)
         try:
             runner = HostRunner(
                 kernels,
                 pool,
                 packed,
                 kernels.kv_pages(packed.struct, sizes.num_blocks, kv_format),
-                max_tokens=step_tokens,
+                max_tokens=most.tokens,
                 max_sequences=max_sequences,
-                max_rows=step_rows(max_sequences, rows),
+                max_rows=most.rows,
                 vision=vision,
             )
         except OSError as ex:
             raise OutOfMemory(
-                f"cannot reserve memory for steps of {step_tokens} tokens: {ex.strerror}; lower "
+                f"cannot reserve memory for steps of {most.tokens} tokens: {ex.strerror}; lower "
                 "the model's max_sequences"
             ) from ex
         computed_by = f"{decoder.weight_format}-{kernels.variant}-r{ABI}"
@@ -69,10 +71,51 @@ class HostServing(ModelServing):
         if kv_format != "bf16":
             weights_id += f"-kv-{kv_format}"
         super().__init__(
-            runner, sizes, weights_id, max_sequences, step_tokens, rows, two_way_tokens
+            runner,
+            sizes,
+            weights_id,
+            max_sequences,
+            most.tokens,
+            _draft_rows(speculation),
+            two_way_tokens,
         )
 
     def make_resident(self, frontier: int) -> bool:
         """See `ServedModel.make_resident`."""
         assert isinstance(self._runner, HostRunner), "the model has been closed"
         return self._runner.make_resident(frontier)
+
+
+def activation_bytes(
+    decoder: PackedDecoder,
+    kernels: Kernels,
+    pool: Pool,
+    *,
+    context_tokens: int,
+    max_sequences: int,
+    speculation: Speculation | None,
+) -> int:
+    """Return what such a decoder takes beside weights and KV cache, for vectors too.
+
+    It is what `memory_plan.activation_bytes` estimates.
+    """
+    sizes = struct_of(decoder)
+    most = _most_of_a_step(max_sequences, speculation, decoder.two_way_tokens or 0)
+    longest_input = min(context_tokens, EMBED_TOKENS)
+    steps = step_bytes(kernels, pool, sizes, most)
+    return CPU_ACTIVATION_BYTES + steps + embed_bytes(kernels, pool, sizes, longest_input)
+
+
+def _most_of_a_step(
+    max_sequences: int, speculation: Speculation | None, two_way_tokens: int
+) -> StepBounds:
+    return StepBounds.of(
+        max_tokens=step_tokens_for(max_sequences, two_way_tokens),
+        max_sequences=max_sequences,
+        max_rows=step_rows(max_sequences, _draft_rows(speculation)),
+        two_way_tokens=two_way_tokens,
+    )
+
+
+def _draft_rows(speculation: Speculation | None) -> int:
+    return draft_rows(speculation or "ngram")

@@ -7,18 +7,12 @@ from cortex_core.neuron_api import Speculation
 from neurond.engine.batch import Runner
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
-from neurond.memory_plan import CUDA_STEP_TOKENS
+from neurond.memory_plan import CPU_STEP_TOKENS, CUDA_STEP_TOKENS, SCORED_ROWS
 
-STEP_TOKENS = 512
-"""Query tokens in one step, at least; on CUDA `memory_plan.CUDA_STEP_TOKENS`."""
 CPU_DRAFT_ROWS = 6
 CUDA_DRAFT_ROWS = 48
 """Rows that a decode step computes for little more than one: the CPU kernels multiply 6 at once; a
 GPU waits for its memory until there are far more, which nobody has measured here yet."""
-
-SCORED_ROWS = 32
-"""Rows that a step has logits for at least, so that prompts are scored by more than one token a
-step; each is a float32 for every token of the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,7 @@ def step_tokens_for(max_sequences: int, two_way_tokens: int = 0, *, on_cuda: boo
     """Return the query tokens that a step may have: every sequence can decode in each, and beside
     them `two_way_tokens` of an image be computed.
     """
-    return max(CUDA_STEP_TOKENS if on_cuda else STEP_TOKENS, max_sequences + two_way_tokens)
+    return max(CUDA_STEP_TOKENS if on_cuda else CPU_STEP_TOKENS, max_sequences + two_way_tokens)
 
 
 def step_rows(max_sequences: int, max_draft_rows: int) -> int:

@@ -67,5 +67,8 @@ class LoadedModel:
             return None
         if self.loaded is None:
             return Reservation(self.device, self.plan.total_bytes, arriving=True)
-        taken = self.loaded.weights_bytes + self.loaded.kv_cache_bytes + self.plan.activation_bytes
+        activations = self.loaded.activation_bytes
+        if activations is None:
+            activations = self.plan.activation_bytes
+        taken = self.loaded.weights_bytes + self.loaded.kv_cache_bytes + activations
         return Reservation(self.device, taken, arriving=False)

@@ -38,6 +38,7 @@ class DevicePool:
     def __init__(self, devices: Devices, settings: SupervisorSettings) -> None:
         self._devices = devices
         self._settings = settings
+        self._threads = settings.threads or host_threads()
         self._actors: dict[DeviceName, DeviceActor] = {}
         self._context: ZmqContext | None = None
         self._death: DeathPipe | None = None
@@ -61,10 +62,9 @@ class DevicePool:
                 check_socket_path(path)
         self._context = zmq.Context()
         self._death = DeathPipe()
-        threads = self._settings.threads or host_threads()
         for info in self._devices.found:
             self._actors[info.id] = DeviceActor(
-                info, self._settings, self._context, self._death, owner, threads=threads
+                info, self._settings, self._context, self._death, owner, threads=self._threads
             )
         for actor in self._actors.values():
             actor.start()
@@ -124,6 +124,7 @@ class DevicePool:
             free_bytes=room.free_bytes,
             default_kv_bytes=CPU_KV_BYTES if kind == "cpu" else None,
             block_tokens=block_tokens_for(kind, actor.attention_backend),
+            threads=self._threads,
         )
         return room.device, plan
 

@@ -78,7 +78,7 @@ class SignalsBlocked {
 class Pool final : public cortex_pool {
   public:
     explicit Pool(int threads)
-        : threads_(threads), usable_(static_cast<std::uint32_t>(threads)), governor_(threads) {}
+        : threads_(threads), usable_(static_cast<std::uint32_t>(threads)), delays_(threads), governor_(threads) {}
 
     ~Pool() override {
         stop_.store(true);
@@ -153,16 +153,17 @@ class Pool final : public cortex_pool {
     void govern(std::uint64_t began_ns) {
         if (caller_ != std::this_thread::get_id()) {
             caller_ = std::this_thread::get_id();
-            governor_.watch(0);
+            delays_[0].watch_caller();
         }
         const std::uint64_t now = now_ns();
-        const auto usable = static_cast<std::uint32_t>(governor_.after_phase(now, now - began_ns));
+        const auto usable = static_cast<std::uint32_t>(
+            governor_.after_phase(now, now - began_ns, [this](int worker) { return delays_[worker].take(); }));
         if (usable_.load(std::memory_order_relaxed) == usable) return;
         if (usable_.exchange(usable) < usable) wake_all(usable_);
     }
 
     void work(int worker) {
-        governor_.watch(worker);
+        delays_[worker].watch_caller();
         ring(watched_);
         for (;;) {
             const std::uint32_t usable = usable_.load();
@@ -198,7 +199,8 @@ class Pool final : public cortex_pool {
     Word watched_{0};
     std::atomic<int> sleepers_{0};
     std::atomic<bool> stop_{false};
-    alignas(64) Governor governor_;
+    alignas(64) std::vector<RunDelay> delays_;  // each watched by its worker, before the first phase
+    Governor governor_;
     std::thread::id caller_;
     std::vector<std::thread> workers_;
 };

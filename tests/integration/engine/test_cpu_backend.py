@@ -22,7 +22,7 @@ from neurond.engine import memory_ahead
 from neurond.engine.embedding import EmbedInput
 from neurond.host import HostMemory
 from neurond.kernels.variants import NoKernels, load_kernels
-from neurond.memory_plan import packed_bytes
+from neurond.memory_plan import CPU_ACTIVATION_BYTES, activation_bytes, packed_bytes
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import Pooling, PreparedModel
 from tests.fakes.engine_runs import EngineUnderTest, ids
@@ -271,10 +271,42 @@ def test_a_folder_that_cannot_be_written_to_is_no_obstacle(backend, llama):
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(backend, llama):
-    with pytest.raises(OutOfMemory, match=r"cannot load file:tiny on cpu: .* bytes .* are free"):
+    with pytest.raises(OutOfMemory, match=r"cannot load file:tiny on cpu: .* bytes .* are free;"):
         load(backend, llama[0], "int8", kv_cache_bytes=1 << 50)
     with pytest.raises(OutOfMemory, match="cannot allocate a KV cache: 1 bytes"):
         load(backend, llama[0], "int8", kv_cache_bytes=1)
+
+
+def test_what_steps_take_is_asked_for_before_weights_are_read(llama, monkeypatch):
+    folder, manifest = llama
+    served = load(opened(), folder, "int8")
+    steps = served.loaded.activation_bytes
+    assert steps is not None
+    assert steps > CPU_ACTIVATION_BYTES
+    needed = packed_bytes(manifest, "int8") + (1 << 20) + steps
+    memory = HostMemory(needed, needed)
+    monkeypatch.setattr(cpu_backend, "process_memory", lambda _: memory)
+    assert load(opened(), folder, "int8").loaded == served.loaded
+    memory = HostMemory(needed, needed - 1)
+    monkeypatch.setattr(cpu_backend, "open_packed", None)  # so whoever calls it fails otherwise
+    with pytest.raises(OutOfMemory, match=f"steps of 1 threads {steps}, {needed} bytes in all"):
+        load(opened(), folder, "int8")
+
+
+def test_what_steps_take_is_estimated_before_weights_are_packed(llama, monkeypatch):
+    folder, manifest = llama
+    steps = activation_bytes(manifest, "int8", "cpu", 4)
+    free = packed_bytes(manifest, "int8") + (1 << 20) + steps - 1
+    monkeypatch.setattr(cpu_backend, "process_memory", lambda _: HostMemory(free, free))
+    with pytest.raises(OutOfMemory, match=f"steps of 1 threads {steps}"):
+        load(opened(), folder, "int8")
+    assert not (folder / "packed").exists()
+    # What is packed can be found to be larger than what was estimated: nothing of it is read then.
+    free += 1
+    monkeypatch.setattr(cpu_backend, "activation_bytes_of", lambda *_, **__: steps + 1)
+    with pytest.raises(OutOfMemory, match=f"steps of 1 threads {steps + 1}"):
+        load(opened(), folder, "int8")
+    assert list(folder.glob("packed/*.bin"))
 
 
 def test_a_folder_without_a_manifest_is_refused(backend, tmp_path):

@@ -20,6 +20,7 @@ from transformers import (
 from cortex_core.errors import ErrorInfo, ModelLoadFailed
 from neurond.engine.device import Device
 from neurond.engine.embedding import EmbedInput
+from neurond.engine.host_sizes import EMBED_BLOCKS
 from neurond.engine.host_states import HostStates
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models import encoder as encoders
@@ -122,6 +123,9 @@ def test_the_kernels_give_a_decoders_states_whoever_else_is_in_the_step(
         states = HostStates(kernels, threads, packed, MEAN)
         together = states.embed(inputs_of(INPUTS))
         alone = [states.embed(inputs_of([ids]))[0] for ids in INPUTS]
+        # Each takes a block: they are more than one step has memory for.
+        many = INPUTS * (EMBED_BLOCKS // len(INPUTS) + 1)
+        assert states.embed(inputs_of(many)) == alone * (len(many) // len(INPUTS))
 
     assert together == alone
     expected = [pool(own_states(pair.reference, ids).numpy(), MEAN) for ids in INPUTS]

@@ -157,7 +157,7 @@ def test_blocks_are_what_the_devices_backend_wants() -> None:
 
 
 def test_a_step_on_cuda_takes_what_its_tokens_and_its_draws_do() -> None:
-    assert activation_bytes(MODEL, "bfloat16", "cpu", 64) == ACTIVATION_BYTES
+    assert activation_bytes(MODEL, "float32", "cpu", 64) == ACTIVATION_BYTES
     few = activation_bytes(MODEL, "bfloat16", "cuda", 1)
     many = activation_bytes(MODEL, "bfloat16", "cuda", 2 * CUDA_STEP_TOKENS)
     assert few >= ACTIVATION_BYTES + CUDA_STEP_TOKENS * HIDDEN * 2

@@ -32,7 +32,7 @@ REQUESTS = [
 WITHOUT_EFFECT = {
     "betas": "sent as a header",
     "cache_control": "prefixes are cached without being asked to",
-    "service_tier": "of Anthropic's capacity",
+    "service_tier": "of Anthropic's capacity; both of its values are the standard tier",
     "speed": "of Anthropic's capacity",
     "inference_geo": "of Anthropic's capacity",
     "billing_policy": "of Anthropic's books",

@@ -303,7 +303,7 @@ def test_allowed_tools_that_are_not_served_are_told(
 
 
 def test_members_without_effect_are_told() -> None:
-    fields = {"max_tool_calls": 3, "service_tier": "flex", "text": {"verbosity": "low"}}
+    fields = {"max_tool_calls": 3, "service_tier": "batch", "text": {"verbosity": "low"}}
     decoded = decode(input="hi", **fields)
     assert set(decoded.ignored) == {"max_tool_calls", "service_tier", "text.verbosity"}
     assert len(decoded.asked["warnings"]) == 3

@@ -154,6 +154,21 @@ class Allocations(RuleBasedStateMachine):
         if stop == len(seq.token_ids):
             seq.append(data.draw(st.integers(0, 1)))
 
+    @rule(
+        tokens=st.lists(st.integers(0, 1), min_size=1, max_size=16),
+        spare=st.integers(0, 3),
+        data=st.data(),
+    )
+    def start_in_place_of(self, tokens: list[int], spare: int, data: st.DataObject) -> None:
+        owners = self.running[data.draw(st.integers(0, len(self.running))) :]
+        seq = sequence(self.allocator, *tokens)
+        could = self.allocator.could_start(seq, num_spare=spare, without=owners)
+        for owner in owners:
+            self.allocator.free(owner)
+            self.running.remove(owner)
+        assert self.allocator.start(seq, num_spare=spare) == could
+        self.running += [seq] if could else []
+
     @precondition(lambda self: self.running)
     @rule(data=st.data(), again=st.booleans())
     def free(self, data: st.DataObject, again: bool) -> None:

@@ -130,6 +130,29 @@ class EngineMachine(RuleBasedStateMachine):
             self.take_step(decoding_elsewhere)
             self.engine.took(seconds)
 
+    @rule(text=PROMPTS, max_tokens=st.integers(1, 24))
+    def outrank(self, text: list[int], max_tokens: int) -> None:
+        """Add one of a priority that nobody has: it waits for a step without prompts at most."""
+        priority = 2 + self.next_stream
+        asked = request(
+            self.next_stream,
+            text,
+            max_tokens=max_tokens,
+            eos_token_ids=EOS_TOKEN_IDS,
+            priority=priority,
+        )
+        self.next_stream += 1
+        try:
+            self.engine.add(asked)
+        except (OutOfMemory, QueueFull):
+            return
+        self.asked[asked.first_stream] = (asked, 0)
+        for _ in range(2):
+            self.take_step()
+            self.engine.took(0.02)
+        has_begun = asked.request_id in self.told.cached
+        assert has_begun or asked.request_id in self.told.failed
+
     @rule(data=st.data())
     @precondition(lambda self: self.asked)
     def cancel(self, data: st.DataObject) -> None:

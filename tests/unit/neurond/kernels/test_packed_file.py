@@ -17,6 +17,7 @@ from neurond.kernels.packed_file import (
     digest_of,
     header_of,
     packed_path,
+    peek,
     plan_source,
     read_header,
 )
@@ -97,6 +98,20 @@ def test_a_short_file_is_refused(size):
 def test_a_long_file_is_refused():
     with pytest.raises(Damaged, match="instead of"):
         read_header(memoryview(whole() + b"\0"))
+
+
+def test_what_is_packed_can_be_told_without_reading_the_weights(tmp_path):
+    path = tmp_path / "packed.bin"
+    path.write_bytes(whole()[:-1] + b"?")
+    assert peek(path) == decoder()
+    path.write_bytes(whole()[:-1])
+    with pytest.raises(Damaged, match="bytes instead of"):
+        peek(path)
+    path.write_bytes(whole().replace(b"00ff", b"00fe"))
+    with pytest.raises(Damaged, match="checksum"):
+        peek(path)
+    with pytest.raises(FileNotFoundError):
+        peek(tmp_path / "gone.bin")
 
 
 @pytest.fixture
