@@ -192,13 +192,13 @@ def _by_server(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
 
 def _remarks(beside: Beside) -> list[str]:
     """Return lines that say why something is not there or does not count."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    servers_of: dict[tuple[str, str], list[str]] = {}
     for record in beside.shown:
-        for reason in _reasons(record):
-            reasons.setdefault((record.key.server, reason), []).append(record.key.workload)
+        for reason in reasons(record):
+            servers_of.setdefault((record.key.server, reason), []).append(record.key.workload)
     lines = [
         f"- {server}, {', '.join(workloads)}: {reason}"
-        for (server, reason), workloads in reasons.items()
+        for (server, reason), workloads in servers_of.items()
     ]
     old: dict[str, list[str]] = {}
     for record in beside.too_old:
@@ -210,7 +210,7 @@ def _remarks(beside: Beside) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _reasons(record: Record) -> list[str]:
+def reasons(record: Record) -> list[str]:
     """Return why there are no figures, or why they do not count."""
     figures = record.figures
     error = record.unavailable or figures.get("first_error")

@@ -13,6 +13,7 @@ from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Launch, Peer, Shape
 from bench.peers.plan import Plan, limit_minutes
+from bench.peers.report import reasons
 from bench.peers.results import START, UNFINISHED, Key, Record, Results, file_name, now
 from bench.peers.server import Server
 from bench.peers.weights import Weights
@@ -95,9 +96,10 @@ class Session:
     def record(self, key: Key, figures: Figures) -> None:
         """Keep what was found."""
         self._tried.add(key)
-        self.results.add(Record(key, now(), figures, command=self.command))
-        found = figures.get(UNFINISHED) or ("counts" if figures["counts"] else "does not count")
-        log.info("%s %s: %s", key.server, key.workload, found)
+        record = Record(key, now(), figures, command=self.command)
+        self.results.add(record)
+        found = [figures.get(UNFINISHED) or "done", *reasons(record)]
+        log.info("%s %s: %s", key.server, key.workload, "; ".join(found))
 
 
 @dataclass
