@@ -16,6 +16,7 @@ from cortex_core.dialects.openai_responses import (
     OpenAIResponses,
     ResponseEncoder,
 )
+from cortex_core.dialects.reading import write_json
 from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull, RateLimited
 from cortex_core.ids import RequestId
 from cortex_core.senders import sent_by
@@ -105,7 +106,7 @@ class ResponsesResource:
                     row = StoredResponse(
                         id=encoder.response_id,
                         previous_id=decoded.previous_response_id,
-                        input=msgspec.json.encode(decoded.items),
+                        input=write_json(decoded.items),
                         response=encoder.settled(event),
                     )
                     async with aclosing(_pings_until(self._store.put(row))) as pings:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from falcon.asgi import Request, Response
 
-from cortex_core.canonical import EmbedAnswer, EmbedEvent, EmbedRequest
+from cortex_core.canonical_embedding import EmbedAnswer, EmbedEvent, EmbedRequest
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.embedding_answer import collect_embeddings
