@@ -15,6 +15,8 @@ namespace cortex {
 
 class Teams {
   public:
+    static constexpr int kMost = 16;
+
     Teams(const cortex_pool &pool, int rows)
         : threads_(pool.threads()), rows_(rows), count_(std::clamp(rows / kLeastRows, 1, std::min(threads_, kMost))) {}
 
@@ -53,7 +55,6 @@ class Teams {
     }
 
   private:
-    static constexpr int kMost = 16;
     // Fewer rows take longer to read weights than to multiply.
     static constexpr int kLeastRows = 128;
     // Whole pairs of blocks of rows for products in tiles, and whole blocks of keys and values for most prompts.
