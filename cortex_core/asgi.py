@@ -11,9 +11,8 @@ The node needs it on uvicorn. The gateway does not: gunicorn is told to cancel a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Generic, TypeVar
 
 from cortex_core.logs import kv
 
@@ -26,8 +25,6 @@ T = TypeVar("T")
 
 DISCONNECTED = "cortex.disconnected"
 """Key in the scope of an `asyncio.Event` that is set once the client is gone."""
-
-READ_AWAY_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -113,20 +110,6 @@ def body_bytes(scope: Scope) -> int | None:
     if length is None:
         return 0 if scope.get("http_version", "1.1").startswith("1") else None
     return int(length) if length.isdigit() else None
-
-
-async def read_away(chunks: AsyncIterable[bytes], at_most_bytes: int) -> None:
-    """Read what is left of a refused body, so that its sender gets to read why.
-
-    Ends after `READ_AWAY_S` and after so many bytes, whatever is left.
-    """
-    left = at_most_bytes
-    with suppress(TimeoutError):
-        async with asyncio.timeout(READ_AWAY_S):
-            async for chunk in chunks:
-                left -= len(chunk)
-                if left <= 0:
-                    return
 
 
 def until_disconnected(

@@ -4,8 +4,7 @@ from typing import Final
 
 import msgspec
 
-UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """For `except`: bytes are no JSON or msgpack, not of the type asked for, or hold text that is not
-UTF-8, for which msgspec has no error of its own. Nesting that is too deep is a RecursionError, left
-to those who read what clients send.
+UTF-8 or nesting that is too deep, for which msgspec has no errors of its own.
 """

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterable
 
-from cortex_core.canonical import Completed, EmbedAnswer, Embedded, EmbedEvent, Failed
+from cortex_core.canonical import Completed, Failed
+from cortex_core.canonical_embedding import EmbedAnswer, Embedded, EmbedEvent
 from cortex_core.errors import ProtocolError, error_from_info
 
 

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from cortex_core.canonical import EmbedRequest, TextPrompt
+from cortex_core.canonical import TextPrompt
+from cortex_core.canonical_embedding import EmbedRequest
 from cortex_core.errors import ContextLengthExceeded, InvalidRequest
 
 MAX_INPUTS: Final = 2048

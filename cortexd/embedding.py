@@ -11,7 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from cortex_core.canonical import EmbedAnswer, EmbedEvent, EmbedRequest, Usage
+from cortex_core.canonical import Usage
+from cortex_core.canonical_embedding import EmbedAnswer, EmbedEvent, EmbedRequest
 from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import ReplicaId

@@ -8,6 +8,7 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn_h1c import H1CProtocol
 
@@ -17,25 +18,27 @@ LINGER_S = 0.5
 """After the last request, how long connections may take to get their last bytes out."""
 
 
-MAX_EARLY_BYTES = 1024 * 1024
-"""Of a request whose beginning comes before gunicorn is done with the one before."""
-
-
 class PatientParser(H1CProtocol):  # type: ignore[misc]  # gunicorn_h1c has no types
     """Keeps what comes behind a whole request until that is answered.
 
     A client that has its answer sends the next request at once, which can be here before gunicorn
     has turned to it. Of that the parser keeps 64 KiB, where it has more the connection is closed:
     a long prompt over a connection that was used before would fail now and then.
+    `PatientProtocol` bounds what is kept here.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._early = b""
+        self._early = bytearray()
+
+    @property
+    def early_bytes(self) -> int:
+        """How much is kept of the next request."""
+        return len(self._early)
 
     def feed(self, data: bytes) -> Any:
         """Called by gunicorn with what was read."""
-        if self.is_complete and len(self._early) + len(data) <= MAX_EARLY_BYTES:
+        if self.is_complete:
             self._early += data
             return None
         return super().feed(data)
@@ -43,12 +46,22 @@ class PatientParser(H1CProtocol):  # type: ignore[misc]  # gunicorn_h1c has no t
     def remaining(self) -> bytes:
         """Called by gunicorn once a request is answered."""
         kept: bytes = super().remaining()
-        return kept + self._early
+        return kept + bytes(self._early)
 
     def reset(self) -> None:
         """Called by gunicorn before the next request."""
         super().reset()
-        self._early = b""
+        self._early.clear()
+
+
+class PatientProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no types
+    """Leaves the rest of a request that comes early in the socket, as gunicorn does with bodies."""
+
+    def _http1_buffered(self) -> int:
+        """Called by gunicorn, which reads no more past 256 KiB."""
+        held: int = super()._http1_buffered()
+        parser = self._callback_parser
+        return held + parser.early_bytes if isinstance(parser, PatientParser) else held
 
 
 class HouseLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -67,9 +80,10 @@ class DrainingWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._connections = 0
         self._quiet_since: float | None = None
-        # gunicorn looks for its parser once, and has no setting for another.
+        # gunicorn looks for its parser once, and has no setting for another, nor for a protocol.
         ASGIProtocol._check_h1c_protocol_available()  # noqa: SLF001
         ASGIProtocol._h1c_protocol_class = PatientParser  # noqa: SLF001
+        gasgi.ASGIProtocol = PatientProtocol
         super().__init__(*args, **kwargs)
 
     @property

@@ -17,17 +17,16 @@ from cortex_core.canonical import (
     TERMINAL_EVENTS,
     CountTokensRequest,
     CountTokensResponse,
-    EmbedEvent,
-    EmbedRequest,
     Event,
     GenerateRequest,
     Ping,
 )
+from cortex_core.canonical_embedding import EmbedEvent, EmbedRequest
 from cortex_core.decoding import UNDECODABLE
+from cortex_core.dialects.reading import write_json
 from cortex_core.errors import (
     CortexError,
     ErrorInfo,
-    InvalidRequest,
     NodeUnavailable,
     Overloaded,
     ProtocolError,
@@ -96,7 +95,6 @@ class NeuronClient:
         self._timeouts = timeouts or ClientTimeouts()
         self._clock = clock
         self._origins: dict[str, Origin] = {}
-        self._encoder = msgspec.json.Encoder()
 
     def close(self) -> None:
         """Drop every connection, in use or not."""
@@ -279,16 +277,8 @@ class NeuronClient:
             headers["content-type"] = "application/json"
         if request_id is not None:
             headers["x-request-id"] = request_id
-        encoded = None if body is None else self._encoded(body)
+        encoded = None if body is None else write_json(body)
         return Exchange(self._pool, origin, method, target, body=encoded, headers=headers)
-
-    def _encoded(self, body: msgspec.Struct) -> bytes:
-        try:
-            return self._encoder.encode(body)
-        except RecursionError:
-            # What could just be read may be too deep for where it is written.
-            why = "cannot read request: its JSON is nested too deeply"
-            raise InvalidRequest(why) from None
 
     async def _refusal(self, endpoint: str, exchange: Exchange, head: ResponseHead) -> CortexError:
         try:

@@ -35,6 +35,9 @@ class WorkerApp:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it was accepted: a 403
+            return
         assert self._parts is not None
         self.active += 1
         try:

@@ -15,7 +15,7 @@ from cortex_core.ipc.counters import CounterTable
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import SnapshotReader
 from cortex_core.ipc.sockets import connect_socket
-from cortexd.app import AppParts, create_app
+from cortexd.app import AppParts, FalconApp, create_app
 from cortexd.child_env import ChildEnvironment
 from cortexd.drain import Drain
 from cortexd.embedding import EmbeddingGateway
@@ -76,6 +76,14 @@ class WorkerParts:
         self._channel.on_message(self._fleet.on_message)
         self._nodes = NeuronClient()
         self._responses = ResponseStore(settings.store, clock=time.time)
+        self.app: App = HeldBodies(
+            cast("App", self._falcon_app(drain, settings, environment.started_at)),
+            limit_bytes=settings.held_bodies_bytes,
+            max_body_bytes=MAX_BODY_BYTES,
+            wait_s=BODY_WAIT_S,
+        )
+
+    def _falcon_app(self, drain: Drain, settings: WorkerSettings, started_at: int) -> FalconApp:
         metrics = GatewayMetrics(CollectorRegistry())
         gateway = Gateway(
             fleet=self._fleet,
@@ -91,7 +99,7 @@ class WorkerParts:
             drain=drain,
             clock=time.monotonic,
         )
-        app = create_app(
+        return create_app(
             AppParts(
                 gateway=gateway,
                 embedding=embedding,
@@ -100,15 +108,9 @@ class WorkerParts:
                 responses=self._responses,
                 drain=drain,
                 clock=time.monotonic,
-                started_at=environment.started_at,
+                started_at=started_at,
                 drop_billing_line=settings.drop_billing_line,
             )
-        )
-        self.app: App = HeldBodies(
-            cast("App", app),
-            limit_bytes=settings.held_bodies_bytes,
-            max_body_bytes=MAX_BODY_BYTES,
-            wait_s=BODY_WAIT_S,
         )
 
     def close(self) -> None:

@@ -10,13 +10,11 @@ from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import (
     Completed,
-    Embedded,
-    EmbedEvent,
-    EmbedRequest,
     Ping,
     TextPrompt,
     Usage,
 )
+from cortex_core.canonical_embedding import Embedded, EmbedEvent, EmbedRequest
 from cortex_core.capabilities import require_ability
 from cortex_core.embedding_limits import check_lengths
 from cortex_core.errors import InvalidRequest
@@ -131,6 +129,7 @@ class Embedding:
             model_id=request.model,
             inputs=ids,
             dimensions=request.dimensions,
+            principal=request.principal,
         )
         return _Prepared(job, sum(lengths))
 

@@ -5,7 +5,12 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
-from cortex_core.canonical import EmbedEvent, Event, Failed, Ping
+from cortex_core.canonical import (
+    Event,
+    Failed,
+    Ping,
+)
+from cortex_core.canonical_embedding import EmbedEvent
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import RequestId
 from cortex_core.logs import kv

@@ -4,7 +4,8 @@ from typing import TypeVar
 
 import msgspec
 
-from cortex_core.canonical import CountTokensRequest, EmbedRequest, GenerateRequest
+from cortex_core.canonical import CountTokensRequest, GenerateRequest
+from cortex_core.canonical_embedding import EmbedRequest
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import DeviceName
 from cortex_core.neuron_api import (

@@ -80,7 +80,7 @@ def _step(kind: Any, key: str, path: str) -> tuple[Any, str]:
 def _read_value(text: str, kind: Any, path: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = {}
     value = parsed["value"] if parsed.keys() == {"value"} else text
     # A string key takes `42` or `true` as it is written.

@@ -57,3 +57,5 @@ def _read_toml(path: Path, *, optional: bool) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: byte {ex.start} is not UTF-8") from ex
     except tomllib.TOMLDecodeError as ex:
         raise ConfigError(f"cannot read {path}: {ex}") from ex
+    except RecursionError as ex:
+        raise ConfigError(f"cannot read {path}: it is nested too deeply") from ex

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cortex_core.canonical import Finished, FinishReason, JsonObject, Usage
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.dialects.anthropic_thinking import SIGNATURE, seal
 from cortex_core.dialects.collector import CallRun, ReasoningRun, TextRun
 
@@ -101,10 +102,12 @@ def content_json(run: TextRun | ReasoningRun | CallRun, form: AnswerForm) -> Jso
             }
 
 
-def _input_json(arguments: str) -> JsonObject:
+def _input_json(arguments: str) -> JsonObject | msgspec.Raw:
+    text = arguments or "{}"
     try:
-        decoded: JsonObject = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
+        msgspec.json.decode(text, type=dict[str, Any])
+    except UNDECODABLE:
         # Cut off by max_tokens. The dialect allows an object only: the text is kept inside one.
         return {"arguments": arguments}
-    return decoded
+    # As it stands: what can just be read may be nested too deeply to be written.
+    return msgspec.Raw(text.encode())

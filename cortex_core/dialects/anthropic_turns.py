@@ -31,7 +31,7 @@ from cortex_core.dialects.anthropic_skipped import SkippedBlock
 from cortex_core.dialects.anthropic_thinking import sealed_thought
 from cortex_core.dialects.anthropic_tools import ToolAdditionBlock, ToolChange, ToolRemovalBlock
 from cortex_core.dialects.fields import check_num_parts
-from cortex_core.dialects.reading import refuse
+from cortex_core.dialects.reading import refuse, write_json
 
 WireRole = Literal["user", "assistant", "system", "ctx", "msg"]
 
@@ -147,7 +147,7 @@ class Turns:
             case ToolUseBlock(id=call_id, name=name, input=arguments):
                 if role != "assistant":
                     raise refuse(place, "tool_use blocks stand only in assistant messages")
-                yield ToolCallPart(call_id, name, msgspec.json.encode(arguments or {}).decode())
+                yield ToolCallPart(call_id, name, write_json(arguments or {}).decode())
             case ThinkingBlock(thinking=text, signature=signature):
                 thought = text or sealed_thought(signature)
                 if thought:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from cortex_core.canonical import EmbedAnswer, EmbedRequest, TextPrompt, TokensPrompt
+from cortex_core.canonical import TextPrompt, TokensPrompt
+from cortex_core.canonical_embedding import EmbedAnswer, EmbedRequest
 from cortex_core.dialects.fields import checked_model, principal_of
 from cortex_core.dialects.openai_errors import OpenAIReplies
 from cortex_core.dialects.reading import read_json, refuse

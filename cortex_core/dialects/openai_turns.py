@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import msgspec
-
 from cortex_core.canonical import (
     JsonObject,
     MediaPart,
@@ -27,7 +25,7 @@ from cortex_core.dialects.openai_wire import (
     ToolCall,
     WireMessage,
 )
-from cortex_core.dialects.reading import refuse
+from cortex_core.dialects.reading import refuse, write_json
 
 CallIds = dict[str, str]
 """Name of a function to the id of its last call that came without one (`function_call`)."""
@@ -110,7 +108,7 @@ def _call_part(call_id: str, function: CalledFunction) -> ToolCallPart:
 def _arguments(arguments: str | JsonObject | None) -> str:
     # Some clients send the parsed object back instead of the text they were given.
     if isinstance(arguments, dict):
-        return msgspec.json.encode(arguments).decode()
+        return write_json(arguments).decode()
     return arguments or "{}"
 
 

@@ -1,7 +1,7 @@
 """From a client's bytes to typed structs, with errors that name the place in the client's words."""
 
 import re
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -9,6 +9,7 @@ from cortex_core.errors import InvalidRequest
 
 T = TypeVar("T")
 
+_TOO_DEEP: Final = "the JSON is nested too deeply"
 _PLACE = re.compile(r" - at `(?P<place>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 
@@ -36,7 +37,20 @@ def read_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except UnicodeDecodeError as error:
         raise refuse(None, f"the body is not UTF-8: {error.reason}") from None
     except RecursionError:
-        raise refuse(None, "the JSON is nested too deeply") from None
+        raise refuse(None, _TOO_DEEP) from None
+
+
+def write_json(value: object) -> bytes:
+    """Encode what a request said.
+
+    Raises:
+        InvalidRequest: it could just be read, but is nested too deeply for where it is written:
+            in Python 3.11 that is deeper by the frames of its callers.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except RecursionError:
+        raise refuse(None, _TOO_DEEP) from None
 
 
 def read_value(value: object, kind: type[T], *, place: str) -> T:

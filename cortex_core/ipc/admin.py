@@ -33,6 +33,7 @@ from cortex_core.errors import (
     Timeout,
     error_from_info,
 )
+from cortex_core.ipc.blocking_channel import decode_message
 from cortex_core.ipc.channel import RouterChannel
 from cortex_core.ipc.sockets import ZmqContext, bind_socket, check_served, connect_socket
 from cortex_core.logs import kv
@@ -200,6 +201,7 @@ class AdminClient:
         Raises:
             NodeUnavailable: nobody serves the path, or the daemon went away meanwhile.
             Timeout: nothing came for `silence_s`; the daemon goes on with the call.
+            ProtocolError: the answer cannot be read, such as that of another version.
             CortexError: what the daemon answered.
         """
         check_served(self._path)
@@ -230,7 +232,7 @@ class AdminClient:
                 # ZeroMQ reconnects in silence; only the path tells that the daemon is gone.
                 check_served(self._path)
                 continue
-            reply = self._decoder.decode(socket.recv())
+            reply = decode_message(self._decoder, socket.recv_multipart(), 1)
             if reply.id == request.id:
                 return reply
         raise Timeout(

@@ -16,8 +16,10 @@ from cortex_core.dialects.openai_responses import (
     OpenAIResponses,
     ResponseEncoder,
 )
+from cortex_core.dialects.reading import write_json
 from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull, RateLimited
 from cortex_core.ids import RequestId
+from cortex_core.senders import sent_by
 from cortexd.gateway import Gateway
 from cortexd.resources.generation import answer, log_ignored
 from cortexd.resources.request_body import read_body
@@ -83,7 +85,8 @@ class ResponsesResource:
             stored=await self._store.items(wire.references),
         )
         log_ignored(decoded)
-        return msgspec.structs.replace(decoded, request=self._gateway.prepare(decoded.request))
+        request = self._gateway.prepare(sent_by(req, decoded.request))
+        return msgspec.structs.replace(decoded, request=request)
 
     async def _kept(
         self,
@@ -103,7 +106,7 @@ class ResponsesResource:
                     row = StoredResponse(
                         id=encoder.response_id,
                         previous_id=decoded.previous_response_id,
-                        input=msgspec.json.encode(decoded.items),
+                        input=write_json(decoded.items),
                         response=encoder.settled(event),
                     )
                     async with aclosing(_pings_until(self._store.put(row))) as pings:

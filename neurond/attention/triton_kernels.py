@@ -12,6 +12,39 @@ MIN_DOT = 16
 """Rows and columns that the product of two tiles has at least."""
 
 
+@triton.jit
+def share_of(
+    length, window, split, block: tl.constexpr, splits: tl.constexpr, has_window: tl.constexpr
+):
+    """Return the first key that is seen, and from where to where share `split` goes."""
+    first = 0
+    if has_window:
+        first = tl.maximum(length - window, 0)
+    first_block = first // block
+    blocks = tl.cdiv(length, block) - first_block
+    share = tl.cdiv(blocks, splits)
+    start = (first_block + split * share) * block
+    return first, start, tl.minimum(start + share * block, length)
+
+
+@triton.jit
+def capped(scores, softcap):
+    """Return softcap * tanh(scores / softcap), without the overflow of exp(2 x)."""
+    halves = tl.exp(-2.0 * tl.abs(scores / softcap))
+    sizes = softcap * (1.0 - halves) / (1.0 + halves)
+    return tl.where(scores < 0, -sizes, sizes)
+
+
+@triton.jit
+def weighed(scores, highest):
+    """Return the weights of a block's keys, the highest score by now and what it does to sums.
+
+    Each block of a share has a key that is seen, so the highest score is finite.
+    """
+    higher = tl.maximum(highest, tl.max(scores, 1))
+    return tl.exp(scores - higher[:, None]), higher, tl.exp(highest - higher)
+
+
 @triton.jit(do_not_specialize=["table_stride", "window"])
 def split_decode(
     query,
@@ -48,14 +81,7 @@ def split_decode(
     seq, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_heads = tl.num_programs(1) * group
     length = tl.load(lengths + seq)
-    first = 0
-    if has_window:
-        first = tl.maximum(length - window, 0)
-    first_block = first // block
-    blocks = tl.cdiv(length, block) - first_block
-    share = tl.cdiv(blocks, splits)
-    start = (first_block + split * share) * block
-    stop = tl.minimum(start + share * block, length)
+    first, start, stop = share_of(length, window, split, block, splits, has_window)
 
     rows = tl.arange(0, padded_group)
     dims = tl.arange(0, padded_dim)
@@ -82,15 +108,9 @@ def split_decode(
         )
         scores = tl.dot(queries, key_tile, input_precision="ieee") * scale
         if has_softcap:
-            # tanh, without the overflow of exp(2 x)
-            halves = tl.exp(-2.0 * tl.abs(scores / softcap))
-            sizes = softcap * (1.0 - halves) / (1.0 + halves)
-            scores = tl.where(scores < 0, -sizes, sizes)
+            scores = capped(scores, softcap)
         scores = tl.where(seen[None, :], scores, float("-inf"))
-        # Each block of a share has a key that is seen, so this is finite.
-        higher = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp(scores - higher[:, None])
-        former = tl.exp(highest - higher)
+        weights, highest, former = weighed(scores, highest)
         value_tile = tl.load(
             values + base + tokens[:, None] + dims[None, :],
             mask=seen[:, None] & of_dim[None, :],
@@ -100,7 +120,6 @@ def split_decode(
         sums = sums * former[:, None] + tl.dot(
             weights.to(value_tile.dtype), value_tile, input_precision="ieee"
         )
-        highest = higher
 
     is_empty = start >= stop
     place = (seq * num_heads + heads) * splits + split

@@ -9,21 +9,15 @@ from urllib.parse import unquote
 import msgspec
 from falcon.asgi import Request, Response
 
-from cortex_core.asgi import DISCONNECTED, read_away, until_disconnected
+from cortex_core.asgi import DISCONNECTED, until_disconnected
 from cortex_core.decoding import UNDECODABLE
 from cortex_core.dialects.base import JSON_TYPE
-from cortex_core.errors import (
-    CortexError,
-    ErrorInfo,
-    InvalidRequest,
-    RequestTooLarge,
-    RequestTooSlow,
-    status_of,
-)
+from cortex_core.errors import ErrorInfo, InvalidRequest, status_of
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.logs import kv
 from cortex_core.neuron_api import MIB
 from cortex_core.owned_events import OwnedEvents
+from cortex_core.request_body import read_bounded
 
 NDJSON_TYPE: Final = "application/x-ndjson"
 T = TypeVar("T")
@@ -60,25 +54,11 @@ async def read_body(req: Request, *, max_mb: int) -> bytes:
     """Return the request's body.
 
     Raises:
-        RequestTooLarge: it has more than `max_mb` MiB.
-        QueueFull, Overloaded, RequestTooSlow: it has no place, or lost it; see
-            `cortex_core.held_bodies`.
+        CortexError: see `read_bounded`; it has at most `max_mb` MiB.
         ClientGone: the client left while sending it.
     """
-    limit = max_mb * MIB
     declared = req.content_length
-    if declared is not None and declared > limit:
-        raise _too_large(max_mb)
-    try:
-        body: bytes = await req.stream.read(limit + 1)
-    except RequestTooSlow:
-        raise
-    except CortexError:
-        # A sender that is still at it when the connection is closed does not read the answer.
-        await read_away(req.stream, limit)
-        raise
-    if len(body) > limit:
-        raise _too_large(max_mb)
+    body = await read_bounded(req.stream, declared, max_mb * MIB)
     if declared is not None and len(body) < declared:
         raise ClientGone
     return body
@@ -95,7 +75,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as ex:
         field = _field_of(str(ex))
         raise InvalidRequest(f"cannot read request: {ex}", param=field) from ex
-    except (*UNDECODABLE, RecursionError) as ex:
+    except UNDECODABLE as ex:
         raise InvalidRequest(f"cannot read request: the body is not JSON: {ex}") from ex
 
 
@@ -163,10 +143,6 @@ async def _lines(
 def _disconnected(req: Request) -> asyncio.Event:
     event: asyncio.Event = req.scope[DISCONNECTED]
     return event
-
-
-def _too_large(max_mb: int) -> RequestTooLarge:
-    return RequestTooLarge(f"cannot read request: its body has more than {max_mb} MiB")
 
 
 def _field_of(message: str) -> str | None:

@@ -38,7 +38,15 @@ def _read(path: Path) -> list[StoredTensor]:
             StoredTensor(name, tuple(map(int, entry["shape"])), _span_bytes(entry["data_offsets"]))
             for name, entry in header.items()
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as ex:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+    ) as ex:
         raise ModelLoadFailed(
             f"cannot read {path}: not a complete safetensors file ({ex}); fetch it again"
         ) from ex

@@ -18,6 +18,7 @@ from cortex_core.canonical import (
     ToolCallPart,
     ToolResultPart,
 )
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import InvalidRequest, WrongModality
 from neurond.text.image_marks import FoundImage, image_mark
 
@@ -188,7 +189,7 @@ def _tool_result(
 def _tool_call(part: ToolCallPart) -> JsonObject:
     try:
         arguments = msgspec.json.decode(part.arguments.encode()) if part.arguments else {}
-    except (msgspec.DecodeError, RecursionError):
+    except (*UNDECODABLE, UnicodeEncodeError):
         # What the model wrote was no JSON that can be read; the template gets it as it was.
         arguments = part.arguments
     return {

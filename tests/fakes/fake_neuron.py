@@ -15,8 +15,6 @@ import msgspec
 from cortex_core.canonical import (
     Completed,
     CountTokensResponse,
-    Embedded,
-    EmbedRequest,
     Event,
     Finished,
     GenerateRequest,
@@ -25,6 +23,7 @@ from cortex_core.canonical import (
     TextDelta,
     Usage,
 )
+from cortex_core.canonical_embedding import Embedded, EmbedRequest
 from cortex_core.errors import (
     Conflict,
     CortexError,

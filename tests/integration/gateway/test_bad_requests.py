@@ -65,6 +65,29 @@ async def test_bad_body_is_a_400_that_names_the_field(
     assert word in error["message"]
 
 
+DEEP = b'{"a":[' * 100_000
+
+
+@pytest.mark.parametrize("field", [b"messages", b"prompt", b"input", b"tools", b"unheard_of"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHAT,
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+    ],
+)
+async def test_deep_nesting_is_a_400(client: GatewayClient, path: str, field: bytes) -> None:
+    body = b'{"model": "small", "max_tokens": 9, "%s": ' % field + DEEP
+    answer = await client.request("POST", path, body)
+    assert answer.status == 400
+    told = openai_error if "messages" not in path else anthropic_error
+    assert (await told(answer))["message"].startswith("cannot read request: ")
+
+
 async def test_unknown_model_is_a_404_that_names_what_is_near(client: GatewayClient) -> None:
     answer = await client.request("POST", CHAT, GOOD | {"model": "smaal"})
     assert answer.status == 404
@@ -232,5 +255,16 @@ async def test_broken_http_disturbs_nobody(http: HttpProcess, client: GatewayCli
     reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
     writer.write(b"NONSENSE\r\n\r\n")
     assert b" 400 " in await reader.readline()
+    writer.close()
+    assert (await client.chat(stream=False)).status == 200
+
+
+async def test_a_websocket_is_refused(http: HttpProcess, client: GatewayClient) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
+    writer.write(
+        b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert b" 403 " in await reader.readline()
     writer.close()
     assert (await client.chat(stream=False)).status == 200

@@ -21,11 +21,12 @@ from cortex_core.errors import (
     NodeUnavailable,
     NotFound,
     Overloaded,
+    ProtocolError,
     ShuttingDown,
     Timeout,
 )
 from cortex_core.ipc.admin import MAX_CALLS, AdminClient, AdminServer, Handler, typed
-from cortex_core.ipc.sockets import ZmqContext
+from cortex_core.ipc.sockets import ZmqContext, bind_socket
 from tests.fakes.waiting import WAIT_S, wait_until_async
 
 
@@ -275,5 +276,17 @@ async def test_garbage_on_the_socket_harms_nobody(context, path, closing, caplog
         with caplog.at_level(logging.ERROR):
             socket.send(b"\xc1garbage")
             socket.send(msgspec.msgpack.encode({"verb": 3}))
+            socket.send(b"\x83\xa4verb\xa1x\xa2id\x01\xa4args\x81\xa1a" + b"\x91" * 100_000)
             assert await call(path, "echo", n=1) == {"n": 1}
-            await wait_until_async(lambda: len(caplog.records) == 2)
+            await wait_until_async(lambda: len(caplog.records) == 3)
+
+
+@pytest.mark.parametrize("answer", [b"\xc1", b"\x82\xa2id\x01\xa6result" + b"\x91" * 100_000])
+async def test_an_answer_that_cannot_be_read_is_said_so(context, path, closing, answer) -> None:
+    router = closing(bind_socket(context, zmq.ROUTER, path, hwm_messages=10)).socket
+    calling = asyncio.create_task(call(path, "echo"))
+    await wait_until_async(lambda: router.poll(0))
+    peer, _ = router.recv_multipart()
+    router.send_multipart([peer, answer])
+    with pytest.raises(ProtocolError, match="cannot decode message"):
+        await asyncio.wait_for(calling, WAIT_S)

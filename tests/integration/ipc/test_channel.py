@@ -124,11 +124,13 @@ async def test_defects_of_handlers_and_peers_are_logged_and_passed_over(
     with caplog.at_level(logging.ERROR):
         server.on_message(handle)
         raw.send(b"\xc1 no msgpack")
+        raw.send(b"\x91" * 100_000)
         raw.send_multipart([b"two", b"frames"])
         raw.send(msgspec.msgpack.encode(Note(1)))
         raw.send(msgspec.msgpack.encode(Note(2)))
         await wait_until_async(lambda: seen == [2])
     assert [record.getMessage() for record in caplog.records] == [
+        "message dropped",
         "message dropped",
         "message dropped",
         "message handler failed",

@@ -1,6 +1,10 @@
 """Every kind of bad input gets a clear error, and the node goes on."""
 
-import httpx
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+
 import pytest
 
 from tests.fakes.neuron_process import MODEL, NeuronProcess
@@ -9,6 +13,7 @@ from tests.fakes.wire import refusal
 CHAT = "/v1/chat/completions"
 TEXTS = "/v1/completions"
 USER = {"role": "user", "content": "q"}
+DEEP = b'{"a":[' * 100_000
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
 
 
@@ -24,8 +29,14 @@ def generate(**changes: object) -> dict[str, object]:
         ("/generate", b""),
         ("/generate", b"\xff\xfe"),
         ("/generate", b"[" * 100_000),
+        ("/generate", b'{"x":' + DEEP),
+        ("/generate", b'{"prompt":' + DEEP),
+        ("/embed", b'{"inputs":' + DEEP),
+        ("/models/load", b'{"profile":' + DEEP),
         ("/models/load", b"nonsense"),
         ("/models/unload", b"[]"),
+        ("/models/unload", b'{"x":' + DEEP),
+        (f"/models/{MODEL}/count_tokens", b'{"x":' + DEEP),
         (f"/models/{MODEL}/count_tokens", b'{"prompt": 3}'),
     ],
 )
@@ -39,7 +50,7 @@ def test_a_body_that_is_no_json_or_not_the_right_one(
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXTS])
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"3"])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"3", b'{"x":' + DEEP])
 def test_the_openai_dialect_answers_in_its_own_form(
     node: NeuronProcess, path: str, content: bytes
 ) -> None:
@@ -126,18 +137,23 @@ def test_an_image_for_a_text_model(node: NeuronProcess) -> None:
     assert "text only" in answer.json()["error"]["message"]
 
 
-def test_a_body_that_is_too_large(node: NeuronProcess) -> None:
-    large = b" " * (65 * 1024 * 1024)
-    for path in ("/generate", CHAT):
-        answer = node.client.post(path, content=large)
-        assert answer.status_code == 413
+def of_65_mib() -> Iterator[bytes]:
+    for _ in range(65):
+        yield b" " * 1024 * 1024
 
-    def chunks():
-        for _ in range(65):
-            yield b" " * 1024 * 1024
 
-    with httpx.Client(base_url=node.base_url) as client:
-        assert client.post("/generate", content=chunks()).status_code == 413
+@pytest.mark.parametrize("path", ["/generate", CHAT])
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_who_sends_a_body_that_is_too_large_reads_why(
+    node: NeuronProcess, path: str, connection: str
+) -> None:
+    where = node.base_url.removeprefix("http://")
+    for content in (b"".join(of_65_mib()), of_65_mib()):
+        with closing(HTTPConnection(where, timeout=60)) as client:
+            client.request("POST", path, content, {"connection": connection})
+            answer = client.getresponse()
+            assert answer.status == 413
+            assert str(64 * 1024 * 1024) in json.load(answer)["error"]["message"]
 
 
 @pytest.mark.parametrize(

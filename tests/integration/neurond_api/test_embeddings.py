@@ -10,7 +10,8 @@ import httpx
 import msgspec
 import pytest
 
-from cortex_core.canonical import Completed, Embedded, EmbedEvent, Usage
+from cortex_core.canonical import Completed, Usage
+from cortex_core.canonical_embedding import Embedded, EmbedEvent
 from tests.fakes.neuron_process import CONTEXT, MODEL, NeuronProcess, add_model, neuron_process
 from tests.fakes.raw_requests import sent
 from tests.fakes.waiting import wait_until

@@ -4,7 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cortex_core.canonical import Completed, Embedded, EmbedEvent, Failed, Ping, Usage
+from cortex_core.canonical import (
+    Completed,
+    Failed,
+    Ping,
+    Usage,
+)
+from cortex_core.canonical_embedding import Embedded, EmbedEvent
 from cortex_core.capabilities import require_ability
 from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.embedding_limits import MAX_TOKENS, check_lengths

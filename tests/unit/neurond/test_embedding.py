@@ -9,15 +9,13 @@ from tokenizers.processors import TemplateProcessing
 
 from cortex_core.canonical import (
     Completed,
-    Embedded,
-    EmbedEvent,
-    EmbedRequest,
     Failed,
     Ping,
     TextPrompt,
     TokensPrompt,
     Usage,
 )
+from cortex_core.canonical_embedding import Embedded, EmbedEvent, EmbedRequest
 from cortex_core.errors import (
     ContextLengthExceeded,
     DeviceFailed,

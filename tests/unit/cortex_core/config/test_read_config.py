@@ -191,6 +191,17 @@ def test_bytes_that_are_no_text_are_refused(write) -> None:
         read(write(b"x = '\xff'"))
 
 
+@pytest.mark.parametrize("depth", [*range(200, 400, 7), 5000])
+def test_values_of_any_depth_are_refused(write, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    with pytest.raises(ConfigError, match=r"cannot read .*cortex.toml: "):
+        read(write(f"[gateway]\nlisten = {deep}"))
+    path = write("")
+    assert read(path, CORTEX_GATEWAY__LISTEN=deep).gateway == Gateway(deep)
+    with pytest.raises(ConfigError, match="cannot read environment variable CORTEX_NEURONS: "):
+        read(path, CORTEX_NEURONS=deep)
+
+
 def test_missing_file_is_an_error_unless_optional(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     with pytest.raises(ConfigError, match=r"cannot read .*none.toml: no such file"):

@@ -1,6 +1,7 @@
 """Whatever the body is, the answer is a request or an error of ours."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,38 @@ def test_deep_nesting_is_refused(dialect: Dialect, opening: bytes) -> None:
     deep = b'{"model":"m","unknown":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(InvalidRequest, match="nested too deeply"):
         dialect.decode_request(deep, request_id=REQUEST_ID)
+
+
+DEEP = "[DEEP]"
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": DEEP}}
+USED = {"type": "tool_use", "id": "c", "name": "f", "input": DEEP}
+TOOL = {"name": "f", "parameters": DEEP}
+USER = {"role": "user", "content": "q"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "changes"),
+    [
+        ("openai_chat", {"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}]}),
+        ("openai_chat", {"tools": [{"type": "function", "function": TOOL}]}),
+        ("openai_chat", {"chat_template_kwargs": DEEP}),
+        ("openai_completions", {"prompt": "q", "metadata": DEEP}),
+        ("openai_responses", {"input": "q", "tools": [{"type": "function", **TOOL}]}),
+        ("openai_responses", {"input": [{"role": "user", "content": [DEEP]}]}),
+        ("openai_responses", {"input": [{"type": "unheard_of", "x": DEEP}]}),
+        ("anthropic_messages", {"messages": [USER, {"role": "assistant", "content": [USED]}]}),
+        ("anthropic_messages", {"tools": [{"name": "f", "input_schema": DEEP}]}),
+        ("anthropic_messages", {"metadata": DEEP}),
+    ],
+)
+def test_what_can_just_be_read_is_read_or_refused(dialect: str, changes: dict[str, Any]) -> None:
+    body = json.dumps({"model": "m", "max_tokens": 1, "messages": [USER]} | changes)
+    before, after = body.split(json.dumps(DEEP))
+    limit = sys.getrecursionlimit()
+    for depth in (*range(limit // 2 - 40, limit // 2 + 1), *range(limit - 80, limit + 1)):
+        for opening, closing in (('{"a":', "}"), ('{"a":[', "]}")):
+            deep = f"{opening * depth}1{closing * depth}"
+            check(DIALECTS[dialect], f"{before}{deep}{after}".encode())
 
 
 @given(body=st.binary(max_size=100) | mutated())

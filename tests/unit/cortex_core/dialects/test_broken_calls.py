@@ -1,6 +1,7 @@
 """A call that broke off, as the SDKs read it: nothing raises, nothing passes for a whole call."""
 
 import json
+import sys
 from typing import Any, Final, Literal
 
 import anthropic
@@ -110,3 +111,20 @@ def test_anthropic(end: int, reason: Reason) -> None:
         assert isinstance(second, anthropic.types.ToolUseBlock)
         assert first.input == {"city": "Paris"}
         assert "content" not in second.input
+
+
+@pytest.mark.parametrize("dialect", ["anthropic_messages", "openai_chat", "openai_responses"])
+def test_arguments_that_can_just_be_read_are_told(dialect: str) -> None:
+    limit = sys.getrecursionlimit()
+    asked: dict[str, Any] = {"max_tokens": 50}
+    for depth in (*range(limit - 80, limit + 1), 20_000):
+        arguments = '{"a":' * depth + "1" + "}" * depth
+        events = [
+            started(),
+            ToolCallStarted(0, 0, "call_1", "weather"),
+            ToolCallDelta(0, 0, arguments),
+            Finished(0, "tool_calls"),
+            Completed(Usage(7, 50)),
+        ]
+        body = whole(DIALECTS[dialect], decode(DIALECTS[dialect], **asked), events)
+        assert arguments in body.decode().replace("\\", "")

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_core.canonical import EmbedAnswer, TextPrompt, TokensPrompt, Usage
+from cortex_core.canonical import (
+    TextPrompt,
+    TokensPrompt,
+    Usage,
+)
+from cortex_core.canonical_embedding import EmbedAnswer
 from cortex_core.dialects.openai_embeddings import DecodedEmbedding, OpenAIEmbeddings
 from cortex_core.errors import InvalidRequest, QueueFull
 from cortex_core.ids import RequestId

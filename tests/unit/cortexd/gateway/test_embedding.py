@@ -7,15 +7,12 @@ from prometheus_client import CollectorRegistry
 
 from cortex_core.canonical import (
     Completed,
-    EmbedAnswer,
-    Embedded,
-    EmbedEvent,
-    EmbedRequest,
     Failed,
     Ping,
     TextPrompt,
     Usage,
 )
+from cortex_core.canonical_embedding import EmbedAnswer, Embedded, EmbedEvent, EmbedRequest
 from cortex_core.errors import (
     CortexError,
     DeviceFailed,

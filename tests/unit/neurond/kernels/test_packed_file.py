@@ -157,12 +157,17 @@ def test_every_module_that_packing_imports_counts(package):
         found.add(name := todo.pop())
         for node in ast.walk(ast.parse((package / name).read_text())):
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-            if module.startswith("neurond.models."):
+            if module.startswith(("neurond.models.", "neurond.sources.")):
                 name = f"{module.removeprefix('neurond.').replace('.', '/')}.py"
                 todo += {name} - found
-    # A file's place on disk, and which operator computes experts, which have no plan.
-    of_no_weight = {"models/partial_file.py", "models/experts_choice.py"}
-    assert found - of_no_weight == {name for name in PLAN_MODULES if name.startswith("models/")}
+    # Files' places on disk and names, and which operator computes experts, which have no plan.
+    of_no_weight = {
+        "models/partial_file.py",
+        "models/experts_choice.py",
+        "sources/disk.py",
+        "sources/prepared.py",
+    }
+    assert found - of_no_weight == set(PLAN_MODULES)
 
 
 def test_names_tell_weights_format_and_variant(tmp_path):

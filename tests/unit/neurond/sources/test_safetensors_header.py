@@ -34,7 +34,9 @@ def test_a_truncated_file_is_named(tmp_path: Path, data_bytes: int) -> None:
         read_tensors([path])
 
 
-@pytest.mark.parametrize("header", [b"", b"[]", b"{", b'{"w": 3}', b'{"w": {"shape": "x"}}'])
+@pytest.mark.parametrize(
+    "header", [b"", b"[]", b"{", b'{"w": 3}', b'{"w": {"shape": "x"}}', b"[" * 5000]
+)
 def test_a_wrong_header_is_refused(tmp_path: Path, header: bytes) -> None:
     with pytest.raises(ModelLoadFailed, match=r"m\.safetensors"):
         read_tensors([written(tmp_path, header, b"")])
