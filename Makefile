@@ -59,9 +59,11 @@ test-unit: setup
 	$(BIN)/pytest tests/unit -n auto $(PYTEST_FLAGS)
 
 bench: setup  ## Measure engine and gateway on this machine (see docs/benchmarks.md)
-	$(BIN)/pytest bench --benchmark-only --benchmark-autosave -p no:randomly --timeout 0 -o faulthandler_timeout=0 $(PYTEST_FLAGS)
+	$(BIN)/pytest bench --benchmark-only --benchmark-autosave -p no:randomly --timeout 900 -o faulthandler_timeout=0 $(PYTEST_FLAGS)
 
 bench-compare: setup  ## Set what `make bench` found at some commits side by side (COMMITS="A B"; all without it)
+	$(foreach commit,$(or $(COMMITS),*),$(if $(wildcard .benchmarks/*/*_$(commit)*.json),,\
+		$(error cannot compare: .benchmarks has nothing of $(commit); run make bench there)))
 	$(BIN)/pytest-benchmark compare $(foreach commit,$(COMMITS),'*_$(commit)') \
 		--group-by=fullname --sort=name --columns=min,median,iqr,rounds
 

@@ -64,9 +64,13 @@ class BuildWheel(bdist_wheel):
     """Names the wheel for the platform, and for any version of Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Return the tags of Python, its binary interface and the platform."""
-        python, abi, system = super().get_tag()
-        return ("py3", "none", system) if not self.root_is_pure else (python, abi, system)
+        """Return the tags of Python, its binary interface and the platform.
+
+        Without a library in it a wheel is for any: this is asked for when all is in place.
+        """
+        if not any(Path(self.bdist_dir).rglob("*.so")):
+            return "py3", "none", "any"
+        return "py3", "none", super().get_tag()[2]
 
 
 def variants() -> list[Extension]:

@@ -1,21 +1,28 @@
 """One stream on the CPU kernels beside what reading the weights once for each token allows.
 
-    python -m bench.bound [bf16|int8|int4] [--model ID] [--rounds N]
+    python -m bench.bound [bf16|int8|int4] [--model ID] [--rounds N] [--write]
 
 Reading and decoding take turns, so that neighbours of a shared machine disturb both alike. As many
 bytes are read as the weights have that a token needs, see `bench.ceilings`; decoding is W1's, 64
-tokens in and 128 out without drafts, in this process and without HTTP.
+tokens in and 128 out without drafts, in this process and without HTTP. --write puts the table into
+docs/benchmarks.md.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
-from typing import get_args
+from typing import Final, get_args
 
 from bench.ceilings.measure import READ_TURNS, Reading, compiled
+from bench.hardware import hardware
 from bench.host_engine import add, engine_of, serve
+from bench.markdown import table, write_section
 from bench.named import positive
+from bench.serve.machine import CpuMeter, CpuUse
 from cortex_core.ids import ModelId
 from neurond.engine.engine import Engine
 from neurond.kernels.library import Kernels
@@ -26,6 +33,24 @@ from neurond.sources.prepared import read_manifest
 from tests.fakes.model_cache import SMOLLM2, cached_model
 
 PROMPT_TOKENS, MAX_TOKENS = 64, 128
+PAGE: Final = Path("docs/benchmarks.md")
+SECTION: Final = "bound"
+HEADS: Final = ("", "reads, GB/s", "at most, tokens/s", "decodes, tokens/s", "of the bound")
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was read in a second, and what was decoded right after it."""
+
+    read_gb_per_s: float
+    tokens_per_s: float
+
+    def row(self, name: str, num_bytes: int) -> list[str]:
+        """Return the row of that name, for weights of so many bytes, see `HEADS`."""
+        bound = self.read_gb_per_s * 1e9 / num_bytes
+        share = self.tokens_per_s / bound
+        decodes = f"{self.tokens_per_s:.1f}"
+        return [name, f"{self.read_gb_per_s:.1f}", f"{bound:.1f}", decodes, f"{share:.0%}"]
 
 
 def weight_bytes(decoder: PackedDecoder, kernels: Kernels) -> int:
@@ -54,6 +79,7 @@ def main() -> None:
     parser.add_argument("format", nargs="?", choices=get_args(WeightFormat), default="bf16")
     parser.add_argument("--model", type=ModelId, default=SMOLLM2, help="as in `neuron pull`")
     parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
     options = parser.parse_args()
     try:
         compiled()
@@ -78,24 +104,38 @@ def main() -> None:
     if packed is None:
         sys.exit(f"cannot read {path}: the CPU kernels do not serve {options.model}")
     num_bytes = weight_bytes(packed.decoder, kernels)
-    print(f"{options.model} in {options.format}: {num_bytes / 1e6:.1f} MB of weights for a token")
     reading = Reading(num_bytes)
     decode(engine)
-    rates = []
+    meter = CpuMeter([])
+    rounds = []
     for number in range(options.rounds):
         read = max(reading.gb_per_s() for _ in range(READ_TURNS))
-        rates.append((read, decode(engine)))
-        tell(f"round {number + 1}", num_bytes, *rates[-1])
-    reads, decoded = zip(*rates, strict=True)
-    tell("medians", num_bytes, median(reads), median(decoded))
-    tell("best", num_bytes, max(reads), max(decoded))
+        rounds.append(Round(read, decode(engine)))
+        print(rounds[-1].row(f"round {number + 1}", num_bytes), file=sys.stderr)
+    text = f"{_circumstances(options, num_bytes, meter.stop())}\n\n{told(rounds, num_bytes)}"
+    print(text)
+    if options.write:
+        write_section(PAGE, SECTION, text)
 
 
-def tell(name: str, num_bytes: int, read: float, decoded: float) -> None:
-    bound = read * 1e9 / num_bytes
-    print(
-        f"{name:8} reads {read:5.1f} GB/s, at most {bound:6.1f} tokens/s; "
-        f"decodes {decoded:6.1f}: {decoded / bound:.0%}"
+def told(rounds: Sequence[Round], num_bytes: int) -> str:
+    """Return the table: medians, each of its own column, and the best of each."""
+    reads, decodes = [r.read_gb_per_s for r in rounds], [r.tokens_per_s for r in rounds]
+    kinds = {
+        "medians": Round(median(reads), median(decodes)),
+        "best": Round(max(reads), max(decodes)),
+    }
+    return table(HEADS, [found.row(name, num_bytes) for name, found in kinds.items()])
+
+
+def _circumstances(options: argparse.Namespace, num_bytes: int, used: CpuUse) -> str:
+    others = "" if used.is_clean else f"; other processes took {used.foreign_cores:.2f} core"
+    model = "" if options.model == SMOLLM2 else f" --model {options.model}"
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M')}, {hardware()}{others}; {options.model} in "
+        f"{options.format}, {num_bytes / 1e6:.1f} MB of weights for a token, {options.rounds} "
+        "rounds in which reading and W1's decode in process take turns. By `python -m bench.bound "
+        f"{options.format}{model} --rounds {options.rounds} --write`."
     )
 
 

@@ -5,7 +5,7 @@ from itertools import count
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.ids import ModelId, RequestId
-from cortex_core.neuron_api import Dtype
+from cortex_core.neuron_api import Dtype, KvDtype
 from neurond.actor.backend import ServedModel
 from neurond.actor.cpu_backend import CpuBackend
 from neurond.devices import CPU
@@ -25,6 +25,7 @@ def serve(
     context_tokens: int,
     max_sequences: int,
     kv_cache_bytes: int,
+    kv_dtype: KvDtype = "bfloat16",
 ) -> ServedModel:
     """Load a model, fetching it if it is not there; without drafts a step is a token of each."""
     backend = CpuBackend()
@@ -33,6 +34,7 @@ def serve(
         model_id,
         str(cached_model(model_id)),
         dtype=dtype,
+        kv_dtype=kv_dtype,
         context_tokens=context_tokens,
         max_sequences=max_sequences,
         kv_cache_bytes=kv_cache_bytes,

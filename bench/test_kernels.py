@@ -3,13 +3,11 @@
 `extra_info` has the rate and its share of the ceiling: of reading memory where a kernel reads more
 than it computes, of multiplying otherwise; int8 and int4 multiply as bytes, int8 keys as floats.
 Reading's ceiling is of as many bytes as are read until the same ones come again, all weights or
-pages: some of them may lie in the last cache still. Sampling has no ceiling: it works on logits
-that were written just before.
+pages: some of them may lie in the last cache still. Sampling's is to read the logits once, which
+were written just before; one row of them is one thread's work.
 """
 
-import os
 from array import array
-from collections.abc import Iterator
 from itertools import cycle
 from typing import get_args
 
@@ -19,14 +17,14 @@ from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 from transformers import LlamaConfig
 
-from bench.ceilings.measure import Ceilings, ceilings
+from bench.ceilings.beside import tell
+from bench.ceilings.measure import Ceilings
 from cortex_core.canonical import SamplingParams
 from neurond.engine.host_sampler import sample_on_host
 from neurond.kernels import abi
 from neurond.kernels.library import Kernels, Pool, StepColumns
 from neurond.kernels.memory import Buffer, KvFormat, KvPages, address_of
 from neurond.kernels.packed_model import PackedModel
-from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.pack import pack_to_memory
 from neurond.models.plan_check import plan_decoder
@@ -45,37 +43,6 @@ SAMPLINGS = {
     "top-p": SamplingParams(temperature=0.8, top_p=0.95),
     "top-k": SamplingParams(temperature=0.8, top_k=50),
 }
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    found = load_kernels()
-    if isinstance(found, NoKernels):
-        pytest.skip(found.reason)
-    return found
-
-
-@pytest.fixture(scope="module")
-def pool(kernels: Kernels) -> Iterator[Pool]:
-    with kernels.pool(len(os.sched_getaffinity(0))) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def limits() -> Ceilings:
-    found = ceilings()
-    if found is None:
-        pytest.skip("there is no C compiler")
-    return found
-
-
-def tell(benchmark: BenchmarkFixture, unit: str, amount: float, ceiling: float) -> None:
-    """Note the rate of the fastest round, `amount` being what one does, and its share."""
-    assert benchmark.stats is not None
-    rate = amount / benchmark.stats.stats.min / 1e9
-    benchmark.extra_info[f"{unit}_per_s"] = round(rate, 1)
-    benchmark.extra_info["ceiling"] = round(ceiling, 1)
-    benchmark.extra_info["share"] = round(rate / ceiling, 3)
 
 
 @pytest.fixture(scope="module", params=["bf16", "int8", "int4"])
@@ -123,12 +90,10 @@ def test_product(
     y = benchmark.pedantic(multiply, rounds=10 if is_read or rows == 512 else 60, warmup_rounds=3)
     assert y.shape == (rows, OUT_FEATURES)
     linear, buffer = matrices[0]
-    assert benchmark.stats is not None
-    products = len(matrices) if is_read else 1
-    benchmark.extra_info["us"] = round(1e6 * benchmark.stats.stats.min / products, 1)
     if is_read:
         num_bytes = len(matrices) * buffer.size_bytes
-        tell(benchmark, "gb", num_bytes, limits.read_gb_per_s(num_bytes))
+        ceiling = limits.read_gb_per_s(num_bytes)
+        tell(benchmark, "gb", num_bytes, ceiling, turns=len(matrices))
         return
     is_bf16 = linear.format == abi.FORMATS["bf16"]
     ceiling = limits.bf16_gmac_per_s if is_bf16 else limits.byte_gmac_per_s
@@ -247,12 +212,13 @@ def test_attention_prefill(
     tell(benchmark, "gmac", 2 * seen * LAYERS * HEADS * HEAD_DIM, ceiling)
 
 
-@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize("rows", [1, 16, 64])
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_sampling(
     benchmark: BenchmarkFixture,
     kernels: Kernels,
     pool: Pool,
+    limits: Ceilings,
     kind: str,
     rows: int,
 ) -> None:
@@ -267,5 +233,4 @@ def test_sampling(
 
     chosen = benchmark.pedantic(choose, setup=lambda: np.copyto(used, logits), rounds=50)
     assert chosen == rows
-    assert benchmark.stats is not None
-    benchmark.extra_info["rows_per_s"] = round(rows / benchmark.stats.stats.min)
+    tell(benchmark, "gb", logits.nbytes, limits.read_gb_per_s(logits.nbytes))

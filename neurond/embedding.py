@@ -129,6 +129,7 @@ class Embedding:
             model_id=request.model,
             inputs=ids,
             dimensions=request.dimensions,
+            principal=request.principal,
         )
         return _Prepared(job, sum(lengths))
 

@@ -145,7 +145,7 @@ def _kernels_bytes(model: PreparedModel, max_sequences: int, threads: int) -> in
     decoded = max(CPU_STEP_TOKENS, max_sequences)
     embedded = max(CPU_STEP_TOKENS, min(model.context_tokens, EMBED_TOKENS))
     # What all matrices of a layer make of a token is no less than what is kept of it between two.
-    made = model.layers.parameters // (model.num_layers * model.hidden_size)
+    made = model.layers.parameters // max(model.num_layers * model.hidden_size, 1)  # 0 of a script
     token = 4 * (2 * model.hidden_size + made)
     thread = _CPU_THREAD_BYTES + _CPU_THREAD_DIM_BYTES * model.head_dim
     scratch = (decoded + embedded) * token + 2 * threads * thread

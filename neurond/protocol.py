@@ -23,7 +23,7 @@ from cortex_core.ids import BootId, DeviceName, ModelId, RequestId
 from cortex_core.neuron_api import Dtype, EmbeddingSizes, KvDtype, Speculation
 from neurond.images.arrays import ArrayPlace
 
-ACTOR_PROTOCOL_VERSION = 7
+ACTOR_PROTOCOL_VERSION = 8
 
 CONTROL_HWM_MESSAGES = 8192
 """An actor that has left so many control messages unread counts as hung."""
@@ -170,6 +170,7 @@ class Embed(Command, frozen=True):
     """How many each input has; none is empty."""
     dimensions: int | None = None
     """As `EmbedRequest` has it; not more than the model's."""
+    principal: str | None = None
 
 
 # control socket, actor to supervisor

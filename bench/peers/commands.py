@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from bench.peers.cache import Cache
+from bench.peers.processes import stop
 
 PIP_VARIABLE: Final = "PIP_FLAGS"
 """Options for every `pip install`, as in the Makefile: where PyTorch's CPU build comes from."""
+LIMIT_S: Final = 3600.0
+"""Of one command: llama.cpp is compiled in some minutes, vLLM is some GB to fetch."""
 LAST_LINES: Final = 3
 
 
@@ -23,15 +26,14 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None)
     """Run a command to its end, with its output added to `log`.
 
     Raises:
-        Unavailable: it cannot be started, or fails; with its last words.
+        Unavailable: it cannot be started, fails, or takes too long; with its last words.
     """
     with log.open("ab") as output:
         output.write(f"$ {shlex.join(command)}\n".encode())
         output.flush()
         try:
-            subprocess.run(
+            process = subprocess.Popen(
                 command,
-                check=True,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -39,10 +41,16 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None)
             )
         except OSError as ex:
             raise Unavailable(f"cannot start {command[0]}: {ex.strerror}") from ex
-        except subprocess.CalledProcessError as ex:
-            raise Unavailable(
-                f"{Path(command[0]).name} failed with status {ex.returncode}: {last_words(log)}"
-            ) from ex
+    name = Path(command[0]).name
+    try:
+        status = process.wait(LIMIT_S)
+    except subprocess.TimeoutExpired as ex:
+        raise Unavailable(f"{name} took more than {LIMIT_S:g} s: {last_words(log)}") from ex
+    finally:
+        if process.returncode is None:
+            stop(process)
+    if status:
+        raise Unavailable(f"{name} failed with status {status}: {last_words(log)}")
 
 
 def last_words(log: Path) -> str:

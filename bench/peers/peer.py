@@ -68,7 +68,7 @@ class Peer(Protocol):
     def entries(self) -> Sequence[str]:
         """Names of the places where each of its servers is asked, as in `Launch.entries`.
 
-        Where `Launch.alone` is timed, it serves the first of them.
+        `Launch.alone` serves the first of them, whose start is that of it alone.
         """
         ...
 

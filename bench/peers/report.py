@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bench.markdown import table
+from bench.peers.aims import aims_table
 from bench.peers.results import START, UNFINISHED, WINDOW_HOURS, Record, earliest_shown
 from bench.serve.machine import FOREIGN_CORES_LIMIT
 from bench.serve.workloads import MIN_CHUNKS_PER_TOKEN
@@ -115,7 +116,7 @@ def report(
     parts = [f"On {machine}. Lowest to highest in brackets; {stars}."]
     for model, beside in by_model(records).items():
         parts += [f"### `{model}`", _circumstances(beside.shown)]
-        parts += [*_tables(beside.shown), *_remarks(beside)]
+        parts += [*_tables(beside.shown), _aims(beside.shown), *_remarks(beside)]
         parts += [
             f"![{PurePosixPath(link).stem}]({link})" for link in (pictures or {}).get(model, ())
         ]
@@ -156,6 +157,11 @@ def _tables(records: Sequence[Record]) -> list[str]:
     return parts
 
 
+def _aims(records: Sequence[Record]) -> str:
+    found = aims_table(records)
+    return f"**Beside the project's aims**\n\n{found}" if found else ""
+
+
 def cell(found: Mapping[str, Record], column: Column) -> str:
     """Return a figure as the table shows it; a star where it does not count."""
     record = found.get(column.workload)
@@ -186,13 +192,13 @@ def _by_server(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
 
 def _remarks(beside: Beside) -> list[str]:
     """Return lines that say why something is not there or does not count."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    servers_of: dict[tuple[str, str], list[str]] = {}
     for record in beside.shown:
-        for reason in _reasons(record):
-            reasons.setdefault((record.key.server, reason), []).append(record.key.workload)
+        for reason in reasons(record):
+            servers_of.setdefault((record.key.server, reason), []).append(record.key.workload)
     lines = [
         f"- {server}, {', '.join(workloads)}: {reason}"
-        for (server, reason), workloads in reasons.items()
+        for (server, reason), workloads in servers_of.items()
     ]
     old: dict[str, list[str]] = {}
     for record in beside.too_old:
@@ -204,7 +210,7 @@ def _remarks(beside: Beside) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _reasons(record: Record) -> list[str]:
+def reasons(record: Record) -> list[str]:
     """Return why there are no figures, or why they do not count."""
     figures = record.figures
     error = record.unavailable or figures.get("first_error")

@@ -1,7 +1,6 @@
 """A server's process, from its start to its end by process id."""
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import time
@@ -12,13 +11,12 @@ import psutil
 
 from bench.peers.commands import Unavailable, last_words
 from bench.peers.peer import Entry, Launch
+from bench.peers.processes import below, stop
 from bench.serve.target import Target
 
 START_TIMEOUT_S: Final = 600.0
 REQUEST_TIMEOUT_S: Final = 900.0
 POLL_S: Final = 0.02
-STOP_GRACE_S: Final = 10.0
-LEFT_GRACE_S: Final = 5.0
 
 
 class Server:
@@ -93,41 +91,17 @@ class Server:
     def _pid_of(self, entry: Entry) -> int:
         """Return the root of the processes that serve `entry`."""
         if entry.process is not None:
-            for process in self._family():
+            for process in below(self._process.pid):
                 if entry.process in _command_line(process):
                     return process.pid
         return self._process.pid
-
-    def _family(self) -> list[psutil.Process]:
-        try:
-            return psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.Error:
-            return []
 
     async def stop(self) -> None:
         """End it, and whatever is left of it then.
 
         Streams that were cancelled are closed meanwhile: servers wait for those that are open.
         """
-        await asyncio.to_thread(self._stop)
-
-    def _stop(self) -> None:
-        family = self._family()
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        left = [process for process in family if process.is_running()]
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _, alive = psutil.wait_procs(left, timeout=LEFT_GRACE_S)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=LEFT_GRACE_S)
+        await asyncio.to_thread(stop, self._process)
 
 
 def _command_line(process: psutil.Process) -> str:

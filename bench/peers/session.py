@@ -13,6 +13,7 @@ from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Launch, Peer, Shape
 from bench.peers.plan import Plan, limit_minutes
+from bench.peers.report import reasons
 from bench.peers.results import START, UNFINISHED, Key, Record, Results, file_name, now
 from bench.peers.server import Server
 from bench.peers.weights import Weights
@@ -95,9 +96,10 @@ class Session:
     def record(self, key: Key, figures: Figures) -> None:
         """Keep what was found."""
         self._tried.add(key)
-        self.results.add(Record(key, now(), figures, command=self.command))
-        found = figures.get(UNFINISHED) or ("counts" if figures["counts"] else "does not count")
-        log.info("%s %s: %s", key.server, key.workload, found)
+        record = Record(key, now(), figures, command=self.command)
+        self.results.add(record)
+        found = [figures.get(UNFINISHED) or "done", *reasons(record)]
+        log.info("%s %s: %s", key.server, key.workload, "; ".join(found))
 
 
 @dataclass
@@ -116,11 +118,7 @@ class _Start:
 
     def _missing(self, names: Sequence[str]) -> list[Key]:
         """Return what is to be measured."""
-        wanted = [
-            self.key(name, entry)
-            for name in names
-            for entry in (self.peer.entries[:1] if name == START else self.peer.entries)
-        ]
+        wanted = [self.key(name, entry) for name in names for entry in self.peer.entries]
         return self.session.missing(wanted)
 
     def refuse(self, names: Sequence[str], reason: str) -> None:
@@ -140,8 +138,9 @@ class _Start:
         self.session.prepare(self.peer)
         weights = Weights(self.session.cache, self.model)
         wanted = [key for key in missing if key.workload != START]
-        if len(wanted) < len(missing):
-            await self._time_start(weights)
+        for key in missing:
+            if key.workload == START:
+                await self._time_start(weights, key)
         if not wanted:
             return
         prompts = PromptMaker(weights.tokenizer, self.session.seed)
@@ -175,8 +174,8 @@ class _Start:
         name = f"{self.peer.name}-{file_name(self.model)}-{self.weight_format}"
         return Server(launch, self.session.cache.log(name))
 
-    async def _time_start(self, weights: Weights) -> None:
-        """Start it twice, the first time with nothing kept that makes the next start faster.
+    async def _time_start(self, weights: Weights, key: Key) -> None:
+        """Start what `key` names twice, first with nothing kept that makes the next start faster.
 
         What was timed before something fails is kept, and does not count.
 
@@ -188,7 +187,7 @@ class _Start:
         meter = CpuMeter([])
         try:
             for name, fresh in (("start_first_s", True), ("start_again_s", False)):
-                await self._time_one(weights, name, figures, fresh=fresh)
+                await self._time_one(weights, key.entry, name, figures, fresh=fresh)
         except Unavailable as ex:
             if not figures:
                 raise
@@ -199,13 +198,14 @@ class _Start:
             "foreign_cores": used.foreign_cores,
             "counts": failed is None and used.is_clean,
         }
-        self.session.record(self.key(START, self.peer.entries[0]), figures)
+        self.session.record(key, figures)
 
     async def _time_one(
-        self, weights: Weights, name: str, figures: Figures, *, fresh: bool
+        self, weights: Weights, entry: str, name: str, figures: Figures, *, fresh: bool
     ) -> None:
         launch = self._launch(weights, fresh=fresh)
-        launch = launch.alone or launch
+        if launch.alone is not None and entry == self.peer.entries[0]:
+            launch = launch.alone
         server = self._started(launch)
         try:
             figures[name] = await server.first_token()

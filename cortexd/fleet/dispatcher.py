@@ -115,7 +115,7 @@ class Dispatcher:
             self._tell_progress(ticket, message.model_id)
         else:
             request = RouteRequest(message.model_id, message.failed_on, only_node)
-            self._enqueue(ticket, request, message.priority, now)
+            self._enqueue(ticket, request, message, now)
         return self._take_effects()
 
     def cancel(self, ticket: Ticket, now: float) -> list[Effect]:
@@ -202,13 +202,14 @@ class Dispatcher:
         """Return what is counted, and held, on the replica with this row."""
         return self._counts.get(row, 0) + self._holds.on(row)
 
-    def _enqueue(self, ticket: Ticket, request: RouteRequest, priority: int, now: float) -> None:
+    def _enqueue(self, ticket: Ticket, request: RouteRequest, message: Acquire, now: float) -> None:
         model_id = request.model_id
         try:
             waiter = self.queues.add(
                 ticket,
                 request,
-                priority=priority,
+                priority=message.priority,
+                principal=message.principal,
                 now=now,
                 max_wait_s=self.catalogue.max_wait_s(model_id),
                 bound=self.catalogue.max_queue_depth(model_id),
@@ -263,7 +264,7 @@ class Dispatcher:
                 return False
 
     def _grant(self, waiter: Waiter, replica: ReplicaView, now: float) -> None:
-        self._dequeue(waiter.ticket)
+        self._dequeue(waiter.ticket, served=True)
         self._holds.add(waiter.ticket, replica, now)
         self._tell(waiter.ticket, Granted(waiter.ticket.request_id, replica))
 
@@ -371,8 +372,8 @@ class Dispatcher:
             self._index = FleetIndex(self.snapshot())
         return self._index
 
-    def _dequeue(self, ticket: Ticket) -> None:
-        waiter = self.queues.remove(ticket)
+    def _dequeue(self, ticket: Ticket, *, served: bool = False) -> None:
+        waiter = self.queues.remove(ticket, served=served)
         if waiter is not None and not self.queues.depth(waiter.request.model_id):
             self._setbacks.start_over(waiter.request.model_id)
 

@@ -8,6 +8,7 @@ from falcon.asgi import Request, Response
 from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.openai_embeddings import DecodedEmbedding, OpenAIEmbeddings
 from cortex_core.errors import CortexError
+from cortex_core.senders import sent_by
 from cortexd.embedding import EmbeddingGateway
 from cortexd.resources.request_body import read_body
 from cortexd.resources.request_ids import request_id_of
@@ -43,4 +44,5 @@ class EmbeddingsResource:
     async def _read(self, req: Request) -> DecodedEmbedding:
         body = await read_body(req)
         decoded = self._dialect.decode_request(body, request_id=request_id_of(req))
-        return msgspec.structs.replace(decoded, request=self._gateway.prepare(decoded.request))
+        request = self._gateway.prepare(sent_by(req, decoded.request))
+        return msgspec.structs.replace(decoded, request=request)

@@ -14,6 +14,7 @@ from cortex_core.errors import CortexError, error_from_info
 from cortex_core.ids import RequestId
 from cortex_core.joined_events import joined
 from cortex_core.logs import kv
+from cortex_core.senders import sent_by
 from cortexd.gateway import Gateway
 from cortexd.resources.request_body import read_body
 from cortexd.resources.request_ids import request_id_of
@@ -54,7 +55,8 @@ class GenerationResource:
         body = await read_body(req)
         decoded = self._dialect.decode_request(body, request_id=request_id)
         log_ignored(decoded)
-        return decoded, [self._gateway.prepare(request) for request in decoded.requests()]
+        requests = [sent_by(req, request) for request in decoded.requests()]
+        return decoded, [self._gateway.prepare(request) for request in requests]
 
 
 def log_ignored(decoded: Decoded) -> None:

@@ -19,6 +19,7 @@ from cortex_core.dialects.openai_responses import (
 from cortex_core.dialects.reading import write_json
 from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull, RateLimited
 from cortex_core.ids import RequestId
+from cortex_core.senders import sent_by
 from cortexd.gateway import Gateway
 from cortexd.resources.generation import answer, log_ignored
 from cortexd.resources.request_body import read_body
@@ -84,7 +85,8 @@ class ResponsesResource:
             stored=await self._store.items(wire.references),
         )
         log_ignored(decoded)
-        return msgspec.structs.replace(decoded, request=self._gateway.prepare(decoded.request))
+        request = self._gateway.prepare(sent_by(req, decoded.request))
+        return msgspec.structs.replace(decoded, request=request)
 
     async def _kept(
         self,

@@ -52,7 +52,13 @@ class CommandReader:
         for length in command.input_tokens:
             inputs.append(self._token_ids(place, length))
             place += 4 * length
-        return EmbeddingRequest(command.request_id, command.stream, inputs, command.dimensions)
+        return EmbeddingRequest(
+            command.request_id,
+            command.stream,
+            inputs,
+            dimensions=command.dimensions,
+            principal=command.principal,
+        )
 
     def drop(self, command: Generate | Embed) -> None:
         """Give back what belongs to a command that was not read and will not be."""

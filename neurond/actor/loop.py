@@ -327,13 +327,11 @@ class ActorLoop:
         engine = serving.engine
         others = [other.engine for other in self._served.values() if other is not serving]
         if isinstance(engine, Engine):
-            decoding = [
-                priority
-                for other in others
-                if isinstance(other, Engine)
-                for priority in other.decoding
-            ]
-            return engine.step(self._tell_admitted, decoding_elsewhere=decoding)
+            engines = [other for other in others if isinstance(other, Engine)]
+            return engine.step(
+                self._tell_admitted,
+                decoding_elsewhere=lambda: [one for other in engines for one in other.decoding],
+            )
         shares = any(other.has_work() for other in others)
         return engine.step(self._tell_admitted, shares_device=shares)
 

@@ -3,13 +3,14 @@
 Beside `neurond.engine.engine.Engine`, with the same events, and stepped in turn with it: a step
 takes inputs of similar length from as many requests as fit its tokens, fewer while others use the
 device, so that those who decode wait for a short step. An input is computed whole, in one step:
-for one that is longer than a step they wait until it is done. Requests lead steps in turn. There
-is no cache and nothing to preempt. No torch here.
+for one that is longer than a step they wait until it is done. Principals lead steps in turn, each
+with its requests in turn. There is no cache and nothing to preempt. No torch here.
 """
 
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import Final, Protocol
 
 from cortex_core.canonical import FinishReason
@@ -59,6 +60,7 @@ class EmbeddingRequest:
     stream: int
     inputs: Sequence["array[int]"]
     dimensions: int | None = None
+    principal: str | None = None
     left: list[int] = field(init=False)
     """Inputs that are still to be taken, longest last; empty only within a step."""
     missing: int = field(init=False)
@@ -85,7 +87,9 @@ class EmbeddingEngine:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._requests: dict[RequestId, EmbeddingRequest] = {}  # whose turn it is first
+        self._requests: dict[RequestId, EmbeddingRequest] = {}
+        self._turns: dict[str | None, dict[RequestId, EmbeddingRequest]] = {}
+        """Principals that have requests, and these; whose turn it is first."""
         self._by_stream: dict[int, EmbeddingRequest] = {}
         self._unadmitted: list[RequestId] = []
         self._finished: list[tuple[int, FinishReason]] = []  # told by the next step
@@ -112,6 +116,7 @@ class EmbeddingEngine:
             )
         self._queued_tokens += tokens
         self._requests[request.request_id] = request
+        self._turns.setdefault(request.principal, {})[request.request_id] = request
         self._by_stream[request.stream] = request
         self._unadmitted.append(request.request_id)
 
@@ -176,7 +181,7 @@ class EmbeddingEngine:
 
     def _next_batch(self, *, shares_device: bool) -> list[tuple[EmbeddingRequest, int]]:
         """Take the longest inputs of whose turn it is, and of others what is no longer."""
-        awake = [request for request in self._requests.values() if not request.paused]
+        awake = self._awake()
         if not awake:
             return []
         longest = awake[0].longest
@@ -189,9 +194,23 @@ class EmbeddingEngine:
             if request.longest <= longest:
                 batch += request.take(room - len(batch))
         # Whoever led a step goes behind the others, or a large request would hold all small ones.
-        leader = awake[0].request_id
-        self._requests[leader] = self._requests.pop(leader)
+        leader = awake[0]
+        requests = self._turns.pop(leader.principal)
+        requests[leader.request_id] = requests.pop(leader.request_id)
+        self._turns[leader.principal] = requests
         return batch
+
+    def _awake(self) -> list[EmbeddingRequest]:
+        """Return whoever can be computed: the first of each principal, then the second, and so on.
+
+        Principals stand in their turn, and of each those in theirs.
+        """
+        of_each = (
+            [request for request in requests.values() if not request.paused]
+            for requests in self._turns.values()
+        )
+        in_rounds = chain.from_iterable(zip_longest(*of_each))
+        return [request for request in in_rounds if request is not None]
 
     def _take(
         self, request: EmbeddingRequest, index: int, result: bytes | ErrorInfo, output: StepOutput
@@ -210,6 +229,9 @@ class EmbeddingEngine:
 
     def _drop(self, request: EmbeddingRequest) -> None:
         del self._requests[request.request_id]
+        del self._turns[request.principal][request.request_id]
+        if not self._turns[request.principal]:
+            del self._turns[request.principal]
         del self._by_stream[request.stream]
         self._queued_tokens -= _tokens(request)
 

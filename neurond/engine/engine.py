@@ -179,15 +179,16 @@ class Engine:
         self,
         on_admitted: Callable[[Admissions], None] | None = None,
         *,
-        decoding_elsewhere: AbstractSequence[int] = (),
+        decoding_elsewhere: Callable[[], AbstractSequence[int]] = tuple,
     ) -> StepOutput:
         """Compute one step, if there is one, and return everything there is to tell.
 
         Args:
             on_admitted: hears of `StepOutput.admitted`, where it is not empty, before anything is
                 computed: the first chunk of a prompt can take seconds.
-            decoding_elsewhere: priorities of those that decode in other engines of the device;
-                they wait for this step, so its prompts are paced as beside decodes of its own.
+            decoding_elsewhere: returns priorities of those that decode in other engines of the
+                device; they wait for this step, so its prompts are paced as beside decodes of its
+                own. Asked where there are prompts.
 
         Raises:
             Exception: whatever the runner raises but `CortexError`; the engine is unusable then.

@@ -7,6 +7,7 @@ these compute nothing. What was lost is computed again, as far as the prefix cac
 """
 
 from neurond.engine.allocator import BlockAllocator
+from neurond.engine.blocks import blocks_for
 from neurond.engine.roster import Roster
 from neurond.engine.sequence import Sequence, SequenceStatus
 
@@ -24,6 +25,27 @@ class Places:
     def num_free(self) -> int:
         """Places that nobody has."""
         return self._max_sequences - len(self._roster.running)
+
+    def num_startable(self, lowest: int) -> int:
+        """Return how many that wait, of priority `lowest` or more, could have places and blocks.
+
+        About so many: what they could share is not looked for, nor whose turn it is.
+        """
+        staying = [seq for seq in self._roster.running if seq.priority >= lowest]
+        num_places = self._max_sequences - len(staying)
+        if num_places <= 0 or not self._roster.waiting:
+            return 0
+        lower = self._roster.running[len(staying) :]
+        num_blocks = self._allocator.num_available - len(staying)
+        num_blocks += sum(len(seq.table.blocks) for seq in (*self._paused_owners(), *lower))
+        num_startable = 0
+        for seq in self._roster.waiting.free(lowest):
+            num_blocks -= blocks_for(seq.num_missing, seq.table.block_tokens)
+            if num_blocks < 0 or num_startable == num_places:
+                break
+            num_blocks -= 1  # that it leaves to itself, see `_start`
+            num_startable += 1
+        return num_startable
 
     def wait(self, seq: Sequence) -> None:
         """Queue a sequence, new or put out, without blocks."""

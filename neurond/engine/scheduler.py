@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
@@ -158,7 +158,7 @@ class Scheduler:
         """Let a paused sequence go on; others are left alone."""
         self._places.resume(seq)
 
-    def schedule(self, decoding_elsewhere: AbstractSequence[int] = ()) -> Step:
+    def schedule(self, decoding_elsewhere: Callable[[], AbstractSequence[int]] = tuple) -> Step:
         """Decide the next step and take the blocks it needs; see `Engine.step`."""
         running = self._roster.running
         # Growing may put out sequences at the end of the list, which are then not reached.
@@ -167,7 +167,7 @@ class Scheduler:
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
         if self._roster.waiting or len(decodes) < len(running) or self._shares.is_owing:
-            admitted, prefills = self._pick_prompts(decodes, decoding_elsewhere)
+            admitted, prefills = self._pick_prompts(decodes, decoding_elsewhere())
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
             drafted = self._pick_drafts(decodes)
@@ -232,7 +232,7 @@ class Scheduler:
         # Who ranks below one who decodes is not to make it wait for longer.
         lowest = max([*(seq.priority for seq in decodes[:1]), *elsewhere], default=0)
         num_ready = sum(seq.priority >= lowest for seq in prompts)
-        num_ready += self._roster.waiting.num_free(lowest, self._places.num_free)
+        num_ready += self._places.num_startable(lowest)
         # Decodes that take all tokens have all places, too: who starts has put one of them out.
         most = max(self.config.step_tokens - num_decodes, 1)
         budget = self._pace.prefill_tokens(num_decodes, most, num_ready, len(elsewhere))

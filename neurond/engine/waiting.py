@@ -8,7 +8,7 @@ overtake each other only as `shortest`, which is for while a long prompt is bein
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from neurond.engine.sequence import Bucket, Sequence
 
@@ -18,8 +18,6 @@ class WaitingQueue:
 
     def __init__(self) -> None:
         self._buckets: dict[Bucket, list[Sequence]] = {}
-        self._led: dict[int, Counter[Sequence | None]] = {}
-        """How many have which leader, by priority: one look at it tells whether all are held."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -32,7 +30,6 @@ class WaitingQueue:
         """Put a sequence in its place."""
         bucket = self._buckets.setdefault(seq.bucket, [])
         insort(bucket, seq, key=_place)
-        self._led.setdefault(seq.priority, Counter())[seq.leader] += 1
         self._size += 1
 
     def remove(self, seq: Sequence) -> None:
@@ -42,12 +39,6 @@ class WaitingQueue:
         self._size -= 1
         if not bucket:
             del self._buckets[seq.bucket]
-        led = self._led[seq.priority]
-        led[seq.leader] -= 1
-        if not led[seq.leader]:
-            del led[seq.leader]
-        if not led:
-            del self._led[seq.priority]
 
     def next(
         self, running: Counter[str | None], *, passing: Container[Bucket] = ()
@@ -71,19 +62,17 @@ class WaitingQueue:
                 best, best_key = seq, key
         return best
 
-    def num_free(self, lowest: int, most: int) -> int:
-        """Return how many of priority `lowest` or more are not held, counting up to `most`.
-
-        Those without a leader are not looked at one by one, and of the others each leader once.
+    def free(self, lowest: int) -> Iterator[Sequence]:
+        """Yield who is not held, of priority `lowest` or more: of a bucket in order, buckets in
+        none.
         """
-        groups = [led for priority, led in self._led.items() if priority >= lowest]
-        free = sum(led[None] for led in groups)
-        for leader, size in (item for led in groups for item in led.items()):
-            if free >= most:
-                return most
-            if leader is not None and not leader.is_holding:
-                free += size
-        return min(free, most)
+        for (priority, _), bucket in self._buckets.items():
+            held_by: Sequence | None = None  # most often that of several in a row
+            for seq in bucket if priority >= lowest else ():
+                if seq.leader is not None and (seq.leader is held_by or seq.leader.is_holding):
+                    held_by = seq.leader
+                else:
+                    yield seq
 
     def shortest(self, bucket: Bucket) -> Sequence | None:
         """Return who of a bucket has fewest tokens to compute, leaving it in the queue."""

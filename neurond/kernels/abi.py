@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import Any, Final
 
-ABI: Final = 7
+ABI: Final = 8
 """Raised when this interface changes, and whenever the same weights give other bits: by what
 kernels compute, or by which matrices are int8. It is part of `weights_id`, and a library that was
 built with another one is not used."""
@@ -134,7 +134,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "cortex_kv_bytes": (c_size_t, [POINTER(Layer), c_int32, c_int32]),
     "cortex_scratch_bytes": (c_size_t, [POINTER(Model), c_void_p, *[c_int32] * 3]),
     "cortex_step": (
-        None,
+        c_int32,
         [c_void_p, POINTER(Model), POINTER(Batch), POINTER(c_void_p), c_void_p],
     ),
 }

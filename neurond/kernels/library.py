@@ -17,7 +17,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cortex_core.errors import OutOfMemory
+from cortex_core.errors import InternalError, OutOfMemory
 from neurond.kernels import abi
 from neurond.kernels.memory import Buffer, KvFormat, KvPages, address_of
 from neurond.kernels.sampling import SampleKernel
@@ -202,7 +202,11 @@ class Kernels:
         scratch: Buffer,
         logits: NDArray[np.float32],
     ) -> None:
-        """Compute one step into `kv` and the first rows of `logits` [>= S, vocab_size]."""
+        """Compute one step into `kv` and the first rows of `logits` [>= S, vocab_size].
+
+        Raises:
+            InternalError: a token or its position is out of range; nothing was written.
+        """
         assert logits.shape[1] == model.vocab_size
         self._step(pool, model, columns, kv, scratch, logits=logits)
 
@@ -215,7 +219,11 @@ class Kernels:
         scratch: Buffer,
         states: NDArray[np.float32],
     ) -> None:
-        """Compute one step into `kv` and the first rows of `states` [>= S, hidden]; no logits."""
+        """Compute one step into `kv` and the first rows of `states` [>= S, hidden]; no logits.
+
+        Raises:
+            InternalError: as by `step`.
+        """
         assert states.shape[1] == model.hidden
         self._step(pool, model, columns, kv, scratch, states=states)
 
@@ -253,6 +261,10 @@ class Kernels:
             embeds=address_of(columns.embeds) if columns.embeds is not None else None,
             **{name: address_of(rows) for name, rows in results.items()},
         )
-        self._library.cortex_step(
+        if self._library.cortex_step(
             pool.address, byref(model), byref(batch), kv.addresses, scratch.address
-        )
+        ):
+            raise InternalError(
+                "cannot compute a step: a token is not in the vocabulary of "
+                f"{model.vocab_size}, or stands where the model has no rotary tables for"
+            )

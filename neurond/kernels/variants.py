@@ -11,6 +11,7 @@ from typing import Final
 from cortex_core.logs import kv
 from neurond.kernels import abi, sample_abi
 from neurond.kernels.attention_check import wrong_attention
+from neurond.kernels.gate_check import wrong_gate
 from neurond.kernels.library import Kernels, VariantName
 from neurond.kernels.self_check import wrong_product
 
@@ -94,7 +95,7 @@ def load_library(variant: VariantName, path: Path) -> Kernels | NoKernels:
         log.warning("CPU kernels not permitted", extra=kv(variant=variant, cause=cause))
         return NoKernels(f"the system does not let this process use its instructions: {cause}")
     kernels = Kernels(variant, path, library)
-    if wrong := wrong_product(kernels) or wrong_attention(kernels):
+    if wrong := wrong_product(kernels) or wrong_attention(kernels) or wrong_gate(kernels):
         log.warning("CPU kernels not trusted", extra=kv(variant=variant, path=path, cause=wrong))
         return NoKernels(wrong)
     return kernels

@@ -11,6 +11,7 @@ from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.embedding_limits import check_embedding
+from cortex_core.senders import sent_by
 from neurond.guarded_events import one_by_one
 from neurond.node import Node
 from neurond.resources.http import (
@@ -54,7 +55,7 @@ class EmbeddingsResource:
         request_id = request_id_of(req)
         body = await read_body(req, max_mb=self._node.config.limits.max_body_mb)
         decoded = self._dialect.decode_request(body, request_id=request_id)
-        request = self._node.addressed(decoded.request)
+        request = self._node.addressed(sent_by(req, decoded.request))
         starting = self._node.embedding.start(request)
         answer = await while_connected(req, _whole(starting, len(request.inputs)))
         pieces = []

@@ -18,6 +18,7 @@ from cortex_core.ids import RequestId
 from cortex_core.joined_events import joined
 from cortex_core.logs import kv
 from cortex_core.owned_events import OwnedEvents
+from cortex_core.senders import sent_by
 from cortex_core.sse_stream import sse_chunks
 from neurond.generation import Generation
 from neurond.node import Node
@@ -54,7 +55,7 @@ class DialectResource:
         if decoded.ignored:
             left_out = kv(request_id=request_id, ignored=",".join(decoded.ignored))
             _log.debug("parts of the request left out", extra=left_out)
-        requests = [self._node.addressed(request) for request in decoded.requests()]
+        requests = [self._node.addressed(sent_by(req, each)) for each in decoded.requests()]
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(left_out_headers(decoded))
         resp.set_headers(self._dialect.response_headers(request_id))

@@ -342,6 +342,7 @@ def _command(
         prompt_offset=offset,
         input_tokens=tuple(len(ids) for ids in job.inputs),
         dimensions=job.dimensions,
+        principal=job.principal,
     )
 
 

@@ -44,6 +44,7 @@ class EmbedJob(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Sequence[Sequence[int]]
     dimensions: int | None = None
     """As `EmbedRequest` has it."""
+    principal: str | None = None
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

@@ -312,3 +312,23 @@ def test_a_form_that_cannot_be_kept_to_is_refused(
         ask(fleet.openai, response_format=format_)
     assert caught.value.param == "response_format"
     assert "response_format" in caught.value.message
+
+
+def test_responses_tell_the_tokens_of_a_shared_prefix_as_cached(fleet: FleetProcess) -> None:
+    shared = " ".join(f"Rule {number}: badger {number * 7} eats plums." for number in range(25))
+
+    def cached(question: str, *, streamed: bool = False) -> tuple[int, int]:
+        asked: Any = {"model": SMOLLM2, "instructions": shared, "input": question, "store": False}
+        limits: Any = {"temperature": 0, "max_output_tokens": 16}
+        if streamed:
+            *_, last = fleet.openai.responses.create(**asked, **limits, stream=True)
+            response = last.response
+        else:
+            response = fleet.openai.responses.create(**asked, **limits)
+        assert response.usage is not None
+        return response.usage.input_tokens_details.cached_tokens, response.usage.input_tokens
+
+    first, _ = cached("What does badger 7 eat?")
+    again, length = cached("Who eats plums, and how many are they?")
+    assert first < 64 < count(shared) - 32 <= again < length
+    assert cached("Is there a rule 12?", streamed=True)[0] >= again

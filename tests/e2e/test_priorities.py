@@ -1,4 +1,4 @@
-"""Who asks for a better service tier is served first, at the gateway and at the node."""
+"""Who is served first, at the gateway and at the node: service tiers, and turns of clients."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -52,8 +52,8 @@ max_sequences = 1
 def ask(fleet: FleetProcess) -> Iterator[Callable[..., Future[ChatCompletion]]]:
     """Asks in the background."""
 
-    def asked(model: str, tier: str) -> ChatCompletion:
-        return fleet.openai.chat.completions.create(
+    def asked(model: str, tier: str, key: str) -> ChatCompletion:
+        return fleet.openai.with_options(api_key=key).chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": "Is it?"}],
             extra_body={"service_tier": tier},
@@ -61,7 +61,7 @@ def ask(fleet: FleetProcess) -> Iterator[Callable[..., Future[ChatCompletion]]]:
         )
 
     with ThreadPoolExecutor() as pool:
-        yield lambda model, tier: pool.submit(asked, model, tier)
+        yield lambda model, tier, key="none": pool.submit(asked, model, tier, key)
 
 
 def counting(fleet: FleetProcess, model: str) -> openai.Stream[ChatCompletionChunk]:
@@ -81,6 +81,13 @@ def text_of(stream: openai.Stream[ChatCompletionChunk], *, num_chunks: int) -> s
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
+def in_order_of_their_ends(fleet: FleetProcess, answers: list[ChatCompletion]) -> list[int]:
+    """Return the indexes of answers in the order in which the gateway was done with them."""
+    told = fleet.gateway.text()
+    ends = [told.index(answer.id.removeprefix("chatcmpl-")) for answer in answers]
+    return sorted(range(len(answers)), key=ends.__getitem__)
+
+
 def test_a_higher_tier_overtakes_those_that_wait_for_a_place(
     fleet: FleetProcess, ask: Callable[..., Future[ChatCompletion]]
 ) -> None:
@@ -92,9 +99,19 @@ def test_a_higher_tier_overtakes_those_that_wait_for_a_place(
             wait_until(lambda: fleet.metric("cortex_model_queue_depth") == len(asked))
     answers = [each.result() for each in asked]
     assert [answer.service_tier for answer in answers] == ["flex", "default", "default", "priority"]
-    ids = [answer.id.removeprefix("chatcmpl-") for answer in answers]
-    told = fleet.gateway.text()
-    assert sorted(ids, key=told.index) == [ids[3], ids[1], ids[2], ids[0]]
+    assert in_order_of_their_ends(fleet, answers) == [3, 1, 2, 0]
+
+
+def test_clients_that_name_no_user_take_turns(
+    fleet: FleetProcess, ask: Callable[..., Future[ChatCompletion]]
+) -> None:
+    asked: list[Future[ChatCompletion]] = []
+    with counting(fleet, "placed"):
+        for key in ("ada", "ada", "ada", "bob"):
+            asked.append(ask("placed", "auto", key))
+            wait_until(lambda: fleet.metric("cortex_model_queue_depth") == len(asked))
+    answers = [each.result() for each in asked]
+    assert in_order_of_their_ends(fleet, answers) == [0, 3, 1, 2]
 
 
 def test_a_higher_tier_takes_the_place_of_one_that_is_being_computed(

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CORTEX_ABI 7             /* raised when results change, too: see abi.py */
+#define CORTEX_ABI 8             /* raised when results change, too: see abi.py */
 #define CORTEX_BLOCK_TOKENS 16   /* token slots of one block of K/V */
 #define CORTEX_GROUP 32          /* consecutive inputs that share a scale in int8 and int4 weights */
 
@@ -138,9 +138,10 @@ size_t cortex_scratch_bytes(const cortex_model *model, const cortex_pool *pool, 
 
 /* Compute one step: write K/V of all T tokens into `kv` (one pointer per layer), and logits and states of the
  * sampled rows. Called from one thread at a time for one pool. The logits of a position are the same bits whatever
- * else is in the batch, however its prompt was cut, and however many threads work. */
-void cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batch *batch, void *const *kv,
-                 void *scratch);
+ * else is in the batch, however its prompt was cut, and however many threads work. Returns 0, or EINVAL where a token
+ * is none of the vocabulary or a position is in none of the rotary tables: then nothing was written. */
+int32_t cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batch *batch, void *const *kv,
+                    void *scratch);
 
 #ifdef __cplusplus
 }

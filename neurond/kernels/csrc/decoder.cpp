@@ -4,6 +4,8 @@
 // does everything a row needs from the end of one product to the beginning of the next. Activations are float32;
 // products round or quantise what they are given (linear.h).
 #include <algorithm>
+#include <cerrno>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 
@@ -82,6 +84,17 @@ struct Buffers {
         bytes = used;
     }
 };
+
+// Whether the model has a row of its embedding and of every rotary table for each token.
+bool has_rows(const cortex_model &model, const cortex_batch &batch) {
+    int num_positions = INT_MAX;
+    for (int i = 0; i < model.num_ropes; ++i) num_positions = std::min(num_positions, model.ropes[i].num_positions);
+    for (int t = 0; t < batch.num_tokens; ++t) {
+        const int token = batch.token_ids[t], position = batch.positions[t];
+        if (token < 0 || token >= model.vocab_size || position < 0 || position >= num_positions) return false;
+    }
+    return true;
+}
 
 class Step {
   public:
@@ -298,9 +311,11 @@ size_t cortex_scratch_bytes(const cortex_model *model, const cortex_pool *pool, 
     return cortex::Buffers(*model, widths, pool->threads(), max_tokens, max_sequences, max_samples, nullptr).bytes;
 }
 
-void cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batch *batch, void *const *kv,
-                 void *scratch) {
+int32_t cortex_step(cortex_pool *pool, const cortex_model *model, const cortex_batch *batch, void *const *kv,
+                    void *scratch) {
+    if (!cortex::has_rows(*model, *batch)) return EINVAL;
     cortex::Step(*pool, *model, *batch, kv, scratch).compute();
+    return 0;
 }
 
 int32_t cortex_abi(void) { return CORTEX_ABI; }

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from array import array
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,9 +15,9 @@ import pytest
 import torch
 
 from bench.host_step import sequence_logits
-from cortex_core.errors import ModelLoadFailed, OutOfMemory
+from cortex_core.errors import InternalError, ModelLoadFailed, OutOfMemory
 from neurond.kernels import abi
-from neurond.kernels.library import Kernels
+from neurond.kernels.library import Kernels, StepColumns
 from neurond.kernels.memory import Buffer
 from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
 from neurond.kernels.packed_model import PackedModel, open_packed
@@ -143,6 +144,31 @@ def test_wide_matrices_stay_int8_among_int4(kernels, plan):
     for weight_format in ("int8", "bf16"):
         packed = pack_to_memory(marked, HASH, weight_format, kernels, lambda _: None)
         assert packed.decoder.layers[0].gate_up.weight_format == weight_format
+
+
+def test_a_token_or_position_out_of_range_is_refused_and_nothing_written(kernels, plan):
+    packed = pack_to_memory(plan, HASH, "int8", kernels, lambda _: None)
+    model, longest = packed.struct, packed.context_tokens
+    pages = kernels.kv_pages(model, 1)
+    logits = np.zeros((2, model.vocab_size), np.float32)
+    with kernels.pool(1) as pool:
+        scratch = Buffer(kernels.scratch_bytes(model, pool, 2, 1, 2))
+
+        def step(token: int, position: int) -> None:
+            columns = StepColumns.one_sequence(array("i", [1, token]))
+            columns.positions = array("i", [0, position])
+            kernels.step(pool, model, columns, pages, scratch, logits)
+
+        for token, position in (
+            *((VOCAB_SIZE, 1), (-1, 1), (2**31 - 1, 1)),
+            *((2, longest), (2, -1), (2, 2**31 - 1), (2, -(2**31))),
+        ):
+            with pytest.raises(InternalError, match="not in the vocabulary of 320, or stands"):
+                step(token, position)
+        assert not logits.any()
+        assert not any(layer.bytes.any() for layer in pages.layers)
+        step(VOCAB_SIZE - 1, longest - 1)
+        assert logits.any(axis=1).all()
 
 
 def test_opening_needs_neither_torch_nor_transformers(tmp_path, kernels, plan):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import bound
-from bench.bound import weight_bytes
+from bench.bound import Round, told, weight_bytes
 from bench.ceilings.measure import Reading, compiled
 from neurond.kernels.memory import Buffer
 from neurond.kernels.variants import NoKernels, load_kernels
@@ -63,3 +63,12 @@ def test_a_token_reads_every_matrix_once() -> None:
     expected = sum(each.numel() for each in matrices)
     expected += head.numel() if head is embedding else 0
     assert weight_bytes(packed.decoder, kernels) == 2 * expected
+
+
+def test_the_bound_is_what_reading_allows() -> None:
+    """Of 250 MB a token: reading 40 GB/s allows 160 of them a second."""
+    rounds = [Round(40.0, 120.0), Round(30.0, 110.0), Round(50.0, 140.0)]
+    assert told(rounds, 250_000_000).splitlines()[2:] == [
+        "| medians | 40.0 | 160.0 | 120.0 | 75% |",
+        "| best | 50.0 | 200.0 | 140.0 | 70% |",
+    ]

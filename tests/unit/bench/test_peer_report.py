@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers.aims import aims_table
 from bench.peers.plots import draw
 from bench.peers.report import Column, cell, report
 from bench.peers.results import START, Key, Record
@@ -205,3 +206,50 @@ def test_plots_are_one_set_for_each_model(tmp_path: Path) -> None:
         "pypi:other": [tmp_path / "latency-other.png"],
     }
     assert all(path.stat().st_size > 1000 for paths in found.values() for path in paths)
+
+
+def test_our_best_stands_beside_the_best_of_others_at_the_node_and_through_the_gateway() -> None:
+    def w1(peer: str, name: str, rate: float, entry: str = "", *, counts: bool = True) -> Record:
+        key = Key(MODEL, peer, "1", name, "W1", entry)
+        return Record(key, TIME, {"counts": counts, "decode_tokens_per_s": rate})
+
+    lines = aims_table(
+        [
+            w1("vllm", "bf16", 150.0),
+            w1("llama.cpp", "Q8_0", 100.0),
+            w1("transformers", "bf16", 900.0, counts=False),
+            w1("cortex", "int4", 330.0, "node"),
+            w1("cortex", "int8", 190.0, "node"),
+            w1("cortex", "int4", 300.0, "gateway"),
+        ]
+    ).splitlines()
+    assert lines[2:] == [
+        "| W1, tokens/s | 150 (vllm bf16) | 330 (int4) | 2.20 | 300 (int4) | 2.00 | ≥ 2 | ≥ 2.6 |",
+        "| W1 in int8, tokens/s | 100 (llama.cpp Q8_0) | 190 (int8) | 1.90 |  |  | ≥ 1.8 | ≥ 2.3 |",
+    ]
+
+
+def test_where_less_is_better_the_least_counts() -> None:
+    found = [
+        record("vllm", "W3", ttft_ms=600.0),
+        record("llama.cpp", "W3", ttft_ms=2600.0),
+        record("cortex", "W3", "node", ttft_ms=420.0),
+    ]
+    assert (
+        "| W3 first token, s | 0.60 (vllm int8) | 0.42 (int8) | 0.70 |  |  | ≤ 0.75 | ≤ 0.5 |"
+        in (aims_table(found).splitlines())
+    )
+
+
+def test_some_aims_are_ratios_of_our_own() -> None:
+    busy = {"quiet_decode_tokens_per_s": 300.0, "busy_decode_tokens_per_s": 150.0}
+    found = [record("cortex", "busy", "gateway", **busy), record("vllm", "busy", **busy)]
+    (row,) = aims_table(found).splitlines()[2:]
+    assert row.endswith("|  |  |  | 150 (int8) | 0.50 | ≥ 0.45 |  |")
+    assert "**Beside the project's aims**" in report(found, "")
+
+
+def test_without_figures_of_ours_there_are_no_aims() -> None:
+    assert aims_table([record("vllm", **speeds(9, 10, 11))]) == ""
+    unfinished = record("cortex", entry="node", unfinished="did not finish in 15 min")
+    assert aims_table([unfinished, record("vllm", **speeds(9, 10, 11))]) == ""

@@ -1,15 +1,18 @@
 """A peer's process: why it did not come up, and that nothing of it is left."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from bench.peers import commands
 from bench.peers.commands import Unavailable, run
 from bench.peers.peer import Entry, Launch
 from bench.peers.server import Server
-from tests.fakes.process_family import alive
+from tests.fakes.process_family import ProcessFamily, alive
 from tests.fakes.waiting import wait_until
 
 ENTRY = Entry("http://127.0.0.1:9", "m")
@@ -47,6 +50,27 @@ async def test_stopping_ends_the_children_too(tmp_path: Path) -> None:
     await server.stop()
     wait_until(lambda: not alive(parent))
     wait_until(lambda: not alive(child))
+
+
+def test_a_command_that_does_not_end_is_ended_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+
+    class Late(subprocess.Popen):
+        """Is past its limit once its child is there."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout == commands.LIMIT_S:
+                wait_until(lambda: "\nready" in log.read_text())
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(commands.subprocess, "Popen", Late)
+    family = ProcessFamily(os.getpid())
+    with pytest.raises(Unavailable, match=r"took more than 3600 s: .*ready"):
+        run([sys.executable, "-c", FAMILY], log)
+    assert not family.running("signal.pause")
 
 
 def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run over peers: what cannot be had is told, what is there is not measured again."""
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from bench.peers import session
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
+from bench.peers.peer import Launch
 from bench.peers.plan import LONGER_MINUTES, SMOLLM2, Plan, limit_minutes
 from bench.peers.results import START, UNFINISHED, Key, Record, Results
 from bench.peers.session import Session
@@ -134,6 +136,26 @@ async def test_what_does_not_count_is_kept_where_it_cannot_be_had_again(run: Ses
     kept, refused = run.results.records()
     assert kept == measured
     assert (refused.key, refused.unavailable) == (KEY, "it needs AVX-512")
+
+
+class PeerBehindGateway(FakePeer):
+    """Its node comes up alone; with a gateway before it nothing does."""
+
+    entries = ("node", "gateway")
+
+    def launch(self, *args: object, **options: bool) -> Launch:
+        node = super().launch(*args, **options)
+        fails = [sys.executable, "-c", "raise SystemExit(3)"]
+        return dataclasses.replace(node, argv=fails, alone=node)
+
+
+@pytest.mark.usefixtures("clean")
+async def test_starts_are_timed_of_the_node_alone_and_with_the_gateway(run: Session) -> None:
+    await run.run([PeerBehindGateway()], plan(START, formats=("int4",)))
+    found = {record.key.entry: record for record in run.results.records()}
+    assert set(found) == {"node", "gateway"}
+    assert found["node"].figures["start_again_s"] > 0
+    assert "it ended with status 3" in str(found["gateway"].unavailable)
 
 
 @pytest.mark.usefixtures("clean")

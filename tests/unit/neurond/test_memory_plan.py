@@ -12,6 +12,7 @@ from neurond.kv_choice import kv_bytes_per_token
 from neurond.memory_plan import (
     ACTIVATION_BYTES,
     BLOCK_TOKENS,
+    CPU_ACTIVATION_BYTES,
     CUDA_STEP_TOKENS,
     MIN_CONTEXT_TOKENS,
     PAGED_BLOCK_TOKENS,
@@ -168,6 +169,22 @@ def test_a_step_on_cuda_takes_what_its_tokens_and_its_draws_do() -> None:
     assert chosen.total_bytes == (
         chosen.weights_bytes + chosen.kv_cache_bytes + chosen.activation_bytes
     )
+
+
+def test_a_script_which_has_no_width_takes_what_any_process_does() -> None:
+    script = msgspec.structs.replace(
+        MODEL,
+        kind="script",
+        num_parameters=0,
+        layers=LayerWeights(0, 0),
+        hidden_size=0,
+        num_layers=1,
+        num_kv_heads=1,
+        head_dim=1,
+        vocab_size=300,
+    )
+    few, many = (activation_bytes(script, "bfloat16", "cpu", 1, threads=n) for n in (1, 64))
+    assert CPU_ACTIVATION_BYTES <= few <= many < 2 * CPU_ACTIVATION_BYTES
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic() -> None:

@@ -1,6 +1,10 @@
 """Waiters by model, with a bound, in turn."""
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cortex_core.errors import QueueFull
 from cortex_core.ids import ModelId, RequestId
@@ -15,10 +19,22 @@ def ticket(name: str, origin: bytes = b"w") -> Ticket:
 
 
 def add(
-    queues: Queues, name: str, model: ModelId = A, *, priority: int = 0, bound: int = 9
+    queues: Queues,
+    name: str,
+    model: ModelId = A,
+    *,
+    priority: int = 0,
+    principal: str | None = None,
+    bound: int = 9,
 ) -> None:
     queues.add(
-        ticket(name), RouteRequest(model), priority=priority, now=1.0, max_wait_s=5.0, bound=bound
+        ticket(name),
+        RouteRequest(model),
+        priority=priority,
+        principal=principal,
+        now=1.0,
+        max_wait_s=5.0,
+        bound=bound,
     )
 
 
@@ -31,6 +47,67 @@ def test_first_come_first_served_within_a_priority() -> None:
     for name, priority in (("a", 0), ("b", 1), ("c", 0), ("d", 1)):
         add(queues, name, priority=priority)
     assert order(queues) == ["b", "d", "a", "c"]
+
+
+def served(queues: Queues, number: int) -> list[str]:
+    """Serve so many, each time the first; return them."""
+    names = []
+    for _ in range(number):
+        names += order(queues)[:1]
+        queues.remove(ticket(names[-1]), served=True)
+    return names
+
+
+def test_principals_take_turns_within_a_priority() -> None:
+    queues = Queues()
+    for name in ("a1", "a2", "a3", "b1", "b2", "c1"):
+        add(queues, name, principal=name[0])
+    add(queues, "a4", principal="a", priority=1)
+    assert order(queues) == ["a4", "a1", "b1", "c1", "a2", "b2", "a3"]
+    assert served(queues, 7) == ["a4", "a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+def test_who_had_a_turn_waits_for_the_others_also_with_what_it_sends_next() -> None:
+    queues = Queues()
+    for name in ("a1", "a2", "a3", "b1", "b2"):
+        add(queues, name, principal=name[0])
+    assert served(queues, 1) == ["a1"]
+    assert served(queues, 1) == ["b1"]
+    # It has nothing waiting for a moment, and is not the first in the next round for that.
+    add(queues, "c1", principal="c")
+    assert served(queues, 3) == ["c1", "a2", "b2"]
+    add(queues, "b3", principal="b")
+    add(queues, "d1", principal="d")
+    assert served(queues, 3) == ["d1", "a3", "b3"]
+
+
+def test_who_left_without_being_served_costs_its_principal_no_turn() -> None:
+    queues = Queues()
+    for name in ("a1", "a2", "b1", "b2"):
+        add(queues, name, principal=name[0])
+    queues.remove(ticket("a1"))
+    assert order(queues) == ["a2", "b1", "b2"]
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40),
+)
+def test_nobody_has_three_turns_while_another_waits(steps: list[tuple[str, bool]]) -> None:
+    """Each step adds a request of a principal, or serves one."""
+    queues = Queues()
+    since: dict[str, Counter[str]] = {}  # turns of others since it waits
+    for number, (principal, adds) in enumerate(steps):
+        if adds:
+            add(queues, f"{principal}{number}", principal=principal, bound=99)
+            since.setdefault(principal, Counter())
+        elif order(queues):
+            (name,) = served(queues, 1)
+            since.pop(name[0])
+            for turns in since.values():
+                turns[name[0]] += 1
+                assert max(turns.values()) <= 2
+            if any(waiting.startswith(name[0]) for waiting in order(queues)):
+                since[name[0]] = Counter()
 
 
 def test_the_bound_is_per_model() -> None:
@@ -63,5 +140,5 @@ def test_waiters_of_one_connection_are_found() -> None:
     queues = Queues()
     add(queues, "a")
     other = Ticket(b"v", RequestId("a"))
-    queues.add(other, RouteRequest(B), priority=0, now=0.0, max_wait_s=1.0, bound=1)
+    queues.add(other, RouteRequest(B), priority=0, principal=None, now=0.0, max_wait_s=1.0, bound=1)
     assert [waiter.ticket for waiter in queues.of_origin(b"v")] == [other]

@@ -33,12 +33,14 @@ class Echo:
         return [WRONG if BAD in each.token_ids else each.token_ids.tobytes() for each in inputs]
 
 
-def request(stream: int, *lengths: int, first: int | None = None) -> EmbeddingRequest:
+def request(
+    stream: int, *lengths: int, first: int | None = None, principal: str | None = None
+) -> EmbeddingRequest:
     """Return a request whose token ids are its stream's number."""
     inputs = [array("i", [stream] * length) for length in lengths]
     if first is not None:
         inputs[0][0] = first
-    return EmbeddingRequest(RequestId(f"r{stream}"), stream, inputs)
+    return EmbeddingRequest(RequestId(f"r{stream}"), stream, inputs, principal=principal)
 
 
 def run(engine: EmbeddingEngine) -> StepOutput:
@@ -95,6 +97,27 @@ def test_small_requests_share_a_step_and_a_large_one_does_not_hold_them_for_long
     told = engine.step()
     told = engine.step()
     assert (2, "stop") in told.finished
+
+
+def test_principals_take_turns_however_many_requests_each_has() -> None:
+    engine = EmbeddingEngine(Echo())
+    for stream in range(1, 9):
+        engine.add(request(stream, *[500] * 3, principal="a"))
+    for stream in (11, 12):
+        engine.add(request(stream, 500, 500, principal="b"))
+    led = [engine.step().vectors[0][0] for _ in range(10)]
+    assert led == [1, 11, 2, 12, 3, 11, 4, 12, 5, 6]
+
+
+def test_room_that_a_leader_leaves_goes_to_other_principals_first() -> None:
+    echo = Echo()
+    engine = EmbeddingEngine(echo)
+    for stream in (1, 2, 3):
+        engine.add(request(stream, STEP_TOKENS // 3, principal="a"))
+    engine.add(request(4, STEP_TOKENS // 3, principal="b"))
+    engine.add(request(5, STEP_TOKENS // 3, principal="c"))
+    assert [stream for stream, _ in engine.step().finished] == [1, 4, 5]
+    assert [stream for stream, _ in engine.step().finished] == [2, 3]
 
 
 def test_steps_are_short_while_others_use_the_device() -> None:
@@ -168,11 +191,14 @@ class EmbeddingMachine(RuleBasedStateMachine):
         self.ended: list[int] = []
         self.cancelled: set[int] = set()
 
-    @rule(lengths=st.lists(st.integers(1, STEP_TOKENS + 5), min_size=1, max_size=6))
-    def add(self, lengths: list[int]) -> None:
+    @rule(
+        lengths=st.lists(st.integers(1, STEP_TOKENS + 5), min_size=1, max_size=6),
+        principal=st.sampled_from((None, "a", "b")),
+    )
+    def add(self, lengths: list[int], principal: str | None) -> None:
         stream = len(self.lengths)
         self.lengths[stream] = tuple(lengths)
-        self.engine.add(request(stream, *lengths))
+        self.engine.add(request(stream, *lengths, principal=principal))
 
     @rule(stream=st.integers(0, 8))
     def cancel(self, stream: int) -> None:

@@ -228,7 +228,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def take_step(self, decoding_elsewhere: tuple[int, ...] = ()) -> None:
         had_work = self.engine.has_work()
-        output = self.engine.step(decoding_elsewhere=decoding_elsewhere)
+        output = self.engine.step(decoding_elsewhere=lambda: decoding_elsewhere)
         self.told.take(output)
         told = output.tokens or output.finished or output.failed
         assert had_work or not told

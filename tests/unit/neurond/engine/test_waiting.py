@@ -90,10 +90,9 @@ def test_next_passes_over_those_that_are_held() -> None:
         max_size=6,
     ),
     lowest=st.integers(0, 3),
-    most=st.integers(0, 12),
     data=st.data(),
 )
-def test_free_are_those_that_are_not_held(leaders, lowest, most, data) -> None:
+def test_free_are_those_that_are_not_held(leaders, lowest, data) -> None:
     """Leaders of any status, some with their prompt computed, and so many that they lead."""
     seqs: list[Sequence] = []
     for index, (priority, status, is_computed, num_led) in enumerate(leaders):
@@ -109,8 +108,9 @@ def test_free_are_those_that_are_not_held(leaders, lowest, most, data) -> None:
     for seq in seqs:
         queue.add(seq)
     for seq in data.draw(st.permutations(seqs)):
-        free = [seq for seq in seqs if seq.priority >= lowest and not seq.is_held]
-        assert queue.num_free(lowest, most) == min(len(free), most)
+        free = {seq.row.stream for seq in seqs if seq.priority >= lowest and not seq.is_held}
+        found = [seq.row.stream for seq in queue.free(lowest)]
+        assert sorted(found) == sorted(free)
         queue.remove(seq)
         seqs.remove(seq)
-    assert queue.num_free(lowest, most) == 0
+    assert list(queue.free(lowest)) == []

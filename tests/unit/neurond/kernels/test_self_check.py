@@ -3,8 +3,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from neurond.kernels import abi
+from neurond.kernels import abi, gate_check
 from neurond.kernels.attention_check import NUM_TOKENS, PIECES, wrong_attention
+from neurond.kernels.gate_check import wrong_gate
 from neurond.kernels.library import Kernels
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.self_check import wrong_product
@@ -36,6 +37,7 @@ def kernels(request) -> Kernels:
 def test_every_variant_that_runs_here_is_right(kernels):
     assert wrong_product(kernels) is None
     assert wrong_attention(kernels) is None
+    assert wrong_gate(kernels) is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7])
@@ -86,3 +88,53 @@ def test_a_number_that_is_none_is_seen(kernels, monkeypatch):
 
     monkeypatch.setattr(Kernels, "states", broken)
     assert wrong_attention(kernels) is not None
+    assert wrong_gate(kernels) is not None
+
+
+class Otherwise(Kernels):
+    """A library whose steps of so many tokens over pages of one format err in a last bit."""
+
+    def __init__(self, kernels: Kernels, kv_format: KvFormat, rows: int) -> None:
+        super().__init__(kernels.variant, kernels.path, kernels._library)
+        self._kv_format, self._rows = kv_format, rows
+
+    def states(self, pool, model, columns, kv, scratch, states):
+        super().states(pool, model, columns, kv, scratch, states)
+        if kv.kv_format == self._kv_format and len(columns.token_ids) == self._rows:
+            states[-1, -1] = np.nextafter(states[-1, -1], np.float32(np.inf))
+
+
+@pytest.mark.parametrize("rows", PIECES)
+@pytest.mark.parametrize("kv_format", get_args(KvFormat))
+def test_attention_that_rounds_otherwise_over_few_rows_is_seen(kernels, kv_format, rows):
+    wrong = wrong_attention(Otherwise(kernels, kv_format, rows)) or ""
+    assert f"bits of attention over {kv_format} depend on its number of rows" in wrong
+
+
+@pytest.mark.parametrize("rows", gate_check.PIECES)
+def test_a_gate_that_rounds_otherwise_over_few_rows_is_seen(kernels, rows):
+    wrong = wrong_gate(Otherwise(kernels, "bf16", rows)) or ""
+    assert "bits of silu between products depend on its number of rows" in wrong
+
+
+@pytest.mark.parametrize("activation", abi.ACTIVATIONS)
+def test_another_activation_is_seen(kernels, monkeypatch, activation):
+    assert set(gate_check.FORMULAS) == set(abi.ACTIVATIONS)
+    monkeypatch.setitem(abi.ACTIVATIONS, activation, abi.ACTIVATIONS[activation] ^ 1)
+    assert (
+        wrong_gate(kernels)
+        == f"it computes {activation} between products wrongly on this processor"
+    )
+
+
+def test_one_element_between_two_products_is_seen(kernels, monkeypatch):
+    pack = Kernels.pack_rows
+
+    def without_one(self, linear, first_row, rows):
+        if linear.in_features == gate_check.GATES:
+            rows = rows.copy()
+            rows[:, 77] = 0
+        pack(self, linear, first_row, rows)
+
+    monkeypatch.setattr(Kernels, "pack_rows", without_one)
+    assert "between products wrongly" in (wrong_gate(kernels) or "")

@@ -57,7 +57,7 @@ def test_a_library_of_another_interface_or_other_results_is_named(monkeypatch):
     assert f"built with interface {built} instead of {built + 1}" in found.reason
 
 
-@pytest.mark.parametrize("check", ["wrong_product", "wrong_attention"])
+@pytest.mark.parametrize("check", ["wrong_product", "wrong_attention", "wrong_gate"])
 def test_a_library_that_computes_wrongly_gives_way_to_the_next(monkeypatch, caplog, check):
     monkeypatch.setattr(variants, "cpu_flags", lambda: variants.VARIANTS["avx2"])
     monkeypatch.setattr(

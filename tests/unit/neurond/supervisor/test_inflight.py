@@ -37,12 +37,18 @@ async def taken(stream: TokenStream) -> list[StreamItem]:
 
 async def test_inputs_lie_one_behind_another_and_their_vectors_come_back() -> None:
     fixture = Fixture(area_bytes=64)
-    job = EmbedJob(request_id=RequestId("r"), model_id=MODEL, inputs=[[5, 6], [7]], dimensions=2)
+    job = EmbedJob(
+        request_id=RequestId("r"),
+        model_id=MODEL,
+        inputs=[[5, 6], [7]],
+        dimensions=2,
+        principal="ada",
+    )
     stream = fixture.table.submit(job)
 
     (command,) = fixture.actor.data
     assert isinstance(command, protocol.Embed)
-    assert (command.input_tokens, command.dimensions) == ((2, 1), 2)
+    assert (command.input_tokens, command.dimensions, command.principal) == ((2, 1), 2, "ada")
     place = command.prompt_offset
     assert array("i", fixture.area[place : place + 12]).tolist() == [5, 6, 7]
     fixture.table.admitted(protocol.Admitted(command.request_id, 0))

@@ -1,0 +1,1 @@
+"""What a decoder does to rows between its products, called alone."""
