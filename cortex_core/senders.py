@@ -5,7 +5,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from cortex_core.canonical import EmbedRequest, GenerateRequest
+from cortex_core.canonical import GenerateRequest
+from cortex_core.canonical_embedding import EmbedRequest
 
 RequestT = TypeVar("RequestT", GenerateRequest, EmbedRequest)
 

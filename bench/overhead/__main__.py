@@ -93,11 +93,12 @@ async def measure(options: argparse.Namespace, folder: Path, alone: dict[int, fl
         await asyncio.sleep(QUIET_S)
         quiet = quiet_table(used(before, processes.usage()), QUIET_S)
         windows: dict[tuple[str, int], list[Window]] = {}
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
             for streams in options.streams:
                 for entry, target in targets.items():
                     window = await _window(processes, target, entry, prompts, streams)
                     windows.setdefault((entry, streams), []).append(window)
+                    print(f"round {number + 1}: {entry}, {streams} streams", file=sys.stderr)
         found = [best(windows[entry, n]) for entry in targets for n in options.streams]
     return f"{tokens_table(found, alone)}\n\n{quiet}"
 

@@ -98,7 +98,7 @@ class PackedLayer(msgspec.Struct, frozen=True, omit_defaults=True):
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    rope: int
+    rope: int | None
     activation: str
     scale: float
     q_norm: int | None = None

@@ -29,6 +29,8 @@ class PlanLinear:
     biases: tuple[torch.Tensor | None, ...]
     is_wide: bool = False
     """Stays int8 where others are packed as int4: its file has more bits."""
+    order: torch.Tensor | None = None
+    """Numbers of the weights' rows in the order of the outputs, or None where that is theirs."""
 
     @property
     def out_features(self) -> int:
@@ -40,6 +42,8 @@ class PlanLinear:
 
     def rows(self, first: int, stop: int) -> torch.Tensor:
         """Return rows [first, stop) as contiguous float32 [stop - first, in_features]."""
+        if self.order is not None:
+            return self._ordered_rows(self.order[first:stop])
         parts = []
         start = 0
         for weight in self.weights:
@@ -54,14 +58,27 @@ class PlanLinear:
         if all(bias is None for bias in self.biases):
             return None
         parts = zip(self.weights, self.biases, strict=True)
-        return torch.cat(
+        stacked = torch.cat(
             [torch.zeros(len(weight)) if bias is None else bias.float() for weight, bias in parts]
         )
+        return stacked if self.order is None else stacked[self.order]
+
+    def _ordered_rows(self, numbers: torch.Tensor) -> torch.Tensor:
+        found = torch.empty(len(numbers), self.in_features)
+        start = 0
+        for weight in self.weights:
+            of_part = (numbers >= start) & (numbers < start + len(weight))
+            found[of_part] = weight.detach()[numbers[of_part] - start].float()
+            start += len(weight)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRope:
-    """Rotary tables of neox-style halves, computed by the model's own module."""
+    """Rotary tables of neox-style halves, computed by the model's own module.
+
+    Models that turn neighbours instead have their queries and keys in another order in the plan.
+    """
 
     num_positions: int
     rotary_dim: int
@@ -90,8 +107,8 @@ class PlanLayer:
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    rope: int
-    """Index into `DecoderPlan.ropes`."""
+    rope: int | None
+    """Index into `DecoderPlan.ropes`; None where attention does not know positions."""
     window: int | None
     activation: str
     """A key of `kernels.abi.ACTIVATIONS`."""

@@ -195,7 +195,7 @@ def _checked(model: PreTrainedModel, plan: DecoderPlan) -> list[int]:
     """Return the first and the last layer of each kind.
 
     Layers are of one kind if their plans are, and the plain attributes of their modules: those may
-    turn off what the plan does not see, as `use_rope` does in SmolLM3.
+    turn off what the plan does not see.
     """
     kinds: dict[object, list[int]] = {}
     for index, layer in enumerate(model.get_decoder().layers):

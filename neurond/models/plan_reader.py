@@ -7,6 +7,7 @@ method, is left to `plan_check`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -18,7 +19,7 @@ from neurond.kernels.abi import GROUP, PANEL
 from neurond.memory_plan import MAX_ROPE_POSITIONS
 from neurond.models.architecture import AttentionLayer, trace_attention
 from neurond.models.decoder_plan import DecoderPlan, NoPlan, PlanLayer, PlanLinear, Unplannable
-from neurond.models.plan_ropes import Ropes, watch
+from neurond.models.plan_ropes import Ropes, turns_neighbours, watch
 
 SAME_ACTIVATION: Final = 1e-5
 SAME_NORM: Final = 2.0**-7
@@ -50,9 +51,11 @@ def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
     ropes = Ropes(watched, min(config.max_position_embeddings, MAX_ROPE_POSITIONS))
     eps: set[float] = set()
     plan_layers = tuple(
-        _read_layer(f"layer {index}", layer, attending, ropes.index_of(layer), eps)
+        _read_layer(f"layer {index}", layer, attending, ropes, eps)
         for index, (layer, attending) in enumerate(zip(layers, attention, strict=True))
     )
+    if not ropes.found:
+        raise Unplannable("its attention does not know positions")
     outside = _Reader("its decoder", model, eps)
     head = outside.linear(model.get_output_embeddings())
     if head.out_features != embedding.num_embeddings:
@@ -142,7 +145,7 @@ class _Reader:
 
 
 def _read_layer(
-    name: str, layer: nn.Module, attending: AttentionLayer, rope: int, eps: set[float]
+    name: str, layer: nn.Module, attending: AttentionLayer, ropes: Ropes, eps: set[float]
 ) -> PlanLayer:
     reader = _Reader(name, layer, eps)
     attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
@@ -153,6 +156,9 @@ def _read_layer(
     if head_dim % PANEL or shape.value_dim != head_dim:
         raise reader.refuse(f"has heads of {head_dim} keys and {shape.value_dim} values")
     qkv, o = _read_products(reader, attention, attending)
+    rope = ropes.index_of(layer) if attending.knows_positions else None
+    if rope is not None and turns_neighbours(attention):
+        qkv = replace(qkv, order=_halves_first(attending, ropes.found[rope].rotary_dim))
     gate_up, down = _read_mlp(reader, mlp)
     hidden = down.out_features
     sandwich = getattr(layer, "pre_feedforward_layernorm", None) is not None
@@ -201,6 +207,20 @@ def _read_products(
     if tuple(len(weight) for weight in qkv.weights) != expected or o.in_features != queries:
         raise reader.refuse("has queries, keys and values of other sizes than its heads")
     return qkv, o
+
+
+def _halves_first(attending: AttentionLayer, rotary_dim: int) -> torch.Tensor:
+    """Return the order of queries, keys and values in which neighbours to turn lie in two halves.
+
+    What a query and a key have in common does not depend on their order.
+    """
+    head_dim, num_kv_heads = attending.shape.key_dim, attending.shape.num_kv_heads
+    turned = torch.arange(rotary_dim).unflatten(0, (-1, 2)).T.flatten()
+    head = torch.cat((turned, torch.arange(rotary_dim, head_dim)))
+    heads = torch.arange(attending.num_heads + num_kv_heads)[:, None] * head_dim + head
+    first_value = heads.numel()
+    values = torch.arange(first_value, first_value + num_kv_heads * head_dim)
+    return torch.cat((heads.flatten(), values))
 
 
 def _read_mlp(reader: _Reader, mlp: nn.Module) -> tuple[PlanLinear, PlanLinear]:

@@ -61,8 +61,9 @@ def _attention(
         query = _rms_norm(query, layer.q_norm, plan.norm_eps)
     if layer.k_norm is not None:
         keys = _rms_norm(keys, layer.k_norm, plan.norm_eps)
-    cos, sin = plan.ropes[layer.rope].compute(positions)
-    query, keys = _rotate(query, cos, sin), _rotate(keys, cos, sin)
+    if layer.rope is not None:
+        cos, sin = plan.ropes[layer.rope].compute(positions)
+        query, keys = _rotate(query, cos, sin), _rotate(keys, cos, sin)
     group = layer.num_heads // layer.num_kv_heads
     scores = query @ keys.repeat_interleave(group, 0).mT * layer.scale
     if layer.softcap is not None:

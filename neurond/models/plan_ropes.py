@@ -3,6 +3,7 @@
 Gemma 3 has two tables, chosen by the kind of layer; most models have one.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -101,6 +102,12 @@ class Ropes:
                     self._keys.append(call.key)
                 return self._keys.index(call.key)
         raise Unplannable("its layers do not get their positions from the decoder's rotary module")
+
+
+def turns_neighbours(attention: nn.Module) -> bool:
+    """Whether dimensions 2 i and 2 i + 1 of a head turn together, by the function that does it."""
+    rotate = getattr(sys.modules[type(attention).__module__], "rotate_half", None)
+    return rotate is not None and rotate(torch.arange(4.0)).tolist() == [-1.0, 0.0, -3.0, 2.0]
 
 
 def _rope(call: RotaryCall, num_positions: int) -> PlanRope:

@@ -5,14 +5,18 @@ from functools import partial
 
 import torch
 from transformers import (
+    ArceeConfig,
     AutoConfig,
     AutoModelForCausalLM,
     CohereConfig,
+    Ernie4_5Config,
+    Exaone4Config,
     Gemma2Config,
     Gemma3TextConfig,
     Glm4Config,
     GraniteConfig,
     HeliumConfig,
+    HunYuanDenseV1Config,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -54,6 +58,9 @@ PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
         **{**COMMON, "num_hidden_layers": 6}, sliding_window=WINDOW, query_pre_attn_scalar=32
     ),
     "phi3": lambda: Phi3Config(**COMMON),
+    "smollm3": lambda: SmolLM3Config(**{**COMMON, "num_hidden_layers": 5}),
+    "helium": lambda: HeliumConfig(**COMMON),
+    "ernie": lambda: Ernie4_5Config(**COMMON, use_bias=True),
     **{name: partial(AutoConfig.for_model, **config) for name, config in PUBLISHED.items()},
 }
 REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
@@ -63,11 +70,9 @@ REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
     "olmo2": (lambda: Olmo2Config(**COMMON), "layer 0 lacks a norm"),
     "cohere": (lambda: CohereConfig(**COMMON), "does not turn halves"),
     "glm4": (lambda: Glm4Config(**COMMON), "post_self_attn_layernorm"),
-    "helium": (lambda: HeliumConfig(**COMMON), "layer 0 computes something else"),
-    "smollm3": (
-        lambda: SmolLM3Config(**{**COMMON, "num_hidden_layers": 5}),
-        "layer 3 computes something else",
-    ),
+    "exaone4": (lambda: Exaone4Config(**COMMON, sliding_window=WINDOW), "layer 0 lacks a norm"),
+    "hunyuan": (lambda: HunYuanDenseV1Config(**COMMON), "query_layernorm"),
+    "arcee": (lambda: ArceeConfig(**COMMON), "layer 0 has a product"),
     "qwen3-moe": (
         lambda: Qwen3MoeConfig(
             **COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32

@@ -100,6 +100,20 @@ def test_a_wrong_plan_is_found_out(what, change):
     assert verify_plan(model, change(plan)).startswith(what)
 
 
+def test_layers_without_positions_have_no_table():
+    plan = planned(make_model(PLANNED["smollm3"]()))
+    assert [layer.rope for layer in plan.layers] == [0, 0, 0, None, 0]
+
+
+def test_heads_that_turn_neighbours_are_put_in_another_order():
+    layer = planned(make_model(PLANNED["ernie"]())).layers[0]
+    half = layer.head_dim // 2
+    first, order = layer.qkv.rows(0, layer.head_dim), layer.qkv.order
+    assert order is not None
+    assert order[: half + 1].tolist() == [*range(0, layer.head_dim, 2), 1]
+    assert torch.equal(first, layer.qkv.weights[0][order[: layer.head_dim]].float())
+
+
 def slower(rope: PlanRope) -> PlanRope:
     return replace(rope, compute=lambda positions: rope.compute(positions // 2))
 

@@ -1,6 +1,7 @@
 """Requests that name nobody are their sender's."""
 
-from cortex_core.canonical import EmbedRequest, GenerateRequest, TextPrompt
+from cortex_core.canonical import GenerateRequest, TextPrompt
+from cortex_core.canonical_embedding import EmbedRequest
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.senders import sent_by
 
