@@ -138,7 +138,7 @@ class Step {
         const int each = std::min(kRowsPerPiece, std::max(1, ceil_div(rows, pool_.threads() * kPiecesPerThread)));
         const Teams teams(pool_, rows);
         teams.run(
-            pool_, [&](int team) { return ceil_div(teams.first_row(team + 1) - teams.first_row(team), each); },
+            pool_, [&](int team) { return ceil_div(teams.rows(team), each); },
             [&](int team, int item, int) {
                 const int begin = teams.first_row(team) + item * each;
                 const int end = std::min(teams.first_row(team + 1), begin + each);
@@ -170,22 +170,22 @@ class Step {
     template <class F>
     void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
         const Teams teams(pool_, rows);
-        const int threads = teams.threads(), team_rows = teams.first_row(1);
+        const int threads = teams.threads(), team_rows = teams.rows(teams.count() - 1);
         const Cut cut = cut_of(w, team_rows);
         const int wanted = std::max(1, threads * kPiecesPerThread / ceil_div(team_rows, cut.rows));
         const int least = panels_of_item(panels, cut.panels, wanted);
         const int whole = panels_of_item(panels, cut.tile_panels, wanted);
-        const int panels_each = longest_share(panels, whole, threads) <= longest_share(panels, least, threads) ? whole : least;
+        const bool takes_whole = longest_share(panels, whole, threads) <= longest_share(panels, least, threads);
+        const int panels_each = takes_whole ? whole : least;
         const int panel_items = ceil_div(panels, panels_each);
         teams.run(
             pool_,
-            [&](int team) {
-                return ceil_div(teams.first_row(team + 1) - teams.first_row(team), cut.rows) * panel_items;
-            },
+            [&](int team) { return ceil_div(teams.rows(team), cut.rows) * panel_items; },
             [&](int team, int item, int) {
                 const int row = teams.first_row(team) + item / panel_items * cut.rows;
+                const int count = std::min(cut.rows, teams.first_row(team + 1) - row);
                 const int panel = place_of(item % panel_items, panel_items, threads) * panels_each;
-                f(row, std::min(cut.rows, teams.first_row(team + 1) - row), panel, std::min(panels_each, panels - panel));
+                f(row, count, panel, std::min(panels_each, panels - panel));
             });
     }
 
@@ -230,9 +230,10 @@ class Step {
 
     void keep_all(const cortex_layer &layer, void *pages) {
         const Teams teams(pool_, batch_.num_tokens);
+        // A run belongs to the team that has its first token.
         const auto first_run = [&](int team) {
-            return static_cast<int>(std::lower_bound(at_.run_starts, at_.run_starts + num_runs_, teams.first_row(team)) -
-                                    at_.run_starts);
+            const std::int32_t *begin = at_.run_starts, *end = begin + num_runs_;
+            return static_cast<int>(std::lower_bound(begin, end, teams.first_row(team)) - begin);
         };
         teams.run(
             pool_, [&](int team) { return first_run(team + 1) - first_run(team); },

@@ -28,6 +28,7 @@ class Teams {
         const std::int64_t units = (rows_ + kUnit - 1) / kUnit;
         return std::min(rows_, static_cast<int>(units * team / count_) * kUnit);
     }
+    int rows(int team) const { return first_row(team + 1) - first_row(team); }
     int team_of(int row) const {
         int team = 0;
         while (team + 1 < count_ && first_row(team + 1) <= row) ++team;
