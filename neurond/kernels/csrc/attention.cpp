@@ -12,6 +12,7 @@
 #include "attention_tile.h"
 #include "carver.h"
 #include "simd.h"
+#include "teams.h"
 
 namespace cortex {
 namespace {
@@ -55,6 +56,7 @@ struct Scratch {
     float *so_far;          // [kTilesPerThread * threads, tile_rows] records of shared tiles
     Span *round;            // as many as there are records in `spans`
     Run *runs;              // [kTilesPerThread * threads]
+    std::int32_t *order;    // [spans' records + tiles] items of a round, team by team
     Tile *tiles;            // [tiles]
     std::size_t bytes;
 
@@ -68,6 +70,7 @@ struct Scratch {
         so_far = memory.take<float>(shared * tile_rows * Record::floats(head_dim));
         round = memory.take<Span>(records);
         runs = memory.take<Run>(shared);
+        order = memory.take<std::int32_t>(records + tiles_room);
         tiles = memory.take<Tile>(tiles_room);
         bytes = memory.used();
     }
@@ -80,6 +83,7 @@ class Attention {
         : pool_(pool),
           request_(request),
           head_dim_(request.layer.head_dim),
+          teams_(pool, request.batch.num_tokens),
           at_(scratch_for(request.layer, pool.threads(), request.batch.num_tokens, request.batch.num_sequences,
                           scratch)) {}
 
@@ -159,11 +163,29 @@ class Attention {
     }
 
     void run_round(int whole_tiles) {
-        pool_.run(num_spans_ + whole_tiles, [&](int item, int worker) {
-            if (item >= num_spans_) return view(num_shared_ + item - num_spans_).compute(workspace(worker));
-            const Span &span = at_.round[item];
-            view(span.tile).compute_span(span.index, workspace(worker), record(at_.spans, span.record));
-        });
+        const int items = num_spans_ + whole_tiles;
+        const auto tile_of = [&](int item) {
+            return item < num_spans_ ? at_.round[item].tile : num_shared_ + item - num_spans_;
+        };
+        // In each team as they were; where teams begin.
+        int begins[Teams::kMost + 1] = {};
+        for (int team = 0, placed = 0; team < teams_.count(); begins[++team] = placed)
+            for (int item = 0; item < items; ++item)
+                if (team_of(tile_of(item)) == team) at_.order[placed++] = item;
+        teams_.run(
+            pool_, [&](int team) { return begins[team + 1] - begins[team]; },
+            [&](int team, int i, int worker) {
+                const int item = at_.order[begins[team] + i];
+                if (item >= num_spans_) return view(tile_of(item)).compute(workspace(worker));
+                const Span &span = at_.round[item];
+                view(span.tile).compute_span(span.index, workspace(worker), record(at_.spans, span.record));
+            });
+    }
+
+    // The team that has the first of a tile's tokens.
+    int team_of(int tile) const {
+        const Tile &of = at_.tiles[tile];
+        return teams_.team_of(request_.batch.cu_seqlens_q[of.sequence] + of.first_row / request_.group());
     }
 
     void merge_round() {
@@ -179,6 +201,7 @@ class Attention {
     cortex_pool &pool_;
     const Request request_;
     const int head_dim_;
+    const Teams teams_;
     const Scratch at_;
     int num_tiles_ = 0, num_shared_ = 0;  // shared tiles are the first ones
     int num_spans_ = 0, num_runs_ = 0;    // of the round

@@ -15,6 +15,7 @@
 #include "ops.h"
 #include "pool.h"
 #include "simd.h"
+#include "teams.h"
 
 namespace cortex {
 namespace {
@@ -135,10 +136,14 @@ class Step {
     template <class F>
     void each_row(int rows, F &&f) {
         const int each = std::min(kRowsPerPiece, std::max(1, ceil_div(rows, pool_.threads() * kPiecesPerThread)));
-        pool_.run(ceil_div(rows, each), [&](int item, int) {
-            const int end = std::min(rows, (item + 1) * each);
-            for (int t = item * each; t < end; ++t) f(t);
-        });
+        const Teams teams(pool_, rows);
+        teams.run(
+            pool_, [&](int team) { return ceil_div(teams.rows(team), each); },
+            [&](int team, int item, int) {
+                const int begin = teams.first_row(team) + item * each;
+                const int end = std::min(teams.first_row(team + 1), begin + each);
+                for (int t = begin; t < end; ++t) f(t);
+            });
     }
 
     void prepare(const cortex_linear &w, int row, const float *x) {
@@ -150,32 +155,38 @@ class Step {
         const int units = ceil_div(panels, unit);
         return ceil_div(units, std::min(units, items)) * unit;
     }
-    // Panels of the thread that has most items of `each` panels.
-    int longest_share(int panels, int each) const {
-        return ceil_div(ceil_div(panels, each), pool_.threads()) * each;
+    // Panels of the thread that has most items of `each` panels, of `threads` that share them.
+    static int longest_share(int panels, int each, int threads) {
+        return ceil_div(ceil_div(panels, each), threads) * each;
     }
 
     // Threads take items in turn: what one takes lies side by side.
-    int place_of(int item, int items) const {
-        const int threads = pool_.threads(), lane = item % threads;
+    static int place_of(int item, int items, int threads) {
+        const int lane = item % threads;
         return lane * (items / threads) + std::min(lane, items % threads) + item / threads;
     }
 
     // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows.
     template <class F>
     void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
-        const Cut cut = cut_of(w, rows);
-        const int row_items = ceil_div(rows, cut.rows);
-        const int wanted = std::max(1, pool_.threads() * kPiecesPerThread / row_items);
+        const Teams teams(pool_, rows);
+        const int threads = teams.threads(), team_rows = teams.rows(teams.count() - 1);
+        const Cut cut = cut_of(w, team_rows);
+        const int wanted = std::max(1, threads * kPiecesPerThread / ceil_div(team_rows, cut.rows));
         const int least = panels_of_item(panels, cut.panels, wanted);
         const int whole = panels_of_item(panels, cut.tile_panels, wanted);
-        const int panels_each = longest_share(panels, whole) <= longest_share(panels, least) ? whole : least;
+        const bool takes_whole = longest_share(panels, whole, threads) <= longest_share(panels, least, threads);
+        const int panels_each = takes_whole ? whole : least;
         const int panel_items = ceil_div(panels, panels_each);
-        pool_.run(row_items * panel_items, [&](int item, int) {
-            const int row = item / panel_items * cut.rows;
-            const int panel = place_of(item % panel_items, panel_items) * panels_each;
-            f(row, std::min(cut.rows, rows - row), panel, std::min(panels_each, panels - panel));
-        });
+        teams.run(
+            pool_,
+            [&](int team) { return ceil_div(teams.rows(team), cut.rows) * panel_items; },
+            [&](int team, int item, int) {
+                const int row = teams.first_row(team) + item / panel_items * cut.rows;
+                const int count = std::min(cut.rows, teams.first_row(team + 1) - row);
+                const int panel = place_of(item % panel_items, panel_items, threads) * panels_each;
+                f(row, count, panel, std::min(panels_each, panels - panel));
+            });
     }
 
     // y [rows, w.out_features] from prepared rows; with `add`, added to what y holds.
@@ -210,13 +221,26 @@ class Step {
 
     void attention(const cortex_layer &layer, void *pages) {
         product(layer.qkv, at_.prepared, batch_.num_tokens, at_.wide, widths_.wide, false);
-        pool_.run(num_runs_, [&](int run, int) {
-            for (int t = at_.run_starts[run]; t < at_.run_starts[run + 1]; ++t) position_and_keep(layer, pages, t);
-        });
+        keep_all(layer, pages);
         attend(pool_, layer, batch_, pages, at_.wide, widths_.wide, at_.attended, at_.attention);
         const std::size_t width = static_cast<std::size_t>(layer.num_heads) * layer.head_dim;
         each_row(batch_.num_tokens, [&](int t) { prepare(layer.o, t, at_.attended + t * width); });
         product_to_residual(layer.o, at_.prepared, layer.post_attention_norm);
+    }
+
+    void keep_all(const cortex_layer &layer, void *pages) {
+        const Teams teams(pool_, batch_.num_tokens);
+        // A run belongs to the team that has its first token.
+        const auto first_run = [&](int team) {
+            const std::int32_t *begin = at_.run_starts, *end = begin + num_runs_;
+            return static_cast<int>(std::lower_bound(begin, end, teams.first_row(team)) - begin);
+        };
+        teams.run(
+            pool_, [&](int team) { return first_run(team + 1) - first_run(team); },
+            [&](int team, int item, int) {
+                const int run = first_run(team) + item;
+                for (int t = at_.run_starts[run]; t < at_.run_starts[run + 1]; ++t) position_and_keep(layer, pages, t);
+            });
     }
 
     // Normalise and turn the heads of one token, and put its K/V into the pages.

@@ -158,13 +158,17 @@ def test_bits_do_not_depend_on_company_chunks_or_threads(engines: Engines) -> No
 @pytest.mark.parametrize("kv_format", get_args(KvFormat))
 @pytest.mark.parametrize("weight_format", get_args(WeightFormat))
 def test_bits_of_a_long_context_do_not_depend_on_company(kernels, weight_format, kv_format) -> None:
-    """Its keys are of three spans, which threads share while they compute others' tokens."""
+    """Its keys are of three spans, which threads share while they compute others' tokens.
+
+    Large steps are shared out to teams of threads, as many as there are, or fewer.
+    """
     made = Engines(kernels, packed(kernels, "llama-long", weight_format), kv_format)
     asked = [*prompts(4), [*random.Random(6).choices(range(VOCAB_SIZE), k=LONG)]]
     alone = [
         run_alone(made.engine(context=2 * LONG), prompt, seed) for seed, prompt in enumerate(asked)
     ]
-    for threads, step_tokens, max_draft_rows in ((2, 128, 0), (3, 100, 12)):
+    shared = ((2, 128, 0), (3, 100, 12), (2, 600, 0), (3, 500, 0), (3, 300, 0))
+    for threads, step_tokens, max_draft_rows in shared:
         engine = made.engine(
             threads=threads,
             step_tokens=step_tokens,
