@@ -18,7 +18,7 @@ from bench.peers.results import START, UNFINISHED, Key, Record, Results, file_na
 from bench.peers.server import Server
 from bench.peers.weights import Weights
 from bench.serve.figures import Figures
-from bench.serve.machine import CpuMeter, CpuUse
+from bench.serve.machine import CpuMeter, CpuUse, at_rest
 from bench.serve.prompts import PromptMaker
 from bench.serve.target import Target
 from bench.serve.workloads import measure
@@ -225,6 +225,7 @@ class _Start:
             try:
                 async with asyncio.timeout(60 * minutes):
                     await target.complete(prompts.text(32), WARM_UP_TOKENS)
+                    await at_rest(target.pids)
                     found = await measure(key.workload, target, prompts, repetitions)
             except TimeoutError:
                 self.session.record(key, _unfinished(minutes, repetitions, meter.stop()))

@@ -3,14 +3,21 @@
 A run in which other processes took more than 0.15 core is not clean and is reported as such.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import psutil
 
 FOREIGN_CORES_LIMIT = 0.15
+
+REST_CORES: Final = 0.1
+"""What a server at rest takes at most, over `REST_WINDOW_S`."""
+REST_WINDOW_S: Final = 0.5
+REST_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,19 @@ class CpuMeter:
             foreign_cores=max(0.0, (machine - server - client) / elapsed),
             server_cpu_s=server,
         )
+
+
+async def at_rest(pids: Sequence[int]) -> None:
+    """Return when a server does nothing any more of what it does behind its requests.
+
+    That is another's part of a measurement, or none. Some never rest: none gets longer than
+    `REST_LIMIT_S`.
+    """
+    for _ in range(round(REST_LIMIT_S / REST_WINDOW_S)):
+        meter = CpuMeter(pids)
+        await asyncio.sleep(REST_WINDOW_S)
+        if meter.stop().server_cores < REST_CORES:
+            return
 
 
 def resident_memory(pids: Sequence[int]) -> ResidentMemory:

@@ -27,6 +27,7 @@ from tests.fakes.waiting import WAIT_S, wait_until, wait_until_async
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setattr(session, "Weights", FakeWeights)
     monkeypatch.setattr(session, "TRIES", 1)
+    monkeypatch.setattr("bench.serve.machine.REST_WINDOW_S", 0.01)
     return Session(Cache(tmp_path), Results(tmp_path / "results.jsonl"), 1, 1, "make it")
 
 
