@@ -5,7 +5,7 @@
 Reading and decoding take turns, so that neighbours of a shared machine disturb both alike. As many
 bytes are read as the weights have that a token needs, see `bench.ceilings`; decoding is W1's, 64
 tokens in and 128 out without drafts, in this process and without HTTP. --write puts the table into
-docs/benchmarks.md.
+docs/benchmarks.md, unless other processes took more than 0.15 core meanwhile.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from statistics import median
 from typing import Final, get_args
 
 from bench.ceilings.measure import READ_TURNS, Reading, compiled
-from bench.hardware import hardware
+from bench.circumstances import circumstances, write_clean
 from bench.host_engine import add, engine_of, serve
-from bench.markdown import table, write_section
+from bench.markdown import table
 from bench.named import positive
 from bench.serve.machine import CpuMeter, CpuUse
 from cortex_core.ids import ModelId
@@ -112,10 +112,11 @@ def main() -> None:
         read = max(reading.gb_per_s() for _ in range(READ_TURNS))
         rounds.append(Round(read, decode(engine)))
         print(rounds[-1].row(f"round {number + 1}", num_bytes), file=sys.stderr)
-    text = f"{_circumstances(options, num_bytes, meter.stop())}\n\n{told(rounds, num_bytes)}"
+    used = meter.stop()
+    text = f"{_circumstances(options, num_bytes, used)}\n\n{told(rounds, num_bytes)}"
     print(text)
     if options.write:
-        write_section(PAGE, SECTION, text)
+        write_clean(PAGE, SECTION, text, used)
 
 
 def told(rounds: Sequence[Round], num_bytes: int) -> str:
@@ -129,14 +130,13 @@ def told(rounds: Sequence[Round], num_bytes: int) -> str:
 
 
 def _circumstances(options: argparse.Namespace, num_bytes: int, used: CpuUse) -> str:
-    others = "" if used.is_clean else f"; other processes took {used.foreign_cores:.2f} core"
     model = "" if options.model == SMOLLM2 else f" --model {options.model}"
-    return (
-        f"{time.strftime('%Y-%m-%d %H:%M')}, {hardware()}{others}; {options.model} in "
-        f"{options.format}, {num_bytes / 1e6:.1f} MB of weights for a token, {options.rounds} "
-        "rounds in which reading and W1's decode in process take turns. By `python -m bench.bound "
-        f"{options.format}{model} --rounds {options.rounds} --write`."
+    command = f"python -m bench.bound {options.format}{model} --rounds {options.rounds} --write"
+    told = (
+        f"{options.model} in {options.format}, {num_bytes / 1e6:.1f} MB of weights for a token, "
+        f"{options.rounds} rounds in which reading and W1's decode in process take turns"
     )
+    return circumstances(command, told, used)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from bench.hardware import hardware
+from bench.circumstances import circumstances
 from bench.host_engine import engine_of
 from bench.markdown import table, write_section
 from bench.named import positive
@@ -172,12 +172,12 @@ def _arguments() -> argparse.Namespace:
 
 def _circumstances(options: argparse.Namespace) -> str:
     command = f"python -m bench.speculation {options.dtype} --rounds {options.rounds} --write"
-    return (
-        f"{time.strftime('%Y-%m-%d %H:%M')}, {hardware()}; {SMOLLM2} in {options.dtype}, one "
-        f"stream, medians of {options.rounds} rounds in which both engines take turns, lowest to "
-        "highest in brackets; a star where other processes took more than "
-        f"{FOREIGN_CORES_LIMIT} core. By `{command}`."
+    told = (
+        f"{SMOLLM2} in {options.dtype}, one stream, medians of {options.rounds} rounds in which "
+        "both engines take turns, lowest to highest in brackets; a star where other processes took "
+        f"more than {FOREIGN_CORES_LIMIT} core"
     )
+    return circumstances(command, told)
 
 
 def _engines(dtype: Dtype) -> dict[str, Engine]:

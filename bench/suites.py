@@ -4,14 +4,15 @@
 
 `kernels` are those of `bench/test_kernels.py` and `bench/test_row_ops.py`, beside the ceilings that
 this machine has; `engine` is `bench/test_host_engine.py`: tokens a second by streams, context and
-formats of weights, keys and values. --write puts the tables into docs/benchmarks.md.
+formats of weights, keys and values. --write puts the tables into docs/benchmarks.md, unless other
+processes took more than 0.15 core meanwhile.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.hardware import hardware
-from bench.markdown import table, write_section
+from bench.circumstances import circumstances, write_clean
+from bench.markdown import table
 from bench.serve.machine import CpuMeter
 
 ROOT: Final = Path(__file__).parents[1]
@@ -117,14 +118,10 @@ def main() -> None:
     meter = CpuMeter([])
     found = measured(suite.files, options.only)
     used = meter.stop()
-    others = "" if used.is_clean else f"; other processes took {used.foreign_cores:.2f} core"
-    text = (
-        f"{time.strftime('%Y-%m-%d %H:%M')}, {hardware()}{others}. By `{_command(options)}`.\n\n"
-        f"{suite.tables(found)}"
-    )
+    text = f"{circumstances(_command(options), used=used)}\n\n{suite.tables(found)}"
     print(text)
     if options.write:
-        write_section(PAGE, options.suite, text)
+        write_clean(PAGE, options.suite, text, used)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -153,10 +150,12 @@ def measured(files: Sequence[str], only: str) -> list[Benchmark]:
             *(f"--benchmark-json={document}", "--benchmark-quiet", "-p", "no:randomly"),
             *("--timeout", str(TEST_LIMIT_S), "-o", "faulthandler_timeout=0", "-k", only),
         ]
+        # Not those of a pytest that this may run under, such as the number of its worker.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         try:
             # To stderr: what is printed here can go to a file as it is.
             done = subprocess.run(
-                command, cwd=ROOT, stdout=sys.stderr, timeout=LIMIT_S, check=False
+                command, cwd=ROOT, env=env, stdout=sys.stderr, timeout=LIMIT_S, check=False
             )
         except subprocess.TimeoutExpired:
             sys.exit(f"cannot measure: not done after {LIMIT_S:.0f} s; choose some by --only")

@@ -1,6 +1,6 @@
 """Tables of what was measured, in microseconds of processor time for each token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.markdown import table
@@ -43,13 +43,13 @@ class Window:
         return MICRO * (spent_ns - in_kernels_ns) / self.tokens
 
 
-def best(windows: Sequence[Window]) -> Window:
-    """Return the one that took least for a token: neighbours of a machine only add."""
-    return min(windows, key=lambda window: window.ns_per_token)
+def middle(windows: Sequence[Window]) -> Window:
+    """Return the median by what a token took; of two in the middle the cheaper one."""
+    return sorted(windows, key=lambda window: window.ns_per_token)[(len(windows) - 1) // 2]
 
 
-def tokens_table(windows: Sequence[Window], alone: dict[int, float]) -> str:
-    """Return a row for each window. `alone` has by streams what a step takes with nobody around."""
+def tokens_table(windows: Sequence[Window], alone: Mapping[int, float]) -> str:
+    """Return a row for each window. `alone` has by streams what a token takes in the step alone."""
     headers = [
         *("asked, streams", "tokens/s", "step alone", "step here", "sampling", "actor besides"),
         *("supervisor", "HTTP workers", "others", "all above the step", "of the step"),

@@ -22,13 +22,13 @@ HEADS: Final = (
 
 @dataclass(frozen=True)
 class Aim:
-    """A ratio of our best figure to the best of others, or to another one of our own."""
+    """A ratio of our best figure to the best of others or to another one of our own, or itself."""
 
     title: str
     workload: str
     figure: str
     due: float | None
-    """The ratio that it has to reach; None where that is said elsewhere."""
+    """The ratio that it has to reach; None where nothing is due."""
     aim: float | None
     scale: float = 1.0
     """Turns the figure into the unit of the title."""
@@ -38,6 +38,8 @@ class Aim:
     """Only these count, of ours and of others'; all where none is named."""
     beside: str = ""
     """Name of the figure of ours that it is a ratio to, in place of others'."""
+    unit: str = ""
+    """Where it is no ratio: of the bounds, which the figure itself has to reach."""
 
     def value(self, record: Record) -> float | None:
         """Return the figure of a record that counts and has it."""
@@ -63,8 +65,16 @@ AIMS: Final = (
     Aim("W3 first token, s", "W3", "ttft_ms", 0.75, 0.5, 1e-3, 2, less_is_better=True),
     Aim("W4 others' first token, ms", "W4", "ttft_rest_ms", 0.5, 0.25, less_is_better=True),
     Aim("W5, tokens/s", "W5", "total_tokens_per_s", 1.6, 2.2),
-    Aim("memory after W5, PSS, MiB", "W5", "server_pss_mib", 1.0, 0.5, less_is_better=True),
+    Aim("memory (PSS) after W5, MiB", "W5", "server_pss_mib", 1.0, 0.5, less_is_better=True),
+    Aim("first start, s", START, "start_first_s", None, None, decimals=2, less_is_better=True),
     Aim("later start, s", START, "start_again_s", 0.7, 0.3, decimals=2, less_is_better=True),
+    Aim(
+        "second load, s",
+        *(START, "load_again_s", 1.0, 0.2),
+        decimals=2,
+        less_is_better=True,
+        unit="s",
+    ),
     Aim(
         "W1 beside a busy process, of W1 alone, tokens/s",
         *("busy", "busy_decode_tokens_per_s", 0.45, None),
@@ -115,16 +125,21 @@ def _row(aim: Aim, records: Sequence[Record]) -> list[str]:
     if not any(cells):
         return []
     sign = "≤" if aim.less_is_better else "≥"
-    bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (aim.due, aim.aim)]
+    bounds = [
+        "" if bound is None else f"{sign} {bound:g} {aim.unit}".strip()
+        for bound in (aim.due, aim.aim)
+    ]
     return [aim.title, _told(aim, theirs), *cells, *bounds]
 
 
 def _ours(
     aim: Aim, found: tuple[float, Record] | None, theirs: tuple[float, Record] | None
 ) -> list[str]:
-    """Return our figure and its ratio."""
+    """Return our figure and its ratio, if that is what has bounds."""
     if found is None:
         return ["", ""]
+    if aim.unit:
+        return [_told(aim, found), ""]
     value, record = found
     base = record.figures.get(aim.beside) if aim.beside else theirs and theirs[0]
     return [_told(aim, found), f"{value / base:.2f}" if base else ""]

@@ -9,7 +9,7 @@ from bench.markdown import table
 from bench.peers.aims import aims_table
 from bench.peers.results import START, UNFINISHED, WINDOW_HOURS, Record, earliest_shown
 from bench.serve.machine import FOREIGN_CORES_LIMIT
-from bench.serve.workloads import MIN_CHUNKS_PER_TOKEN
+from bench.serve.workloads import has_chunks
 
 MILLI: Final = 0.001
 
@@ -218,6 +218,6 @@ def reasons(record: Record) -> list[str]:
     if (foreign := figures.get("foreign_cores", 0.0)) > FOREIGN_CORES_LIMIT:
         found.append(f"other processes took {foreign:.2f} core")
     chunks = figures.get("chunks_per_token", 1.0)
-    if not error and chunks < MIN_CHUNKS_PER_TOKEN:
+    if not error and not has_chunks(record.key.workload, chunks):
         found.append(f"{chunks:.2f} chunks for a token")
     return found

@@ -75,9 +75,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 class Results:
     """The file. One process writes to it; the last record of a key is the one that holds.
 
-    What could not be had does not take the place of what was measured before. What was measured
-    before `since` is to be measured again, and so is what does not stand beside the newest record
-    of its model any more.
+    What could not be had does not take the place of what was measured before, nor what does not
+    count that of what does and can stand beside it. What was measured before `since` is to be
+    measured again, and so is what does not stand beside the newest record of its model any more.
     """
 
     def __init__(self, path: Path, since: str = "") -> None:
@@ -98,11 +98,14 @@ class Results:
             file.write(msgspec.json.encode(record) + b"\n")
 
     def _hold(self, record: Record) -> None:
-        if record.unavailable is None:
-            self._measured[record.key] = record
-            self._refused.pop(record.key, None)
-        else:
+        if record.unavailable is not None:
             self._refused[record.key] = record
+            return
+        self._refused.pop(record.key, None)
+        held = self._measured.get(record.key)
+        better = held is not None and held.counts and not record.counts
+        if held is None or not better or held.time < earliest_beside(record.time):
+            self._measured[record.key] = record
 
     def missing(self, keys: Sequence[Key], repetitions: int) -> list[Key]:
         """Return those of `keys` that are to be measured, so many times each."""

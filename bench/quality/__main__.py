@@ -7,13 +7,13 @@ the plan is made. Prints a table; `--write` puts it into docs/benchmarks.md.
 import argparse
 import os
 import sys
-import time
 from itertools import product
 from pathlib import Path
 from typing import get_args
 
 import torch
 
+from bench.circumstances import circumstances
 from bench.host_step import sequence_logits
 from bench.markdown import table, write_section
 from bench.named import positive
@@ -35,6 +35,7 @@ from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 
 PAGE = Path("docs/benchmarks.md")
 SECTION = "quality"
+MODELS = [SMOLLM2, GEMMA3]
 HEADERS = (
     "model",
     "weights",
@@ -55,7 +56,7 @@ def main() -> int:
     rows = []
     for model_id in options.models:
         rows += _rows(ModelId(model_id), kernels, options.length, options.windows)
-    shown = f"{_circumstances(options, kernels)}\n\n{table(HEADERS, rows)}"
+    shown = f"{circumstances_of(options, kernels.variant)}\n\n{table(HEADERS, rows)}"
     print(shown)
     if options.write:
         write_section(PAGE, SECTION, shown)
@@ -64,7 +65,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=[SMOLLM2, GEMMA3], metavar="ID")
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="ID")
     parser.add_argument("--length", type=positive, default=512, help="tokens of a sequence")
     parser.add_argument("--windows", type=positive, default=11, help="sequences")
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
@@ -125,12 +126,21 @@ def _cells(comparison: Comparison) -> list[str]:
     ]
 
 
-def _circumstances(options: argparse.Namespace, kernels: Kernels) -> str:
+def circumstances_of(options: argparse.Namespace, variant: str) -> str:
+    """Return what the table says of itself."""
     names = ", ".join(texts())
-    return (
-        f"{time.strftime('%Y-%m-%d')}, variant {kernels.variant}: {options.windows} sequences of "
-        f"{options.length} tokens from {names}, each token predicted from the true ones before it."
+    told = (
+        f"variant {variant}, {options.windows} sequences of {options.length} tokens from "
+        f"{names}, each token predicted from the true ones before it"
     )
+    return circumstances(command(options), told)
+
+
+def command(options: argparse.Namespace) -> str:
+    """Return what makes the same table again."""
+    models = f" --models {' '.join(options.models)}" if options.models != MODELS else ""
+    numbers = f"--length {options.length} --windows {options.windows}"
+    return f"python -m bench.quality{models} {numbers} --write"
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.overhead import __main__ as program
 from bench.overhead.clocks import Spent, ThreadClock, own_threads
 from bench.overhead.meter import TIMED, Counts, StepCounter
 from bench.overhead.processes import ACTOR, ROLES, SUPERVISOR, WORKERS, Usage, used
-from bench.overhead.report import Window, best, quiet_table, tokens_table
+from bench.overhead.report import Window, middle, quiet_table, tokens_table
+from bench.serve.machine import CpuUse
 
 
 def usage(**cpu_ns: int) -> Usage:
@@ -141,10 +143,54 @@ def test_a_paced_step_has_no_share() -> None:
     assert lines[2] == "| gateway, 16 | 50 |  | 0 | 0 | 0 | 3 | 0 | 0 | 3 |  |"
 
 
-def test_the_cheapest_window_for_each_token_counts() -> None:
+def test_the_median_window_by_the_time_of_a_token_counts() -> None:
     dear = window(1, usage(actor=900), tokens=10)
     cheap = window(1, usage(actor=1000), tokens=100)
-    assert best([dear, cheap]) is cheap
+    fair = window(1, usage(actor=2000), tokens=100)
+    assert middle([dear, cheap, fair]) is fair
+    assert middle([dear, cheap]) is cheap
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("", "--rounds 3 --dtype int4"),
+        (
+            "--rounds 1 --streams 1 4 --entries gateway --pace-ms 10 --threads 999",
+            "--rounds 1 --dtype int4 --streams 1 4 --entries gateway --threads 999 --pace-ms 10",
+        ),
+    ],
+)
+def test_tables_name_the_command_that_makes_them_again(flags: str, told: str) -> None:
+    options = program.arguments(flags.split())
+    assert program.command(options) == f"python -m bench.overhead {told} --write"
+    assert vars(program.arguments([*told.split(), "--write"])) == {**vars(options), "write": True}
+
+
+@pytest.mark.parametrize("foreign_cores", [0.05, 0.5])
+def test_tables_are_written_with_how_they_came_about_if_nobody_else_worked(
+    foreign_cores: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def measure(*_: object) -> tuple[str, CpuUse]:
+        return "the tables", CpuUse(1.0, 0.1, foreign_cores, 9.0)
+
+    page = tmp_path / "page.md"
+    page.write_text("<!-- overhead: begin --><!-- overhead: end -->")
+    monkeypatch.setattr(program, "PAGE", page)
+    monkeypatch.setattr(program, "measure", measure)
+    monkeypatch.setattr("sys.argv", ["bench.overhead", "--write"])
+    if foreign_cores > 0.15:
+        with pytest.raises(SystemExit, match=r"other processes took 0\.50 core"):
+            program.main()
+        assert "the tables" not in page.read_text()
+    else:
+        program.main()
+        assert "other processes took 0.05 core; " in page.read_text()
+        assert "medians of 3 windows of each kind" in page.read_text()
+    assert "the tables" in capsys.readouterr().out
 
 
 def test_quiet_processes_are_shown_by_the_second() -> None:

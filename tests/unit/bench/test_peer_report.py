@@ -6,7 +6,7 @@ import pytest
 
 from bench.peers.aims import aims_table
 from bench.peers.plots import draw
-from bench.peers.report import Column, cell, report
+from bench.peers.report import Column, cell, reasons, report
 from bench.peers.results import START, Key, Record
 
 MODEL = "pypi:m"
@@ -116,6 +116,13 @@ def test_a_star_says_its_reason(figures: dict[str, object], reasons: list[str]) 
 
 def test_what_counts_needs_no_reason() -> None:
     assert "\n- " not in report([record(foreign_cores=0.15, chunks_per_token=0.9)], "")
+
+
+@pytest.mark.parametrize("workload", ["copy", "prose"])
+def test_drafts_that_come_in_one_chunk_are_no_reason(workload: str) -> None:
+    assert reasons(record(workload=workload, chunks_per_token=0.4)) == []
+    foreign = record(workload=workload, chunks_per_token=0.4, foreign_cores=0.2, counts=False)
+    assert reasons(foreign) == ["other processes took 0.20 core"]
 
 
 def test_each_model_has_tables_of_its_own() -> None:
@@ -247,6 +254,22 @@ def test_some_aims_are_ratios_of_our_own() -> None:
     (row,) = aims_table(found).splitlines()[2:]
     assert row.endswith("|  |  |  | 150 (int8) | 0.50 | ≥ 0.45 |  |")
     assert "**Beside the project's aims**" in report(found, "")
+
+
+def test_some_aims_are_of_the_figure_itself() -> None:
+    times = {"start_first_s": 4.0, "start_again_s": 0.5, "load_again_s": 0.15}
+    others = {"start_first_s": 2.0, "start_again_s": 1.0, "load_again_s": 0.1}
+    found = [record("cortex", START, "node", **times), record("vllm", START, **others)]
+    assert aims_table(found).splitlines()[2:] == [
+        "| first start, s | 2.00 (vllm int8) | 4.00 (int8) | 2.00 |  |  |  |  |",
+        "| later start, s | 1.00 (vllm int8) | 0.50 (int8) | 0.50 |  |  | ≤ 0.7 | ≤ 0.3 |",
+        "| second load, s | 0.10 (vllm int8) | 0.15 (int8) |  |  |  | ≤ 1 s | ≤ 0.2 s |",
+    ]
+
+
+def test_memory_is_named_by_how_shared_pages_count() -> None:
+    found = [record("cortex", "W5", "node", server_pss_mib=900.0)]
+    assert "| memory (PSS) after W5, MiB |  | 900 (int8) | " in aims_table(found)
 
 
 def test_without_figures_of_ours_there_are_no_aims() -> None:

@@ -33,6 +33,19 @@ def test_the_last_try_holds(path: Path) -> None:
     assert Results(path).records() == [COUNTS]
 
 
+@pytest.mark.parametrize(("time", "holds"), [("2026-01-01 16:00", 0), ("2026-01-01 16:01", 1)])
+def test_a_run_that_counts_holds_against_one_that_does_not_while_they_stand_side_by_side(
+    path: Path, time: str, holds: int
+) -> None:
+    tries = [COUNTS, Record(KEY, time, {"counts": False})]
+    Results(path).add(tries[0])
+    Results(path).add(tries[1])
+    assert Results(path).records() == [tries[holds]]
+    better = Record(KEY, "2026-01-01 16:02", {"counts": True, "ttft_ms": 7.0})
+    Results(path).add(better)
+    assert Results(path).records() == [better]
+
+
 def test_what_could_not_be_had_is_tried_again(path: Path) -> None:
     Results(path).add(Record(KEY, "2026-01-01 09:00", unavailable="no compiler"))
     again = Results(path)

@@ -1,10 +1,13 @@
 """Teacher-forced comparison: what equal logits give, and what known differences do."""
 
+import argparse
 import math
 
 import pytest
 import torch
 
+from bench.hardware import hardware
+from bench.quality import __main__ as program
 from bench.quality.compare import Comparison
 from bench.quality.texts import texts
 
@@ -62,3 +65,12 @@ def test_sequences_add_up() -> None:
 
 def test_the_texts_are_there_and_long_enough() -> None:
     assert min(len(text) for text in texts().values()) > 10_000
+
+
+@pytest.mark.parametrize("models", [None, ["pypi:a", "pypi:b"]])
+def test_the_table_names_its_machine_and_its_command(models: list[str] | None) -> None:
+    options = argparse.Namespace(models=models or program.MODELS, length=64, windows=2)
+    told = program.circumstances_of(options, "avx2")
+    chosen = " --models pypi:a pypi:b" if models else ""
+    assert f", {hardware()}; variant avx2, 2 sequences of 64 tokens from " in told
+    assert told.endswith(f"By `python -m bench.quality{chosen} --length 64 --windows 2 --write`.")

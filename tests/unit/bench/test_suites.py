@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import suites
+from bench.serve.machine import CpuUse
 from bench.suites import Benchmark, engine_table, kernel_tables, measured
 
 MADE = """
@@ -88,3 +89,29 @@ def test_one_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(suites.subprocess, "run", run)
     with pytest.raises(SystemExit, match="not done after 3600 s; choose some by --only"):
         measured(["x"], "")
+
+
+@pytest.mark.parametrize("foreign_cores", [0.05, 0.5])
+def test_tables_are_written_only_of_a_machine_that_was_quiet(
+    foreign_cores: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Meter:
+        def __init__(self, _pids: Sequence[int]) -> None:
+            pass
+
+        def stop(self) -> CpuUse:
+            return CpuUse(0.0, 1.0, foreign_cores, 0.0)
+
+    page = tmp_path / "page.md"
+    page.write_text("<!-- kernels: begin --><!-- kernels: end -->")
+    monkeypatch.setattr(suites, "PAGE", page)
+    monkeypatch.setattr(suites, "CpuMeter", Meter)
+    monkeypatch.setattr(suites, "measured", lambda *_: [kernel("test_norm[16]", 0.5, rows=16)])
+    monkeypatch.setattr(sys, "argv", ["bench.suites", "kernels", "--write"])
+    if foreign_cores > 0.15:
+        with pytest.raises(SystemExit, match=r"other processes took 0\.50 core"):
+            suites.main()
+    else:
+        suites.main()
+    written = "other processes took 0.05 core. By `python -m bench.suites kernels --write`."
+    assert (written in page.read_text()) == (foreign_cores < 0.15)

@@ -179,6 +179,42 @@ async def test_chunks_are_held_against_tokens_also_where_streams_are_cut(
     assert figures["counts"] == (tokens_per_chunk == 1)
 
 
+@pytest.mark.parametrize(("workload", "counts"), [("copy", True), ("prose", True), ("W1", False)])
+async def test_drafts_may_come_in_one_chunk_where_they_are_what_is_looked_at(
+    server: TokenServer,
+    target: Target,
+    prompts: PromptMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    workload: str,
+    counts: bool,
+) -> None:
+    monkeypatch.setattr(machine, "FOREIGN_CORES_LIMIT", 1000.0)  # whoever else works here
+    server.tokens_per_chunk = 2
+    figures = await measure(workload, target, prompts, 1)
+    assert figures["errors"] == 0
+    assert figures["chunks_per_token"] == pytest.approx(0.5, abs=0.02)
+    assert figures["counts"] == counts
+
+
+async def test_chunks_of_all_streams_are_held_against_all_their_tokens(
+    prompts: PromptMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two short streams have a chunk for each token, a long one for every second."""
+    lengths = iter([(10, 10), (10, 10), (40, 80)])
+
+    class Timed(Target):
+        async def complete(self, *_: object, **__: object) -> StreamResult:
+            chunks, tokens = next(lengths)
+            times = [11.0 + number for number in range(chunks)]
+            return StreamResult(10.0, 100.0, times, usage={"completion_tokens": tokens})
+
+    monkeypatch.setattr(machine, "FOREIGN_CORES_LIMIT", 1000.0)
+    target = Timed("http://127.0.0.1:9", "m", "completions", [], {}, 30.0)
+    figures = await measure("W1", target, prompts, 3)
+    assert figures["chunks_per_token"] == pytest.approx(0.6)
+    assert not figures["counts"]
+
+
 async def test_many_streams_are_told_end_to_end_and_decoding(prompts: PromptMaker) -> None:
     """Each of 16 streams has three tokens within four seconds, the first of them after one."""
 
