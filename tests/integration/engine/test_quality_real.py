@@ -23,7 +23,7 @@ from tests.fakes.model_cache import SMOLLM2, real_model
 pytestmark = pytest.mark.model
 
 LENGTH, COUNT = 256, 5
-LEAST_SAME: dict[WeightFormat, float] = {"bf16": 0.975, "int8": 0.955, "int4": 0.96}
+LEAST_SAME: dict[WeightFormat, float] = {"bf16": 0.975, "int8": 0.95, "int4": 0.96}
 """Positions with float32's own greedy token: 99, 97 and 96.5 % are due over 5,000, and these are
 fewer, and not the same in each release of Python."""
 MOST_PERPLEXITY = 1.02
