@@ -60,7 +60,12 @@ def library(request, emulate, tmp_path_factory):
 def kernel_for(library):
     """Give the kernel for a vocabulary and a number of threads."""
     pools = {threads: library.cortex_pool_create(threads) for threads in (1, 2, 3)}
-    yield cache(lambda vocab, threads=2: SampleKernel(library, pools[threads], vocab))
+
+    def kernel(vocab: int, threads: int = 2) -> SampleKernel:
+        pool = pools[threads]
+        return SampleKernel(library, pool, vocab, library.cortex_sample_scratch_bytes(pool, vocab))
+
+    yield cache(kernel)
     for pool in pools.values():
         library.cortex_pool_destroy(pool)
 
