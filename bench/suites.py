@@ -9,6 +9,7 @@ processes took more than 0.15 core meanwhile.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -149,10 +150,12 @@ def measured(files: Sequence[str], only: str) -> list[Benchmark]:
             *(f"--benchmark-json={document}", "--benchmark-quiet", "-p", "no:randomly"),
             *("--timeout", str(TEST_LIMIT_S), "-o", "faulthandler_timeout=0", "-k", only),
         ]
+        # Not those of a pytest that this may run under, such as the number of its worker.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         try:
             # To stderr: what is printed here can go to a file as it is.
             done = subprocess.run(
-                command, cwd=ROOT, stdout=sys.stderr, timeout=LIMIT_S, check=False
+                command, cwd=ROOT, env=env, stdout=sys.stderr, timeout=LIMIT_S, check=False
             )
         except subprocess.TimeoutExpired:
             sys.exit(f"cannot measure: not done after {LIMIT_S:.0f} s; choose some by --only")

@@ -46,6 +46,7 @@ async def read_bounded(stream: BodyStream, announced_bytes: int | None, max_byte
         await read_away(stream, discard_bytes)
         raise
     if len(data) > max_bytes:
+        del data
         await read_away(stream, discard_bytes)
         raise _too_large("more", max_bytes)
     return data

@@ -26,7 +26,8 @@ def sent_by(http: HttpRequest, request: RequestT) -> RequestT:
     """Return a request with a principal, which is its sender where it names none.
 
     Senders are told apart by their address and, where several share one, as behind a proxy, by the
-    key that they send, which nobody checks. Neither can be read from the principal.
+    key that they send, which nobody checks. Neither stands in the principal as it is; addresses are
+    few enough, though, to try them all.
     """
     if request.principal is not None:
         return request

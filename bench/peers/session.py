@@ -224,11 +224,13 @@ class _Start:
             log.info("%s %s: begins, %g min at most", key.server, key.workload, minutes)
             meter = CpuMeter(target.pids)
             try:
-                async with asyncio.timeout(60 * minutes):
+                async with asyncio.timeout(60 * minutes) as limit:
                     await target.complete(prompts.text(32), WARM_UP_TOKENS)
                     await at_rest(target.pids)
                     found = await measure(key.workload, target, prompts, repetitions)
             except TimeoutError:
+                if not limit.expired():
+                    raise
                 self.session.record(key, _unfinished(minutes, repetitions, meter.stop()))
                 return False
             self.session.record(key, found)

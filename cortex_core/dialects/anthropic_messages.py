@@ -3,6 +3,7 @@
 import msgspec
 
 from cortex_core.canonical import ChatPrompt, Event, GenerateRequest, SamplingParams
+from cortex_core.decoding import UNDECODABLE
 from cortex_core.dialects import anthropic_errors
 from cortex_core.dialects.anthropic_answers import AnswerForm, content_json, message_json
 from cortex_core.dialects.anthropic_body import (
@@ -51,6 +52,16 @@ class DecodedMessages(Decoded, frozen=True, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(MessagesBody)
 
 
+class _ClaudeCodeUser(msgspec.Struct):
+    """What Claude Code writes as JSON into `metadata.user_id`, besides an id of its session."""
+
+    account_uuid: str = ""
+    device_id: str = ""
+
+
+_user_decoder = msgspec.json.Decoder(_ClaudeCodeUser)
+
+
 class AnthropicMessages:
     """The dialect; stateless, one object serves every request.
 
@@ -78,7 +89,7 @@ class AnthropicMessages:
             prompt=prompt,
             sampling=_sampling(wire),
             response_format=response_format,
-            principal=principal_of(wire.metadata.user_id if wire.metadata else None),
+            principal=_principal(wire),
         )
         return DecodedMessages(
             request=request,
@@ -169,6 +180,18 @@ class MessageEncoder:
             ending=self._form.ending(choice.finished, answer.usage),
         )
         return msgspec.json.encode(message | self._form.extras())
+
+
+def _principal(wire: MessagesBody) -> str | None:
+    """Return for whom a request is: all sessions of one who uses Claude Code are one."""
+    user_id = wire.metadata.user_id if wire.metadata else None
+    if user_id is None:
+        return None
+    try:
+        user = _user_decoder.decode(user_id)
+    except UNDECODABLE:
+        return principal_of(user_id)
+    return principal_of(user.account_uuid or user.device_id or user_id)
 
 
 def _sampling(wire: MessagesBody) -> SamplingParams:

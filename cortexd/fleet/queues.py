@@ -2,10 +2,10 @@
 
 Order: higher priority; within one, principals take turns, each with its own requests in the order
 in which they came. A principal that had a turn is behind those that wait since before, also with
-what it sends next; one that comes anew has its first turn in the round that is on.
+what it sends next. One that comes anew is in the round after the one that is on, behind those that
+wait for that since before: however many come, nobody waits longer than for those.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,13 +26,15 @@ class Ticket:
 
 @dataclass(slots=True)
 class Waiter:
-    """A request that waits for a place. `number` is its turn among all waiters."""
+    """A request that waits for a place. `number` is its place among all waiters, as they came."""
 
     ticket: Ticket
     request: RouteRequest
     priority: int
     principal: str | None
     number: int
+    first_round: int
+    """Its turn is in none before."""
     since: float
     deadline: float
     told_at: float
@@ -42,20 +44,20 @@ class _Rounds:
     """Whose turn it is among principals that wait for one model with one priority."""
 
     def __init__(self) -> None:
-        self._round = 0
+        self.coming = 0
+        """The round that newcomers are in: the first in which nobody had a turn yet."""
         self._next: dict[str | None, int] = {}
-        """Round of the next turn, of those that had theirs in this one or a later one."""
+        """Round of the next turn, of those that had theirs in the round that is on."""
 
     def next_of(self, principal: str | None) -> int:
-        """Return the round in which a principal's next request has its turn."""
-        return self._next.get(principal, self._round)
+        """Return the round before which a principal has no turn any more: none that is over."""
+        return self._next.get(principal, max(self.coming - 1, 0))
 
-    def had_turn(self, principal: str | None) -> None:
+    def had_turn(self, principal: str | None, turn: int) -> None:
         """Go on, as a request of the principal got what it waited for."""
-        turn = self.next_of(principal)
-        self._round = max(self._round, turn)
+        self.coming = max(self.coming, turn + 1)
         self._next[principal] = turn + 1
-        self._next = {each: turn for each, turn in self._next.items() if turn > self._round}
+        self._next = {each: turn for each, turn in self._next.items() if turn >= self.coming}
 
 
 class _Queue:
@@ -68,21 +70,31 @@ class _Queue:
 
     def in_turn(self) -> list[Waiter]:
         """Return the waiters, first to be served first."""
-        ahead: Counter[tuple[int, str | None]] = Counter()
-        keys: list[tuple[int, int, int]] = []
-        for waiter in self.waiters:
-            bucket = (waiter.priority, waiter.principal)
-            turn = self._rounds_of(waiter).next_of(waiter.principal) + ahead[bucket]
-            ahead[bucket] += 1
-            keys.append((-waiter.priority, turn, waiter.number))
+        turns = self._turns()
+        keys = [(-w.priority, turn, w.number) for w, turn in zip(self.waiters, turns, strict=True)]
         return [waiter for _, waiter in sorted(zip(keys, self.waiters, strict=True))]
 
     def had_turn(self, waiter: Waiter) -> None:
-        """Put a waiter's principal behind others of its priority."""
-        self._rounds_of(waiter).had_turn(waiter.principal)
+        """Put a waiter's principal behind others of its priority, while it is still there."""
+        turn = self._turns()[self.waiters.index(waiter)]
+        self.rounds_of(waiter.priority).had_turn(waiter.principal, turn)
 
-    def _rounds_of(self, waiter: Waiter) -> _Rounds:
-        return self._rounds.setdefault(waiter.priority, _Rounds())
+    def rounds_of(self, priority: int) -> _Rounds:
+        return self._rounds.setdefault(priority, _Rounds())
+
+    def _turns(self) -> list[int]:
+        """Return the round in which each waiter has its turn."""
+        after: dict[tuple[int, str | None], int] = {}
+        turns = []
+        for waiter in self.waiters:
+            bucket = (waiter.priority, waiter.principal)
+            before = after.get(bucket)
+            if before is None:
+                before = self.rounds_of(waiter.priority).next_of(waiter.principal)
+            turn = max(waiter.first_round, before)
+            after[bucket] = turn + 1
+            turns.append(turn)
+        return turns
 
 
 class Queues:
@@ -126,8 +138,10 @@ class Queues:
                 retry_after_s=RETRY_AFTER_S,
             )
         self._numbers += 1
+        first_round = queue.rounds_of(priority).coming
+        deadline = now + max_wait_s
         waiter = Waiter(
-            ticket, request, priority, principal, self._numbers, now, now + max_wait_s, now
+            ticket, request, priority, principal, self._numbers, first_round, now, deadline, now
         )
         queue.waiters.append(waiter)
         self._by_ticket[ticket] = waiter
@@ -138,9 +152,9 @@ class Queues:
         waiter = self._by_ticket.pop(ticket, None)
         if waiter is not None:
             queue = self._by_model[waiter.request.model_id]
-            queue.waiters.remove(waiter)
             if served:
                 queue.had_turn(waiter)
+            queue.waiters.remove(waiter)
             self._drop_if_empty(waiter.request.model_id)
         return waiter
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from neurond.memory_plan import CPU_STEP_TOKENS, EMBED_TOKENS
+from neurond.memory_plan import BLOCK_TOKENS, CPU_STEP_TOKENS, EMBED_TOKENS
 
 if TYPE_CHECKING:
     from neurond.kernels import abi
     from neurond.kernels.library import Kernels, Pool
 
 FLOAT_BYTES: Final = 4
-EMBED_BLOCKS: Final = EMBED_TOKENS // 16
+EMBED_BLOCKS: Final = EMBED_TOKENS // BLOCK_TOKENS
 """Of K/V for one step of inputs that become vectors: one of the longest, or many short ones, of
 which each takes whole blocks."""
 

@@ -244,6 +244,8 @@ class _Prefix(NamedTuple):
         prefix = cls(*fields)
         if prefix.size_bytes != size_bytes:
             raise Damaged(f"it has {size_bytes} bytes instead of {prefix.size_bytes}")
+        if prefix.end > size_bytes:
+            raise Damaged(f"its description of {prefix.length} bytes is longer than it is")
         return prefix
 
     @property

@@ -158,6 +158,8 @@ def _read_layer(
     qkv, o = _read_products(reader, attention, attending)
     rope = ropes.index_of(layer) if attending.knows_positions else None
     if rope is not None and turns_neighbours(attention):
+        if getattr(attention, "q_norm", None) or getattr(attention, "k_norm", None):
+            raise reader.refuse("normalises heads whose neighbours it turns")
         qkv = replace(qkv, order=_halves_first(attending, ropes.found[rope].rotary_dim))
     gate_up, down = _read_mlp(reader, mlp)
     hidden = down.out_features

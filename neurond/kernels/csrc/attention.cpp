@@ -164,14 +164,8 @@ class Attention {
 
     void run_round(int whole_tiles) {
         const int items = num_spans_ + whole_tiles;
-        const auto tile_of = [&](int item) {
-            return item < num_spans_ ? at_.round[item].tile : num_shared_ + item - num_spans_;
-        };
-        // In each team as they were; where teams begin.
         int begins[Teams::kMost + 1] = {};
-        for (int team = 0, placed = 0; team < teams_.count(); begins[++team] = placed)
-            for (int item = 0; item < items; ++item)
-                if (team_of(tile_of(item)) == team) at_.order[placed++] = item;
+        sort_by_team(items, begins);
         teams_.run(
             pool_, [&](int team) { return begins[team + 1] - begins[team]; },
             [&](int team, int i, int worker) {
@@ -181,6 +175,17 @@ class Attention {
                 view(span.tile).compute_span(span.index, workspace(worker), record(at_.spans, span.record));
             });
     }
+
+    // A round's items are its spans, then tiles that are computed whole. Of each team they stay in this order.
+    void sort_by_team(int items, int (&begins)[Teams::kMost + 1]) {
+        for (int item = 0; item < items; ++item) ++begins[team_of(tile_of(item)) + 1];
+        for (int team = 0; team < teams_.count(); ++team) begins[team + 1] += begins[team];
+        int next[Teams::kMost];
+        std::copy_n(begins, teams_.count(), next);
+        for (int item = 0; item < items; ++item) at_.order[next[team_of(tile_of(item))]++] = item;
+    }
+
+    int tile_of(int item) const { return item < num_spans_ ? at_.round[item].tile : num_shared_ + item - num_spans_; }
 
     // The team that has the first of a tile's tokens.
     int team_of(int tile) const {

@@ -170,7 +170,7 @@ class Step {
     template <class F>
     void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
         const Teams teams(pool_, rows);
-        const int threads = teams.threads(), team_rows = teams.rows(teams.count() - 1);
+        const int threads = teams.most_threads(), team_rows = teams.most_rows();
         const Cut cut = cut_of(w, team_rows);
         const int wanted = std::max(1, threads * kPiecesPerThread / ceil_div(team_rows, cut.rows));
         const int least = panels_of_item(panels, cut.panels, wanted);

@@ -75,10 +75,21 @@ def test_who_had_a_turn_waits_for_the_others_also_with_what_it_sends_next() -> N
     assert served(queues, 1) == ["b1"]
     # It has nothing waiting for a moment, and is not the first in the next round for that.
     add(queues, "c1", principal="c")
-    assert served(queues, 3) == ["c1", "a2", "b2"]
+    assert served(queues, 3) == ["a2", "b2", "c1"]
     add(queues, "b3", principal="b")
     add(queues, "d1", principal="d")
-    assert served(queues, 3) == ["d1", "a3", "b3"]
+    assert served(queues, 3) == ["a3", "b3", "d1"]
+
+
+def test_who_waits_is_served_however_many_come_anew() -> None:
+    queues = Queues()
+    for name in ("a1", "a2", "a3"):
+        add(queues, name, principal="a")
+    got = []
+    for number in range(6):
+        add(queues, f"n{number}", principal=f"n{number}")
+        got += served(queues, 1)
+    assert [name for name in got if name.startswith("a")] == ["a1", "a2", "a3"]
 
 
 def test_who_left_without_being_served_costs_its_principal_no_turn() -> None:

@@ -1,5 +1,6 @@
 import ast
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,13 @@ def test_what_is_packed_can_be_told_without_reading_the_weights(tmp_path):
         peek(path)
     with pytest.raises(FileNotFoundError):
         peek(tmp_path / "gone.bin")
+    blob = whole()
+    length = struct.pack("<I", 1 << 31)
+    at = blob.index(struct.pack("<I", len(msgspec.json.encode(decoder()))))
+    blob[at : at + len(length)] = length
+    path.write_bytes(blob)
+    with pytest.raises(Damaged, match="longer than it is"):
+        peek(path)
 
 
 @pytest.fixture
