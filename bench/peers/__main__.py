@@ -3,7 +3,8 @@
 Installs each peer in an environment of its own, converts the weights it needs, starts it, measures
 it and stops it. What was measured is kept, so that the same command goes on after an interruption;
 what counts is not measured again within six hours. At the end tables and plots are written of all
-that is kept of these versions, whichever command measured it, and at most six hours apart.
+that is kept of these versions and this client, whichever command measured it, and at most six hours
+apart.
 """
 
 import argparse
@@ -27,10 +28,12 @@ from bench.peers.peer import Peer
 from bench.peers.plan import MODELS, ORDER, Plan
 from bench.peers.plots import draw
 from bench.peers.report import report
-from bench.peers.results import Record, Results, earliest_beside, now
+from bench.peers.results import Record, Results, client_digest, earliest_beside, now
 from bench.peers.session import Session
 from bench.peers.transformers_serve import TransformersServe
 from bench.peers.vllm import Vllm
+
+log = logging.getLogger(__name__)
 
 PEERS: Final[Mapping[str, type[LlamaCpp | Vllm | TransformersServe | Cortex]]] = {
     "llama.cpp": LlamaCpp,
@@ -66,15 +69,32 @@ def main() -> int:
     options = arguments()
     cache = Cache(options.cache)
     results = Results(cache.results, since=earliest_beside(now()))
+    client = client_digest()
     threads = len(os.sched_getaffinity(0))
     peers: dict[str, Peer] = {name: make(cache, threads) for name, make in PEERS.items()}
     if not options.report_only:
         seed = secrets.randbelow(1 << 30)
-        session = Session(cache, results, options.repetitions, seed, command(options))
+        session = Session(cache, results, options.repetitions, seed, command(options), client)
         asyncio.run(session.run([peers[name] for name in options.peers], plan_of(options)))
     versions = {peer.name: peer.version for peer in peers.values()}
-    _write([r for r in results.records() if versions.get(r.key.peer) == r.key.version])
+    _write(of_today(results.records(), versions, client))
     return 0
+
+
+def of_today(
+    records: Sequence[Record], versions: Mapping[str, str], client: str
+) -> Sequence[Record]:
+    """Return those of these versions by peer and of this client; say how many another one made."""
+    present = [each for each in records if versions.get(each.key.peer) == each.key.version]
+    found = [each for each in present if each.key.client == client]
+    if left_out := len(present) - len(found):
+        log.warning(
+            "left out %d of the records, which are kept: another client made them than bench/serve "
+            "is now (%s)",
+            left_out,
+            client,
+        )
+    return found
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """What was measured, one JSON line each, so that a run that was cut off goes on where it was."""
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -14,6 +15,9 @@ UNFINISHED: Final = "unfinished"
 """Name of the figure that says, in words, that a run was given up; it has no others then."""
 WINDOW_HOURS: Final = 6
 """Figures that are further apart do not stand side by side: a shared machine changes its pace."""
+CLIENT: Final = Path(__file__).parents[1] / "serve"
+"""What asks the servers: the client, its workloads, and how it looks at the machine."""
+DIGEST_DIGITS: Final = 10
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M"
 """Of `Record.time`, local. As texts they sort by time."""
 
@@ -21,6 +25,15 @@ TIME_FORMAT: Final = "%Y-%m-%d %H:%M"
 def now() -> str:
     """Return the time of a record that is made now."""
     return time.strftime(TIME_FORMAT)
+
+
+def client_digest(folder: Path = CLIENT) -> str:
+    """Return what tells this client from one whose code differs."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:DIGEST_DIGITS]
 
 
 def earliest_beside(newest: str) -> str:
@@ -49,6 +62,8 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
     weight_format: str
     workload: str
     entry: str = ""
+    client: str = ""
+    """See `client_digest`; empty where it was not noted yet, which is no client of today."""
 
     @property
     def server(self) -> str:

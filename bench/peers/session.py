@@ -33,13 +33,14 @@ WARM_UP_TOKENS: Final = 8
 
 @dataclass
 class Session:
-    """One run over peers, by `command`; `seed` makes its prompts."""
+    """One run over peers, by `command` and `client`; `seed` makes its prompts."""
 
     cache: Cache
     results: Results
     repetitions: int
     seed: int
     command: str = ""
+    client: str = ""
     _refused: dict[str, Unavailable] = field(default_factory=dict)
     _tried: set[Key] = field(default_factory=set)
 
@@ -113,8 +114,8 @@ class _Start:
     shape: Shape
 
     def key(self, workload: str, entry: str = "") -> Key:
-        version = self.peer.version
-        return Key(self.model, self.peer.name, version, self.weight_format, workload, entry)
+        peer, client = self.peer, self.session.client
+        return Key(self.model, peer.name, peer.version, self.weight_format, workload, entry, client)
 
     def _missing(self, names: Sequence[str]) -> list[Key]:
         """Return what is to be measured."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.peers.results import Key, Record, Results, earliest_beside, now
+from bench.peers.__main__ import of_today
+from bench.peers.results import Key, Record, Results, client_digest, earliest_beside, now
 
 KEY = Key("pypi:m", "llama.cpp", "1", "Q8_0", "W1")
 OTHER = Key("pypi:m", "cortex", "abc", "int8", "W1", "gateway")
@@ -76,6 +77,41 @@ def test_what_is_of_another_time_is_measured_again(path: Path) -> None:
     later = Results(path, since="2026-01-01 10:01")
     assert later.missing([KEY], 1) == [KEY]
     assert later.records() == [COUNTS]
+
+
+def test_a_client_is_told_by_its_code(tmp_path: Path) -> None:
+    (tmp_path / "stream.py").write_text("a = 1")
+    (tmp_path / "texts.py").write_text("b = 2")
+    first = client_digest(tmp_path)
+    assert client_digest(tmp_path) == first
+    (tmp_path / "notes.txt").write_text("no code")
+    assert client_digest(tmp_path) == first
+    (tmp_path / "stream.py").write_text("a = 2")
+    assert client_digest(tmp_path) != first
+    assert client_digest() == client_digest() != client_digest(tmp_path)
+
+
+def test_what_another_client_found_is_kept_and_measured_again(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As is what was found before clients were noted."""
+    path.write_bytes(
+        b'{"key":{"model":"pypi:m","peer":"llama.cpp","version":"1","weight_format":"Q8_0",'
+        b'"workload":"W1"},"time":"2026-01-01 10:00","figures":{"counts":true,"ttft_ms":5.0}}\n'
+    )
+    mine = msgspec.structs.replace(KEY, client="c0ffee")
+    results = Results(path)
+    assert results.records() == [COUNTS]
+    assert results.missing([mine], 1) == [mine]
+    again = Record(mine, "2026-01-01 10:01", {"counts": True, "ttft_ms": 4.0})
+    results.add(again)
+    assert results.missing([mine], 1) == []
+    assert results.records() == [COUNTS, again]
+    assert of_today(results.records(), {"llama.cpp": "1"}, "c0ffee") == [again]
+    assert "left out 1 of the records" in caplog.text
+    caplog.clear()
+    assert of_today(results.records(), {"llama.cpp": "2"}, "c0ffee") == []
+    assert not caplog.records
 
 
 def test_a_window_is_of_some_hours() -> None:

@@ -107,6 +107,19 @@ async def test_what_was_measured_fewer_times_is_measured_again(run: Session) -> 
 
 
 @pytest.mark.usefixtures("clean")
+async def test_what_another_client_measured_is_measured_again(run: Session) -> None:
+    plans = plan("W1", formats=("int4",))
+    await run.run([FakePeer()], plans)
+    peer = FakePeer()
+    for _ in range(2):
+        other = Session(run.cache, Results(run.cache.results), 1, 1, client="c0ffee")
+        await other.run([peer], plans)
+    assert peer.launched == 1
+    found = [(r.key.workload, r.key.client) for r in other.results.records()]
+    assert found == [("W1", ""), ("W1", "c0ffee")]
+
+
+@pytest.mark.usefixtures("clean")
 async def test_what_gets_too_old_for_the_table_meanwhile_is_measured_again(
     run: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
