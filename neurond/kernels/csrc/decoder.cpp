@@ -179,8 +179,7 @@ class Step {
         const int panels_each = takes_whole ? whole : least;
         const int panel_items = ceil_div(panels, panels_each);
         teams.run(
-            pool_,
-            [&](int team) { return ceil_div(teams.rows(team), cut.rows) * panel_items; },
+            pool_, [&](int team) { return ceil_div(teams.rows(team), cut.rows) * panel_items; },
             [&](int team, int item, int) {
                 const int row = teams.first_row(team) + item / panel_items * cut.rows;
                 const int count = std::min(cut.rows, teams.first_row(team + 1) - row);

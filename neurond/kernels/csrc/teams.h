@@ -47,19 +47,20 @@ class Teams {
     template <class Items, class F>
     void run(cortex_pool &pool, Items &&items_of, F &&f) const {
         if (count_ == 1) return pool.run(items_of(0), [&](int item, int worker) { f(0, item, worker); });
-        struct alignas(64) Next {
-            std::atomic<int> item{0};
+        struct alignas(64) Share {
+            int items;
+            std::atomic<int> next{0};
         };
-        Next next[kMost];
+        Share shares[kMost];
         int total = 0;
-        for (int team = 0; team < count_; ++team) total += items_of(team);
+        for (int team = 0; team < count_; ++team) total += shares[team].items = items_of(team);
         pool.run(total, [&](int, int worker) {
             // As many are called as there are items: each finds one, in its own team or behind it.
             for (int team = worker * count_ / threads_;; team = team + 1 == count_ ? 0 : team + 1) {
-                const int items = items_of(team);
-                if (next[team].item.load(std::memory_order_relaxed) >= items) continue;
-                const int item = next[team].item.fetch_add(1, std::memory_order_relaxed);
-                if (item < items) return f(team, item, worker);
+                Share &share = shares[team];
+                if (share.next.load(std::memory_order_relaxed) >= share.items) continue;
+                const int item = share.next.fetch_add(1, std::memory_order_relaxed);
+                if (item < share.items) return f(team, item, worker);
             }
         });
     }
