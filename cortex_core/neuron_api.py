@@ -250,7 +250,7 @@ class ModelProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     kv_dtype: KvDtype | None = None
     """`int8` with the CPU kernels only; None is the node's choice."""
     speculation: Speculation | None = None
-    """None is `off`."""
+    """None is `ngram` with the CPU kernels, `off` with torch."""
     chat_template: str | None = None
     """Jinja text that replaces the model's own; in a file also the path of one, relative to it."""
     tool_parser: ToolParserName | None = None

@@ -59,10 +59,10 @@ class Server:
             await asyncio.sleep(POLL_S)
 
     async def settled(self) -> None:
-        """Return when the server does nothing of its own any more.
+        """Return when the server has said that it is ready, if it is one that says so.
 
         Raises:
-            Unavailable: it ended, or did not come to rest.
+            Unavailable: it ended, or did not say it in time.
         """
         ready = self.launch.ready
         while ready is not None and ready not in self._log.read_text(errors="replace"):
