@@ -72,8 +72,18 @@ class Reading:
 
     def gb_per_s(self) -> float:
         """Return the rate of all cores together in one turn, of the best pattern."""
-        patterns = ctypes.c_int32.in_dll(self._loops, "read_patterns").value
-        return max(map(self._read, range(patterns)))
+        return max(map(self._read, self._patterns()))
+
+    def mean_gb_per_s(self, turns: int) -> float:
+        """Return the rate over so many turns of each pattern, of the one that is best at it."""
+        seconds = dict.fromkeys(self._patterns(), 0.0)
+        for _ in range(turns):
+            for pattern in seconds:
+                seconds[pattern] += 1 / self._read(pattern)
+        return turns / min(seconds.values())
+
+    def _patterns(self) -> range:
+        return range(ctypes.c_int32.in_dll(self._loops, "read_patterns").value)
 
     def _read(self, pattern: int) -> float:
         def work(thread: int) -> int:

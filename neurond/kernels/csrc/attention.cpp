@@ -11,6 +11,7 @@
 #include "attention_pages.h"
 #include "attention_tile.h"
 #include "carver.h"
+#include "rounding.h"
 #include "simd.h"
 #include "teams.h"
 
@@ -30,8 +31,6 @@ constexpr int kTilesPerThread = 4;
 constexpr int kSharedTilesPerThread = 8;
 // What a tile costs besides its rows, in rows: reading K/V.
 constexpr int kReadingRows = 6;
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 struct Span {
     std::int32_t tile, index;

@@ -24,6 +24,7 @@
 #include "attention_softmax.h"
 #include "attention_tile.h"
 #include "carver.h"
+#include "rounding.h"
 #include "tiles.h"
 
 namespace cortex {
@@ -101,7 +102,6 @@ struct AmxProducts {
     static constexpr int kBlocksAhead = 8;
 
     static F16 hidden() { return splat(-std::numeric_limits<float>::infinity()); }
-    static constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
     static int padded(int head_dim) { return ceil_div(head_dim, kPairedLanes) * kPairedLanes; }
 
     // Rows that a tile has and a part has not are multiplied, too, and are not looked at.

@@ -14,6 +14,9 @@
 #include "linear.h"
 #include "ops.h"
 #include "pool.h"
+#include "product_share.h"
+#include "rounding.h"
+#include "shares.h"
 #include "simd.h"
 #include "teams.h"
 
@@ -21,13 +24,9 @@ namespace cortex {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-// Pieces that a phase is cut into for each thread: enough that a thread that is held up holds up little.
-constexpr int kPiecesPerThread = 8;
 constexpr int kRowsPerPiece = 4;
 
 std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // The widest of what the layers need, in floats or bytes for one row.
 struct Widths {
@@ -60,6 +59,7 @@ struct Buffers {
     float *attended;           // [T, Widths::heads]
     std::uint8_t *prepared;    // [max(T, S), Widths::prepared]
     std::int32_t *run_starts;  // [T + 1]
+    Taken *taken;              // [threads]
     void *attention;
     std::size_t bytes;
 
@@ -81,6 +81,7 @@ struct Buffers {
         attended = floats(widths.heads);
         prepared = take(static_cast<std::size_t>(std::max(tokens, samples)) * widths.prepared);
         run_starts = reinterpret_cast<std::int32_t *>(take(sizeof(std::int32_t) * (tokens + 1)));
+        taken = reinterpret_cast<Taken *>(take(sizeof(Taken) * threads));
         attention = take(attention_scratch_bytes(model, threads, tokens, sequences));
         bytes = used;
     }
@@ -150,42 +151,16 @@ class Step {
         prepare_row(w.format, w.in_features, x, at_.prepared + row * prepared_bytes(w.format, w.in_features));
     }
 
-    // A multiple of `unit` panels that cuts a product into so many items at most.
-    static int panels_of_item(int panels, int unit, int items) {
-        const int units = ceil_div(panels, unit);
-        return ceil_div(units, std::min(units, items)) * unit;
-    }
-    // Panels of the thread that has most items of `each` panels, of `threads` that share them.
-    static int longest_share(int panels, int each, int threads) {
-        return ceil_div(ceil_div(panels, each), threads) * each;
-    }
-
-    // Threads take items in turn: what one takes lies side by side.
-    static int place_of(int item, int items, int threads) {
-        const int lane = item % threads;
-        return lane * (items / threads) + std::min(lane, items % threads) + item / threads;
-    }
-
-    // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows.
+    // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows with so many panels of w.
     template <class F>
     void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
         const Teams teams(pool_, rows);
-        const int threads = teams.most_threads(), team_rows = teams.most_rows();
-        const Cut cut = cut_of(w, team_rows);
-        const int wanted = std::max(1, threads * kPiecesPerThread / ceil_div(team_rows, cut.rows));
-        const int least = panels_of_item(panels, cut.panels, wanted);
-        const int whole = panels_of_item(panels, cut.tile_panels, wanted);
-        const bool takes_whole = longest_share(panels, whole, threads) <= longest_share(panels, least, threads);
-        const int panels_each = takes_whole ? whole : least;
-        const int panel_items = ceil_div(panels, panels_each);
-        teams.run(
-            pool_, [&](int team) { return ceil_div(teams.rows(team), cut.rows) * panel_items; },
-            [&](int team, int item, int) {
-                const int row = teams.first_row(team) + item / panel_items * cut.rows;
-                const int count = std::min(cut.rows, teams.first_row(team + 1) - row);
-                const int panel = place_of(item % panel_items, panel_items, threads) * panels_each;
-                f(row, count, panel, std::min(panels_each, panels - panel));
-            });
+        const Cut cut = cut_of(w, teams.most_rows());
+        const auto own = [](int worker) { return worker; };
+        run_shares(pool_, pool_.threads(), at_.taken, own, [&](int thread, auto &&take, int) {
+            const ProductShare share(teams, thread, cut, panels);
+            for (int item; (item = take()) < share.items();) share.with(item, f);
+        });
     }
 
     // y [rows, w.out_features] from prepared rows; with `add`, added to what y holds.

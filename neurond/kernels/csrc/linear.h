@@ -21,8 +21,8 @@ std::size_t prepared_bytes(int format, int in_features);
 // Round or quantise one row of x [in_features] for products with weights of `format`.
 void prepare_row(int format, int in_features, const float *x, void *prepared);
 
-// How a product of `rows` rows is best cut into items: so many rows each, and a multiple of so many panels; better of
-// `tile_panels`, those that are multiplied at once, if no thread gets more to do for it.
+// How a product of `rows` rows is best cut: threads get multiples of `panels`, and take them in items of so many rows
+// and of multiples of `tile_panels`, those that are multiplied at once.
 struct Cut {
     int rows, panels, tile_panels;
 };

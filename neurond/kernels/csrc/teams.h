@@ -7,9 +7,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 
 #include "pool.h"
+#include "shares.h"
 
 namespace cortex {
 
@@ -21,14 +21,13 @@ class Teams {
         : threads_(pool.threads()), count_(std::clamp(rows / kLeastRows, 1, std::min(threads_, kMost))) {
         const int units = (rows + kUnit - 1) / kUnit;
         for (int team = 0; team <= count_; ++team) {
-            const int first_thread = (team * threads_ + count_ - 1) / count_;
-            first_row_[team] = std::min(rows, units * first_thread / threads_ * kUnit);
+            first_row_[team] = std::min(rows, units * first_thread(team) / threads_ * kUnit);
         }
     }
 
     int count() const { return count_; }
-    // Of the team that has most, which has most rows as well.
-    int most_threads() const { return (threads_ + count_ - 1) / count_; }
+    int first_thread(int team) const { return (team * threads_ + count_ - 1) / count_; }
+    int team_of_thread(int worker) const { return worker * count_ / threads_; }
     int most_rows() const {
         int most = 0;
         for (int team = 0; team < count_; ++team) most = std::max(most, rows(team));
@@ -47,21 +46,11 @@ class Teams {
     template <class Items, class F>
     void run(cortex_pool &pool, Items &&items_of, F &&f) const {
         if (count_ == 1) return pool.run(items_of(0), [&](int item, int worker) { f(0, item, worker); });
-        struct alignas(64) Share {
-            int items;
-            std::atomic<int> next{0};
-        };
-        Share shares[kMost];
-        int total = 0;
-        for (int team = 0; team < count_; ++team) total += shares[team].items = items_of(team);
-        pool.run(total, [&](int, int worker) {
-            // As many are called as there are items: each finds one, in its own team or behind it.
-            for (int team = worker * count_ / threads_;; team = team + 1 == count_ ? 0 : team + 1) {
-                Share &share = shares[team];
-                if (share.next.load(std::memory_order_relaxed) >= share.items) continue;
-                const int item = share.next.fetch_add(1, std::memory_order_relaxed);
-                if (item < share.items) return f(team, item, worker);
-            }
+        Taken taken[kMost];
+        const auto own = [&](int worker) { return team_of_thread(worker); };
+        run_shares(pool, count_, taken, own, [&](int team, auto &&take, int worker) {
+            const int items = items_of(team);
+            for (int item; (item = take()) < items;) f(team, item, worker);
         });
     }
 

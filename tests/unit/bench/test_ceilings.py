@@ -34,6 +34,14 @@ def test_any_number_of_bytes_can_be_read() -> None:
     assert Reading((1 << 20) + 1000).gb_per_s() > 0
 
 
+def test_a_mean_is_of_one_pattern_over_all_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading(1 << 20)
+    slow = [5.0, 5.0, 5.0]
+    rates = iter([10.0, 20.0, *slow, 30.0, 20.0, *slow])
+    monkeypatch.setattr("bench.ceilings.measure.rate", lambda _: next(rates))
+    assert reading.mean_gb_per_s(2) == pytest.approx(20), "the first takes as long as one of 15"
+
+
 def test_multiplications_count_what_they_did() -> None:
     sums = (ctypes.c_float * 16)()
     per_round = compiled().multiply_floats(1, sums)

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace cortex {
+
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace cortex
