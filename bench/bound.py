@@ -2,10 +2,10 @@
 
     python -m bench.bound [bf16|int8|int4] [--model ID] [--rounds N] [--write]
 
-Reading and decoding take turns, so that neighbours of a shared machine disturb both alike: for
-about half a second each, means of it, since what memory gives for some milliseconds now and then
-bounds nothing that takes longer. As many bytes are read as the weights have that a token needs, in
-the fastest of some ways, see `bench.ceilings`; decoding is W1's, 64 tokens in and 128 out without
+Reading and decoding take turns, so that neighbours of a shared machine disturb both alike: as many
+seconds each, means of them, since what memory gives for some milliseconds now and then bounds
+nothing that takes longer. As many bytes are read as the weights have that a token needs, in the
+fastest of some ways, see `bench.ceilings`; decoding is W1's, 64 tokens in and 128 out without
 drafts, in this process and without HTTP. --write puts the table into
 docs/benchmarks.md, unless other processes took more than 0.15 core meanwhile.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final, get_args
 
-from bench.ceilings.measure import READ_TURNS, Reading, compiled
+from bench.ceilings.measure import Reading, compiled
 from bench.circumstances import circumstances, write_clean
 from bench.host_engine import add, engine_of, serve
 from bench.markdown import table
@@ -111,7 +111,8 @@ def main() -> None:
     meter = CpuMeter([])
     rounds = []
     for number in range(options.rounds):
-        rounds.append(Round(reading.mean_gb_per_s(READ_TURNS), decode(engine)))
+        decoded = decode(engine)
+        rounds.append(Round(reading.mean_gb_per_s(MAX_TOKENS / decoded), decoded))
         print(rounds[-1].row(f"round {number + 1}", num_bytes), file=sys.stderr)
     used = meter.stop()
     text = f"{_circumstances(options, num_bytes, used)}\n\n{told(rounds, num_bytes)}"

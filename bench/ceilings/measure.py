@@ -74,13 +74,19 @@ class Reading:
         """Return the rate of all cores together in one turn, of the best pattern."""
         return max(map(self._read, self._patterns()))
 
-    def mean_gb_per_s(self, turns: int) -> float:
-        """Return the rate over so many turns of each pattern, of the one that is best at it."""
-        seconds = dict.fromkeys(self._patterns(), 0.0)
-        for _ in range(turns):
-            for pattern in seconds:
-                seconds[pattern] += 1 / self._read(pattern)
-        return turns / min(seconds.values())
+    def mean_gb_per_s(self, seconds: float) -> float:
+        """Return the mean rate over so many seconds of the pattern that is best just before."""
+        best = max(self._patterns(), key=lambda pattern: self._mean(pattern, READ_TURNS))
+        turns = 0
+        inverse = 0.0  # each turn reads as much
+        until = time.perf_counter() + seconds
+        while not turns or time.perf_counter() < until:
+            inverse += 1 / self._read(best)
+            turns += 1
+        return turns / inverse
+
+    def _mean(self, pattern: int, turns: int) -> float:
+        return turns / sum(1 / self._read(pattern) for _ in range(turns))
 
     def _patterns(self) -> range:
         return range(ctypes.c_int32.in_dll(self._loops, "read_patterns").value)

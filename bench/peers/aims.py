@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
 from bench.markdown import table
@@ -142,7 +143,13 @@ def _ours(
         return [_told(aim, found), ""]
     value, record = found
     base = record.figures.get(aim.beside) if aim.beside else theirs and theirs[0]
-    return [_told(aim, found), f"{value / base:.2f}" if base else ""]
+    return [_told(aim, found), _rounded(value / base, aim) if base else ""]
+
+
+def _rounded(ratio: float, aim: Aim) -> str:
+    """Return two decimals, rounded against us: what is missed by little does not look reached."""
+    way = ROUND_CEILING if aim.less_is_better else ROUND_FLOOR
+    return str(Decimal(f"{ratio:.6f}").quantize(Decimal("0.01"), way))
 
 
 def _told(aim: Aim, found: tuple[float, Record] | None) -> str:

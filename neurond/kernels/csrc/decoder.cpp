@@ -151,23 +151,11 @@ class Step {
         prepare_row(w.format, w.in_features, x, at_.prepared + row * prepared_bytes(w.format, w.in_features));
     }
 
-    // Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows with so many panels of w.
-    template <class F>
-    void each_item(const cortex_linear &w, int rows, int panels, F &&f) {
-        const Teams teams(pool_, rows);
-        const Cut cut = cut_of(w, teams.most_rows());
-        const auto own = [](int worker) { return worker; };
-        run_shares(pool_, pool_.threads(), at_.taken, own, [&](int thread, auto &&take, int) {
-            const ProductShare share(teams, thread, cut, panels);
-            for (int item; (item = take()) < share.items();) share.with(item, f);
-        });
-    }
-
     // y [rows, w.out_features] from prepared rows; with `add`, added to what y holds.
     void product(const cortex_linear &w, const std::uint8_t *prepared, int rows, float *y, std::size_t y_stride,
                  bool add) {
         const std::size_t row_bytes = prepared_bytes(w.format, w.in_features);
-        each_item(w, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
+        run_product(pool_, at_.taken, w, rows, panels_of(w), [&](int row, int count, int panel, int panels) {
             multiply(w, prepared + row * row_bytes, count, panel, panels, y + row * y_stride, y_stride, add);
         });
     }
@@ -250,11 +238,11 @@ class Step {
         const std::size_t row_bytes = prepared_bytes(layer.gate_up.format, layer.gate_up.in_features);
         const std::size_t next_bytes = prepared_bytes(layer.down.format, layer.down.in_features);
         auto *next = reinterpret_cast<std::uint8_t *>(at_.wide);
-        each_item(layer.gate_up, batch_.num_tokens, panels_of(layer.gate_up) / 2,
-                  [&](int row, int count, int panel, int panels) {
-                      multiply_gated(layer.gate_up, at_.prepared + row * row_bytes, count, panel, panels,
-                                     layer.activation, layer.down, next + row * next_bytes);
-                  });
+        run_product(pool_, at_.taken, layer.gate_up, batch_.num_tokens, panels_of(layer.gate_up) / 2,
+                    [&](int row, int count, int panel, int panels) {
+                        multiply_gated(layer.gate_up, at_.prepared + row * row_bytes, count, panel, panels,
+                                       layer.activation, layer.down, next + row * next_bytes);
+                    });
         product_to_residual(layer.down, next, layer.post_ffn_norm);
     }
 

@@ -8,6 +8,7 @@
 #include "linear_product.h"
 #include "linear_quantise.h"
 #include "pool.h"
+#include "product_share.h"
 #ifdef CORTEX_AVX512
 #include "linear_tile_avx512.h"
 #else
@@ -206,12 +207,10 @@ void cortex_linear_apply(cortex_pool *pool, const cortex_linear *linear, int32_t
         prepare_row(linear->format, linear->in_features, x + static_cast<std::size_t>(row) * linear->in_features,
                     prepared + row * stride);
     });
-    constexpr int kPanels = 8;
-    const int panels = panels_of(*linear);
-    pool->run((panels + kPanels - 1) / kPanels, [&](int item, int) {
-        const int first = item * kPanels;
-        multiply(*linear, prepared, rows, first, std::min(kPanels, panels - first), y, linear->out_features,
-                 false);
+    const std::unique_ptr<Taken[]> taken(new Taken[pool->threads()]);
+    run_product(*pool, taken.get(), *linear, rows, panels_of(*linear), [&](int row, int count, int panel, int panels) {
+        multiply(*linear, prepared + row * stride, count, panel, panels,
+                 y + static_cast<std::size_t>(row) * linear->out_features, linear->out_features, false);
     });
 }
 

@@ -4,7 +4,9 @@
 #include <algorithm>
 
 #include "linear.h"
+#include "pool.h"
 #include "rounding.h"
+#include "shares.h"
 #include "teams.h"
 
 namespace cortex {
@@ -44,5 +46,18 @@ class ProductShare {
     int first_row_, end_row_, first_panel_, end_panel_;
     int item_panels_, panel_items_, items_;
 };
+
+// Call f(first row, rows, first panel, panels) for each item of a product of `rows` rows with so many panels of w.
+// `taken` is room for one share for each thread.
+template <class F>
+void run_product(cortex_pool &pool, Taken *taken, const cortex_linear &w, int rows, int panels, F &&f) {
+    const Teams teams(pool, rows);
+    const Cut cut = cut_of(w, teams.most_rows());
+    const auto own = [](int worker) { return worker; };
+    run_shares(pool, pool.threads(), taken, own, [&](int thread, auto &&take, int) {
+        const ProductShare share(teams, thread, cut, panels);
+        for (int item; (item = take()) < share.items();) share.with(item, f);
+    });
+}
 
 }  // namespace cortex

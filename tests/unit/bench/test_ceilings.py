@@ -8,7 +8,7 @@ import pytest
 
 from bench import bound
 from bench.bound import Round, told, weight_bytes
-from bench.ceilings.measure import Reading, compiled
+from bench.ceilings.measure import READ_TURNS, Reading, compiled
 from neurond.kernels.memory import Buffer
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models.decoder_plan import DecoderPlan
@@ -34,12 +34,15 @@ def test_any_number_of_bytes_can_be_read() -> None:
     assert Reading((1 << 20) + 1000).gb_per_s() > 0
 
 
-def test_a_mean_is_of_one_pattern_over_all_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mean_is_of_the_pattern_that_is_best_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = Reading(1 << 20)
-    slow = [5.0, 5.0, 5.0]
-    rates = iter([10.0, 20.0, *slow, 30.0, 20.0, *slow])
+    fits_and_starts = [10.0, 30.0] * (READ_TURNS // 2)  # as long as a steady 15
+    tried = [*fits_and_starts, *[20.0] * READ_TURNS, *[5.0] * 3 * READ_TURNS]
+    rates = iter([*tried, 18.0, 9.0])
+    clock = iter([0.0, 0.4, 0.8, 1.2])
     monkeypatch.setattr("bench.ceilings.measure.rate", lambda _: next(rates))
-    assert reading.mean_gb_per_s(2) == pytest.approx(20), "the first takes as long as one of 15"
+    monkeypatch.setattr("bench.ceilings.measure.time.perf_counter", lambda: next(clock))
+    assert reading.mean_gb_per_s(0.7) == pytest.approx(12), "twice as long at 9 as at 18"
 
 
 def test_multiplications_count_what_they_did() -> None:

@@ -248,6 +248,24 @@ def test_where_less_is_better_the_least_counts() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("workload", "figure", "theirs", "ours", "shown"),
+    [
+        ("W2x64", "total_tokens_per_s", 1000.0, 1597.0, "| 1.59 |"),
+        ("W3", "ttft_ms", 1000.0, 751.0, "| 0.76 |"),
+        ("W3", "ttft_ms", 1000.0, 750.0, "| 0.75 |"),
+    ],
+)
+def test_what_is_missed_by_little_does_not_look_reached(
+    workload: str, figure: str, theirs: float, ours: float, shown: str
+) -> None:
+    found = [
+        record("vllm", workload, **{figure: theirs}),
+        record("cortex", workload, "node", **{figure: ours}),
+    ]
+    assert shown in aims_table(found)
+
+
 def test_some_aims_are_ratios_of_our_own() -> None:
     busy = {"quiet_decode_tokens_per_s": 300.0, "busy_decode_tokens_per_s": 150.0}
     found = [record("cortex", "busy", "gateway", **busy), record("vllm", "busy", **busy)]
