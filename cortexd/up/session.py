@@ -6,12 +6,14 @@ import signal
 import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from rich.console import Console
 
 from cortex_core.errors import InternalError, Timeout
+from cortex_core.ids import ModelId
+from cortex_core.model_folder import is_complete, model_folder
 from cortexd.chat_client import Busy, ChatClient, Said, Spent, Turn
 from cortexd.health_probe import HealthProbe
 from cortexd.listening import check_free
@@ -21,6 +23,9 @@ from cortexd.up.defaults import UpPorts
 from cortexd.up.environment import daemon_environment
 from cortexd.up.folders import UpFolders
 from cortexd.up.hints import hints
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 START_TIMEOUT_S: Final = 120.0
 ANSWER_TOKENS: Final = 200
@@ -33,7 +38,7 @@ class UpOptions(msgspec.Struct, frozen=True):
     """What the user asked for."""
 
     ports: UpPorts
-    model: str
+    model: ModelId
     ask: str
     once: bool
 
@@ -47,12 +52,11 @@ class DaemonEnded(InternalError):
 
 
 class UpSession:
-    """Holds the daemons. `console` is for progress; the answer goes to stdout."""
+    """Holds the daemons. Progress goes to stderr; the answer goes to stdout."""
 
-    def __init__(self, folders: UpFolders, options: UpOptions, console: Console) -> None:
+    def __init__(self, folders: UpFolders, options: UpOptions) -> None:
         self._folders = folders
         self._options = options
-        self._console = console
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         files = {
@@ -63,6 +67,13 @@ class UpSession:
         self._neuron = self._daemon("neuron", "neurond.cli", str(folders.neuron_toml))
         self._gateway = self._daemon("cortex", "cortexd.cli", str(folders.cortex_toml))
         self._running: list[Daemon] = []
+
+    @cached_property
+    def _console(self) -> "Console":
+        # Imported while the daemons start, so that they do so sooner.
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
 
     async def run(self) -> None:
         """Return when the user has had enough, or after the answer if only that was wanted.
@@ -85,12 +96,18 @@ class UpSession:
             check_free(f"{HOST}:{getattr(ports, name)}", key=f"--{name}-port")
         write_configs(self._folders, ports, self._options.model)
         async with AsyncExitStack() as stack:
-            # The gateway goes first: without its node it would have clients wait for another one.
+            # The gateway ends first: without its node it would have clients wait for another one.
             for daemon in (self._neuron, self._gateway):
                 stack.push_async_callback(self._stop, daemon)
-            self._start(self._gateway)
-            await self._fetch(stack)
-            self._start(self._neuron)
+            model = model_folder(self._folders.neuron_state, self._options.model)
+            if is_complete(model):
+                # The node has more to do until it can answer.
+                self._start(self._neuron)
+                self._start(self._gateway)
+            else:
+                self._start(self._gateway)
+                await self._fetch(stack)
+                self._start(self._neuron)
             with self._console.status("starting the gateway and the node"):
                 await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
             await self._or_stop(self._ask())

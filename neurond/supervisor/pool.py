@@ -9,7 +9,8 @@ import zmq
 from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName, ModelId, new_boot_id
 from cortex_core.ipc.child import DeathPipe
-from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
+from cortex_core.ipc.socket_paths import check_socket_path, make_runtime_dir
+from cortex_core.ipc.sockets import ZmqContext
 from cortex_core.neuron_api import DeviceState, Dtype, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices, computes_bfloat16

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cortex_core.errors import InvalidRequest, Timeout
 from cortex_core.ids import ModelId
-from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+from cortex_core.model_folder import MANIFEST, WeightsFile
+from neurond.sources.prepared import PreparedModel
 from neurond.sources.store import ModelStore
 from tests.fakes.tokenizers_made import byte_level, prepared
 
