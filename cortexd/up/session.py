@@ -1,6 +1,7 @@
 """One run of `cortex up`: fetch, start, ask, stay, and leave nothing behind."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 START_TIMEOUT_S: Final = 120.0
+QUIET_START_S: Final = 1.0
+"""A start that takes longer says what is waited for."""
 ANSWER_TOKENS: Final = 200
 STOP_GRACE_S: Final = DRAIN_TIMEOUT_S + 15.0
 
@@ -70,7 +73,7 @@ class UpSession:
 
     @cached_property
     def _console(self) -> "Console":
-        # Imported while the daemons start, so that they do so sooner.
+        # Imported once there is something to show: the daemons that start have use for the time.
         from rich.console import Console
 
         return Console(stderr=True, highlight=False)
@@ -108,8 +111,7 @@ class UpSession:
                 self._start(self._gateway)
                 await self._fetch(stack)
                 self._start(self._neuron)
-            with self._console.status("starting the gateway and the node"):
-                await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
+            await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
             await self._or_stop(self._ask())
             if self._options.once:
                 return
@@ -152,7 +154,12 @@ class UpSession:
             raise InternalError(f"cannot fetch {self._options.model}: see the message above")
 
     async def _ready(self) -> None:
-        await HealthProbe((HOST, self._options.ports.gateway), nodes=1).until_ok()
+        probe = HealthProbe((HOST, self._options.ports.gateway), nodes=1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_START_S):
+                return await probe.until_ok()
+        with self._console.status("starting the gateway and the node"):
+            await probe.until_ok()
 
     async def _ask(self) -> None:
         """Put the first question and print the answer as it comes."""

@@ -29,7 +29,6 @@ from neurond.supervisor.device import DeviceActor, DeviceOwner
 from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
-from neurond.supervisor.spawn import stop_resource_tracker
 from neurond.weight_choice import WeightChoice, choose_weights
 
 
@@ -78,7 +77,6 @@ class DevicePool:
         """Give back what all devices share; after `stop`. Idempotent."""
         if self._death is not None:
             self._death.close()
-            stop_resource_tracker()
         if self._context is not None:
             self._context.destroy(linger=0)
 
