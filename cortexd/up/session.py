@@ -157,7 +157,8 @@ class UpSession:
         probe = HealthProbe((HOST, self._options.ports.gateway), nodes=1)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(QUIET_START_S):
-                return await probe.until_ok()
+                await probe.until_ok()
+                return
         with self._console.status("starting the gateway and the node"):
             await probe.until_ok()
 
