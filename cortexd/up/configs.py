@@ -39,7 +39,6 @@ drain_timeout_s = {DRAIN_TIMEOUT_S}
 
 [fleet]
 poll_interval_s = 1
-loading_poll_interval_s = 0.05
 
 [[neurons]]
 name = "{NODE_NAME}"
