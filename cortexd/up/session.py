@@ -1,12 +1,12 @@
 """One run of `cortex up`: fetch, start, ask, stay, and leave nothing behind."""
 
 import asyncio
-import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ from cortexd.up.hints import hints
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 START_TIMEOUT_S: Final = 120.0
 QUIET_START_S: Final = 1.0
@@ -73,7 +74,7 @@ class UpSession:
 
     @cached_property
     def _console(self) -> "Console":
-        # Imported once there is something to show: the daemons that start have use for the time.
+        # Imported once there is something to show: the processes that start have use for the time.
         from rich.console import Console
 
         return Console(stderr=True, highlight=False)
@@ -155,7 +156,7 @@ class UpSession:
 
     async def _ready(self) -> None:
         probe = HealthProbe((HOST, self._options.ports.gateway), nodes=1)
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(QUIET_START_S):
                 await probe.until_ok()
                 return
@@ -169,22 +170,24 @@ class UpSession:
         first_at: float | None = None
         spent: Spent | None = None
         asked = f"{self._options.model} is asked: {self._options.ask}"
-        self._console.print(asked, markup=False, highlight=False)
+        print(asked, file=sys.stderr, flush=True)  # noqa: T201 - for the terminal
         question = [Turn("user", self._options.ask)]
         # Greedy: a small model's likeliest answer is right where a sampled one often is not.
         pieces = client.ask(
             self._options.model, question, max_tokens=ANSWER_TOKENS, temperature=0.0
         )
         try:
-            with self._console.status("waiting for the first token") as status:
+            with ExitStack() as shown:
+                status: Status | None = None
                 async with aclosing(pieces):
                     async for piece in pieces:
                         if isinstance(piece, Busy):
+                            status = status or shown.enter_context(self._console.status(""))
                             status.update(piece.doing)
                         elif isinstance(piece, Spent):
                             spent = piece
                         elif isinstance(piece, Said):
-                            status.stop()
+                            shown.close()
                             first_at = first_at or time.monotonic()
                             print(piece.text, end="", flush=True)  # noqa: T201 - the answer
         finally:
