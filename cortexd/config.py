@@ -74,7 +74,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     poll_interval_s: Seconds = 10.0
     """Between two polls of a node on which nothing is loading."""
     loading_poll_interval_s: Seconds = 1.0
-    """The same while something is loading, or a request waits; the grain of progress."""
+    """The same at most while something is loading, or a request waits; less as a load begins."""
     poll_timeout_s: Seconds = 5.0
     """For one poll as a whole."""
     unhealthy_after: Count = 3

@@ -27,7 +27,7 @@ from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
 from cortex_core.ipc.segment import Segment
 from cortex_core.ipc.snapshot import snapshot_segment_bytes
-from cortex_core.ipc.sockets import check_socket_path, make_runtime_dir
+from cortex_core.ipc.socket_paths import check_socket_path, make_runtime_dir
 from cortex_core.logs import kv, set_up_logging
 from cortexd.child_env import ADMIN_SOCKET, FLEET_SOCKET, ChildEnvironment
 from cortexd.config_files import Configuration, http_workers, read_configuration, runtime_dir

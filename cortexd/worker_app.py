@@ -56,6 +56,8 @@ class WorkerApp:
             return
         with parts:
             self._parts = parts
+            # Whoever connects meanwhile waits in the socket that listens already.
+            await parts.until_usable()
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})

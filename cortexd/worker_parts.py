@@ -30,6 +30,8 @@ from cortexd.responses.store import ResponseStore, StoreSettings
 
 FLEET_HWM_MESSAGES = 4096
 """Messages that may wait for the fleet actor while it is away; more are refused."""
+FIRST_SNAPSHOT_S = 2.0
+"""Longer than the first polls of the nodes may keep the fleet actor from its first snapshot."""
 BODY_WAIT_S = 30.0
 """How long a body waits for its place; see `cortex_core.held_bodies`."""
 
@@ -82,6 +84,13 @@ class WorkerParts:
             max_body_bytes=MAX_BODY_BYTES,
             wait_s=BODY_WAIT_S,
         )
+
+    async def until_usable(self) -> None:
+        """Return once requests need not be refused because the fleet actor is starting.
+
+        After `FIRST_SNAPSHOT_S` they are: it may have died.
+        """
+        await self._fleet.until_known(FIRST_SNAPSHOT_S)
 
     def _falcon_app(self, drain: Drain, settings: WorkerSettings, started_at: int) -> FalconApp:
         metrics = GatewayMetrics(CollectorRegistry())

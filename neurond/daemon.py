@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cortex_core.config.address import Address
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
-from cortex_core.ipc.sockets import make_runtime_dir
+from cortex_core.ipc.socket_paths import make_runtime_dir
 from cortex_core.logs import kv
 from neurond.config import NeuronConfig
 from neurond.devices import Devices

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from cortex_core.config import parse_address
-from cortex_core.ipc.sockets import check_socket_path
+from cortex_core.ipc.socket_paths import check_socket_path
 from cortex_core.terminal import print_json
 from cortexd.child_env import ADMIN_SOCKET
 from cortexd.config_files import DEFAULT_CONFIG, Configuration, read_configuration, runtime_dir

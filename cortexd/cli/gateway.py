@@ -6,7 +6,7 @@ from typing import Final
 
 from cortex_core.config import parse_address
 from cortex_core.ipc.admin import AdminClient
-from cortex_core.ipc.sockets import may_exist
+from cortex_core.ipc.socket_paths import may_exist
 from cortexd.child_env import ADMIN_SOCKET
 from cortexd.config import CortexConfig
 from cortexd.config_files import DEFAULT_CONFIG, read_cortex_config, runtime_dir

@@ -5,6 +5,7 @@ row of the in-flight table; nobody else writes that row.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
@@ -44,6 +45,8 @@ from cortexd.fleet.router import Router
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.01
+"""Between two looks for a first snapshot."""
 QUIET_S = 0.5
 """A waiting caller hears something at least this often, also while the actor is silent."""
 RESEND_S = 1.6
@@ -98,6 +101,15 @@ class FleetClient:
         self._fence = Fence()
         self._router = Router()
         self._waiting: dict[RequestId, _Waiting] = {}
+
+    async def until_known(self, timeout_s: float) -> None:
+        """Return once there is a first snapshot, or after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if self._reader.version():
+                        return
+                    await asyncio.sleep(LOOK_S)
 
     def snapshot(self) -> FleetSnapshot:
         """Return the newest snapshot; decoded once for each version."""

@@ -32,6 +32,7 @@ from cortexd.fleet.events import FleetEvent, NodeFailed, NodePolled, Unloaded
 from cortexd.fleet.layout import MAX_REPLICAS
 from cortexd.fleet.loads import LoadRunner, NodeOrders, Outcome
 from cortexd.fleet.metrics import FleetMetrics
+from cortexd.fleet.pace import LoadingPace
 from cortexd.fleet.poller import NodeQuestions, Poller
 from cortexd.fleet.protocol import (
     Acquire,
@@ -82,6 +83,7 @@ class Conductor:
         self._board = board
         self._fleet = fleet
         self._fast_poll_s = min(fleet.loading_poll_interval_s, fleet.poll_interval_s)
+        self._pace = LoadingPace(self._fast_poll_s)
         self._send = send
         self._metrics = metrics
         self._clock = clock
@@ -295,8 +297,10 @@ class Conductor:
         return True
 
     def _poll_interval_s(self, node: NodeName) -> float:
-        settling = self.dispatcher.state.is_settling(node)
-        return self._fast_poll_s if settling else self._fleet.poll_interval_s
+        if self.dispatcher.state.is_settling(node):
+            return self._pace.interval_s(node, self._clock())
+        self._pace.settled(node)
+        return self._fleet.poll_interval_s
 
     async def _tick_forever(self) -> None:
         while True:

@@ -61,7 +61,7 @@ class Poller:
         self._at_once[node].set()
 
     def poll_if_older(self, than_s: float) -> None:
-        """Poll at once each node whose last poll ended longer ago than that."""
+        """Poll at once each node that is not being polled and was not for longer than that."""
         now = self._clock()
         for node, ended_at in self._ended_at.items():
             if now - ended_at >= than_s:
@@ -77,6 +77,7 @@ class Poller:
         wake = self._at_once[node]
         while True:
             wake.clear()
+            self._ended_at.pop(node, None)
             event = await self._poll(node)
             self._ended_at[node] = self._clock()
             try:

@@ -4,8 +4,6 @@ import argparse
 import asyncio
 import re
 
-from rich.console import Console
-
 from cortex_core.errors import ConfigError, InvalidRequest
 from cortex_core.ids import ModelId, parse_model_id
 from cortexd.config import MODEL_ID_PATTERN
@@ -46,4 +44,4 @@ def named_model(text: str) -> ModelId:
 
 
 async def _run(folders: UpFolders, wanted: UpOptions) -> None:
-    await UpSession(folders, wanted, Console(stderr=True, highlight=False)).run()
+    await UpSession(folders, wanted).run()

@@ -32,9 +32,8 @@ class Daemon:
         """`log` None sends all output to our stderr, where it can show a progress bar."""
         self.name = name
         self.log = log
-        command = python_command(module, *arguments)
         self._environment = environment
-        self._argv = python_command("cortexd.up.tied", str(os.getpid()), *command)
+        self._argv = python_command("cortexd.up.tied", str(os.getpid()), module, *arguments)
         self._child: ChildProcess | None = None
 
     def start(self) -> None:

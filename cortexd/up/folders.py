@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import ConfigError
-from cortex_core.ipc.sockets import UNIX_PATH_MAX_BYTES
+from cortex_core.ipc.socket_paths import UNIX_PATH_MAX_BYTES
 from cortexd.folder_lock import locked
 
 _LONGEST_SOCKET_NAME_BYTES: Final = 48

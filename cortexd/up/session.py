@@ -3,15 +3,18 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack, aclosing
-from typing import Any, Final
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from rich.console import Console
 
 from cortex_core.errors import InternalError, Timeout
+from cortex_core.ids import ModelId
+from cortex_core.model_folder import is_complete, model_folder
 from cortexd.chat_client import Busy, ChatClient, Said, Spent, Turn
 from cortexd.health_probe import HealthProbe
 from cortexd.listening import check_free
@@ -22,7 +25,13 @@ from cortexd.up.environment import daemon_environment
 from cortexd.up.folders import UpFolders
 from cortexd.up.hints import hints
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
 START_TIMEOUT_S: Final = 120.0
+QUIET_START_S: Final = 1.0
+"""A start that takes longer says what is waited for."""
 ANSWER_TOKENS: Final = 200
 STOP_GRACE_S: Final = DRAIN_TIMEOUT_S + 15.0
 
@@ -33,7 +42,7 @@ class UpOptions(msgspec.Struct, frozen=True):
     """What the user asked for."""
 
     ports: UpPorts
-    model: str
+    model: ModelId
     ask: str
     once: bool
 
@@ -47,12 +56,11 @@ class DaemonEnded(InternalError):
 
 
 class UpSession:
-    """Holds the daemons. `console` is for progress; the answer goes to stdout."""
+    """Holds the daemons. Progress goes to stderr; the answer goes to stdout."""
 
-    def __init__(self, folders: UpFolders, options: UpOptions, console: Console) -> None:
+    def __init__(self, folders: UpFolders, options: UpOptions) -> None:
         self._folders = folders
         self._options = options
-        self._console = console
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         files = {
@@ -63,6 +71,13 @@ class UpSession:
         self._neuron = self._daemon("neuron", "neurond.cli", str(folders.neuron_toml))
         self._gateway = self._daemon("cortex", "cortexd.cli", str(folders.cortex_toml))
         self._running: list[Daemon] = []
+
+    @cached_property
+    def _console(self) -> "Console":
+        # Imported once there is something to show: the processes that start have use for the time.
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
 
     async def run(self) -> None:
         """Return when the user has had enough, or after the answer if only that was wanted.
@@ -85,14 +100,19 @@ class UpSession:
             check_free(f"{HOST}:{getattr(ports, name)}", key=f"--{name}-port")
         write_configs(self._folders, ports, self._options.model)
         async with AsyncExitStack() as stack:
-            # The gateway goes first: without its node it would have clients wait for another one.
+            # The gateway ends first: without its node it would have clients wait for another one.
             for daemon in (self._neuron, self._gateway):
                 stack.push_async_callback(self._stop, daemon)
-            self._start(self._gateway)
-            await self._fetch(stack)
-            self._start(self._neuron)
-            with self._console.status("starting the gateway and the node"):
-                await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
+            model = model_folder(self._folders.neuron_state, self._options.model)
+            if is_complete(model):
+                # The node has more to do until it can answer.
+                self._start(self._neuron)
+                self._start(self._gateway)
+            else:
+                self._start(self._gateway)
+                await self._fetch(stack)
+                self._start(self._neuron)
+            await self._or_stop(self._ready(), timeout_s=START_TIMEOUT_S)
             await self._or_stop(self._ask())
             if self._options.once:
                 return
@@ -135,7 +155,13 @@ class UpSession:
             raise InternalError(f"cannot fetch {self._options.model}: see the message above")
 
     async def _ready(self) -> None:
-        await HealthProbe((HOST, self._options.ports.gateway), nodes=1).until_ok()
+        probe = HealthProbe((HOST, self._options.ports.gateway), nodes=1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_START_S):
+                await probe.until_ok()
+                return
+        with self._console.status("starting the gateway and the node"):
+            await probe.until_ok()
 
     async def _ask(self) -> None:
         """Put the first question and print the answer as it comes."""
@@ -144,22 +170,24 @@ class UpSession:
         first_at: float | None = None
         spent: Spent | None = None
         asked = f"{self._options.model} is asked: {self._options.ask}"
-        self._console.print(asked, markup=False, highlight=False)
+        print(asked, file=sys.stderr, flush=True)  # noqa: T201 - for the terminal
         question = [Turn("user", self._options.ask)]
         # Greedy: a small model's likeliest answer is right where a sampled one often is not.
         pieces = client.ask(
             self._options.model, question, max_tokens=ANSWER_TOKENS, temperature=0.0
         )
         try:
-            with self._console.status("waiting for the first token") as status:
+            with ExitStack() as shown:
+                status: Status | None = None
                 async with aclosing(pieces):
                     async for piece in pieces:
                         if isinstance(piece, Busy):
+                            status = status or shown.enter_context(self._console.status(""))
                             status.update(piece.doing)
                         elif isinstance(piece, Spent):
                             spent = piece
                         elif isinstance(piece, Said):
-                            status.stop()
+                            shown.close()
                             first_at = first_at or time.monotonic()
                             print(piece.text, end="", flush=True)  # noqa: T201 - the answer
         finally:

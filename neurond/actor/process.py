@@ -88,8 +88,9 @@ def _serve(
     hello = Hello(ACTOR_PROTOCOL_VERSION, os.getpid(), launch.boot_id)
     control.send(hello)
     data.send(hello)
-    configure = _configuration(control)
+    # Imports what it needs, for which the answer to the hello need not be here.
     backend: Backend = make_backend(launch.backend)
+    configure = _configuration(control)
     opened = backend.open(configure)
     liveness.enter(Phase.IDLE, launch.deadlines.idle_s)
     control.send(

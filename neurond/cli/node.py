@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from cortex_core.ipc.admin import AdminClient
-from cortex_core.ipc.sockets import may_exist
+from cortex_core.ipc.socket_paths import may_exist
 from neurond.config import ADMIN_SOCKET, NeuronConfig, read_neuron_config
 
 SERVICE_RUNTIME_DIR: Final = Path("/run/neuron")

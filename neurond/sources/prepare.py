@@ -20,16 +20,11 @@ import msgspec
 from cortex_core.errors import CortexError, ModelLoadFailed
 from cortex_core.ids import ModelId
 from cortex_core.ipc.parent import die_with_parent
+from cortex_core.model_folder import MANIFEST, WeightsFile
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.layer_weights import StoredTensor, layer_weights
-from neurond.sources.prepared import (
-    CHAT_TEMPLATE,
-    MANIFEST,
-    ImageTokens,
-    PreparedModel,
-    WeightsFile,
-)
+from neurond.sources.prepared import CHAT_TEMPLATE, ImageTokens, PreparedModel
 from neurond.sources.safetensors_header import read_tensors
 from neurond.sources.script import SCRIPT
 from neurond.sources.scripted import prepare_script

@@ -2,7 +2,7 @@
 
 Fetching ends with a prepare process that writes this folder:
 
-    <state_dir>/models/<scheme>/<quoted name>/
+    <state_dir>/models/<scheme>/<quoted name>/    see `cortex_core.model_folder`
         model.json              this module's `PreparedModel`; written last, so it means complete
         config.json             transformers' model config
         tokenizer.json          for the `tokenizers` library
@@ -18,19 +18,10 @@ import msgspec
 from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import FORMAT, MANIFEST, AnyManifest, WeightsFile
 from neurond.sources.layer_weights import LayerWeights
 
-MANIFEST = "model.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-FORMAT = 3
-
-
-class WeightsFile(msgspec.Struct, frozen=True):
-    """One file of weights. `name` is relative to the folder."""
-
-    name: str
-    size_bytes: int
-    sha256: str
 
 
 class Pooling(msgspec.Struct, frozen=True):
@@ -102,14 +93,6 @@ class PreparedModel(msgspec.Struct, frozen=True):
     def weights_hash(self) -> str:
         """First 16 hex digits that name these weights."""
         return self.weights[0].sha256[:16]
-
-
-class AnyManifest(msgspec.Struct, frozen=True):
-    """What manifests of all formats have in common; the first did not name its own."""
-
-    model_id: ModelId
-    weights: tuple[WeightsFile, ...]
-    format: int = 1
 
 
 def read_manifest(folder: Path) -> PreparedModel:

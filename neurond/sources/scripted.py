@@ -8,9 +8,10 @@ from tokenizers.models import BPE
 
 from cortex_core.errors import ModelLoadFailed
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import WeightsFile
 from neurond.sources.download import sha256_of_file
 from neurond.sources.layer_weights import LayerWeights
-from neurond.sources.prepared import CHAT_TEMPLATE, PreparedModel, WeightsFile
+from neurond.sources.prepared import CHAT_TEMPLATE, PreparedModel
 from neurond.sources.script import SCRIPT, read_script
 
 START: Final = "<|im_start|>"

@@ -2,46 +2,38 @@
 
 import contextlib
 import fcntl
-import hashlib
 import time
-import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from cortex_core.decoding import UNDECODABLE
 from cortex_core.errors import ModelLoadFailed, Timeout
-from cortex_core.ids import ModelId, parse_model_id
-from neurond.sources.prepared import (
+from cortex_core.ids import ModelId
+from cortex_core.model_folder import (
     FORMAT,
     MANIFEST,
-    AnyManifest,
-    PreparedModel,
-    WeightsFile,
-    read_manifest,
+    fetched_manifest,
+    model_folder,
+    models_folder,
+    weights_present,
 )
+from neurond.sources.prepared import PreparedModel, read_manifest
 
 LOCK_POLL_S: Final = 0.2
 LOCK_TIMEOUT_S: Final = 6 * 3600.0
 """A fetch of a large model over a slow line; a dead holder's lock is freed by the kernel."""
-SAFE: Final = "-_.=@+"
-MAX_NAME: Final = 200
-"""Longest file name made here; file systems stop at 255 bytes, and locks add some."""
 
 
 class ModelStore:
-    """Models under `<state_dir>/models/<scheme>/<quoted name>`. The disk is the truth."""
+    """The models under a state folder, see `cortex_core.model_folder`. The disk is the truth."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._root = state_dir / "models"
+        self._state_dir = state_dir
         self._read: dict[Path, tuple[int, PreparedModel]] = {}
 
     def folder(self, model_id: ModelId) -> Path:
         """Return where the model lies, or will lie."""
-        ref = parse_model_id(model_id, default_scheme="")
-        return self._root / _quoted(ref.scheme) / _quoted(ref.name)
+        return model_folder(self._state_dir, model_id)
 
     def find(self, model_id: ModelId) -> PreparedModel | None:
         """Return the manifest of a model that is complete on disk, else None.
@@ -53,7 +45,7 @@ class ModelStore:
 
     def is_fetched(self, model_id: ModelId) -> bool:
         """Tell whether all weights are there, even if another version of this program says so."""
-        return _fetched(self.folder(model_id)) is not None
+        return fetched_manifest(self.folder(model_id)) is not None
 
     def models(self) -> list[PreparedModel]:
         """Return all complete models, by id."""
@@ -65,11 +57,13 @@ class ModelStore:
 
         Their weights are all there, and none of them is among `models`.
         """
-        found = [manifest for folder in self._folders() if (manifest := _fetched(folder))]
+        found = [manifest for folder in self._folders() if (manifest := fetched_manifest(folder))]
         return sorted(manifest.model_id for manifest in found if manifest.format != FORMAT)
 
     def _folders(self) -> list[Path]:
-        return [manifest.parent for manifest in self._root.glob(f"*/*/{MANIFEST}")]
+        return [
+            manifest.parent for manifest in models_folder(self._state_dir).glob(f"*/*/{MANIFEST}")
+        ]
 
     def _complete(self, folder: Path) -> PreparedModel | None:
         """Return the manifest of a complete model; read again only when the file has changed."""
@@ -81,7 +75,7 @@ class ModelStore:
         except (OSError, ModelLoadFailed):
             self._read.pop(folder, None)
             return None
-        return known[1] if _weights_present(folder, known[1].weights) else None
+        return known[1] if weights_present(folder, known[1].weights) else None
 
     @contextlib.contextmanager
     def lock(
@@ -126,30 +120,3 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _fetched(folder: Path) -> AnyManifest | None:
-    """Return the manifest, of whatever format, of a model whose weights are all there."""
-    try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=AnyManifest)
-    except (OSError, *UNDECODABLE):
-        return None
-    return manifest if _weights_present(folder, manifest.weights) else None
-
-
-def _weights_present(folder: Path, weights: Iterable[WeightsFile]) -> bool:
-    try:
-        return all((folder / file.name).stat().st_size == file.size_bytes for file in weights)
-    except OSError:
-        return False
-
-
-def _quoted(text: str) -> str:
-    """Return `text` as one path component that no other text maps to."""
-    quoted = urllib.parse.quote(text, safe=SAFE)
-    if quoted.startswith("."):
-        quoted = "%2E" + quoted[1:]
-    if len(quoted) > MAX_NAME:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-        quoted = f"{quoted[: MAX_NAME - 25]}~{digest}"
-    return quoted

@@ -9,7 +9,8 @@ import zmq
 from cortex_core.errors import InvalidRequest
 from cortex_core.ids import DeviceName, ModelId, new_boot_id
 from cortex_core.ipc.child import DeathPipe
-from cortex_core.ipc.sockets import ZmqContext, check_socket_path, make_runtime_dir
+from cortex_core.ipc.socket_paths import check_socket_path, make_runtime_dir
+from cortex_core.ipc.sockets import ZmqContext
 from cortex_core.neuron_api import DeviceState, Dtype, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices, computes_bfloat16
@@ -28,7 +29,6 @@ from neurond.supervisor.device import DeviceActor, DeviceOwner
 from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
-from neurond.supervisor.spawn import stop_resource_tracker
 from neurond.weight_choice import WeightChoice, choose_weights
 
 
@@ -77,7 +77,6 @@ class DevicePool:
         """Give back what all devices share; after `stop`. Idempotent."""
         if self._death is not None:
             self._death.close()
-            stop_resource_tracker()
         if self._context is not None:
             self._context.destroy(linger=0)
 

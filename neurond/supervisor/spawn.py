@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import os
 import sys
 import threading
 import types
@@ -35,7 +36,7 @@ class ActorProcess:
             target=actor_main, args=(launch,), name=f"actor-{launch.device}"
         )
         try:
-            with _without_main():
+            with _without_main(), _without_tracker():
                 self._process.start()
         except OSError as ex:
             raise InternalError(f"cannot spawn actor {launch.device}: {ex}") from ex
@@ -55,12 +56,6 @@ class ActorProcess:
         self._process.close()
 
 
-def stop_resource_tracker() -> None:
-    """End the helper process that `multiprocess` keeps for named resources; we have none."""
-    # It has no public way to end before the interpreter does; the next spawn starts it again.
-    resource_tracker._resource_tracker._stop()  # noqa: SLF001
-
-
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """Keep the new process from importing this one's main module, which it needs nothing of.
@@ -74,3 +69,18 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _without_tracker() -> Iterator[None]:
+    """Keep `multiprocess` from starting its helper process for named resources; we have none.
+
+    It would be one more interpreter beside each node, and start just before the first actor does.
+    """
+    made, nowhere = resource_tracker.getfd, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    resource_tracker.getfd = lambda: nowhere
+    try:
+        yield
+    finally:
+        resource_tracker.getfd = made
+        os.close(nowhere)

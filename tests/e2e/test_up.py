@@ -120,7 +120,7 @@ def test_daemon_that_dies_ends_it_with_its_last_words(
 ) -> None:
     up = UpProcess(state)
     started.append(up)
-    wait_until(lambda: up.daemons("neurond.cli serve"), timeout_s=READY_TIMEOUT_S)
+    wait_until(lambda: up.daemons(module), timeout_s=READY_TIMEOUT_S)
     (daemon,) = up.daemons(module)
     daemon.kill()
     assert up.wait_end() == 1

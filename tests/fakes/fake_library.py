@@ -6,9 +6,10 @@ import msgspec
 
 from cortex_core.errors import ModelNotFound
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import MANIFEST, WeightsFile
 from cortex_core.neuron_api import LoadProgress
 from neurond.sources.layer_weights import LayerWeights
-from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.ports import ProgressCallback
 
 

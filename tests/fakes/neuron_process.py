@@ -15,9 +15,9 @@ import uvloop
 
 from cortex_core.ids import ModelId
 from cortex_core.logs import set_up_logging
+from cortex_core.model_folder import MANIFEST, WeightsFile
 from neurond import daemon
 from neurond.config import read_neuron_config
-from neurond.sources.prepared import MANIFEST, WeightsFile
 from neurond.sources.store import ModelStore
 from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.tokenizers_made import byte_level, prepared

@@ -8,9 +8,10 @@ import msgspec
 from transformers import AutoConfig, PreTrainedModel
 
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import MANIFEST, WeightsFile
 from neurond.sources.gguf import read_header
 from neurond.sources.layer_weights import layer_weights
-from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+from neurond.sources.prepared import PreparedModel
 from neurond.sources.safetensors_header import read_tensors
 
 

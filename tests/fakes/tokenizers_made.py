@@ -4,8 +4,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import WeightsFile
 from neurond.sources.layer_weights import LayerWeights
-from neurond.sources.prepared import PreparedModel, WeightsFile
+from neurond.sources.prepared import PreparedModel
 from neurond.text.tokenizer import ModelTokenizer
 
 BOS = "<|begin|>"

@@ -9,7 +9,8 @@ import pytest
 import uvloop
 import zmq
 
-from cortex_core.ipc.sockets import ZmqContext, make_runtime_dir
+from cortex_core.ipc.socket_paths import make_runtime_dir
+from cortex_core.ipc.sockets import ZmqContext
 
 T = TypeVar("T")
 

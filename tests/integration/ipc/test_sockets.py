@@ -8,13 +8,13 @@ import pytest
 import zmq
 
 from cortex_core.errors import ConfigError, InternalError, NodeUnavailable
+from cortex_core.ipc.socket_paths import make_runtime_dir
 from cortex_core.ipc.sockets import (
     BoundSocket,
     ZmqContext,
     bind_socket,
     check_served,
     connect_socket,
-    make_runtime_dir,
 )
 
 

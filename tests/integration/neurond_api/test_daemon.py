@@ -16,7 +16,7 @@ import pytest
 from cortex_core.canonical import Failed, Finished
 from cortex_core.errors import InvalidRequest
 from cortex_core.ipc.admin import AdminClient
-from neurond.sources.prepared import MANIFEST
+from cortex_core.model_folder import MANIFEST
 from neurond.sources.store import ModelStore
 from tests.fakes.neuron_process import MODEL, NeuronProcess, add_model, neuron_process
 from tests.fakes.process_family import alive

@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 from cortex_core.canonical import ChatPrompt, Message, TextPart, TextPrompt
 from cortex_core.errors import InvalidRequest, ModelLoadFailed, ModelNotFound
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import MANIFEST
 from neurond.sources.base import DOWNLOADS, FetchProgress, Report
 from neurond.sources.fetch_messages import SourceSettings
 from neurond.sources.library import Library
-from neurond.sources.prepared import MANIFEST, read_manifest
+from neurond.sources.prepared import read_manifest
 from neurond.sources.pull import default_sources, pull, run_prepare
 from neurond.sources.store import ModelStore
 from neurond.text.model_text import ModelText

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cortex_core.ipc.sockets import may_exist
+from cortex_core.ipc.socket_paths import may_exist
 
 
 def test_what_is_there_and_what_is_not(tmp_path: Path) -> None:

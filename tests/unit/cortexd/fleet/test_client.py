@@ -29,6 +29,7 @@ from cortexd.fleet.protocol import (
     ReportFailure,
     ToActor,
 )
+from tests.fakes.waiting import WAIT_S
 
 A = ModelId("file:a")
 ONE = RequestId("one")
@@ -206,3 +207,18 @@ async def test_a_failure_is_reported(worker: Worker) -> None:
     error = ErrorInfo("node_unavailable", "broke off")
     worker.client.report_failure(replica().id, error)
     assert worker.sent == [ReportFailure(replica().id, error)]
+
+
+async def test_a_worker_can_wait_for_the_first_snapshot(worker: Worker) -> None:
+    waiting = asyncio.create_task(worker.client.until_known(WAIT_S))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    worker.show()
+    await waiting
+    assert worker.client.resolve(A) == A
+
+
+async def test_a_worker_does_not_wait_for_ever(worker: Worker) -> None:
+    await worker.client.until_known(0.0)
+    with pytest.raises(Overloaded, match="the fleet is starting"):
+        worker.client.resolve(A)

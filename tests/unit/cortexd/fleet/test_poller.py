@@ -24,6 +24,9 @@ class Polled:
         self.error: Exception | None = None
         self.defects: list[Exception] = []
         self.hang = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = False
         self.now = 0.0
         self.poller = Poller(
             {N: "http://n:1"},
@@ -39,6 +42,9 @@ class Polled:
             raise self.error
         if self.hang:
             await asyncio.Event().wait()
+        self.waiting = not self.gate.is_set()
+        await self.gate.wait()
+        self.waiting = False
         return polled("n").discovery
 
     async def health(self, endpoint: str) -> Health:
@@ -104,6 +110,23 @@ async def test_only_nodes_not_heard_of_lately_are_asked_again(node: Polled) -> N
     (latest,) = node.reports[1:]
     assert isinstance(latest, NodePolled)
     assert latest.started_at == 1.0
+
+
+async def test_a_node_that_is_being_polled_is_not_polled_again_for_its_age(node: Polled) -> None:
+    node.poller.start()
+    await node.reported(1)
+    node.gate.clear()
+    node.now = 1.0
+    node.poller.poll_now(N)
+    await wait_until_async(lambda: node.waiting)
+    node.now = 9.0
+    node.poller.poll_if_older(1.0)
+    node.gate.set()
+    await node.reported(2)
+    node.poller.poll_if_older(1.0)  # that one has just ended
+    await asyncio.sleep(0)
+    assert len(node.reports) == 2
+    assert not node.waiting
 
 
 async def test_a_report_that_is_not_taken_in_is_not_the_last_one(node: Polled) -> None:

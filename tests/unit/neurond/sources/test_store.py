@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cortex_core.errors import InvalidRequest, Timeout
 from cortex_core.ids import ModelId
-from neurond.sources.prepared import MANIFEST, PreparedModel, WeightsFile
+from cortex_core.model_folder import MANIFEST, WeightsFile, is_complete
+from neurond.sources.prepared import PreparedModel
 from neurond.sources.store import ModelStore
 from tests.fakes.tokenizers_made import byte_level, prepared
 
@@ -34,6 +35,7 @@ def test_a_complete_model_is_found_and_listed(tmp_path: Path) -> None:
     others = [put(store, ModelId(name)) for name in ("file:/a/b.gguf", "hf:org/name:Q4_0")]
     made = put(store, MODEL)
     assert store.find(MODEL) == made
+    assert is_complete(store.folder(MODEL))
     assert store.models() == [*others, made]
 
 
@@ -50,6 +52,7 @@ def test_an_incomplete_model_is_not_there(tmp_path: Path, damage: str) -> None:
     if damage == "weights":
         (folder / "w.gguf").unlink()
     assert store.find(MODEL) is None
+    assert not is_complete(folder)
     assert store.models() == []
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from cortex_core.errors import InternalError
 from cortex_core.ids import DeviceName, ModelId
+from cortex_core.model_folder import MANIFEST
 from cortex_core.neuron_api import DeviceState, LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.memory_plan import MemoryPlan
-from neurond.sources.prepared import MANIFEST, PreparedModel
+from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.models import Models
 from neurond.supervisor.ports import ProgressCallback

@@ -10,8 +10,9 @@ import pytest
 from cortex_core.canonical import ChatPrompt, Message, TextPart
 from cortex_core.errors import ModelLoadFailed, ModelNotFound, Overloaded
 from cortex_core.ids import ModelId
+from cortex_core.model_folder import WeightsFile
 from cortex_core.neuron_api import ModelProfile
-from neurond.sources.prepared import PreparedModel, WeightsFile
+from neurond.sources.prepared import PreparedModel
 from neurond.text.pool import TextPool
 from neurond.text.texts import ModelTexts
 from tests.fakes.tokenizers_made import byte_level, prepared
