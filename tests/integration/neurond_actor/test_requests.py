@@ -50,17 +50,19 @@ async def test_a_request_is_admitted_before_its_first_step_is_computed(
 
 
 async def test_what_was_computed_for_another_request_meanwhile_counts_as_cached(node: Node) -> None:
-    model_id = await node.loaded()
+    model_id = await node.loaded("costly")  # so that they come while the first is computed
+    prompt = list(range(1100))
 
-    streams = [node.submit(model_id, list(range(400)), max_tokens=2) for _ in range(3)]
+    # Those of one principal would wait for their turn.
+    streams = [node.submit(model_id, prompt, max_tokens=2, principal=name) for name in "abc"]
     told = await asyncio.gather(*map(collect, streams))
 
     cached = [
         [item.cached_tokens for item in items if isinstance(item, Admitted | Adopted)][-1]
         for items in told
     ]
-    most = (400 - 1) // BLOCK_TOKENS * BLOCK_TOKENS
-    assert cached == [0, most, most]
+    assert cached[0] == 0
+    assert min(cached[1:]) >= 1024, "what is left fits into a step with the first one's rest"
 
 
 async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(paced_node: Node) -> None:
