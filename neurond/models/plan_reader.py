@@ -45,7 +45,8 @@ def beyond_plans(model: PreTrainedModel) -> NoPlan | None:
     layers = getattr(model.get_decoder(), "layers", None)
     for name, parameter in layers.named_parameters() if isinstance(layers, nn.Module) else ():
         if parameter.ndim > 2:
-            return NoPlan(f"layer {name.replace('.', ' has ', 1)} of {parameter.ndim} dimensions")
+            layer, _, part = name.partition(".")
+            return NoPlan(f"layer {layer} has {part}, which the kernels have no place for")
     return None
 
 
