@@ -31,6 +31,8 @@ ACTIVATION_BYTES = 256 * MIB
 CPU_ACTIVATION_BYTES = 128 * MIB
 """With the CPU kernels, of this for what does not depend on the model: the process and its
 requests."""
+_PACKING_BYTES = 128 * MIB
+"""Of packing for what does not depend on the model: the pieces that are packed, and few tokens."""
 _CPU_THREAD_BYTES, _CPU_THREAD_DIM_BYTES = 512 * 1024, 18 * 1024
 """Most that attention takes for each thread, and for each dimension of a head: with tiles."""
 _CPU_DRAW_BYTES = 9
@@ -122,6 +124,15 @@ def packed_bytes(model: PreparedModel, dtype: Dtype) -> int:
     ropes = 4 * model.head_dim * min(model.context_tokens, MAX_ROPE_POSITIONS)
     tower = _WEIGHT_BYTES["float32"] * (model.images.tower_parameters if model.images else 0)
     return int(layers + model.vocab_size * model.hidden_size * each + ropes + tower)
+
+
+def packing_bytes(model: PreparedModel) -> int:
+    """Return what the first load on a CPU takes beside the packed weights while it packs them.
+
+    Most of it is one layer in float32, on which the plan is proven.
+    """
+    layer = model.layers.parameters // max(model.num_layers, 1)
+    return _PACKING_BYTES + int(layer * _WEIGHT_BYTES["float32"])
 
 
 def activation_bytes(

@@ -17,7 +17,7 @@ from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import WeightFormat
 from neurond.kernels.packed_model import PackedModel
 from neurond.models.decoder_plan import NoPlan
-from neurond.models.packed_loader import load_unpacked, pack_loaded
+from neurond.models.packed_loader import pack_model
 from neurond.models.tower import load_tower
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import PreparedModel
@@ -52,23 +52,17 @@ class HostTorch(TorchBackend):
     ) -> Path | PackedModel | ServedModel:
         """Pack the model's weights for the kernels; serve it with torch where they have no plan.
 
-        See `pack_loaded`; no weights in float32 are left where it returns what is packed.
+        See `pack_model`.
 
         Raises:
             ModelLoadFailed: it cannot be read, or it has no plan and torch is not to serve it.
-            OutOfMemory: the weights cannot be held in float32 while they are packed.
+            OutOfMemory: there is no memory to pack it with, or to serve it with torch.
         """
         folder = Path(command.model_dir)
-        loaded = load_unpacked(folder, manifest, self.device, on_progress)
-        made = pack_loaded(loaded, folder, weight_format, kernels, on_progress)
-        if not isinstance(made, NoPlan):
-            return made
-        if command.fallback_dtype != "float32":
-            del loaded
+        made = pack_model(folder, manifest, weight_format, kernels, self.device, on_progress)
+        if isinstance(made, NoPlan):
             return self.load_instead(command, made.reason, on_progress)
-        instead = _instead(command, made.reason)
-        _tell(command, made.reason)
-        return self.serve(loaded, instead, made.reason)
+        return made
 
     def tower(
         self,

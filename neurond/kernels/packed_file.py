@@ -44,6 +44,7 @@ PLAN_MODULES: Final = (
     "models/architecture.py",
     "models/attention_hook.py",
     "models/decoder_plan.py",
+    "models/file_matrix.py",
     "models/gguf_weights.py",
     "models/loader.py",
     "models/pack.py",

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from cortex_core.errors import ModelLoadFailed
 from neurond.attention.base import AttentionParams
 from neurond.engine.kv_shape import LayerShape
+from neurond.models.file_matrix import Sketched
 from neurond.sources.positions import served_positions
 
 KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
@@ -80,7 +81,7 @@ def trace_attention(model: PreTrainedModel) -> tuple[AttentionLayer, ...]:
     trace = _Trace()
     tokens = torch.zeros((1, 2), dtype=torch.int64, device=model.device)
     positions = torch.arange(2, device=model.device)[None]
-    with torch.inference_mode():
+    with torch.inference_mode(), Sketched():
         model(
             input_ids=tokens,
             position_ids=positions,

@@ -1,13 +1,16 @@
 """What a decoder computes, in the terms of the CPU kernels: read off a model, checked against it.
 
-Weights are the model's own tensors, not copies. `plan_reader` makes plans, `plan_check` proves
-them, `plan_reference` computes them slowly, `pack` writes them down for the kernels.
+Weights are the model's own tensors, not copies, and may still be in its files, see `FileMatrix`.
+`plan_reader` makes plans, `plan_check` proves them, `plan_reference` computes them slowly, `pack`
+writes them down for the kernels.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+
+from neurond.models.file_matrix import read_numbered, read_rows
 
 
 class Unplannable(Exception):
@@ -44,14 +47,19 @@ class PlanLinear:
         """Return rows [first, stop) as contiguous float32 [stop - first, in_features]."""
         if self.order is not None:
             return self._ordered_rows(self.order[first:stop])
-        parts = []
+        found = torch.empty(stop - first, self.in_features)
         start = 0
         for weight in self.weights:
             end = start + weight.shape[0]
+            if start <= first and stop <= end:
+                return read_rows(weight, first - start, stop - start)
             if first < end and stop > start:
-                parts.append(weight.detach()[max(first - start, 0) : stop - start].float())
+                begin, behind = max(first, start), min(stop, end)
+                found[begin - first : behind - first] = read_rows(
+                    weight, begin - start, behind - start
+                )
             start = end
-        return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
+        return found
 
     def bias(self) -> torch.Tensor | None:
         """Return the stacked bias as float32 [out_features], or None where no matrix has one."""
@@ -68,7 +76,7 @@ class PlanLinear:
         start = 0
         for weight in self.weights:
             of_part = (numbers >= start) & (numbers < start + len(weight))
-            found[of_part] = weight.detach()[numbers[of_part] - start].float()
+            found[of_part] = read_numbered(weight, numbers[of_part] - start)
             start += len(weight)
         return found
 

@@ -17,9 +17,15 @@ import torch
 from gguf import quants
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
-from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
+from transformers.modeling_gguf_pytorch_utils import (
+    TENSOR_PROCESSORS,
+    Gemma2TensorProcessor,
+    LlamaTensorProcessor,
+    TensorProcessor,
+)
 
 from cortex_core.errors import ModelLoadFailed
+from neurond.models.file_matrix import FileMatrix
 from neurond.models.weights import LazyTensor, LoadProgress
 from neurond.sources.gguf import GgufHeader, TensorEntry, read_header, tensor_bytes
 from neurond.sources.layer_weights import StoredTensor
@@ -29,6 +35,9 @@ PIECE_BLOCKS = 4096
 
 ROPE_FACTORS = "rope_freqs.weight"
 ROPE_FACTORS_LONG = "rope_factors_long.weight"
+
+_PROCESSORS_OF_ROWS = (TensorProcessor, LlamaTensorProcessor, Gemma2TensorProcessor)
+"""Those that leave matrices as they are, but for the order of their rows."""
 
 _PARAMETER = re.compile(r"(?P<name>.*?)(?P<suffix>\.weight|\.bias)?")
 
@@ -54,9 +63,12 @@ class GgufWeights:
         self._data = np.memmap(path, dtype=np.uint8, mode="r")[self._header.data_start :]
 
     def state_dict(
-        self, model: PreTrainedModel, on_progress: Callable[[float], None]
+        self, model: PreTrainedModel, on_progress: Callable[[float], None], *, leave_matrices: bool
     ) -> dict[str, LazyTensor]:
         """Return the weights that the file has for `model`, none of them read yet.
+
+        Args:
+            leave_matrices: have them read as `FileMatrix`, where the file has their rows.
 
         Raises:
             ModelLoadFailed: the file is of an unknown architecture.
@@ -71,7 +83,8 @@ class GgufWeights:
 
         def lazy(name: str, found: list[_Source]) -> LazyTensor:
             size_bytes = sum(tensor_bytes(source.tensor) for source in found)
-            read = partial(_read, self._data, processor, name, found)
+            is_left = leave_matrices and _has_rows(found, processor)
+            read = partial(_leave if is_left else _read, self._data, processor, name, found)
             is_wide = any(_is_wide(source.tensor) for source in found)
             return LazyTensor(read, size_bytes, progress, is_wide)
 
@@ -95,17 +108,24 @@ class GgufWeights:
         return None if factors is None else torch.from_numpy(dequantize(self._data, factors).copy())
 
 
-def dequantize(data: NDArray[np.uint8], tensor: TensorEntry) -> NDArray[np.float32]:
+def dequantize(
+    data: NDArray[np.uint8], tensor: TensorEntry, rows: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
     """Return the values of `tensor`, in torch's order of dimensions.
 
     Args:
         data: all tensor data of the file.
+        rows: first and behind the last one of those to return, of a matrix that `_has_rows`.
 
     Raises:
         ModelLoadFailed: nothing here knows its quantisation.
     """
     raw = data[tensor.offset : tensor.offset + tensor_bytes(tensor)]
     shape = tuple(reversed(tensor.shape))
+    if rows is not None:
+        row_bytes = len(raw) // shape[0]
+        raw = raw[rows[0] * row_bytes : rows[1] * row_bytes]
+        shape = (rows[1] - rows[0], *shape[1:])
     kind = gguf.GGMLQuantizationType(tensor.ggml_type)
     if kind is gguf.GGMLQuantizationType.F32:
         return raw.view(np.float32).reshape(shape)
@@ -131,6 +151,44 @@ def _is_wide(tensor: TensorEntry) -> bool:
     return StoredTensor(tensor.name, tensor.shape, tensor_bytes(tensor)).is_wide
 
 
+def _has_rows(sources: list[_Source], processor: TensorProcessor) -> bool:
+    """Whether these are a matrix whose rows can be read one by one."""
+    shape = sources[0].tensor.shape
+    if len(sources) > 1 or len(shape) != 2 or type(processor) not in _PROCESSORS_OF_ROWS:
+        return False
+    block_values, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(sources[0].tensor.ggml_type)]
+    return shape[0] % block_values == 0
+
+
+def _leave(
+    data: NDArray[np.uint8], processor: TensorProcessor, _name: str, sources: list[_Source]
+) -> FileMatrix:
+    """Return one parameter unread; raises as `_read` does."""
+    tensor = sources[0].tensor
+    columns, num_rows = tensor.shape
+    numbers = np.arange(num_rows)
+    order = processor.process(weights=numbers[:, None], name=tensor.name).weights[:, 0]
+    dequantize(data, tensor, (0, 0))  # says whether it can be
+    in_order = np.array_equal(order, numbers)
+    read = partial(_read_rows, data, tensor, None if in_order else order.copy())
+    return FileMatrix((num_rows, columns), read)
+
+
+def _read_rows(
+    data: NDArray[np.uint8],
+    tensor: TensorEntry,
+    order: NDArray[np.int64] | None,
+    first: int,
+    stop: int,
+) -> torch.Tensor:
+    if order is None or first == stop:
+        return _owned(dequantize(data, tensor, (first, stop)))
+    wanted = order[first:stop]  # side by side in the file but for their order, within a head
+    begin = int(wanted.min())
+    rows = dequantize(data, tensor, (begin, int(wanted.max()) + 1))
+    return torch.from_numpy(rows[wanted - begin])
+
+
 def _read(
     data: NDArray[np.uint8], processor: TensorProcessor, name: str, sources: list[_Source]
 ) -> torch.Tensor:
@@ -146,8 +204,11 @@ def _read(
         )
     if name in merged:
         return merged[name]
-    weights: NDArray[np.float32] = result.weights
-    # A copy where the values still lie in the mapped file, which is read-only and may be removed.
+    return _owned(result.weights)
+
+
+def _owned(weights: NDArray[np.float32]) -> torch.Tensor:
+    """Copy values that still lie in the mapped file, which is read-only and may be removed."""
     return torch.from_numpy(
         np.array(weights) if not weights.flags.writeable else np.ascontiguousarray(weights)
     )

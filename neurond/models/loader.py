@@ -6,7 +6,6 @@ does. Nothing here executes what a file says: safetensors and GGUF only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from neurond.engine.vision import Vision
 from neurond.models.architecture import AttentionLayer, check_config, check_model, trace_attention
 from neurond.models.attention_hook import ATTENTION_NAME, register_attention
 from neurond.models.experts_choice import choose_experts
+from neurond.models.file_matrix import FileMatrix
 from neurond.models.gguf_weights import GgufWeights
 from neurond.models.vision_check import check_vision
 from neurond.models.weights import LazyTensor, LoadProgress
@@ -40,6 +40,7 @@ from neurond.sources.prepared import PreparedModel
 
 MAX_NAMES_TOLD = 3
 TOWER_ATTENTION = "sdpa"
+_FLOATS = frozenset({"F32", "F16", "BF16"})
 TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -90,6 +91,14 @@ def load_model(
     Raises:
         ModelLoadFailed: names the file, or the architecture, and what is wrong with it.
     """
+    model = build_unloaded(folder, manifest, dtype, device)
+    return load_into(model, folder, manifest, dtype, device, on_progress)
+
+
+def build_unloaded(
+    folder: Path, manifest: PreparedModel, dtype: str, device: Device
+) -> PreTrainedModel:
+    """Return the prepared model in `folder` without weights; see `load_model`."""
     torch_dtype = TORCH_DTYPES[dtype]
     check_files(folder, manifest)
     config = read_config(folder)
@@ -103,12 +112,31 @@ def load_model(
         model = build_model(AutoModelForImageTextToText, config, torch_dtype, attention)
     check_model(model)
     choose_experts(model, torch_dtype, device)
+    return model
+
+
+def load_into(
+    model: PreTrainedModel,
+    folder: Path,
+    manifest: PreparedModel,
+    dtype: str,
+    device: Device,
+    on_progress: Callable[[float], None],
+    *,
+    leave_matrices: bool = False,
+) -> LoadedModel:
+    """Load weights into a model of `build_unloaded`; see `load_model`.
+
+    Args:
+        leave_matrices: leave them in their files, see `FileMatrix`: for a model in float32 on a
+            CPU that no requests run through.
+    """
     wide: frozenset[str] = frozenset()
+    where = (folder, manifest, device.torch_device, on_progress)
     if manifest.kind == "gguf":
-        path = folder / manifest.weights[0].name
-        wide = _load_gguf(model, path, device.torch_device, on_progress)
+        wide = _load_gguf(model, *where, leave_matrices=leave_matrices)
     else:
-        load_safetensors(model, folder, manifest, device.torch_device, on_progress)
+        load_safetensors(model, *where, leave_matrices=leave_matrices)
     model.eval().requires_grad_(requires_grad=False)
     layers = trace_attention(model)
     for index, layer in enumerate(layers):
@@ -121,7 +149,7 @@ def load_model(
         model=model,
         layers=layers,
         device=device,
-        dtype=torch_dtype,
+        dtype=TORCH_DTYPES[dtype],
         manifest=manifest,
         weights_bytes=weights_bytes(model),
         weights_id=f"{manifest.weights_hash}-{dtype}",
@@ -192,11 +220,18 @@ def build_model(
 
 
 def _load_gguf(
-    model: PreTrainedModel, path: Path, device: torch.device, on_progress: Callable[[float], None]
+    model: PreTrainedModel,
+    folder: Path,
+    manifest: PreparedModel,
+    device: torch.device,
+    on_progress: Callable[[float], None],
+    *,
+    leave_matrices: bool,
 ) -> frozenset[str]:
     """Return the names of matrices for which the file has more bits than int4."""
+    path = folder / manifest.weights[0].name
     file = GgufWeights(path)
-    weights = file.state_dict(model, on_progress)
+    weights = file.state_dict(model, on_progress, leave_matrices=leave_matrices)
     _fill(model, weights, path, device)
     factors = file.rope_factors()
     if factors is not None:
@@ -210,22 +245,37 @@ def load_safetensors(
     manifest: PreparedModel,
     device: torch.device,
     on_progress: Callable[[float], None],
+    *,
+    leave_matrices: bool = False,
 ) -> None:
-    """Read the weights of `model` onto `device`; see `load_model` for errors."""
+    """Read the weights of `model` onto `device`; see `load_into`, and `load_model` for errors."""
     progress = LoadProgress(sum(file.size_bytes for file in manifest.weights), on_progress)
     weights: dict[str, LazyTensor] = {}
-    with ExitStack() as files:
-        for file in manifest.weights:
-            path = folder / file.name
-            try:
-                opened = files.enter_context(safe_open(path, framework="pt", device="cpu"))
-            except (OSError, SafetensorError) as ex:
-                raise ModelLoadFailed(f"cannot read {path}: {ex}; pull the model again") from ex
-            names = list(opened.keys())
-            for name in names:
-                read = partial(opened.get_tensor, name)
-                weights[name] = LazyTensor(read, file.size_bytes // len(names), progress)
-        _fill(model, weights, folder / manifest.weights[0].name, device)
+    for file in manifest.weights:
+        path = folder / file.name
+        try:
+            opened: Any = safe_open(path, framework="pt", device="cpu")
+        except (OSError, SafetensorError) as ex:
+            raise ModelLoadFailed(f"cannot read {path}: {ex}; pull the model again") from ex
+        names = list(opened.keys())
+        for name in names:
+            read = (
+                partial(_leave, opened, name)
+                if leave_matrices
+                else partial(opened.get_tensor, name)
+            )
+            weights[name] = LazyTensor(read, file.size_bytes // len(names), progress)
+    _fill(model, weights, folder / manifest.weights[0].name, device)
+
+
+def _leave(opened: Any, name: str) -> torch.Tensor:
+    """Return a tensor of a safetensors file, unread if it is a matrix."""
+    stored = opened.get_slice(name)
+    shape = stored.get_shape()
+    if len(shape) != 2 or stored.get_dtype() not in _FLOATS:
+        tensor: torch.Tensor = opened.get_tensor(name)
+        return tensor
+    return FileMatrix(shape, lambda first, stop: stored[first:stop].float())
 
 
 def _fill(

@@ -36,10 +36,11 @@ from neurond.kernels.packed_file import (
 )
 from neurond.kernels.packed_model import PackedModel
 from neurond.models.decoder_plan import DecoderPlan, PlanLayer, PlanLinear, PlanRope
+from neurond.models.file_matrix import read_rows
 from neurond.models.partial_file import partial_file, remove_except
 
-PIECE_VALUES: Final = 1 << 20
-"""Weights that are packed at once: 4 MiB in float32."""
+PIECE_VALUES: Final = 1 << 18
+"""Weights that are read and packed at once: 1 MiB in float32, which stays in a core's cache."""
 THREADS: Final = 2
 
 Report = Callable[[float], None]
@@ -129,7 +130,7 @@ class _Places:
         offset = self.room(2 * tensor.numel())
         for first, stop in _spans(len(tensor), hidden):
             place = offset + 2 * first * hidden
-            write = partial(_copy, tensor[first:stop], torch.bfloat16, place)
+            write = partial(_copy_rows, tensor, first, stop, torch.bfloat16, place)
             self.pieces.append(_Piece((stop - first) * hidden, write))
         return offset
 
@@ -238,6 +239,17 @@ def _copy(tensor: torch.Tensor, dtype: torch.dtype, offset: int, data: NDArray[n
     whole = tensor.detach().to(dtype).contiguous()
     room = torch.from_numpy(data[offset : offset + whole.nbytes])
     room.view(dtype).copy_(whole.view(-1))
+
+
+def _copy_rows(
+    matrix: torch.Tensor,
+    first: int,
+    stop: int,
+    dtype: torch.dtype,
+    offset: int,
+    data: NDArray[np.uint8],
+) -> None:
+    _copy(read_rows(matrix, first, stop), dtype, offset, data)
 
 
 def _compute_rope(

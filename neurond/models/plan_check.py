@@ -20,6 +20,7 @@ from neurond.attention.reference import ReferenceBackend
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import LayerShape
 from neurond.models.decoder_plan import DecoderPlan, NoPlan, PlanLayer, PlanLinear
+from neurond.models.file_matrix import read_rows
 from neurond.models.plan_reader import read_plan
 from neurond.models.plan_reference import embed, run_head, run_layer
 
@@ -87,7 +88,7 @@ class _Probe:
             logits_to_keep=0,
             paged=_OneSequence(),
         ).logits
-        small = replace(self.plan, head=_first_rows(self.plan.head, size))
+        small = replace(self.plan, head=_cut(self.plan.head, size))
         expected = embed(self.plan, ids)
         self.compare("the embedding", embedded[0][0], expected)
         self.compare("the head", logits[0], run_head(small, expected))
@@ -100,7 +101,7 @@ class _Probe:
             if id(parameter) not in inside and parameter.ndim == 1:
                 memo[id(parameter)] = _float(parameter)
         for parameter in (*embedding.parameters(), *head.parameters()):
-            memo[id(parameter)] = nn.Parameter(parameter[:size].float(), requires_grad=False)
+            memo[id(parameter)] = _first_rows(parameter, size)
         for buffer in embedding.buffers():  # a scale, rounded to the type of the weights in use
             memo[id(buffer)] = buffer.to(self.plan.embedding.dtype).float()
 
@@ -220,10 +221,15 @@ def _attributes(module: nn.Module) -> tuple[object, ...]:
     return (type(module), *sorted(plain.items()))
 
 
-def _first_rows(linear: PlanLinear, count: int) -> PlanLinear:
+def _first_rows(parameter: torch.Tensor, count: int) -> nn.Parameter:
+    """Return so many rows of a matrix, or values of a bias, in float32."""
+    return nn.Parameter(read_rows(parameter, 0, count), requires_grad=False)
+
+
+def _cut(linear: PlanLinear, count: int) -> PlanLinear:
     """Return the first `count` outputs of a matrix that is not stacked."""
     biases = tuple(None if bias is None else bias[:count] for bias in linear.biases)
-    return PlanLinear((linear.weights[0][:count],), biases)
+    return PlanLinear((read_rows(linear.weights[0], 0, count),), biases)
 
 
 def _float_copy(module: nn.Module) -> nn.Module:
@@ -237,6 +243,8 @@ def _float_copy(module: nn.Module) -> nn.Module:
 
 
 def _float(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype == torch.float32:
+        return tensor  # which may lie in a file yet
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(tensor.detach().float(), requires_grad=False)
     return tensor.float() if tensor.is_floating_point() else tensor

@@ -40,6 +40,16 @@ def read_plan(model: PreTrainedModel) -> DecoderPlan | NoPlan:
         return NoPlan(str(ex))
 
 
+def beyond_plans(model: PreTrainedModel) -> NoPlan | None:
+    """Say of a model without weights what shows before any are read: no plan has experts."""
+    layers = getattr(model.get_decoder(), "layers", None)
+    for name, parameter in layers.named_parameters() if isinstance(layers, nn.Module) else ():
+        if parameter.ndim > 2:
+            layer, _, part = name.partition(".")
+            return NoPlan(f"layer {layer} has {part}, which the kernels have no place for")
+    return None
+
+
 def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
     decoder = model.get_decoder()
     config = model.config.get_text_config()

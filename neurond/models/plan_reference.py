@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from neurond.models.decoder_plan import DecoderPlan, PlanLayer, PlanLinear
+from neurond.models.file_matrix import read_numbered
 from neurond.models.plan_reader import ACTIVATIONS
 
 
@@ -22,7 +23,7 @@ def reference_logits(
 
 def embed(plan: DecoderPlan, token_ids: torch.Tensor) -> torch.Tensor:
     """Return [T, hidden]."""
-    return plan.embedding[token_ids].float() * plan.embedding_scale
+    return read_numbered(plan.embedding, token_ids) * plan.embedding_scale
 
 
 def run_layer(

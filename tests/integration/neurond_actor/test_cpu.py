@@ -147,7 +147,7 @@ async def test_a_model_without_a_plan_is_served_by_torch_and_says_why(node: Node
     assert (model.dtype, model.kernels) == ("float32", "torch")
     assert model.weights_id is not None
     assert model.weights_id.endswith("-float32-torch-reference")
-    assert "no plain nn.Linear" in (model.kernels_unavailable_reason or "")
+    assert "layer 0 has mlp.experts." in (model.kernels_unavailable_reason or "")
     assert await say(node, experts) == said
 
     await node.supervisor.unload(UnloadRequest(experts))

@@ -19,6 +19,7 @@ from neurond.memory_plan import (
     MemoryPlan,
     activation_bytes,
     block_tokens_for,
+    packing_bytes,
     plan_memory,
     weights_bytes,
 )
@@ -75,6 +76,13 @@ def test_packed_weights_are_layers_a_head_the_embedding_and_rotary_tables() -> N
         head = VOCABULARY * HIDDEN * head_bits / 8
         expected = layers * layer_bits / 8 + head + embedding + tables
         assert weights_bytes(MODEL, dtype, "cpu") == int(expected)
+
+
+def test_packing_takes_a_layer_and_not_the_model() -> None:
+    layer = 4 * MODEL.layers.parameters // MODEL.num_layers
+    assert layer < packing_bytes(MODEL) < layer + GIB // 4
+    script = msgspec.structs.replace(MODEL, num_layers=0)
+    assert packing_bytes(script) > 0
 
 
 def test_int4_leaves_some_matrices_as_int8() -> None:
