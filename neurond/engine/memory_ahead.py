@@ -1,6 +1,7 @@
-"""Makes memory of the CPU kernels resident while the device is idle, so that no step waits for it.
+"""Makes memory of the CPU kernels ready while the device is idle, so that no step waits for it.
 
-K/V of the next blocks (`neurond.engine.headroom`), and before them what each step works in.
+What each step works in, K/V of the next blocks (`neurond.engine.headroom`), and last the weights,
+which steps can read from their file meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from neurond.kernels.populate import populate
 
 if TYPE_CHECKING:
     from neurond.kernels.memory import Buffer, KvPages
+    from neurond.kernels.packed_model import PackedModel
 
 PIECE_BYTES: Final = 4 << 20
 """Made resident at once: 1 to 10 ms, for which a request that comes just then waits. Huge pages
@@ -25,6 +27,9 @@ divide it."""
 SPARE_BYTES: Final = 1 << 30
 """Where the host, or this process's control group, has less memory free, none is taken ahead."""
 
+STEPS_OF_A_PIECE: Final = 8
+"""A device that is never idle copies a piece of weights after so many steps: a stream waits a tenth
+longer for its tokens for a while, and not for good."""
 SCRATCH_BYTES: Final = 64 << 20
 """Of what steps work in: more of it is room for many threads, of which a step uses a part."""
 
@@ -36,6 +41,7 @@ class MemoryAhead:
 
     def __init__(
         self,
+        model: PackedModel,
         pages: KvPages,
         scratch: Buffer,
         free_bytes: Callable[[], int] = lambda: host_memory().free_bytes,
@@ -46,16 +52,27 @@ class MemoryAhead:
         self._headroom = Headroom(pages.num_blocks, BLOCK_TOKENS, block_bytes)
         self._free_bytes = free_bytes
         self._pieces = deque(_pieces([(scratch.address, min(scratch.size_bytes, SCRATCH_BYTES))]))
-        self._refused = False
+        self._populates = True
+        self._in_file: PackedModel | None = model
+        self._steps = 0
 
     def extend(self, frontier: int) -> bool:
-        """Make one more piece resident, if one is wanted; return whether it was.
+        """Make one more piece ready, if one is wanted; return whether it was.
 
         All blocks from `frontier` on are fresh; memory of others may be made resident too, and
-        keeps what it holds. Takes milliseconds. Once the kernel has refused, nothing is asked of it
-        again: steps get their memory as they write to it.
+        keeps what it holds. Takes milliseconds. Once the kernel has refused, it is not asked for
+        the same again: steps get their memory as they write to it, and read weights where they lie.
         """
-        if self._refused:
+        return self._populate(frontier) or self._own_weights()
+
+    def stepped(self) -> None:
+        """A step has ended: now and then it brings a piece of weights with it."""
+        self._steps += 1
+        if self._in_file is not None and self._steps % STEPS_OF_A_PIECE == 0:
+            self._own_weights()
+
+    def _populate(self, frontier: int) -> bool:
+        if not self._populates:
             return False
         if not self._pieces:
             self._pieces.extend(_pieces(self._pages.places(self._headroom.take(frontier))))
@@ -66,9 +83,24 @@ class MemoryAhead:
                 return False
             populate(*self._pieces.popleft())
         except OSError as ex:
-            self._refused = True
+            self._populates = False
             _log.info("memory not taken ahead of need", extra=kv(cause=ex.strerror))
-        return not self._refused
+        return self._populates
+
+    def _own_weights(self) -> bool:
+        model = self._in_file
+        if model is None:
+            return False
+        try:
+            if self._free_bytes() < SPARE_BYTES:
+                return False
+            owned = model.own_piece()
+        except OSError as ex:
+            owned = False
+            _log.info("weights left in their file", extra=kv(path=model.path, cause=ex.strerror))
+        if not owned:
+            self._in_file = None
+        return owned
 
 
 def _pieces(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
