@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -105,10 +106,11 @@ class HostRunner:
             assert self._vision is not None, "a model of text got images"
             _put_images(columns, batch, self._vision)
         self._refuse_oversized(columns)
+        began_s = time.monotonic()
         self._kernels.step(
             self._pool, self._model.struct, columns, self._pages, self._scratch, self._logits
         )
-        self._ahead.stepped()
+        self._ahead.stepped(time.monotonic() - began_s)
         masks = masks_of(batch.rows)
         sampled = sample_on_host(self._sampler, self._logits_at, batch.rows, masks.allowed)
         return masks.settle(sampled)

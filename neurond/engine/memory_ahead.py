@@ -7,6 +7,7 @@ which steps can read from their file meanwhile.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -27,9 +28,9 @@ divide it."""
 SPARE_BYTES: Final = 1 << 30
 """Where the host, or this process's control group, has less memory free, none is taken ahead."""
 
-STEPS_OF_A_PIECE: Final = 8
-"""A device that is never idle copies a piece of weights after so many steps: a stream waits a tenth
-longer for its tokens for a while, and not for good."""
+COPYING_SHARE: Final = 1 / 8
+"""Of the time of its steps, what a device that is never idle copies weights in: streams wait that
+much longer for a while, and not for good for weights that lie in small pages."""
 SCRATCH_BYTES: Final = 64 << 20
 """Of what steps work in: more of it is room for many threads, of which a step uses a part."""
 
@@ -45,8 +46,9 @@ class MemoryAhead:
         pages: KvPages,
         scratch: Buffer,
         free_bytes: Callable[[], int] = lambda: host_memory().free_bytes,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take nothing yet; `free_bytes` is asked before each piece."""
+        """Take nothing yet; `free_bytes` is asked before each piece, `now` for what it took."""
         self._pages = pages
         block_bytes = pages.size_bytes // pages.num_blocks
         self._headroom = Headroom(pages.num_blocks, BLOCK_TOKENS, block_bytes)
@@ -54,7 +56,9 @@ class MemoryAhead:
         self._pieces = deque(_pieces([(scratch.address, min(scratch.size_bytes, SCRATCH_BYTES))]))
         self._populates = True
         self._in_file: PackedModel | None = model
-        self._steps = 0
+        self._now = now
+        self._copying_s = 0.0
+        """What may be spent on copying; below zero while more was."""
 
     def extend(self, frontier: int) -> bool:
         """Make one more piece ready, if one is wanted; return whether it was.
@@ -65,11 +69,16 @@ class MemoryAhead:
         """
         return self._populate(frontier) or self._own_weights()
 
-    def stepped(self) -> None:
-        """A step has ended: now and then it brings a piece of weights with it."""
-        self._steps += 1
-        if self._in_file is not None and self._steps % STEPS_OF_A_PIECE == 0:
+    def stepped(self, took_s: float) -> None:
+        """A step has ended, which took so long: some bring a piece of weights with them."""
+        if self._in_file is None:
+            return
+        self._copying_s += took_s * COPYING_SHARE
+        if self._copying_s > 0.0:
+            began_s = self._now()
             self._own_weights()
+            # A long step pays for one piece all the same: what it computed is waited for.
+            self._copying_s = min(0.0, self._copying_s - (self._now() - began_s))
 
     def _populate(self, frontier: int) -> bool:
         if not self._populates:

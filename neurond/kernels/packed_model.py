@@ -2,7 +2,7 @@
 
 Opening needs neither torch nor the model's own files: the file says all that a step needs. It is
 mapped, and copied into huge pages while the device is idle, see `neurond.kernels.file_memory`:
-single streams wait for weights, and read a tenth faster from those.
+single streams wait for weights, and read those a seventh to a quarter faster.
 """
 
 import errno

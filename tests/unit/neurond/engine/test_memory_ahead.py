@@ -8,12 +8,7 @@ import pytest
 
 from neurond.engine import memory_ahead
 from neurond.engine.headroom import HEADROOM_TOKENS
-from neurond.engine.memory_ahead import (
-    PIECE_BYTES,
-    SPARE_BYTES,
-    STEPS_OF_A_PIECE,
-    MemoryAhead,
-)
+from neurond.engine.memory_ahead import COPYING_SHARE, PIECE_BYTES, SPARE_BYTES, MemoryAhead
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.memory import Buffer, KvPages
 from tests.fakes.resident_memory import resident_bytes, resident_pages, skip_where_nothing_populates
@@ -41,11 +36,14 @@ class Weights:
     def __init__(self, num_pieces: int) -> None:
         self.num_pieces = num_pieces
         self.refuses = False
+        self.piece_s = 0.0
+        self.spent_s = 0.0
 
     def own_piece(self) -> bool:
         if self.refuses:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self.num_pieces -= 1
+        self.spent_s += self.piece_s
         return self.num_pieces >= 0
 
 
@@ -57,7 +55,13 @@ class Memory:
         self.pages = KvPages([BLOCK_BYTES * num_blocks] * LAYERS, num_blocks, "bf16")
         self.scratch = Buffer(SCRATCH_BYTES)
         self.free_bytes = SPARE_BYTES
-        self.ahead = MemoryAhead(self.weights, self.pages, self.scratch, lambda: self.free_bytes)
+        self.ahead = MemoryAhead(
+            self.weights,
+            self.pages,
+            self.scratch,
+            lambda: self.free_bytes,
+            lambda: self.weights.spent_s,
+        )
 
     def extend_fully(self, frontier: int) -> int:
         """Make everything resident that is wanted; return in how many pieces."""
@@ -164,16 +168,26 @@ def test_weights_are_copied_behind_what_steps_would_wait_for() -> None:
     assert memory.extend_fully(0) == 3
 
 
-def test_a_device_without_a_pause_copies_a_piece_of_weights_now_and_then() -> None:
-    memory = Memory(num_pieces=2)
-    for _ in range(STEPS_OF_A_PIECE - 1):
-        memory.ahead.stepped()
-    assert memory.weights.num_pieces == 2
+@pytest.mark.parametrize("piece_s", [0.002, 0.05])
+def test_a_device_without_a_pause_copies_weights_in_a_share_of_its_time(piece_s: float) -> None:
+    memory = Memory(num_pieces=1000)
+    memory.weights.piece_s = piece_s
+    steps_s = 0.0
+    for _ in range(200):
+        memory.ahead.stepped(0.010)
+        steps_s += 0.010
+        assert memory.weights.spent_s <= steps_s * COPYING_SHARE + piece_s
 
-    memory.ahead.stepped()
-
-    assert memory.weights.num_pieces == 1
+    assert memory.weights.spent_s >= steps_s * COPYING_SHARE - piece_s
     assert memory.resident_bytes() == 0
+
+
+def test_a_long_step_brings_one_piece_with_it() -> None:
+    memory = Memory(num_pieces=10)
+
+    memory.ahead.stepped(60.0)
+
+    assert memory.weights.num_pieces == 9
 
 
 def test_weights_stay_where_they_are_while_there_is_no_memory_for_them(monkeypatch) -> None:
