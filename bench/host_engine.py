@@ -41,7 +41,15 @@ def serve(
         block_tokens=BLOCK_TOKENS,
         speculation="off",
     )
-    return backend.load(command, lambda _: None)
+    return rested(backend.load(command, lambda _: None))
+
+
+def rested(serving: ServedModel) -> ServedModel:
+    """Return a model with its memory as an actor has it that was idle for a while."""
+    assert serving.make_resident is not None, "the CPU kernels serve it"
+    while serving.make_resident(0):
+        pass
+    return serving
 
 
 def engine_of(serving: ServedModel) -> Engine:

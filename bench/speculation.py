@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from bench.circumstances import circumstances
-from bench.host_engine import engine_of
+from bench.host_engine import engine_of, rested
 from bench.markdown import table, write_section
 from bench.named import positive
 from bench.serve.machine import FOREIGN_CORES_LIMIT, CpuMeter, CpuUse
@@ -196,7 +196,7 @@ def _engines(dtype: Dtype) -> dict[str, Engine]:
     )
     drafting = msgspec.structs.replace(plain, speculation="ngram")
     return {
-        name: engine_of(backend.load(command, lambda _: None))
+        name: engine_of(rested(backend.load(command, lambda _: None)))
         for name, command in (("off", plain), ("ngram", drafting))
     }
 

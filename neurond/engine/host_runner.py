@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -82,7 +83,7 @@ class HostRunner:
             two_way_tokens=vision.two_way_tokens if vision is not None else 0,
         )
         self._scratch = Buffer(kernels.scratch_bytes(model.struct, pool, *self._bounds))
-        self._ahead = MemoryAhead(pages, self._scratch)
+        self._ahead = MemoryAhead(model, pages, self._scratch)
         vocab_size = model.decoder.vocab_size
         logits = Buffer(FLOAT_BYTES * max_rows * vocab_size)
         self._logits = logits.bytes.view(np.float32).reshape(max_rows, vocab_size)
@@ -105,9 +106,11 @@ class HostRunner:
             assert self._vision is not None, "a model of text got images"
             _put_images(columns, batch, self._vision)
         self._refuse_oversized(columns)
+        began_s = time.monotonic()
         self._kernels.step(
             self._pool, self._model.struct, columns, self._pages, self._scratch, self._logits
         )
+        self._ahead.stepped(time.monotonic() - began_s)
         masks = masks_of(batch.rows)
         sampled = sample_on_host(self._sampler, self._logits_at, batch.rows, masks.allowed)
         return masks.settle(sampled)

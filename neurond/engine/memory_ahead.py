@@ -1,11 +1,13 @@
-"""Makes memory of the CPU kernels resident while the device is idle, so that no step waits for it.
+"""Makes memory of the CPU kernels ready while the device is idle, so that no step waits for it.
 
-K/V of the next blocks (`neurond.engine.headroom`), and before them what each step works in.
+What each step works in, K/V of the next blocks (`neurond.engine.headroom`), and last the weights,
+which steps can read from their file meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -18,6 +20,7 @@ from neurond.kernels.populate import populate
 
 if TYPE_CHECKING:
     from neurond.kernels.memory import Buffer, KvPages
+    from neurond.kernels.packed_model import PackedModel
 
 PIECE_BYTES: Final = 4 << 20
 """Made resident at once: 1 to 10 ms, for which a request that comes just then waits. Huge pages
@@ -25,6 +28,9 @@ divide it."""
 SPARE_BYTES: Final = 1 << 30
 """Where the host, or this process's control group, has less memory free, none is taken ahead."""
 
+COPYING_SHARE: Final = 1 / 8
+"""Of the time of its steps, what a device that is never idle copies weights in: streams wait that
+much longer for a while, and not for good for weights that lie in small pages."""
 SCRATCH_BYTES: Final = 64 << 20
 """Of what steps work in: more of it is room for many threads, of which a step uses a part."""
 
@@ -36,26 +42,46 @@ class MemoryAhead:
 
     def __init__(
         self,
+        model: PackedModel,
         pages: KvPages,
         scratch: Buffer,
         free_bytes: Callable[[], int] = lambda: host_memory().free_bytes,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take nothing yet; `free_bytes` is asked before each piece."""
+        """Take nothing yet; `free_bytes` is asked before each piece, `now` for what it took."""
         self._pages = pages
         block_bytes = pages.size_bytes // pages.num_blocks
         self._headroom = Headroom(pages.num_blocks, BLOCK_TOKENS, block_bytes)
         self._free_bytes = free_bytes
         self._pieces = deque(_pieces([(scratch.address, min(scratch.size_bytes, SCRATCH_BYTES))]))
-        self._refused = False
+        self._populates = True
+        self._in_file: PackedModel | None = model
+        self._now = now
+        self._copying_s = 0.0
+        """What may be spent on copying; below zero while more was."""
 
     def extend(self, frontier: int) -> bool:
-        """Make one more piece resident, if one is wanted; return whether it was.
+        """Make one more piece ready, if one is wanted; return whether it was.
 
         All blocks from `frontier` on are fresh; memory of others may be made resident too, and
-        keeps what it holds. Takes milliseconds. Once the kernel has refused, nothing is asked of it
-        again: steps get their memory as they write to it.
+        keeps what it holds. Takes milliseconds. Once the kernel has refused, it is not asked for
+        the same again: steps get their memory as they write to it, and read weights where they lie.
         """
-        if self._refused:
+        return self._populate(frontier) or self._own_weights()
+
+    def stepped(self, took_s: float) -> None:
+        """A step has ended, which took so long: some bring a piece of weights with them."""
+        if self._in_file is None:
+            return
+        self._copying_s += took_s * COPYING_SHARE
+        if self._copying_s > 0.0:
+            began_s = self._now()
+            self._own_weights()
+            # A long step pays for one piece all the same: what it computed is waited for.
+            self._copying_s = min(0.0, self._copying_s - (self._now() - began_s))
+
+    def _populate(self, frontier: int) -> bool:
+        if not self._populates:
             return False
         if not self._pieces:
             self._pieces.extend(_pieces(self._pages.places(self._headroom.take(frontier))))
@@ -66,9 +92,24 @@ class MemoryAhead:
                 return False
             populate(*self._pieces.popleft())
         except OSError as ex:
-            self._refused = True
+            self._populates = False
             _log.info("memory not taken ahead of need", extra=kv(cause=ex.strerror))
-        return not self._refused
+        return self._populates
+
+    def _own_weights(self) -> bool:
+        model = self._in_file
+        if model is None:
+            return False
+        try:
+            if self._free_bytes() < SPARE_BYTES:
+                return False
+            owned = model.own_piece()
+        except OSError as ex:
+            owned = False
+            _log.info("weights left in their file", extra=kv(path=model.path, cause=ex.strerror))
+        if not owned:
+            self._in_file = None
+        return owned
 
 
 def _pieces(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

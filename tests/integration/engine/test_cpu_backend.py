@@ -124,6 +124,52 @@ def test_memory_made_resident_between_steps_leaves_answers_as_they_are(
     assert answers[0] == answers[1]
 
 
+def lies_in_its_file(folder: Path) -> bool:
+    """Tell whether this process reads weights of the model in `folder` from their packed file."""
+    return str(folder / "packed") in Path("/proc/self/maps").read_text()
+
+
+def test_weights_are_read_from_their_file_until_an_idle_device_has_copied_them(
+    backend, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory_ahead, "host_memory", lambda: HostMemory(1 << 40, 1 << 40))
+    prepare_model(make_model(PLANNED["llama"]()), tmp_path)
+    served = load(backend, tmp_path, "int8")
+    assert served.make_resident is not None
+    assert lies_in_its_file(tmp_path)
+
+    while served.make_resident(0):
+        pass
+
+    assert not lies_in_its_file(tmp_path)
+    copied = generate(served)
+    served.free()
+    assert copied == generate(load(backend, tmp_path, "int8"))
+
+
+def test_a_device_that_is_never_idle_copies_weights_beside_its_steps(
+    backend, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory_ahead, "host_memory", lambda: HostMemory(1 << 40, 1 << 40))
+    prepare_model(make_model(PLANNED["llama"]()), tmp_path)
+    served = load(backend, tmp_path, "int8")
+
+    generate(served)
+
+    assert not lies_in_its_file(tmp_path)
+
+
+def test_a_model_that_is_unloaded_leaves_its_file(backend, tmp_path):
+    prepare_model(make_model(PLANNED["llama"]()), tmp_path)
+    served = load(backend, tmp_path, "int8")
+    assert lies_in_its_file(tmp_path)
+
+    served.free()
+    del served
+
+    assert not lies_in_its_file(tmp_path)
+
+
 def see(served: ServedModel, prompt: Prompt) -> list[int]:
     engine = EngineUnderTest(served.new_engine())
     stream = engine.submit(prompt.token_ids, 6, images=prompt.images)

@@ -17,6 +17,7 @@ import torch
 from bench.host_step import sequence_logits
 from cortex_core.errors import InternalError, ModelLoadFailed, OutOfMemory
 from neurond.kernels import abi
+from neurond.kernels.file_memory import FileMemory
 from neurond.kernels.library import Kernels, StepColumns
 from neurond.kernels.memory import Buffer
 from neurond.kernels.packed_file import LAYER_AND_HEAD, packed_path
@@ -112,6 +113,15 @@ def test_the_file_has_what_memory_would_have(tmp_path, kernels, plan, weight_for
     np.testing.assert_array_equal(
         step_logits(kernels, opened, some_ids()), step_logits(kernels, in_memory, some_ids())
     )
+
+
+def test_steps_compute_the_same_while_weights_are_copied(tmp_path, kernels, plan):
+    packed = pack(plan, tmp_path, kernels)
+    expected = step_logits(kernels, packed, some_ids())
+    assert packed.own_piece()
+    while packed.own_piece():
+        pass
+    np.testing.assert_array_equal(step_logits(kernels, packed, some_ids()), expected)
 
 
 def test_weights_are_those_of_the_plan_to_half_a_step(tmp_path, kernels, plan):
@@ -240,10 +250,10 @@ def test_a_file_of_other_weights_or_kernels_is_not_trusted(tmp_path, kernels, pl
 def test_weights_without_memory_are_no_damaged_file(tmp_path, kernels, plan, monkeypatch):
     path = pack(plan, tmp_path, kernels).path
 
-    def refused(_size_bytes: int) -> Buffer:
+    def refused(_path: Path) -> FileMemory:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    monkeypatch.setattr("neurond.kernels.packed_model.Buffer", refused)
+    monkeypatch.setattr("neurond.kernels.packed_model.FileMemory", refused)
     with pytest.raises(OutOfMemory, match="unload another model"):
         open_packed(path, kernels, HASH, "int8")
 

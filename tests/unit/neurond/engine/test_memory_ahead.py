@@ -1,4 +1,4 @@
-"""Pages of K/V that are made resident, in real memory."""
+"""Pages of K/V that are made resident, in real memory, and weights that are copied behind them."""
 
 import errno
 import mmap
@@ -8,7 +8,7 @@ import pytest
 
 from neurond.engine import memory_ahead
 from neurond.engine.headroom import HEADROOM_TOKENS
-from neurond.engine.memory_ahead import PIECE_BYTES, SPARE_BYTES, MemoryAhead
+from neurond.engine.memory_ahead import COPYING_SHARE, PIECE_BYTES, SPARE_BYTES, MemoryAhead
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.memory import Buffer, KvPages
 from tests.fakes.resident_memory import resident_bytes, resident_pages, skip_where_nothing_populates
@@ -28,14 +28,40 @@ def _populating() -> None:
     skip_where_nothing_populates()
 
 
+class Weights:
+    """A model with so many pieces of weights in its file; a host that refuses gives none."""
+
+    path = None
+
+    def __init__(self, num_pieces: int) -> None:
+        self.num_pieces = num_pieces
+        self.refuses = False
+        self.piece_s = 0.0
+        self.spent_s = 0.0
+
+    def own_piece(self) -> bool:
+        if self.refuses:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        self.num_pieces -= 1
+        self.spent_s += self.piece_s
+        return self.num_pieces >= 0
+
+
 class Memory:
     """What a runner has, in a process with so much free memory."""
 
-    def __init__(self, num_blocks: int = NUM_BLOCKS) -> None:
+    def __init__(self, num_blocks: int = NUM_BLOCKS, num_pieces: int = 0) -> None:
+        self.weights = Weights(num_pieces)
         self.pages = KvPages([BLOCK_BYTES * num_blocks] * LAYERS, num_blocks, "bf16")
         self.scratch = Buffer(SCRATCH_BYTES)
         self.free_bytes = SPARE_BYTES
-        self.ahead = MemoryAhead(self.pages, self.scratch, lambda: self.free_bytes)
+        self.ahead = MemoryAhead(
+            self.weights,
+            self.pages,
+            self.scratch,
+            lambda: self.free_bytes,
+            lambda: self.weights.spent_s,
+        )
 
     def extend_fully(self, frontier: int) -> int:
         """Make everything resident that is wanted; return in how many pieces."""
@@ -127,8 +153,66 @@ def test_a_host_that_does_not_tell_is_left_alone() -> None:
     def fail() -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    assert not MemoryAhead(memory.pages, memory.scratch, fail).extend(0)
+    assert not MemoryAhead(Weights(1), memory.pages, memory.scratch, fail).extend(0)
     assert memory.resident_bytes() == 0
+
+
+def test_weights_are_copied_behind_what_steps_would_wait_for() -> None:
+    memory = Memory(num_pieces=3)
+
+    while memory.weights.num_pieces == 3:
+        assert memory.ahead.extend(0)
+
+    assert resident_bytes(memory.scratch) == SCRATCH_BYTES
+    assert memory.all_resident(range(AHEAD))
+    assert memory.extend_fully(0) == 2
+
+
+@pytest.mark.parametrize("piece_s", [0.002, 0.05])
+def test_a_device_without_a_pause_copies_weights_in_a_share_of_its_time(piece_s: float) -> None:
+    memory = Memory(num_pieces=1000)
+    memory.weights.piece_s = piece_s
+    steps_s = 0.0
+    for _ in range(200):
+        memory.ahead.stepped(0.010)
+        steps_s += 0.010
+        assert memory.weights.spent_s <= steps_s * COPYING_SHARE + piece_s
+
+    assert memory.weights.spent_s >= steps_s * COPYING_SHARE - piece_s
+    assert memory.resident_bytes() == 0
+
+
+def test_a_long_step_brings_one_piece_with_it() -> None:
+    memory = Memory(num_pieces=10)
+
+    memory.ahead.stepped(60.0)
+
+    assert memory.weights.num_pieces == 9
+
+
+def test_weights_stay_where_they_are_while_there_is_no_memory_for_them(monkeypatch) -> None:
+    monkeypatch.setattr(memory_ahead, "populate", lambda *_: None)
+    memory = Memory(num_pieces=2)
+    memory.free_bytes = SPARE_BYTES - 1
+    assert not memory.ahead.extend(0)
+    memory.free_bytes = SPARE_BYTES
+    memory.weights.refuses = True
+    memory.extend_fully(0)
+
+    memory.weights.refuses = False
+
+    assert not memory.ahead.extend(0)  # the kernel is not asked again
+    assert memory.weights.num_pieces == 2
+
+
+def test_a_kernel_that_does_not_populate_still_gives_memory_for_weights(monkeypatch) -> None:
+    def refuse(_address: int, _size_bytes: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(memory_ahead, "populate", refuse)
+    memory = Memory(num_pieces=2)
+
+    assert memory.extend_fully(0) == 2
 
 
 def test_places_are_those_of_a_block_in_each_layer() -> None:

@@ -1,0 +1,116 @@
+"""A file's bytes in memory: what is read, where it lies, and what becomes of the file."""
+
+import errno
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurond.kernels import file_memory
+from neurond.kernels.file_memory import HUGE_PAGE_BYTES, PIECE_BYTES, FileMemory
+
+SIZE_BYTES = 2 * PIECE_BYTES + 12345
+"""Two whole pieces and one that ends within a page."""
+
+
+@pytest.fixture
+def content() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, SIZE_BYTES, np.uint8)
+
+
+@pytest.fixture
+def path(tmp_path: Path, content: np.ndarray) -> Path:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(content.tobytes())
+    return path
+
+
+def mappings_of(path: Path) -> int:
+    """Return how often a file is mapped into this process."""
+    return Path("/proc/self/maps").read_text().count(str(path))
+
+
+def test_bytes_stay_where_they_are_and_what_they_are(path: Path, content: np.ndarray) -> None:
+    memory = FileMemory(path)
+    seen = memory.bytes
+    assert seen.ctypes.data % HUGE_PAGE_BYTES == 0
+    assert np.array_equal(seen, content)
+
+    sizes = []
+    while memory.own_piece():
+        sizes.append(memory.num_owned_bytes)
+        assert np.array_equal(seen, content)
+
+    assert sizes == [PIECE_BYTES, 2 * PIECE_BYTES, SIZE_BYTES]
+    assert not memory.own_piece()
+
+
+def test_what_is_copied_does_not_change_with_the_file(path: Path, content: np.ndarray) -> None:
+    memory = FileMemory(path)
+    while memory.own_piece():
+        pass
+    assert mappings_of(path) == 0
+
+    os.truncate(path, 0)
+
+    assert np.array_equal(memory.bytes, content)
+
+
+def test_a_file_may_be_removed_before_it_is_copied(path: Path, content: np.ndarray) -> None:
+    memory = FileMemory(path)
+    path.unlink()
+
+    assert memory.own_piece()
+
+    assert np.array_equal(memory.bytes, content)
+
+
+def test_the_last_reference_gives_all_of_it_back(path: Path) -> None:
+    memory = FileMemory(path)
+    address = int(memory.bytes.ctypes.data)
+    assert memory.own_piece()
+    kept = memory.bytes[-1:]
+    del memory
+    assert mappings_of(path) == 1
+    del kept
+
+    assert mappings_of(path) == 0
+    assert address not in mapped_starts()
+
+
+def mapped_starts() -> set[int]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {int(line.partition("-")[0], 16) for line in lines}
+
+
+def test_a_system_without_memory_leaves_the_file_mapped(
+    path: Path, content: np.ndarray, monkeypatch
+) -> None:
+    memory = FileMemory(path)
+
+    def refused(_size_bytes: int) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with monkeypatch.context() as without:
+        without.setattr(file_memory, "_huge_memory", refused)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+            memory.own_piece()
+    assert memory.num_owned_bytes == 0
+    assert np.array_equal(memory.bytes, content)
+
+    assert memory.own_piece()
+
+
+def test_there_is_nothing_to_map_of_an_empty_file(path: Path) -> None:
+    os.truncate(path, 0)
+    with pytest.raises(ValueError, match="empty"):
+        FileMemory(path)
+
+
+def test_nobody_writes_to_it(path: Path) -> None:
+    small = path.with_name("small")
+    small.write_bytes(b"x" * (mmap.PAGESIZE + 1))
+    with pytest.raises(ValueError, match="read-only"):
+        FileMemory(small).bytes[0] = 0
