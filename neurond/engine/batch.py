@@ -47,6 +47,11 @@ class Grammar(Protocol):
         """Whether the output has its form and nothing can follow."""
         ...
 
+    @property
+    def holds_end(self) -> bool:
+        """Whether the output's end is part of its form, so that no end token is passed over."""
+        ...
+
     def fork(self) -> Grammar:
         """Return one in the same state, for another sequence."""
         ...
@@ -55,8 +60,14 @@ class Grammar(Protocol):
         """Take the next token of output; return whether the output is complete with it."""
         ...
 
-    def allowed(self) -> array[int]:
+    def fitting(self, token_ids: Sequence[int]) -> int:
+        """Return how many of `token_ids` can be drafted: behind each of them any token may come."""
+        ...
+
+    def allowed(self) -> array[int] | None:
         """Return a bit for each token that may come next, in 32-bit words, lowest first.
+
+        None where any may.
 
         Raises:
             CortexError: it cannot be told; the request fails.

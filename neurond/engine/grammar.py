@@ -10,6 +10,7 @@ that it makes go to the engine's thread, one for each sequence.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from array import array
@@ -23,6 +24,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from cortex_core.canonical import JsonObject, ResponseFormat
 from cortex_core.errors import InvalidRequest
+from neurond.engine.triggered_grammar import TriggeredGrammar
+from neurond.engine.triggers import DeviceFormat, TriggerWatch
 
 PARAM: Final = "response_format"
 LIMITS: Final = LLParserLimits(step_max_items=20_000, max_lexer_states=50_000, verbose_errors=False)
@@ -71,10 +74,18 @@ class TokenGrammar:
         self._ended = False
         self._words = array("I", bytes(4 * num_words))
 
+    holds_end = True
+    """The answer ends where its form is whole, and there alone."""
+
     @property
     def is_complete(self) -> bool:
         """The answer has its form, and nothing can follow."""
         return self._ended or (self._matcher.is_stopped() and not self._matcher.is_error())
+
+    @property
+    def has_failed(self) -> bool:
+        """It was given a token that cannot stand where it stood, or spent what it may."""
+        return bool(self._matcher.is_error())
 
     def fork(self) -> TokenGrammar:
         """Return one in the same state for another sequence."""
@@ -90,6 +101,10 @@ class TokenGrammar:
         elif not self._ended:
             self._matcher.consume_token(token_id)
         return self.is_complete
+
+    def fitting(self, token_ids: Sequence[int]) -> int:  # noqa: ARG002 - it knows what was chosen
+        """See `Grammar.fitting`."""
+        return 0
 
     def warm_up(self) -> None:
         """Compute a mask for the first time, which takes longer than any later one may.
@@ -158,6 +173,23 @@ class GrammarCompiler:
             grammar.advance(token_id)
         if not grammar.is_complete:
             grammar.warm_up()
+        return grammar
+
+    def compile_triggered(
+        self, wanted: DeviceFormat, *, ends: Iterable[int], replayed: Sequence[int] = ()
+    ) -> TriggeredGrammar:
+        """Return what holds an answer where its triggers say so, after the output `replayed`.
+
+        A format that cannot be compiled, which is found out before by who asks, holds nothing.
+        """
+        assert wanted.triggers is not None, "it holds the whole answer"
+        form = ResponseFormat(wanted.kind, wanted.schema, wanted.text, wanted.strict)
+        part: TokenGrammar | None = None
+        with contextlib.suppress(InvalidRequest):
+            part = self.compile(msgspec.json.encode(form), ends=ends)
+        grammar = TriggeredGrammar(part, TriggerWatch(wanted.triggers))
+        for token_id in replayed:
+            grammar.advance(token_id)
         return grammar
 
     def _matcher(self, response_format: bytes, tokenizer: LLTokenizer) -> LLMatcher:

@@ -251,6 +251,8 @@ class Scheduler:
             if seq.drafter is None or num_tokens < 1:
                 continue
             drafts = seq.drafter.draft(seq.token_ids, num_tokens)
+            if drafts and seq.row.grammar is not None:
+                del drafts[seq.row.grammar.fitting(drafts) :]
             room = self._allocator.grow_for_drafts(seq, len(drafts), num_spare=self.num_running)
             if room:
                 drafted.append((seq, drafts[:room]))

@@ -103,6 +103,8 @@ class CostlyRunner(CountingRunner):
 class Countdown:
     """A grammar of so many tokens, whichever they are."""
 
+    holds_end = True
+
     def __init__(self, num_tokens: int) -> None:
         self.left = num_tokens
 
@@ -116,6 +118,9 @@ class Countdown:
     def advance(self, _token_id: int) -> bool:
         self.left -= 1
         return self.is_complete
+
+    def fitting(self, _token_ids: Sequence[int]) -> int:
+        return 0
 
     def allowed(self) -> "array[int]":
         raise AssertionError("nobody who counts asks for it")

@@ -17,7 +17,8 @@ from neurond.text.parsing.schemas import arguments_schema, call_schema
 WHITESPACE: Final = r"[ \t\n\r]{1,24}"
 """Between the tokens of JSON; without a bound small models fill the context with blanks."""
 ANYTHING: Final = r"/(.|\n)*/"
-
+BLANKS: Final = r"/[ \n]{0,2}/"
+"""Next to a marker."""
 
 HEAD: Final = '%llguidance {"no_forcing": true}'
 """llguidance would offer a marker's token also where the grammar has its text, then refuse it."""
@@ -42,12 +43,12 @@ class Lark:
     Args:
         special: the markers that are tokens of their own, with their ids; None is for a grammar
             that is only tried out.
-        beside_json: other JSON may stand where a call does. Text of several of JSON's tokens would
-            forbid any JSON that begins as it does.
+        as_json: calls that are objects of JSON are written with blanks wherever JSON has them. Text
+            of several of JSON's tokens would forbid any other JSON that begins as it does.
     """
 
-    def __init__(self, special: Mapping[str, int | None], *, beside_json: bool = False) -> None:
-        self._beside_json = beside_json
+    def __init__(self, special: Mapping[str, int | None], *, as_json: bool = False) -> None:
+        self._as_json = as_json
         self._special = special
         self._rules: list[str] = []
         self._pattern = re.compile("|".join(re.escape(text) for text in special) or r"(?!)")
@@ -102,7 +103,7 @@ class Lark:
 
     def named_object(self, tool: Tool, key: str = "arguments") -> str:
         """Return an expression of a call as `{"name": …, "arguments": {…}}`."""
-        if self._beside_json:
+        if self._as_json:
             return self.json(call_schema(tool, key), strict=tool.strict)
         head = f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}, "{key}": '
         return f'{self.text(head)} {self.arguments(tool)} "}}"'

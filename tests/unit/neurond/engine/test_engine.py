@@ -1,5 +1,6 @@
 """What the actor's loop sees of an engine: requests in, tokens and ends out."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -323,6 +324,8 @@ def test_a_request_that_contradicts_itself_is_refused(bad: EngineRequest) -> Non
 class Watching:
     """A grammar that takes note of what it is told, and is complete after so many tokens."""
 
+    holds_end = True
+
     def __init__(self, num_tokens: int, taken: tuple[int, ...] = ()) -> None:
         self.num_tokens = num_tokens
         self.taken = list(taken)
@@ -339,6 +342,9 @@ class Watching:
     def advance(self, token_id: int) -> bool:
         self.taken.append(token_id)
         return self.is_complete
+
+    def fitting(self, _token_ids: Sequence[int]) -> int:
+        return 0
 
 
 def test_a_choice_ends_when_its_grammar_is_complete() -> None:
