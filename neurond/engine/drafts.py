@@ -6,12 +6,17 @@ them now. A step then computes the guessed tokens behind the last one, all at on
 chooses at each of these places as it would have anyway; guesses that it chooses too are steps
 saved, and the first that it does not choose ends the rest. A guess changes when a token is chosen,
 never which.
+
+Where a grammar holds the answer, a guess ends before what the grammar refuses or ends with. Tokens
+that it leaves no choice about are drafted as well; they always come true.
 """
 
 from __future__ import annotations
 
 from array import array
 from typing import Final
+
+from neurond.engine.batch import Grammar
 
 NGRAM_TOKENS: Final = 3
 """Tokens that have to stand there as they stood before; fewer agree by chance too often."""
@@ -77,9 +82,37 @@ class Drafter:
         self._length = FIRST_DRAFT_TOKENS
         self._rest = 0
         self._next_rest = 1
+        self._is_guess = True  # the last draft
 
-    def draft(self, token_ids: array[int], most: int) -> array[int]:
-        """Return a guess at the next tokens, `most` at most; empty where there is none."""
+    def draft(self, token_ids: array[int], most: int, grammar: Grammar | None = None) -> array[int]:
+        """Return a guess at the next tokens, `most` at most; empty where there is none.
+
+        It is fitting where there is a `grammar`.
+        """
+        guessed = self._guess(token_ids, most)
+        self._is_guess = True
+        if grammar is None:
+            return guessed
+        if guessed:
+            del guessed[grammar.fitting(guessed) :]
+        forced = grammar.forced()[:most] if len(guessed) < most else ()
+        if len(forced) > len(guessed):
+            self._is_guess = False
+            return array("i", forced[: grammar.fitting(forced)])
+        return guessed
+
+    def verified(self, num_accepted: int) -> None:
+        """Learn how many tokens of the last draft were chosen."""
+        if not self._is_guess:
+            return
+        self._length = min(2 * num_accepted + 1, MAX_DRAFT_TOKENS)
+        if num_accepted:
+            self._next_rest = 1
+        else:
+            self._rest = self._next_rest
+            self._next_rest = min(2 * self._next_rest, LONGEST_REST)
+
+    def _guess(self, token_ids: array[int], most: int) -> array[int]:
         if self._index is None:
             self._index = NgramIndex(len(token_ids))
         self._index.index(token_ids)
@@ -87,15 +120,6 @@ class Drafter:
             self._rest -= 1
             return array("i")
         return self._index.continuation(token_ids, min(most, self._length))
-
-    def verified(self, num_accepted: int) -> None:
-        """Learn how many tokens of the last draft were chosen."""
-        self._length = min(2 * num_accepted + 1, MAX_DRAFT_TOKENS)
-        if num_accepted:
-            self._next_rest = 1
-        else:
-            self._rest = self._next_rest
-            self._next_rest = min(2 * self._next_rest, LONGEST_REST)
 
 
 def most_drafts(num_decodes: int, max_rows: int) -> int:

@@ -321,14 +321,9 @@ class Engine:
             arrival=self._arrivals,
             priority=request.priority,
             principal=request.principal,
-            drafter=self._drafter(request),
+            drafter=Drafter() if self._config.max_draft_rows else None,
             leader=leader,
         )
-
-    def _drafter(self, request: EngineRequest) -> Drafter | None:
-        """Return None for what must be chosen token by token: a grammar knows only what was."""
-        drafts = self._config.max_draft_rows and request.grammar is None
-        return Drafter() if drafts else None
 
     def _tell(self, results: StepResults, output: StepOutput) -> None:
         if results.failed:
