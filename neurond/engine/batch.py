@@ -61,7 +61,13 @@ class Grammar(Protocol):
         ...
 
     def fitting(self, token_ids: Sequence[int]) -> int:
-        """Return how many of `token_ids` can be drafted: behind each of them any token may come."""
+        """Return how many of `token_ids` are worth drafting: they may come next, one after
+        another, and behind each more has to be chosen.
+        """
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """Return tokens that come next as nothing else is allowed; not always all there are."""
         ...
 
     def allowed(self) -> array[int] | None:
@@ -105,7 +111,9 @@ class Row:
     two_way: TokenRuns = ()
     """Tokens of the prompt that see each other both ways, and so are computed in one step."""
     drafts: Sequence[int] = ()
-    """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
+    """Drafted tokens between `token_ids` and the token to choose; `counts` and `grammar` have
+    taken them too.
+    """
 
     @property
     def num_output_tokens(self) -> int:
@@ -123,13 +131,20 @@ class Row:
         return replace(self, sampling=sampling, counts=None, grammar=None, scored=token_id)
 
     def behind(self, drafts: Sequence[int]) -> Row:
-        """Return the row for the token behind `drafts`, as if they were chosen; for one step."""
-        counts = self.counts
+        """Return the row for the token behind `drafts`, as if they were chosen; for one step.
+
+        They are fitting where there is a grammar.
+        """
+        counts, grammar = self.counts, self.grammar
         if counts is not None:
             output = Counter(counts.output)
             output.update(drafts)
             counts = TokenCounts(counts.prompt, output)
-        return replace(self, drafts=drafts, counts=counts)
+        if grammar is not None:
+            grammar = grammar.fork()
+            for token_id in drafts:
+                grammar.advance(token_id)
+        return replace(self, drafts=drafts, counts=counts, grammar=grammar)
 
 
 class ImageQueries(NamedTuple):

@@ -32,6 +32,8 @@ LIMITS: Final = LLParserLimits(step_max_items=20_000, max_lexer_states=50_000, v
 """What llguidance may spend on one token, and keep for one sequence."""
 MAX_MASK_S: Final = 0.05
 """Processor time for one mask; a usual one takes 0.0001, and everybody's step waits for it."""
+MAX_DRAFTED_MASK_S: Final = 0.005
+"""Of the last mask, where drafts are made: each has one of its own, in vain where it is wrong."""
 MAX_COMPILED: Final = 32
 """Formats kept compiled: agents send the same few again and again."""
 WHITESPACE: Final = r"[ \t\n\r]{1,24}"
@@ -63,8 +65,9 @@ _EXPLAINED: Final = (
 class TokenGrammar:
     """What one sequence may say next; it grows with the sequence's tokens.
 
-    Drafted tokens can be held against it before they are taken: llguidance's matcher validates and
-    rolls back.
+    What comes behind drafted tokens is told by forks. They share nothing, so that what is drafted
+    can neither spend the sequence's limits nor leave its matcher in an error. To copy a matcher
+    takes 2 µs, 5 where it has taken 3,000 tokens.
     """
 
     def __init__(self, matcher: LLMatcher, num_words: int, ends: frozenset[int]) -> None:
@@ -72,6 +75,7 @@ class TokenGrammar:
         self._matcher = matcher
         self._ends = ends
         self._ended = False
+        self._mask_s = 0.0
         self._words = array("I", bytes(4 * num_words))
 
     holds_end = True
@@ -102,9 +106,21 @@ class TokenGrammar:
             self._matcher.consume_token(token_id)
         return self.is_complete
 
-    def fitting(self, token_ids: Sequence[int]) -> int:  # noqa: ARG002 - it knows what was chosen
-        """See `Grammar.fitting`."""
-        return 0
+    def fitting(self, token_ids: Sequence[int]) -> int:
+        """See `Grammar.fitting`; none where masks take so long that no draft pays."""
+        if self._mask_s > MAX_DRAFTED_MASK_S:
+            return 0
+        ahead = self._matcher.deep_copy()
+        for count, token_id in enumerate(token_ids):
+            taken = token_id not in self._ends and ahead.try_consume_tokens([token_id])
+            if not taken or ahead.is_stopped():
+                return count
+        return len(token_ids)
+
+    def forced(self) -> Sequence[int]:
+        """See `Grammar.forced`; none in grammars with `no_forcing`."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
 
     def warm_up(self) -> None:
         """Compute a mask for the first time, which takes longer than any later one may.
@@ -132,7 +148,8 @@ class TokenGrammar:
         """
         began_s = time.thread_time()
         self.warm_up()
-        if time.thread_time() - began_s > MAX_MASK_S:
+        self._mask_s = time.thread_time() - began_s
+        if self._mask_s > MAX_MASK_S:
             raise refuse("it takes too long to tell which tokens may come next; make it smaller")
         return self._words
 

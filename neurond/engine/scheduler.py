@@ -250,9 +250,7 @@ class Scheduler:
             num_tokens = min(most, seq.max_length - len(seq.token_ids) - 1)
             if seq.drafter is None or num_tokens < 1:
                 continue
-            drafts = seq.drafter.draft(seq.token_ids, num_tokens)
-            if drafts and seq.row.grammar is not None:
-                del drafts[seq.row.grammar.fitting(drafts) :]
+            drafts = seq.drafter.draft(seq.token_ids, num_tokens, seq.row.grammar)
             room = self._allocator.grow_for_drafts(seq, len(drafts), num_spare=self.num_running)
             if room:
                 drafted.append((seq, drafts[:room]))

@@ -62,10 +62,14 @@ class TriggeredGrammar:
         if self._held is not None:
             return self._held.fitting(token_ids)
         watch = self._watch.fork()
-        for count, token_id in enumerate(token_ids):
-            if watch.takes(token_id):
-                return count
+        for count, token_id in enumerate(token_ids, start=1):
+            if watch.takes(token_id) and self._part is not None:
+                return count + self._part.fitting(token_ids[count:])
         return len(token_ids)
+
+    def forced(self) -> Sequence[int]:
+        """See `Grammar.forced`."""
+        return self._held.forced() if self._held is not None else ()
 
     def allowed(self) -> array[int] | None:
         """Return a bit for each token that may come next; None where any may."""

@@ -251,13 +251,18 @@ def test_what_follows_a_held_list_is_not_told_early(family: Family) -> None:
     assert segments[1] == Text(behind.strip())
 
 
-def test_drafts_end_before_a_marker_and_are_not_made_behind_it(family: Family) -> None:
+def test_drafts_go_on_behind_a_marker_as_far_as_the_call_may(family: Family) -> None:
     grammar = grammar_of(family, form(family.answers("hermes"), prompt("auto", SAY)))
     prose, call = family.ids("Well, "), family.ids(CALL)
     assert grammar.fitting(prose) == len(prose)
-    assert grammar.fitting([*prose, *call]) == len(prose)
-    grammar.advance(call[0])
-    assert grammar.fitting(call[1:]) < len(call) - 1
+    begun = [*prose, *call[:12]]
+    assert grammar.fitting([*begun, *prose]) == len(begun)
+    assert list(grammar.forced()) == []
+    fork = grammar.fork()
+    for token in begun:
+        grammar.advance(token)
+    assert grammar.fitting([*call[12:14], *prose]) == 2
+    assert fork.allowed() is None
 
 
 def test_where_the_grammar_fails_an_answer_is_free(family: Family) -> None:
