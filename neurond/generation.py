@@ -202,13 +202,16 @@ class Generation:
             )
         plan = await self._planned(request, text, ids)
         response_format = await self._formats.format_of(plan)
+        parsing = plan.parsing
+        if parsing is not None and response_format is None:
+            parsing = parsing._replace(triggers=None)  # nothing is held
         output = RequestOutput(
             text.tokenizer.pieces,
             request.sampling,
             text.prepared.eos_token_ids,
             n=request.n,
             first_seq=going_on.next_seq if going_on else 0,
-            parsing=plan.parsing,
+            parsing=parsing,
         )
         room = min(most_tokens(request.sampling, context), context - len(ids)) - len(replay)
         replayed = await self._replayed(output, replay, room, going_on)
@@ -222,7 +225,7 @@ class Generation:
             replayed,
             model.weights_id,
             text.tokenizer.pieces,
-            speaks_at_once=plan.parsing is None,
+            speaks_at_once=parsing is None,
         )
 
     async def _planned(

@@ -44,9 +44,13 @@ class FormatTrials:
         if plan.held_calls.triggers is None:
             return await self._tried(plan)
         try:
-            return await self._tried(plan)
+            return await self._tried_or_loose(plan)
         except InvalidRequest:
             return None
+
+    async def _tried_or_loose(self, plan: AnswerPlan) -> bytes | None:
+        try:
+            return await self._tried(plan)
         except Overloaded:
             # Nothing of it but names is the client's, so it needs no trial.
             loosest = await self._loosened(plan, _loose_names(plan))

@@ -121,6 +121,9 @@ async def test_calls_that_may_be_lead_to_no_error(pool: TextPool) -> None:
     loose = await FormatTrials(Refusing(overloaded=True), pool).format_of(plan(*asked))
     assert held_to(loose, asked) == set()
     assert await FormatTrials(Refusing(most_chars=1), pool).format_of(plan(*asked)) is None
+    names = [f"{number:04}{'n' * 60}" for number in range(4096)]
+    many = plan(*(Tool(name) for name in names))
+    assert await FormatTrials(Refusing(overloaded=True), pool).format_of(many) is None
 
 
 @pytest.mark.parametrize("mode", ["required", "named"])
