@@ -21,7 +21,7 @@ from neurond.engine.batch import Grammar
 NGRAM_TOKENS: Final = 3
 """Tokens that have to stand there as they stood before; fewer agree by chance too often."""
 MAX_DRAFT_TOKENS: Final = 5
-"""A step takes 6 rows for little more than one: that is what the CPU kernels multiply at once."""
+"""One stream then has 6 rows, which the CPU kernels multiply at once."""
 FIRST_DRAFT_TOKENS: Final = 3
 LONGEST_REST: Final = 64
 INDEXED_PER_STEP: Final = 1024
@@ -145,6 +145,6 @@ def most_drafts(num_decodes: int, max_rows: int) -> int:
 
     Args:
         num_decodes: sequences that decode in the step.
-        max_rows: rows that a step computes for little more than one.
+        max_rows: rows that the step may have.
     """
     return min(MAX_DRAFT_TOKENS, max_rows // num_decodes - 1) if num_decodes else 0
