@@ -78,9 +78,10 @@ struct Scratch {
 template <class Products>
 class Attention {
   public:
-    Attention(cortex_pool &pool, const Request &request, void *scratch)
+    Attention(cortex_pool &pool, const Request &request, AttentionPlan &plan, void *scratch)
         : pool_(pool),
           request_(request),
+          plan_(plan),
           head_dim_(request.layer.head_dim),
           teams_(pool, request.batch.num_tokens),
           at_(scratch_for(request.layer, pool.threads(), request.batch.num_tokens, request.batch.num_sequences,
@@ -92,15 +93,16 @@ class Attention {
     }
 
     void compute() {
-        cut_into_tiles();
-        choose_shared();
-        bool first = true;
-        do {
-            plan_round();
-            run_round(first ? num_tiles_ - num_shared_ : 0);
-            if (num_runs_) merge_round();
-            first = false;
-        } while (next_.tile < num_shared_);
+        if (is_planned())
+            next_.tile = plan_.num_shared;
+        else
+            plan();
+        run_round();
+        while (next_.tile < plan_.num_shared) {
+            plan_.layer = nullptr;  // the first round is no more
+            plan_round(0);
+            run_round();
+        }
     }
 
   private:
@@ -113,14 +115,28 @@ class Attention {
     float *record(float *records, std::size_t row) const { return records + row * Record::floats(head_dim_); }
     float *so_far(int tile) const { return record(at_.so_far, static_cast<std::size_t>(tile) * kRows); }
 
+    bool is_planned() const {
+        const cortex_layer *of = plan_.layer, &layer = request_.layer;
+        return of && of->num_heads == layer.num_heads && of->num_kv_heads == layer.num_kv_heads &&
+               of->head_dim == layer.head_dim && of->window == layer.window;
+    }
+
+    void plan() {
+        plan_ = {};
+        plan_.layer = &request_.layer;
+        cut_into_tiles();
+        choose_shared();
+        plan_round(plan_.num_tiles - plan_.num_shared);
+    }
+
     // From the end: prompts come last in a batch and the last rows see most, and what takes long is begun early.
     void cut_into_tiles() {
         for (int sequence = request_.batch.num_sequences; sequence-- > 0;) {
             const int rows = request_.num_queries(sequence) * request_.group();
             for (int kv_head = 0; kv_head < request_.layer.num_kv_heads; ++kv_head)
                 for (int tile = ceil_div(rows, kRows); tile-- > 0;)
-                    at_.tiles[num_tiles_++] = {sequence, kv_head, tile * kRows,
-                                               std::min(kRows, rows - tile * kRows)};
+                    at_.tiles[plan_.num_tiles++] = {sequence, kv_head, tile * kRows,
+                                                    std::min(kRows, rows - tile * kRows)};
         }
     }
 
@@ -128,63 +144,66 @@ class Attention {
     void choose_shared() {
         if (pool_.threads() == 1) return;
         std::int64_t total = 0, largest = 0;
-        for (int i = 0; i < num_tiles_; ++i) {
+        for (int i = 0; i < plan_.num_tiles; ++i) {
             const std::int64_t cost = num_spans(i) * cost_of_span(i);
             total += cost;
             largest = std::max(largest, cost);
         }
         const std::int64_t limit = total / (kTilesPerThread * pool_.threads());
         if (largest <= limit) return;
-        for (int i = 0; i < num_tiles_; ++i)
+        for (int i = 0; i < plan_.num_tiles; ++i)
             if (num_spans(i) > 1 && num_spans(i) * cost_of_span(i) > limit)
-                std::swap(at_.tiles[num_shared_++], at_.tiles[i]);
+                std::swap(at_.tiles[plan_.num_shared++], at_.tiles[i]);
     }
 
     int num_spans(int tile) const { return view(tile).last_span() - view(tile).first_span() + 1; }
     std::int64_t cost_of_span(int tile) const { return at_.tiles[tile].num_rows + kReadingRows; }
 
-    // As many spans of shared tiles, from where the last round ended, as there is room for.
-    void plan_round() {
+    // As many spans of shared tiles, from where the last round ended, as there is room for, and tiles that are computed
+    // whole behind them. Of each team they stay in this order.
+    void plan_round(int whole_tiles) {
+        take_spans();
+        const int items = plan_.num_spans + whole_tiles;
+        std::fill_n(plan_.begins, teams_.count() + 1, 0);
+        for (int item = 0; item < items; ++item) ++plan_.begins[team_of(tile_of(item)) + 1];
+        for (int team = 0; team < teams_.count(); ++team) plan_.begins[team + 1] += plan_.begins[team];
+        int next[Teams::kMost];
+        std::copy_n(plan_.begins, teams_.count(), next);
+        for (int item = 0; item < items; ++item) at_.order[next[team_of(tile_of(item))]++] = item;
+    }
+
+    void take_spans() {
         const int room = kSharedTilesPerThread * pool_.threads() * kRows;
         int used = 0;
-        num_spans_ = num_runs_ = 0;
-        for (; next_.tile < num_shared_; next_ = {next_.tile + 1, 0}) {
+        plan_.num_spans = plan_.num_runs = 0;
+        for (; next_.tile < plan_.num_shared; next_ = {next_.tile + 1, 0}) {
             const TileView<Products> tile = view(next_.tile);
-            const int first = num_spans_;
+            const int first = plan_.num_spans;
             next_.span = std::max(next_.span, tile.first_span());
             for (; next_.span <= tile.last_span() && used + tile.num_rows() <= room; ++next_.span) {
-                at_.round[num_spans_++] = {next_.tile, next_.span, used};
+                at_.round[plan_.num_spans++] = {next_.tile, next_.span, used};
                 used += tile.num_rows();
             }
-            if (num_spans_ > first) at_.runs[num_runs_++] = {next_.tile, first, num_spans_};
+            if (plan_.num_spans > first) at_.runs[plan_.num_runs++] = {next_.tile, first, plan_.num_spans};
             if (next_.span <= tile.last_span()) return;
         }
     }
 
-    void run_round(int whole_tiles) {
-        const int items = num_spans_ + whole_tiles;
-        int begins[Teams::kMost + 1] = {};
-        sort_by_team(items, begins);
+    void run_round() {
         teams_.run(
-            pool_, [&](int team) { return begins[team + 1] - begins[team]; },
+            pool_, [&](int team) { return plan_.begins[team + 1] - plan_.begins[team]; },
             [&](int team, int i, int worker) {
-                const int item = at_.order[begins[team] + i];
-                if (item >= num_spans_) return view(tile_of(item)).compute(workspace(worker));
+                const int item = at_.order[plan_.begins[team] + i];
+                if (item >= plan_.num_spans) return view(tile_of(item)).compute(workspace(worker));
                 const Span &span = at_.round[item];
                 view(span.tile).compute_span(span.index, workspace(worker), record(at_.spans, span.record));
             });
+        if (plan_.num_runs) merge_round();
     }
 
-    // A round's items are its spans, then tiles that are computed whole. Of each team they stay in this order.
-    void sort_by_team(int items, int (&begins)[Teams::kMost + 1]) {
-        for (int item = 0; item < items; ++item) ++begins[team_of(tile_of(item)) + 1];
-        for (int team = 0; team < teams_.count(); ++team) begins[team + 1] += begins[team];
-        int next[Teams::kMost];
-        std::copy_n(begins, teams_.count(), next);
-        for (int item = 0; item < items; ++item) at_.order[next[team_of(tile_of(item))]++] = item;
+    int tile_of(int item) const {
+        return item < plan_.num_spans ? at_.round[item].tile : plan_.num_shared + item - plan_.num_spans;
     }
-
-    int tile_of(int item) const { return item < num_spans_ ? at_.round[item].tile : num_shared_ + item - num_spans_; }
 
     // The team that has the first of a tile's tokens.
     int team_of(int tile) const {
@@ -193,7 +212,7 @@ class Attention {
     }
 
     void merge_round() {
-        pool_.run(num_runs_, [&](int item, int) {
+        pool_.run(plan_.num_runs, [&](int item, int) {
             const Run &run = at_.runs[item];
             const TileView<Products> tile = view(run.tile);
             for (int i = run.first; i < run.end; ++i)
@@ -204,14 +223,13 @@ class Attention {
 
     cortex_pool &pool_;
     const Request request_;
+    AttentionPlan &plan_;
     const int head_dim_;
     const Teams teams_;
     const Scratch at_;
-    int num_tiles_ = 0, num_shared_ = 0;  // shared tiles are the first ones
-    int num_spans_ = 0, num_runs_ = 0;    // of the round
     struct {
         int tile, span;
-    } next_{};
+    } next_{};  // of shared tiles, to be taken in a round
 };
 
 template <class Kv>
@@ -250,10 +268,10 @@ std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int 
 }
 
 void attend(cortex_pool &pool, const cortex_layer &layer, const cortex_batch &batch, const void *pages,
-            const float *query, std::size_t query_stride, float *out, void *scratch) {
+            const float *query, std::size_t query_stride, float *out, AttentionPlan &plan, void *scratch) {
     const Request request{layer, batch, static_cast<const std::byte *>(pages), query, query_stride, out};
-    if (batch.kv_format == CORTEX_INT8) return Attention<Int8Products>(pool, request, scratch).compute();
-    Attention<Bf16Products>(pool, request, scratch).compute();
+    if (batch.kv_format == CORTEX_INT8) return Attention<Int8Products>(pool, request, plan, scratch).compute();
+    Attention<Bf16Products>(pool, request, plan, scratch).compute();
 }
 
 }  // namespace cortex

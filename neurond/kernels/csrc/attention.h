@@ -15,10 +15,20 @@
 
 #include "abi.h"
 #include "pool.h"
+#include "teams.h"
 
 namespace cortex {
 
 constexpr int kSpanTokens = 512;
+
+// How a step's attention is cut. Layers of one kind have it in common, so the one before is kept; to a step it belongs
+// together with the scratch, where the rest of it lies.
+struct AttentionPlan {
+    const cortex_layer *layer = nullptr;  // that it was made for; null where there is none that others can have
+    int num_tiles = 0, num_shared = 0;    // tiles that are shared out span by span are the first ones
+    int num_spans = 0, num_runs = 0;      // of the first round
+    int begins[Teams::kMost + 1] = {};    // of each team's items in it
+};
 
 // Put one token's rotated keys and its values, float [num_kv_heads, head_dim] each, into slot `slot`. The first
 // slot of a block clears the block: what a query does not see has to be finite.
@@ -30,8 +40,9 @@ std::size_t attention_scratch_bytes(const cortex_model &model, int threads, int 
 
 // out [T, num_heads * head_dim] from query [T, num_heads * head_dim], whose rows are `query_stride` floats apart;
 // K/V of the step are in the pages already. Scores are scale * q . k, then softcap * tanh(scores / softcap)
-// where there is one; a sink is one more logit per head, without a value.
+// where there is one; a sink is one more logit per head, without a value. `plan` and `scratch` are those of the step's
+// layers before.
 void attend(cortex_pool &pool, const cortex_layer &layer, const cortex_batch &batch, const void *pages,
-            const float *query, std::size_t query_stride, float *out, void *scratch);
+            const float *query, std::size_t query_stride, float *out, AttentionPlan &plan, void *scratch);
 
 }  // namespace cortex

@@ -66,6 +66,7 @@ struct AmxProducts {
                 store_rounded(query + d, load(head + d) * scale, second);
             }
         }
+        if (rows.count() <= AmxFewRows::kMostRows) return;
         std::fill_n(work.unity, kTileNumbers, bf16{0});
         for (int pair = 0; pair < kMostTileRows; ++pair)
             std::fill_n(work.unity + pair * (kPairedLanes + 2), 2, to_bf16(1.0f));

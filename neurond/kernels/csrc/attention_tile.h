@@ -80,9 +80,14 @@ class TileView {
 
     // Put all of the result together.
     void compute(const Workspace<Products> &work) const {
-        const int last = last_span();
-        Products::take_queries(*this, {0, tile_.num_rows}, work.of_products);
-        for (int span = first_span(); span <= last; ++span) {
+        const int first = first_span(), last = last_span();
+        const Rows all{0, tile_.num_rows};
+        Products::take_queries(*this, all, work.of_products);
+        if (first == last) {  // then there is nothing to merge
+            Products::compute(*this, first, all, work.of_products, work.so_far);
+            return finish_rows(work.so_far);
+        }
+        for (int span = first; span <= last; ++span) {
             Products::compute(*this, span, rows_that_see(span), work.of_products, work.span);
             merge_span(span, work.span, work.so_far);
         }

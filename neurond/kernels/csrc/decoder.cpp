@@ -184,7 +184,7 @@ class Step {
     void attention(const cortex_layer &layer, void *pages) {
         product(layer.qkv, at_.prepared, batch_.num_tokens, at_.wide, widths_.wide, false);
         keep_all(layer, pages);
-        attend(pool_, layer, batch_, pages, at_.wide, widths_.wide, at_.attended, at_.attention);
+        attend(pool_, layer, batch_, pages, at_.wide, widths_.wide, at_.attended, plan_, at_.attention);
         const std::size_t width = static_cast<std::size_t>(layer.num_heads) * layer.head_dim;
         each_row(batch_.num_tokens, [&](int t) { prepare(layer.o, t, at_.attended + t * width); });
         product_to_residual(layer.o, at_.prepared, layer.post_attention_norm);
@@ -283,6 +283,7 @@ class Step {
     void *const *kv_;
     const Widths widths_;
     const Buffers at_;
+    AttentionPlan plan_;
     int num_runs_ = 0;
 };
 

@@ -1,3 +1,4 @@
+// Division of sizes that leave a rest.
 #pragma once
 
 namespace cortex {

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "pool.h"
+#include "rounding.h"
 #include "shares.h"
 
 namespace cortex {
@@ -19,14 +20,14 @@ class Teams {
 
     Teams(const cortex_pool &pool, int rows)
         : threads_(pool.threads()), count_(std::clamp(rows / kLeastRows, 1, std::min(threads_, kMost))) {
-        const int units = (rows + kUnit - 1) / kUnit;
+        const int units = ceil_div(rows, kUnit);
         for (int team = 0; team <= count_; ++team) {
             first_row_[team] = std::min(rows, units * first_thread(team) / threads_ * kUnit);
         }
     }
 
     int count() const { return count_; }
-    int first_thread(int team) const { return (team * threads_ + count_ - 1) / count_; }
+    int first_thread(int team) const { return ceil_div(team * threads_, count_); }
     int team_of_thread(int worker) const { return worker * count_ / threads_; }
     int most_rows() const {
         int most = 0;

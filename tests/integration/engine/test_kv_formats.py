@@ -176,6 +176,23 @@ def test_bits_do_not_depend_on_threads_that_share_tiles_in_rounds(
 
 
 @FORMATS
+def test_bits_do_not_depend_on_threads_where_layers_differ_in_what_they_see(kernels, kv_format):
+    """Tiles are shared in all layers, by spans 3 and 4 where there is a window, else by 0 to 4."""
+    windows = {"sliding_window": 600, "layer_types": [*["sliding_attention"] * 2, "full_attention"]}
+    sizes = {**EIGHT_QUERIES, "num_hidden_layers": 3}
+    plan = plan_decoder(make_model(Gemma2Config(**sizes, **windows)))
+    assert isinstance(plan, DecoderPlan)
+    model = pack_to_memory(plan, "0123456789abcdef", "bf16", kernels, lambda _: None)
+    first, rest = LONG_PIECES[:-2], LONG_PIECES[-2:]
+    with kernels.pool(1) as one:
+        alone = logits_of(kernels, one, model, kv_format, (*first, sum(rest)))
+    assert np.isfinite(alone).all()
+    with kernels.pool(3) as pool:
+        shared = logits_of(kernels, pool, model, kv_format, (*first, *rest))
+    np.testing.assert_array_equal(alone[sum(first) :], shared[sum(first) :])
+
+
+@FORMATS
 def test_pages_take_what_was_planned_for_a_token(kernels, kv_format):
     dtype = "int8" if kv_format == "int8" else "bfloat16"
     for head_dim in (16, 48, 64, 80, 128, 256):
