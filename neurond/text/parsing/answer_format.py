@@ -201,9 +201,10 @@ class AnswerFormat:
             thoughts,
             thinks=thoughts is not None and self.opens_thoughts(prompt_token_ids),
         )
-        trial = Lark(dict.fromkeys(self._atoms), as_json=True)
+        lark = Lark(self._atoms, as_json=True, any_order=True)
+        trial = Lark(dict.fromkeys(self._atoms), as_json=True, any_order=True)
         return HeldForm(
-            triggered_grammar(wanted, Lark(self._atoms, as_json=True), calls, marker),
+            triggered_grammar(wanted, lark, calls, marker),
             triggered_grammar(wanted, trial, calls, marker),
             wanted.tools,
             HeldCalls(triggers=triggers),

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from cortex_core.canonical import Tool
 from neurond.text.parsing.call_sink import ArgumentsByName, CallSink
 from neurond.text.parsing.json_calls import json_calls
-from neurond.text.parsing.lark import Lark, Written, sequence
+from neurond.text.parsing.lark import Lark, Written
 from neurond.text.parsing.python_text import Notation, read_key, read_value
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.schemas import Argument, arguments_of
@@ -70,7 +70,7 @@ def _qwen_call(lark: Lark, tool: Tool) -> str:
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text(tail)}"
         )
         parts.append((f"{head} {value}", argument.required))
-    body = sequence(lark, parts, "")
+    body = lark.parts(parts, "")
     begins = lark.text(f"<function={tool.name}>\n")
     return f"{begins} {body} {lark.text('</function>')}"
 
@@ -176,7 +176,7 @@ def _glm_call(lark: Lark, tool: Tool) -> str:
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text('</arg_value>')}"
         )
         parts.append((f"{head} {value} {line_end}", argument.required))
-    return f"{begins} {sequence(lark, parts, '')}"
+    return f"{begins} {lark.parts(parts, '')}"
 
 
 class GemmaFormat(NamedTuple):
@@ -249,7 +249,7 @@ class GemmaFormat(NamedTuple):
         for argument in arguments:
             value = self._value(lark, argument, strict=tool.strict)
             parts.append((f"{lark.text(argument.key + ':')} {value}", argument.required))
-        return f'{head} "{{" {sequence(lark, parts, ",")} "}}"'
+        return f'{head} "{{" {lark.parts(parts, ",")} "}}"'
 
     def _value(self, lark: Lark, argument: Argument, *, strict: bool) -> str:
         if not argument.is_free_text:

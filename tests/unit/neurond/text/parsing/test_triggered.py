@@ -1,7 +1,9 @@
 """Calls that may be, of tools that are not strict: held behind their marker, and nowhere else."""
 
+import itertools
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -124,6 +126,60 @@ def test_what_follows_a_marker_is_a_call_and_all_else_is_free(
         assert isinstance(segments[0], Text)
         found += 1
     assert found
+
+
+VALUES = {"where": "web", "most": 3, "deep": True, "tags": ["b"]}
+NUMBERED = Tool(
+    "search",
+    None,
+    {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in "abcdefg"},
+        "required": [*"abcdef"],
+    },
+)
+
+
+def as_json(names: Iterable[str]) -> str:
+    arguments = ", ".join(f'"{name}": {json.dumps(VALUES.get(name, 1))}' for name in names)
+    return f'<tool_call>\n{{"name": "search", "arguments": {{{arguments}}}}}\n</tool_call>'
+
+
+def in_tags(names: Iterable[str]) -> str:
+    texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in VALUES.items()}
+    given = [f"<parameter={name}>\n{texts.get(name, 1)}\n</parameter>\n" for name in names]
+    return f"<tool_call>\n<function=search>\n{''.join(given)}</function>\n</tool_call>"
+
+
+def takes(family: Family, grammar: TriggeredGrammar, text: str) -> bool:
+    """Whether `text` can be said, a token for each byte that is in no marker."""
+    for token in family.ids(text):
+        mask = allowed(grammar)
+        if mask is not None and token not in mask:
+            return False
+        grammar.advance(token)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("tools", "written"), [("hermes", as_json), ("qwen3_coder", in_tags)], ids=str
+)
+def test_arguments_may_come_in_any_order(
+    family: Family, tools: ToolParserName, written: Callable[[Iterable[str]], str]
+) -> None:
+    held = form(family.answers(tools), prompt("auto", SEARCH, SAY))
+    orders = [order for count in range(5) for order in itertools.permutations(VALUES, count)]
+    for order in [*orders, ("where", "tags", "most", "tags")]:
+        has_required = {"where", "most"} <= {*order}
+        assert takes(family, grammar_of(family, held), written(order)) is has_required, order
+    for wrong in (["where", "most", "where"], ["where", "most", "other"]):
+        assert not takes(family, grammar_of(family, held), written(wrong))
+
+
+def test_of_many_required_arguments_some_are_waited_for(family: Family) -> None:
+    held = form(family.answers("hermes"), prompt("auto", NUMBERED))
+    for names, fits in (("gfedcba", True), ("dcba", True), ("gfedcb", False)):
+        assert takes(family, grammar_of(family, held), as_json(names)) is fits
 
 
 def test_a_marker_that_is_text_holds_nothing(family: Family) -> None:
