@@ -9,6 +9,7 @@ machine than a run may have to count. --write puts the table into docs/benchmark
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -26,13 +27,16 @@ from bench.markdown import table, write_section
 from bench.named import positive
 from bench.serve.machine import FOREIGN_CORES_LIMIT, CpuMeter, CpuUse
 from bench.serve.texts import LICENSE, passage_twice
-from cortex_core.canonical import SamplingParams
+from cortex_core.canonical import ChatPrompt, ResponseFormat, SamplingParams, Tool, ToolChoice
 from cortex_core.ids import DeviceName, RequestId
 from cortex_core.neuron_api import Dtype
 from neurond.actor.cpu_backend import CpuBackend
 from neurond.engine.engine import Engine, EngineRequest
+from neurond.engine.grammar import GrammarCompiler, TokenGrammar
 from neurond.protocol import Configure, LoadModel
 from neurond.sources.prepared import read_manifest
+from neurond.text.parsing.answer_format import AnswerFormat
+from neurond.text.parsing.families import Parsers
 from neurond.text.tokenizer import ModelTokenizer
 from tests.fakes.model_cache import SMOLLM2, cached_model
 
@@ -49,9 +53,37 @@ CODE = '''def read_settings(path, defaults):
 '''
 
 
+TOOL = Tool(
+    "write",
+    None,
+    {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "content": {"type": "string"}},
+        "required": ["path", "content"],
+    },
+)
+CITY = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 30},
+        "country": {"type": "string", "maxLength": 30},
+        "population": {"type": "integer"},
+        "is_capital": {"type": "boolean"},
+    },
+    "required": ["name", "country", "population", "is_capital"],
+    "additionalProperties": False,
+}
+
+
 def rendered(*turns: tuple[str, str]) -> str:
     """Return a conversation in the model's own form, its last turn open."""
     return "<|im_end|>\n".join(f"<|im_start|>{role}\n{words}" for role, words in turns)
+
+
+def call() -> str:
+    """Return a call of `TOOL` in the model's own form."""
+    told = {"name": TOOL.name, "arguments": {"path": "settings.py", "content": CODE}}
+    return f"<tool_call>\n{json.dumps(told)}\n</tool_call>"
 
 
 TASKS = {
@@ -64,8 +96,19 @@ TASKS = {
         ("user", "Tell me a story about a lighthouse keeper who finds a letter."),
         ("assistant", ""),
     ),
+    "call": rendered(
+        ("user", "Write settings.py."),
+        ("assistant", call()),
+        ("user", "Write the same file again, with the same content, by a call of the tool write."),
+        ("assistant", ""),
+    ),
+    "record": rendered(("user", "Tell me of five cities as JSON."), ("assistant", "")),
 }
-"""Prompts: a passage that stands twice and begins again, code to be copied by request, a story."""
+"""Prompts: a passage that stands twice and begins again, code to be copied by request, a story,
+code to be copied into the arguments of a call, and a few cities.
+"""
+REQUIRED = ToolChoice("required")
+RECORD = ResponseFormat("json_schema", schema={"type": "array", "items": CITY, "minItems": 5})
 MAX_TOKENS = 128
 SAMPLINGS = {
     "greedy": SamplingParams(temperature=0.0, ignore_eos=True),
@@ -81,7 +124,8 @@ HEADS: Final = (
     "with, tokens/s",
     "ratio",
     "of processor time",
-    f"drafted tokens of {MAX_TOKENS}",
+    "tokens",
+    "drafted",
     "accepted",
 )
 
@@ -108,22 +152,22 @@ class Outcome:
 
     def row(self, name: str) -> list[str]:
         """Return the row of that name, see `HEADS`, with a star where it does not count."""
-        walls = [[each.wall_s for each in kind] for kind in (self.off, self.ngram)]
-        spent = [[each.spent_s for each in kind] for kind in (self.off, self.ngram)]
+        kinds = self.off, self.ngram
+        walls = [[each.wall_s for each in kind] for kind in kinds]
+        spent = [[each.spent_s for each in kind] for kind in kinds]
         return [
             name if self.used.is_clean else f"{name}\\*",
-            *(_rates(each) for each in walls),
+            *(_rates(each) for each in kinds),
             *(f"{median(off) / median(ngram):.2f}" for off, ngram in (walls, spent)),
+            str(len(self.off[0].tokens)),
             str(self.drafted),
             str(self.accepted),
         ]
 
 
-def _rates(walls_s: Sequence[float]) -> str:
-    low, middle, high = (
-        f"{(MAX_TOKENS - 1) / wall_s:.0f}"
-        for wall_s in (max(walls_s), median(walls_s), min(walls_s))
-    )
+def _rates(answers: Sequence[Answer]) -> str:
+    rates = [(len(each.tokens) - 1) / each.wall_s for each in answers]
+    low, middle, high = (f"{rate:.0f}" for rate in (min(rates), median(rates), max(rates)))
     return f"{middle} ({low} to {high})"
 
 
@@ -132,12 +176,13 @@ def main() -> int:
     options = _arguments()
     folder = cached_model(SMOLLM2)
     tokenizer = ModelTokenizer.read(folder, read_manifest(folder))
+    grammars = _grammars(folder, tokenizer)
     engines = _engines(options.dtype)
     outcomes = {}
     for task, text in TASKS.items():
         prompt = tokenizer.encode_rendered(text)
         for name, sampling in SAMPLINGS.items():
-            outcome = compared(engines, prompt, sampling, options.rounds)
+            outcome = compared(engines, prompt, sampling, options.rounds, grammars.get(task))
             outcomes[f"{task}, {name}"] = outcome
             print(outcome.row(f"{task}, {name}"), file=sys.stderr)
     text = told(outcomes)
@@ -201,19 +246,36 @@ def _engines(dtype: Dtype) -> dict[str, Engine]:
     }
 
 
+def _grammars(folder: Path, tokenizer: ModelTokenizer) -> dict[str, TokenGrammar]:
+    """Return what the answers to some of the tasks are held to."""
+    manifest = read_manifest(folder)
+    compiler = GrammarCompiler(folder, manifest.vocab_size, manifest.eos_token_ids)
+    answers = AnswerFormat(Parsers("hermes", "none"), tokenizer.pieces)
+    called = answers.held_calls(ChatPrompt((), tools=(TOOL,), tool_choice=REQUIRED), [])
+    assert called is not None
+    forms = {"call": ResponseFormat("grammar", text=called.grammar), "record": RECORD}
+    return {
+        task: compiler.compile(msgspec.json.encode(form), ends=()) for task, form in forms.items()
+    }
+
+
 def compared(
-    engines: Mapping[str, Engine], prompt: list[int], sampling: SamplingParams, rounds: int
+    engines: Mapping[str, Engine],
+    prompt: list[int],
+    sampling: SamplingParams,
+    rounds: int,
+    grammar: TokenGrammar | None = None,
 ) -> Outcome:
     """Let both engines answer one prompt in turn; a round before those that count warms them up."""
     answers: dict[str, list[Answer]] = {name: [] for name in engines}
     for engine in engines.values():
-        answer(engine, 0, prompt, sampling)
+        answer(engine, 0, prompt, sampling, grammar)
     scheduler = engines["ngram"].scheduler
     before = scheduler.num_drafted_tokens, scheduler.num_accepted_tokens
     meter = CpuMeter([])
     for number in range(rounds):
         for name, engine in engines.items():
-            answers[name].append(answer(engine, 1 + number, prompt, sampling))
+            answers[name].append(answer(engine, 1 + number, prompt, sampling, grammar))
     used = meter.stop()
     if len({tuple(each.tokens) for kind in answers.values() for each in kind}) != 1:
         sys.exit("cannot compare: speculation changed the text")
@@ -225,10 +287,24 @@ def compared(
     )
 
 
-def answer(engine: Engine, number: int, prompt: list[int], sampling: SamplingParams) -> Answer:
-    """Let an engine answer."""
-    request_id = RequestId(f"r{number}")
-    engine.add(EngineRequest(request_id, number, prompt, sampling, MAX_TOKENS, seed=7))
+def answer(
+    engine: Engine,
+    number: int,
+    prompt: list[int],
+    sampling: SamplingParams,
+    grammar: TokenGrammar | None = None,
+) -> Answer:
+    """Let an engine answer, held to a fork of `grammar`."""
+    request = EngineRequest(
+        RequestId(f"r{number}"),
+        number,
+        prompt,
+        sampling,
+        MAX_TOKENS,
+        seed=7,
+        grammar=None if grammar is None else grammar.fork(),
+    )
+    engine.add(request)
     tokens: list[int] = []
     began = 0.0, 0.0
     while engine.has_work():

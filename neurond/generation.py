@@ -16,10 +16,9 @@ from cortex_core.canonical import (
     Event,
     GenerateRequest,
     Ping,
-    ResponseFormat,
 )
 from cortex_core.capabilities import require_ability
-from cortex_core.errors import ContextLengthExceeded, InvalidRequest
+from cortex_core.errors import ContextLengthExceeded
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import NodeModel
 from neurond.answer import Answer, PreparedRequest
@@ -29,9 +28,9 @@ from neurond.metrics import GenerationMetrics
 from neurond.prompt_tokens import PromptReader, PromptTokens
 from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
-from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan, may_hold_calls
+from neurond.text.answer_plan import AnswerPlan, answer_plan, may_hold_calls
 from neurond.text.format_checker import FormatChecker
-from neurond.text.formats import encoded_format
+from neurond.text.format_trials import FormatTrials
 from neurond.text.model_text import ModelText, param_of
 from neurond.text.output import RequestOutput
 from neurond.text.parsing.families import Parsers
@@ -89,7 +88,7 @@ class Generation:
         self._pool = pool
         self._images = images
         self._prompts = PromptReader(pool, images)
-        self._formats = formats
+        self._formats = FormatTrials(formats, pool)
         self._metrics = metrics
         self._ping_interval_s = ping_interval_s
         self._new_seed = new_seed
@@ -202,14 +201,17 @@ class Generation:
                 prompt_tokens=len(ids), max_tokens=context - 1, param=param_of(request.prompt)
             )
         plan = await self._planned(request, text, ids)
-        response_format = await self._checked_format(plan)
+        response_format = await self._formats.format_of(plan)
+        parsing = plan.parsing
+        if parsing is not None and response_format is None:
+            parsing = parsing._replace(triggers=None)  # nothing is held
         output = RequestOutput(
             text.tokenizer.pieces,
             request.sampling,
             text.prepared.eos_token_ids,
             n=request.n,
             first_seq=going_on.next_seq if going_on else 0,
-            parsing=plan.parsing,
+            parsing=parsing,
         )
         room = min(most_tokens(request.sampling, context), context - len(ids)) - len(replay)
         replayed = await self._replayed(output, replay, room, going_on)
@@ -223,7 +225,7 @@ class Generation:
             replayed,
             model.weights_id,
             text.tokenizer.pieces,
-            speaks_at_once=plan.parsing is None,
+            speaks_at_once=parsing is None,
         )
 
     async def _planned(
@@ -243,22 +245,6 @@ class Generation:
         if len(replay) <= SMALL_REPLAY_TOKENS:
             return replay_output(output, replay, room, going_on)
         return await self._pool.run(lambda: replay_output(output, replay, room, going_on))
-
-    async def _checked_format(self, plan: AnswerPlan) -> bytes | None:
-        await self._check(plan.asked)
-        try:
-            await self._check(plan.trial)
-            return encoded_format(plan.response_format)
-        except InvalidRequest as ex:
-            if plan.loosened is None:
-                strict = [tool for tool in plan.held_tools if tool.strict]
-                raise (about_tools(ex, strict) if plan.held_tools else ex) from ex
-        return await self._checked_format(await self._pool.run(plan.loosened))
-
-    async def _check(self, wanted: ResponseFormat | None) -> None:
-        encoded = encoded_format(wanted)
-        if encoded is not None:
-            await self._formats.check(encoded)
 
     def _job(
         self,

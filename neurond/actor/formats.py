@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from cortex_core.errors import CortexError, ErrorInfo, InternalError
 from cortex_core.ids import RequestId
 from neurond.actor.mailbox import Mailbox
 from neurond.engine.batch import Grammar
 from neurond.engine.engine import EngineRequest
+from neurond.engine.triggers import DeviceFormat
 
 if TYPE_CHECKING:
     from neurond.engine.grammar import GrammarCompiler
@@ -32,7 +35,7 @@ class FormatCompiler(Protocol):
     def compile(
         self, response_format: bytes, *, ends: Iterable[int], replayed: Sequence[int]
     ) -> Grammar:
-        """Return the grammar of a `Generate.response_format` after the output `replayed`.
+        """Return the grammar of a `DeviceFormat`, given as JSON, after the output `replayed`.
 
         Called from one thread, which is not the loop's, also after the model was unloaded.
 
@@ -61,6 +64,9 @@ class ModelFormats:
             from neurond.engine.grammar import GrammarCompiler
 
             self._compiler = GrammarCompiler(*self._args)
+        wanted = msgspec.json.decode(response_format, type=DeviceFormat)
+        if wanted.triggers is not None:
+            return self._compiler.compile_triggered(wanted, ends=ends, replayed=replayed)
         return self._compiler.compile(response_format, ends=ends, replayed=replayed)
 
 

@@ -47,6 +47,11 @@ class Grammar(Protocol):
         """Whether the output has its form and nothing can follow."""
         ...
 
+    @property
+    def holds_end(self) -> bool:
+        """Whether the output's end is part of its form, so that no end token is passed over."""
+        ...
+
     def fork(self) -> Grammar:
         """Return one in the same state, for another sequence."""
         ...
@@ -55,8 +60,20 @@ class Grammar(Protocol):
         """Take the next token of output; return whether the output is complete with it."""
         ...
 
-    def allowed(self) -> array[int]:
+    def fitting(self, token_ids: Sequence[int]) -> int:
+        """Return how many of `token_ids` are worth drafting: they may come next, one after
+        another, and behind each more has to be chosen.
+        """
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """Return tokens that come next as nothing else is allowed; not always all there are."""
+        ...
+
+    def allowed(self) -> array[int] | None:
         """Return a bit for each token that may come next, in 32-bit words, lowest first.
+
+        None where any may.
 
         Raises:
             CortexError: it cannot be told; the request fails.
@@ -94,7 +111,9 @@ class Row:
     two_way: TokenRuns = ()
     """Tokens of the prompt that see each other both ways, and so are computed in one step."""
     drafts: Sequence[int] = ()
-    """Drafted tokens between `token_ids` and the token to choose; `counts` has them too."""
+    """Drafted tokens between `token_ids` and the token to choose; `counts` and `grammar` have
+    taken them too.
+    """
 
     @property
     def num_output_tokens(self) -> int:
@@ -112,13 +131,20 @@ class Row:
         return replace(self, sampling=sampling, counts=None, grammar=None, scored=token_id)
 
     def behind(self, drafts: Sequence[int]) -> Row:
-        """Return the row for the token behind `drafts`, as if they were chosen; for one step."""
-        counts = self.counts
+        """Return the row for the token behind `drafts`, as if they were chosen; for one step.
+
+        They are fitting where there is a grammar.
+        """
+        counts, grammar = self.counts, self.grammar
         if counts is not None:
             output = Counter(counts.output)
             output.update(drafts)
             counts = TokenCounts(counts.prompt, output)
-        return replace(self, drafts=drafts, counts=counts)
+        if grammar is not None:
+            grammar = grammar.fork()
+            for token_id in drafts:
+                grammar.advance(token_id)
+        return replace(self, drafts=drafts, counts=counts, grammar=grammar)
 
 
 class ImageQueries(NamedTuple):

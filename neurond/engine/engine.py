@@ -297,7 +297,7 @@ class Engine:
         sampling = request.sampling
         grammar = request.grammar
         # Where a form is whole nothing but an end may follow, so that one is not ignored.
-        ignores_eos = sampling.ignore_eos and grammar is None
+        ignores_eos = sampling.ignore_eos and (grammar is None or not grammar.holds_end)
         eos_token_ids = () if ignores_eos else request.eos_token_ids
         self._arrivals += 1
         return Sequence(
@@ -320,14 +320,9 @@ class Engine:
             arrival=self._arrivals,
             priority=request.priority,
             principal=request.principal,
-            drafter=self._drafter(request),
+            drafter=Drafter() if self._config.max_draft_rows else None,
             leader=leader,
         )
-
-    def _drafter(self, request: EngineRequest) -> Drafter | None:
-        """Return None for what must be chosen token by token: a grammar knows only what was."""
-        drafts = self._config.max_draft_rows and request.grammar is None
-        return Drafter() if drafts else None
 
     def _tell_cached(self, step: Step, output: StepOutput) -> None:
         for seq in step.admitted:

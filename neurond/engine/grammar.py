@@ -10,6 +10,7 @@ that it makes go to the engine's thread, one for each sequence.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from array import array
@@ -23,12 +24,16 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from cortex_core.canonical import JsonObject, ResponseFormat
 from cortex_core.errors import InvalidRequest
+from neurond.engine.triggered_grammar import TriggeredGrammar
+from neurond.engine.triggers import DeviceFormat, TriggerWatch
 
 PARAM: Final = "response_format"
 LIMITS: Final = LLParserLimits(step_max_items=20_000, max_lexer_states=50_000, verbose_errors=False)
 """What llguidance may spend on one token, and keep for one sequence."""
 MAX_MASK_S: Final = 0.05
 """Processor time for one mask; a usual one takes 0.0001, and everybody's step waits for it."""
+MAX_DRAFTED_MASK_S: Final = 0.005
+"""Of the last mask, where drafts are made: each has one of its own, in vain where it is wrong."""
 MAX_COMPILED: Final = 32
 """Formats kept compiled: agents send the same few again and again."""
 WHITESPACE: Final = r"[ \t\n\r]{1,24}"
@@ -60,8 +65,9 @@ _EXPLAINED: Final = (
 class TokenGrammar:
     """What one sequence may say next; it grows with the sequence's tokens.
 
-    Drafted tokens can be held against it before they are taken: llguidance's matcher validates and
-    rolls back.
+    What comes behind drafted tokens is told by forks. They share nothing, so that what is drafted
+    can neither spend the sequence's limits nor leave its matcher in an error. To copy a matcher
+    takes 2 µs, 5 where it has taken 3,000 tokens.
     """
 
     def __init__(self, matcher: LLMatcher, num_words: int, ends: frozenset[int]) -> None:
@@ -69,12 +75,21 @@ class TokenGrammar:
         self._matcher = matcher
         self._ends = ends
         self._ended = False
+        self._mask_s = 0.0
         self._words = array("I", bytes(4 * num_words))
+
+    holds_end = True
+    """The answer ends where its form is whole, and there alone."""
 
     @property
     def is_complete(self) -> bool:
         """The answer has its form, and nothing can follow."""
         return self._ended or (self._matcher.is_stopped() and not self._matcher.is_error())
+
+    @property
+    def has_failed(self) -> bool:
+        """It was given a token that cannot stand where it stood, or spent what it may."""
+        return bool(self._matcher.is_error())
 
     def fork(self) -> TokenGrammar:
         """Return one in the same state for another sequence."""
@@ -90,6 +105,22 @@ class TokenGrammar:
         elif not self._ended:
             self._matcher.consume_token(token_id)
         return self.is_complete
+
+    def fitting(self, token_ids: Sequence[int]) -> int:
+        """See `Grammar.fitting`; none where masks take so long that no draft pays."""
+        if self._mask_s > MAX_DRAFTED_MASK_S:
+            return 0
+        ahead = self._matcher.deep_copy()
+        for count, token_id in enumerate(token_ids):
+            taken = token_id not in self._ends and ahead.try_consume_tokens([token_id])
+            if not taken or ahead.is_stopped():
+                return count
+        return len(token_ids)
+
+    def forced(self) -> Sequence[int]:
+        """See `Grammar.forced`; none in grammars with `no_forcing`."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
 
     def warm_up(self) -> None:
         """Compute a mask for the first time, which takes longer than any later one may.
@@ -117,7 +148,8 @@ class TokenGrammar:
         """
         began_s = time.thread_time()
         self.warm_up()
-        if time.thread_time() - began_s > MAX_MASK_S:
+        self._mask_s = time.thread_time() - began_s
+        if self._mask_s > MAX_MASK_S:
             raise refuse("it takes too long to tell which tokens may come next; make it smaller")
         return self._words
 
@@ -158,6 +190,23 @@ class GrammarCompiler:
             grammar.advance(token_id)
         if not grammar.is_complete:
             grammar.warm_up()
+        return grammar
+
+    def compile_triggered(
+        self, wanted: DeviceFormat, *, ends: Iterable[int], replayed: Sequence[int] = ()
+    ) -> TriggeredGrammar:
+        """Return what holds an answer where its triggers say so, after the output `replayed`.
+
+        A format that cannot be compiled, which is found out before by who asks, holds nothing.
+        """
+        assert wanted.triggers is not None, "it holds the whole answer"
+        form = ResponseFormat(wanted.kind, wanted.schema, wanted.text, wanted.strict)
+        part: TokenGrammar | None = None
+        with contextlib.suppress(InvalidRequest):
+            part = self.compile(msgspec.json.encode(form), ends=ends)
+        grammar = TriggeredGrammar(part, TriggerWatch(wanted.triggers))
+        for token_id in replayed:
+            grammar.advance(token_id)
         return grammar
 
     def _matcher(self, response_format: bytes, tokenizer: LLTokenizer) -> LLMatcher:

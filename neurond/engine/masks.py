@@ -34,15 +34,19 @@ NO_MASKS = Masks([])
 
 
 def masks_of(rows: Sequence[Row]) -> Masks:
-    """Ask the grammars of `rows`; `NO_MASKS` where there are none."""
-    if all(row.grammar is None for row in rows):
-        return NO_MASKS
-    masks = Masks([None] * len(rows))
+    """Ask the grammars of `rows`; `NO_MASKS` where none has a say."""
+    masks: Masks | None = None
     for index, row in enumerate(rows):
         if row.grammar is None:
             continue
         try:
-            masks.allowed[index] = row.grammar.allowed()
+            allowed, error = row.grammar.allowed(), None
         except CortexError as ex:
-            masks.failed[index] = ex.info()
-    return masks
+            allowed, error = None, ex.info()
+        if allowed is None and error is None:
+            continue
+        masks = masks or Masks([None] * len(rows))
+        masks.allowed[index] = allowed
+        if error is not None:
+            masks.failed[index] = error
+    return masks or NO_MASKS

@@ -46,6 +46,7 @@ from neurond.engine.assemble import Chunk, Draft, assemble
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.blocks import BlockTable
 from neurond.engine.config import SchedulerConfig
+from neurond.engine.draft_pace import DraftPace
 from neurond.engine.drafts import most_drafts
 from neurond.engine.pacing import PrefillPace
 from neurond.engine.places import Places
@@ -88,10 +89,13 @@ class Scheduler:
         self._roster = Roster()
         self._places = Places(config.max_sequences, self._roster, self._allocator)
         self._pace = PrefillPace()
+        self._draft_pace = DraftPace()
         self._shares = PromptShares(config.block_tokens)
         self._num_rows = max(config.max_rows, config.max_sequences)
         self._chunks: list[Chunk] = []  # of the step that is being computed
         self._computing = 0, 0  # its tokens of decodes and of prompts
+        self._num_decodes = 0  # of that step
+        self._num_chosen = 0  # in that step
         self._drafts: dict[Sequence, array[int]] = {}  # of that step
         self.num_drafted_tokens = 0
         self.num_accepted_tokens = 0
@@ -176,6 +180,7 @@ class Scheduler:
         if self.config.max_draft_rows and not prefills:
             drafted = self._pick_drafts(decodes)
         self._drafts = dict(drafted)
+        self._num_decodes = len(decodes)
         plain = [seq for seq in decodes if seq not in self._drafts] if drafted else decodes
         self._chunks = [(seq, 1) for seq in (*plain, *self._drafts)] + prefills
         arriving = _arriving(prompts, dict(prefills))
@@ -191,6 +196,9 @@ class Scheduler:
         """Learn how long the step took that was scheduled last; nothing if it was abandoned."""
         if any(self._computing):
             self._pace.took(*self._computing, seconds)
+        num_rows, num_prefilled = self._computing
+        if num_rows and not num_prefilled and self.config.max_draft_rows:
+            self._draft_pace.took(self._num_decodes, num_rows, self._num_chosen, seconds)
 
     def complete(self, sampled: AbstractSequence[SampledToken | ErrorInfo]) -> StepResults:
         """Take what the runner chose for the rows of the scheduled batch, in their order."""
@@ -212,6 +220,7 @@ class Scheduler:
             else:
                 self._take(seq, num_tokens, token, results)
         self._chunks = []
+        self._num_chosen = len(results.tokens)
         return results
 
     def abandon(self) -> list[Sequence]:
@@ -251,13 +260,14 @@ class Scheduler:
 
     def _pick_drafts(self, decodes: list[Sequence]) -> list[Draft]:
         drafted: list[Draft] = []
-        rows = min(self.config.max_draft_rows, self.config.step_tokens)
+        most_rows = min(self.config.max_draft_rows, self.config.step_tokens)
+        rows = self._draft_pace.most_rows(len(decodes), most_rows)
         most = most_drafts(len(decodes), rows)
         for seq in decodes if most > 0 else ():
             num_tokens = min(most, seq.max_length - len(seq.token_ids) - 1)
             if seq.drafter is None or num_tokens < 1:
                 continue
-            drafts = seq.drafter.draft(seq.token_ids, num_tokens)
+            drafts = seq.drafter.draft(seq.token_ids, num_tokens, seq.row.grammar)
             room = self._allocator.grow_for_drafts(seq, len(drafts), num_spare=self.num_running)
             if room:
                 drafted.append((seq, drafts[:room]))

@@ -48,7 +48,7 @@ class ScriptedRunner:
             token = chosen[index]
             if mask is not None and isinstance(token, SampledToken):
                 word, bit = divmod(token.token_id, 32)
-                if not mask[word] >> bit & 1:
+                if not mask[word] >> bit & 1 and self._says(batch.rows[index]):
                     chosen[index] = self._outside(token.token_id)
         return masks.settle(chosen)
 
@@ -82,6 +82,12 @@ class ScriptedRunner:
             prompt = row.token_ids[: row.num_prompt_tokens].tolist()
             known = self._answers[row.stream] = self._find(prompt)
         return known
+
+    def _says(self, row: Row) -> bool:
+        """Tell whether the script has what was drafted; else nobody uses the row's token."""
+        start, drafts = row.num_output_tokens - len(row.drafts), list(row.drafts)
+        answer = self._answer(row)
+        return isinstance(answer, list) and answer[start : start + len(drafts)] == drafts
 
     def _find(self, prompt: list[int]) -> list[int] | ErrorInfo:
         text = self._tokenizer.decode(prompt, skip_special_tokens=False)

@@ -9,10 +9,10 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
 from neurond.memory_plan import CPU_STEP_TOKENS, CUDA_STEP_TOKENS, SCORED_ROWS
 
-CPU_DRAFT_ROWS = 6
+CPU_DRAFT_ROWS = SCORED_ROWS
 CUDA_DRAFT_ROWS = 48
-"""Rows that a decode step computes for little more than one: the CPU kernels multiply 6 at once; a
-GPU waits for its memory until there are far more, which nobody has measured here yet."""
+"""Most rows of a decode step with drafts; how many pay is found out while it runs
+(`neurond.engine.draft_pace`). On a CPU, as many as there is room for anyway."""
 
 
 @dataclass(frozen=True, slots=True)

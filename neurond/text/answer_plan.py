@@ -1,14 +1,15 @@
 """What a request's answer is held to, and how its text is taken apart. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from cortex_core.canonical import ChatPrompt, GenerateRequest, JsonObject, ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
+from neurond.engine.triggers import DeviceFormat
 from neurond.text.parsed_choice import Parsing
-from neurond.text.parsing.answer_format import AnswerFormat
+from neurond.text.parsing.answer_format import AnswerFormat, tools_of
 from neurond.text.parsing.parser import NOT_HELD, HeldCalls
 
 
@@ -25,8 +26,12 @@ class AnswerPlan(NamedTuple):
     """Whose calls the form is about."""
     held_calls: HeldCalls = NOT_HELD
     """Where in the answer it holds them."""
-    loosened: Callable[[], "AnswerPlan"] | None = None
-    """Makes the plan that holds calls only of strict tools to their parameters."""
+    loosened: Callable[[Collection[str]], "AnswerPlan"] | None = None
+    """Makes the plan that holds calls of the tools of these names, which are not strict, to any
+    object. None where all are strict."""
+    apart: Callable[[Collection[str]], ResponseFormat | None] | None = None
+    """Makes the trial of these of the tools that are not strict, with all that are; None for none.
+    There where `loosened` is."""
 
 
 def answer_plan(
@@ -61,23 +66,28 @@ def answer_plan(
     if plan is None:
         return AnswerPlan(None, None, parsing)
 
-    def loosened() -> AnswerPlan:
-        again = _held_plan(_with_loose_tools(prompt), wanted, answers, prompt_token_ids)
+    plan = plan._replace(parsing=parsing)
+    if all(tool.strict for tool in plan.held_tools):
+        return plan
+
+    def loosened(names: Collection[str]) -> AnswerPlan:
+        again = _held_plan(_with_loose_tools(prompt, names), wanted, answers, prompt_token_ids)
         assert again is not None, "there is as much to hold as before"
         return again._replace(parsing=parsing)
 
-    is_loose = all(tool.strict for tool in plan.held_tools)
-    return plan._replace(parsing=parsing, loosened=None if is_loose else loosened)
+    def apart(names: Collection[str]) -> ResponseFormat | None:
+        tools = tuple(tool for tool in prompt.tools if tool.strict or tool.name in names)
+        few = msgspec.structs.replace(prompt, tools=tools)
+        again = _held_plan(few, wanted, answers, prompt_token_ids)
+        return again.trial if again is not None else None
+
+    return plan._replace(loosened=loosened, apart=apart)
 
 
 def may_hold_calls(request: GenerateRequest) -> bool:
     """Whether the plan may take a grammar, which takes milliseconds to make of many tools."""
     prompt = request.prompt
-    if not isinstance(prompt, ChatPrompt) or not prompt.tools:
-        return False
-    required = prompt.tool_choice.mode in ("required", "named")
-    held = required or request.response_format is not None
-    return held or any(tool.strict for tool in prompt.tools)
+    return isinstance(prompt, ChatPrompt) and bool(tools_of(prompt))
 
 
 def about_tools(error: InvalidRequest, tools: Sequence[Tool]) -> InvalidRequest:
@@ -106,7 +116,7 @@ def _held_plan(
     if held is None:
         return None
     return AnswerPlan(
-        ResponseFormat("grammar", text=held.grammar),
+        DeviceFormat("grammar", text=held.grammar, triggers=held.calls.triggers),
         ResponseFormat("grammar", text=held.trial),
         None,
         asked=wanted,
@@ -115,11 +125,13 @@ def _held_plan(
     )
 
 
-def _with_loose_tools(prompt: ChatPrompt) -> ChatPrompt:
-    """Return the prompt with any object as parameters of tools that are not strict."""
+def _with_loose_tools(prompt: ChatPrompt, names: Collection[str]) -> ChatPrompt:
+    """Return the prompt with any object as parameters of the tools of these names."""
     anything: JsonObject = {"type": "object"}
     tools = tuple(
-        tool if tool.strict else msgspec.structs.replace(tool, parameters=anything)
+        tool
+        if tool.strict or tool.name not in names
+        else msgspec.structs.replace(tool, parameters=anything)
         for tool in prompt.tools
     )
     return msgspec.structs.replace(prompt, tools=tools)
@@ -143,4 +155,10 @@ def _parsing(
     ]
     if not parsers:
         return None
-    return Parsing(request.request_id, answers.pieces, parsers, prompt.parallel_tool_calls)
+    return Parsing(
+        request.request_id,
+        answers.pieces,
+        parsers,
+        prompt.parallel_tool_calls,
+        held.triggers,
+    )

@@ -22,6 +22,7 @@ from cortex_core.canonical import (
     ToolCallStarted,
 )
 from cortex_core.ids import RequestId
+from neurond.engine.triggers import Triggers, TriggerWatch
 from neurond.supervisor.jobs import Token
 from neurond.text.detokenizer import Detokenizer
 from neurond.text.parsing.parser import AnswerParser, joined
@@ -51,6 +52,8 @@ class Parsing(NamedTuple):
     """Fresh, one for each choice."""
     parallel_calls: bool
     """Otherwise a choice ends with its first call."""
+    triggers: Triggers | None = None
+    """Behind which tokens the device holds calls, where it does not hold the whole answer."""
 
 
 class ParsedChoice:
@@ -78,6 +81,7 @@ class ParsedChoice:
         self.finished = False
         self._parsing = parsing
         self._parser = parsing.parsers[index]
+        self._watch = TriggerWatch(parsing.triggers) if parsing.triggers is not None else None
         self._detokenizer = Detokenizer(parsing.pieces)
         self._stops = StopMatcher(stops)
         self._ends = ends
@@ -110,7 +114,9 @@ class ParsedChoice:
             self._unsent = token_ids
             return []
         start = self._parser.fed_chars
-        segments = self._parser.push(self._detokenizer.push(token.token_id))
+        triggers = self._watch is not None and self._watch.takes(token.token_id)
+        text = self._detokenizer.push(token.token_id)
+        segments = self._parser.push(text, triggers=triggers)
         if token.logprob is not None:
             # Of a character whose bytes are not all there it is a part nonetheless.
             more = self._detokenizer.holds_bytes

@@ -26,7 +26,6 @@ import signal
 import struct
 import threading
 import time
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +50,7 @@ from neurond.engine.config import SchedulerConfig
 from neurond.engine.embedding import EmbedInput
 from neurond.engine.engine import Engine
 from neurond.protocol import Configure, LoadModel, ModelLoaded
+from tests.fakes.counting_grammar import Countdown
 
 HANG, CRASH, BROKEN, NAN, EXHAUSTED, POISON = 900_001, 900_002, 900_003, 900_004, 900_005, 900_006
 UNTOLD_STEPS = 4
@@ -98,27 +98,6 @@ class CostlyRunner(CountingRunner):
             with self._chunks.open("a") as file:
                 file.write(f"{num_tokens}\n")
         return super().execute(batch)
-
-
-class Countdown:
-    """A grammar of so many tokens, whichever they are."""
-
-    def __init__(self, num_tokens: int) -> None:
-        self.left = num_tokens
-
-    @property
-    def is_complete(self) -> bool:
-        return self.left <= 0
-
-    def fork(self) -> "Countdown":
-        return Countdown(self.left)
-
-    def advance(self, _token_id: int) -> bool:
-        self.left -= 1
-        return self.is_complete
-
-    def allowed(self) -> "array[int]":
-        raise AssertionError("nobody who counts asks for it")
 
 
 class CountingFormats:

@@ -2,9 +2,10 @@
 
 What it "computes" for a token goes into the slot that the batch names and depends on what the
 block table finds for the token before, as keys and values do. A token is chosen by a hash over
-everything the block table finds. So a wrong table, a block that two sequences write, a stale
-cached block or a missed chunk gives other tokens than `expected_tokens`, which knows no blocks.
-A placeholder of an image depends on that image, and one that is seen both ways on its whole run.
+everything the block table finds, of those that a grammar allows. So a wrong table, a block that two
+sequences write, a stale cached block or a missed chunk gives other tokens than `expected_tokens`,
+which knows no blocks. A placeholder of an image depends on that image, and one that is seen both
+ways on its whole run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.errors import CortexError, ErrorInfo
 from neurond.engine.batch import Row, SampledToken, ScheduledBatch
 from neurond.engine.images import ImagePrompt, TokenRuns
+from neurond.engine.masks import masks_of
 from neurond.engine.query_parts import query_parts
+from tests.fakes.grammar_walks import bits_of
 
 VOCAB_SIZE = 61
 
@@ -58,10 +61,14 @@ class FakeRunner:
         self.num_computed_tokens += batch.num_tokens
         for index in range(batch.num_sequences):
             self._compute(batch, index)
-        return [
-            self._choose(batch, flat, row)
-            for flat, row in zip(batch.sample_rows, batch.rows, strict=True)
-        ]
+        masks = masks_of(batch.rows)
+        allowed = masks.allowed or [None] * len(batch.rows)
+        return masks.settle(
+            [
+                self._choose(batch, flat, row, mask)
+                for flat, row, mask in zip(batch.sample_rows, batch.rows, allowed, strict=True)
+            ]
+        )
 
     def _compute(self, batch: ScheduledBatch, index: int) -> None:
         table = batch.block_tables[index]
@@ -77,7 +84,9 @@ class FakeRunner:
                 slot = self._slot(table, place)
                 self._states[slot] = hash((self._states[slot], state))
 
-    def _choose(self, batch: ScheduledBatch, flat: int, row: Row) -> SampledToken | ErrorInfo:
+    def _choose(
+        self, batch: ScheduledBatch, flat: int, row: Row, mask: array[int] | None
+    ) -> SampledToken | ErrorInfo:
         if row.stream in self.failing_streams:
             return self.failing_streams[row.stream]
         if row.scored is not None:
@@ -92,6 +101,9 @@ class FakeRunner:
         if counts is not None:
             seen = (tuple(sorted(counts.prompt)), tuple(sorted(counts.output.items())))
         key = row.seed, row.choice, row.num_output_tokens, seen
+        if mask is not None:
+            choices = sorted(bits_of(mask))
+            return SampledToken(choices[_choice(states, *key, len(choices))])
         return SampledToken(_choice(states, *key, self.vocab_size))
 
     def _slot(self, table: array[int], position: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
+from tokenizers import AddedToken
 
 from cortex_core.canonical import Event, GenerateRequest, SamplingParams, TextDelta, TextPrompt
 from cortex_core.errors import CortexError, InvalidRequest, ModelNotLoaded
@@ -23,6 +24,7 @@ from tests.fakes.tokenizers_made import EOS, byte_level, model_tokenizer, prepar
 
 MODEL = ModelId("file:/made")
 TOKENIZER = byte_level()
+TOKENIZER.add_tokens([AddedToken("<tool_call>", normalized=False)])
 END = TOKENIZER.token_to_id(EOS) or 0
 VOCABULARY = TOKENIZER.get_vocab_size()
 CONTEXT = 64

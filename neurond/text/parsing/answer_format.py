@@ -8,9 +8,15 @@ from typing import Final, NamedTuple
 
 from cortex_core.canonical import ChatPrompt, ResponseFormat, Tool
 from cortex_core.errors import InvalidRequest
+from neurond.engine.triggers import Triggers
 from neurond.text.parsing.families import CALL_FORMATS, REASONING_MARKS, Parsers
 from neurond.text.parsing.harmony import CHANNEL, HARMONY_MARKERS, HarmonyParser
-from neurond.text.parsing.held import HeldAnswer, harmony_grammar, marked_grammar
+from neurond.text.parsing.held import (
+    HeldAnswer,
+    harmony_grammar,
+    marked_grammar,
+    triggered_grammar,
+)
 from neurond.text.parsing.lark import Lark
 from neurond.text.parsing.parser import (
     NOT_HELD,
@@ -34,7 +40,7 @@ class HeldForm(NamedTuple):
     tools: tuple[Tool, ...]
     """Whose calls may come."""
     calls: HeldCalls
-    """Where in the answer they are held."""
+    """Where in the answer they are held. With triggers the grammars are of what follows these."""
 
 
 class AnswerFormat:
@@ -107,12 +113,15 @@ class AnswerFormat:
     def held_calls(self, prompt: ChatPrompt, prompt_token_ids: Sequence[int]) -> HeldForm | None:
         """Return what holds an answer to calls; None where it is free.
 
+        Calls that may be of tools that are not strict are held behind a marker that is a token of
+        its own, and not at all where the format has none.
+
         Raises:
             InvalidRequest: a call is required of a model whose calls are not parsed.
         """
         tools = prompt.tools
         mode = prompt.tool_choice.mode
-        if not tools or mode == "none" or (mode == "auto" and not any(t.strict for t in tools)):
+        if not tools or mode == "none":
             return None
         if self.parsers.tools == "none":
             if mode == "auto":
@@ -129,6 +138,8 @@ class AnswerFormat:
             required=mode != "auto",
             goes_on=prompt.continue_final_message,
         )
+        if mode == "auto" and not any(tool.strict for tool in tools):
+            return self._triggered_form(wanted, prompt_token_ids)
         return self._form(wanted, prompt_token_ids)
 
     def held_json(
@@ -159,10 +170,44 @@ class AnswerFormat:
         trial: dict[str, int | None] = dict.fromkeys(self._atoms)
         beside = wanted.final is not None and self._calls is not None and bool(self._calls.bare)
         return HeldForm(
-            self._grammar(wanted, Lark(self._atoms, beside_json=beside), prompt_token_ids),
-            self._grammar(wanted, Lark(trial, beside_json=beside), prompt_token_ids),
+            self._grammar(wanted, Lark(self._atoms, as_json=beside), prompt_token_ids),
+            self._grammar(wanted, Lark(trial, as_json=beside), prompt_token_ids),
             wanted.tools,
             self._held(wanted),
+        )
+
+    def _triggered_form(
+        self, wanted: HeldAnswer, prompt_token_ids: Sequence[int]
+    ) -> HeldForm | None:
+        """Return what holds calls from their marker on; None where that is no token of its own, or
+        may stand in thoughts whose ends are none.
+        """
+        calls, reasoning = self._calls, self._reasoning
+        if calls is None:  # harmony's marker is that of all channels
+            return None
+        opens = calls.written(Lark(self._atoms), (), several=False).opens
+        marker = next((text for text in self._atoms if opens.startswith(text)), None)
+        if marker is None:
+            return None
+        thoughts: tuple[int, int] | None = None
+        # An opener that is no text ends thoughts; see `MarkedParser`.
+        if reasoning is not None and marker not in self._hidden:
+            ends = self._atoms.get(reasoning.opens), self._atoms.get(reasoning.closes)
+            if ends[0] is None or ends[1] is None:
+                return None
+            thoughts = ends[0], ends[1]
+        triggers = Triggers(
+            (self._atoms[marker],),
+            thoughts,
+            thinks=thoughts is not None and self.opens_thoughts(prompt_token_ids),
+        )
+        lark = Lark(self._atoms, as_json=True, any_order=True)
+        trial = Lark(dict.fromkeys(self._atoms), as_json=True, any_order=True)
+        return HeldForm(
+            triggered_grammar(wanted, lark, calls, marker),
+            triggered_grammar(wanted, trial, calls, marker),
+            wanted.tools,
+            HeldCalls(triggers=triggers),
         )
 
     def _held(self, wanted: HeldAnswer) -> HeldCalls:

@@ -6,10 +6,9 @@ from typing import Final, NamedTuple
 from cortex_core.canonical import ResponseFormat, Tool
 from neurond.text.parsing.harmony import CHANNEL, CONSTRAIN, END, MESSAGE, START
 from neurond.text.parsing.json_text import FIRST_KEYS
-from neurond.text.parsing.lark import ANYTHING, Lark
+from neurond.text.parsing.lark import ANYTHING, BLANKS, Lark
 from neurond.text.parsing.parser import CallFormat, ReasoningMarks
 
-_BLANKS: Final = r"/[ \n]{0,2}/"
 _NO_LIST: Final = r"/[ \t\r\n]{0,8}([^\s\[](.|\n)*)?/"
 """Text that does not begin as a list."""
 _CALL: Final = rf'/\s*[\[{{]([\[{{\s]*"({"|".join(sorted(FIRST_KEYS))})"|\s*[\w.\-]+\()(.|\n)*/'
@@ -52,10 +51,10 @@ def marked_grammar(
     """
     thoughts = ""
     if reasoning is not None and thinks:
-        thoughts = f"{lark.up_to(reasoning.closes)} {lark.rule(_BLANKS)}"
+        thoughts = f"{lark.up_to(reasoning.closes)} {lark.rule(BLANKS)}"
     elif reasoning is not None:
         opens = lark.text(f"{reasoning.opens}{reasoning.label}")
-        thoughts = f"({opens} {lark.up_to(reasoning.closes)} {lark.rule(_BLANKS)})?"
+        thoughts = f"({opens} {lark.up_to(reasoning.closes)} {lark.rule(BLANKS)})?"
     if calls is None or not wanted.tools:
         assert wanted.final is not None, "without tools it is held to a form"
         return lark.grammar(f"{thoughts} {_json_of(lark, wanted.final)}")
@@ -72,13 +71,25 @@ def marked_grammar(
         return lark.grammar(f"{thoughts} ({prose} | {written.rest})")
     # The parser takes a call also where the line does not end behind the marker.
     opens = written.opens.rstrip()
-    gap = lark.rule(_BLANKS) if opens != written.opens else ""
+    gap = lark.rule(BLANKS) if opens != written.opens else ""
     one = lark.rule(f"{lark.up_to(opens)} {gap} {written.rest}")
     if written.bare is None:
         return lark.grammar(f"{thoughts} {one}* {lark.rule(ANYTHING)}")
     first = f"{_up_to(lark, opens)} {gap} {written.rest}"
     prose = f"{first} {one}* {lark.rule(ANYTHING)} | {lark.terminal(_NO_CALL)}"
     return lark.grammar(f"{thoughts} ({lark.rule(written.bare)} | {lark.rule(prose)})")
+
+
+def triggered_grammar(wanted: HeldAnswer, lark: Lark, calls: CallFormat, marker: str) -> str:
+    """Return the grammar of calls from behind `marker`, a token that they begin with, to their end.
+
+    There may be less than all: what follows the end is free until the next marker.
+    """
+    written = calls.written(lark, wanted.tools, several=wanted.several)
+    begins = written.opens.removeprefix(marker)
+    # The parser takes a call also where the line does not end behind the marker.
+    head = lark.text(begins) if begins.strip() else lark.rule(BLANKS)
+    return lark.grammar(f"{head if begins else ''} {written.rest}")
 
 
 def _up_to(lark: Lark, end: str) -> str:

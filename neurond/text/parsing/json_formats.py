@@ -15,7 +15,7 @@ from cortex_core.canonical import Tool
 from neurond.text.parsing.call_sink import CallSink
 from neurond.text.parsing.json_calls import json_calls, told_call
 from neurond.text.parsing.json_text import looks_like_call
-from neurond.text.parsing.lark import Lark, Written
+from neurond.text.parsing.lark import BLANKS, Lark, Written
 from neurond.text.parsing.python_text import python_calls
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.segments import Tools
@@ -79,6 +79,8 @@ class JsonFormat(NamedTuple):
             following = yield from reader.skip_blank(_BETWEEN)
             if not following or not (following in "{[" or (is_loose and _begins_name(following))):
                 break
+            if opener is not None:
+                sink.expect(held=False)  # a grammar would have had the marker again, or a bracket
         if opener is None:
             yield from self._take_closer(reader)
         else:
@@ -105,7 +107,7 @@ class JsonFormat(NamedTuple):
             bare = lark.list_of(one, several=several, between=self.between)
             return Written(
                 begins,
-                f"{one} {lark.text(ends)}",
+                f"{one} {lark.rule(BLANKS)} {lark.text(ends.strip())}",
                 self.between,
                 f"{bare} ({lark.text(ends)})?" if self.bare else None,
             )

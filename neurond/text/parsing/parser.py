@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from cortex_core.canonical import Tool
+from neurond.engine.triggers import Triggers
 from neurond.text.parsing.call_sink import CallSink
 from neurond.text.parsing.lark import Lark, Written
 from neurond.text.parsing.reader import Markers, Reader, Steps
@@ -50,6 +51,8 @@ class HeldCalls(NamedTuple):
     """It is, wherever one of these stands."""
     first: bool = False
     """It is where the answer begins with a call without an opener."""
+    triggers: Triggers | None = None
+    """It is behind openers that are these tokens, and nowhere else."""
 
 
 NOT_HELD: Final = HeldCalls()
@@ -101,6 +104,8 @@ class AnswerParser(ABC):
         self._behind_marker = False
         self._thinks = False
         self._cut = False
+        self._triggered: set[int] = set()
+        """Characters behind which a grammar began to hold a call."""
         self._run = self._answer()
         next(self._run, None)
 
@@ -143,10 +148,17 @@ class AnswerParser(ABC):
         """Where the characters of the `Text`s stood that were returned since the last `push`."""
         return self._shown
 
-    def push(self, text: str) -> list[Segment]:
-        """Take more text; returns what is certain now."""
+    def push(self, text: str, *, triggers: bool = False) -> list[Segment]:
+        """Take more text; returns what is certain now.
+
+        Args:
+            text: what follows.
+            triggers: behind it a grammar begins to hold a call; see `HeldCalls.triggers`.
+        """
         self._shown.clear()
         self._reader.feed(text)
+        if triggers:
+            self._triggered.add(self._reader.fed_chars)
         next(self._run, None)
         return self._taken()
 
@@ -358,6 +370,7 @@ class MarkedParser(AnswerParser):
         if self._calls is not None and (marker in self._openers or not marker):
             held = self._held
             is_held = held.first and first if not marker else marker in held.openers
+            is_held = is_held or (bool(marker) and self._reader.taken_chars in self._triggered)
             self._sink.expect(held=held.all or is_held)
             return (yield from self._read_calls(self._calls, marker or None))
         self._reader.unmark()

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from cortex_core.canonical import Tool
 from neurond.text.parsing.call_sink import CallSink
-from neurond.text.parsing.lark import Lark, Written, sequence
+from neurond.text.parsing.lark import Lark, Written
 from neurond.text.parsing.python_text import python_calls
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.schemas import arguments_of
@@ -60,7 +60,7 @@ def _call(lark: Lark, tool: Tool) -> str:
         )
         for argument in arguments
     ]
-    return f"{begins} {sequence(lark, parts, ', ')} {ends}"
+    return f"{begins} {lark.parts(parts, ', ')} {ends}"
 
 
 PYTHONIC: Final = PythonFormat()

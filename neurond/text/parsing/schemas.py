@@ -64,6 +64,16 @@ def arguments_schema(tool: Tool) -> JsonObject:
     return schema
 
 
+def is_closed(tool: Tool) -> bool:
+    """Whether a tool takes no arguments but those that its schema names at its top."""
+    schema = arguments_schema(tool)
+    return (
+        schema.get("additionalProperties") is False
+        and "properties" in schema
+        and not (_ADDS & schema.keys())
+    )
+
+
 def call_schema(tool: Tool, key: str) -> JsonObject:
     """Return the schema of an object with a tool's name and, under `key`, its arguments."""
     root = arguments_schema(tool)

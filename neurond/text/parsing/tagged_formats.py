@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 from cortex_core.canonical import Tool
 from neurond.text.parsing.call_sink import ArgumentsByName, CallSink
 from neurond.text.parsing.json_calls import json_calls
-from neurond.text.parsing.lark import Lark, Written, sequence
+from neurond.text.parsing.lark import Lark, Written
 from neurond.text.parsing.python_text import Notation, read_key, read_value
 from neurond.text.parsing.reader import Reader, Steps
 from neurond.text.parsing.schemas import Argument, arguments_of
 from neurond.text.parsing.segments import Malformed, Tools
 
 _GLM_KEY: Final = r"/[^\s<]+/"
+_LINE_END: Final = r"/\n?/"
 
 
 class QwenTagsFormat(NamedTuple):
@@ -62,13 +63,14 @@ def _qwen_call(lark: Lark, tool: Tool) -> str:
     parts: list[tuple[str, bool]] = []
     for argument in arguments:
         head, tail = lark.text(f"<parameter={argument.key}>\n"), "\n</parameter>\n"
+        # The parser ends a text at the tag, wherever that stands.
         value = (
-            lark.up_to(tail)
+            f"{lark.up_to('</parameter>')} {lark.rule(_LINE_END)}"
             if argument.is_free_text
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text(tail)}"
         )
         parts.append((f"{head} {value}", argument.required))
-    body = sequence(lark, parts, "")
+    body = lark.parts(parts, "")
     begins = lark.text(f"<function={tool.name}>\n")
     return f"{begins} {body} {lark.text('</function>')}"
 
@@ -157,22 +159,24 @@ class GlmFormat(NamedTuple):
 
 def _glm_call(lark: Lark, tool: Tool) -> str:
     arguments = arguments_of(tool)
-    begins = lark.text(f"{tool.name}\n")
+    line_end = lark.rule(_LINE_END)
+    begins = f"{lark.text(tool.name)} {line_end}"
     if arguments is None:
         any_key = f"{lark.text('<arg_key>')} {lark.rule(_GLM_KEY)} {lark.text('</arg_key>')}"
         any_value = f"{lark.text('<arg_value>')} {lark.up_to('</arg_value>')}"
-        one = lark.rule(f'{any_key} "\\n" {any_value} "\\n"')
+        one = lark.rule(f"{any_key} {line_end} {any_value} {line_end}")
         return f"{begins} {one}*"
     parts: list[tuple[str, bool]] = []
     for argument in arguments:
-        head = lark.text(f"<arg_key>{argument.key}</arg_key>\n<arg_value>")
+        key = lark.text(f"<arg_key>{argument.key}</arg_key>")
+        head = f"{key} {line_end} {lark.text('<arg_value>')}"
         value = (
             lark.up_to("</arg_value>")
             if argument.is_free_text
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text('</arg_value>')}"
         )
-        parts.append((f'{head} {value} "\\n"', argument.required))
-    return f"{begins} {sequence(lark, parts, '')}"
+        parts.append((f"{head} {value} {line_end}", argument.required))
+    return f"{begins} {lark.parts(parts, '')}"
 
 
 class GemmaFormat(NamedTuple):
@@ -245,7 +249,7 @@ class GemmaFormat(NamedTuple):
         for argument in arguments:
             value = self._value(lark, argument, strict=tool.strict)
             parts.append((f"{lark.text(argument.key + ':')} {value}", argument.required))
-        return f'{head} "{{" {sequence(lark, parts, ",")} "}}"'
+        return f'{head} "{{" {lark.parts(parts, ",")} "}}"'
 
     def _value(self, lark: Lark, argument: Argument, *, strict: bool) -> str:
         if not argument.is_free_text:

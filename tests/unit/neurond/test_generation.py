@@ -162,7 +162,7 @@ async def test_an_answer_that_fills_the_context_ends_with_length() -> None:
 
 @pytest.mark.parametrize(
     ("replayed", "choice", "on_loop"),
-    [(64, "auto", True), (65, "auto", False), (1, "required", False)],
+    [(64, "none", True), (65, "none", False), (1, "auto", False), (1, "required", False)],
 )
 async def test_long_replays_and_grammars_of_tools_are_not_made_on_the_loop(
     replayed: int, choice: str, on_loop: bool

@@ -14,11 +14,17 @@ from neurond.engine.drafts import (
     NGRAM_TOKENS,
     Drafter,
     NgramIndex,
+    continuation,
     most_drafts,
 )
 
 TOKENS = st.lists(st.integers(0, 1), max_size=80)
 REPEATING = array("i", [5, 6, 7, 8] * 4)
+
+
+def guessed(index: NgramIndex, tokens: array, most: int) -> list[int]:
+    distance = index.distance(tokens)
+    return list(continuation(tokens, distance, most)) if distance else []
 
 
 def looked_up(tokens: list[int], most: int) -> list[int]:
@@ -37,7 +43,7 @@ def test_a_continuation_is_what_followed_the_last_tokens_before(tokens, most) ->
     for token in tokens:
         grown.append(token)
         index.index(grown)
-        assert list(index.continuation(grown, most)) == looked_up(list(grown), most)
+        assert guessed(index, grown, most) == looked_up(list(grown), most)
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), max_size=40), st.integers(1, 5))
@@ -47,7 +53,7 @@ def test_what_collides_is_never_taken_for_another(beginning, most) -> None:
     for _ in range(3):
         index.index(tokens)
     tokens.extend(beginning)
-    found = list(index.continuation(tokens, most))
+    found = guessed(index, tokens, most)
     assert found in ([], looked_up(list(tokens), most))
 
 
@@ -58,7 +64,7 @@ def test_a_long_sequence_is_indexed_step_by_step() -> None:
     found = []
     for _ in range(4):
         index.index(tokens)
-        found.append(list(index.continuation(tokens, 1)))
+        found.append(guessed(index, tokens, 1))
     assert found == [[], [], [9], [9]] or found == [[], [], [], [9]]
 
 
@@ -93,6 +99,33 @@ def test_one_that_comes_true_ends_the_rests() -> None:
         drafter.verified(accepted)
     assert not drafter.draft(REPEATING, MAX_DRAFT_TOKENS)
     assert drafter.draft(REPEATING, MAX_DRAFT_TOKENS)
+
+
+def test_what_is_copied_is_copied_on_where_it_stands_twice() -> None:
+    """A copy of the first of two texts that are alike in places does not jump to the second."""
+    alike = [50, 51, 52]
+    first = [1, 2, 3, *alike, 4, 5, 6, *alike, 7, 8, 9, 10]
+    tokens = array("i", [*first, *alike, 90, 91, *alike, 92, 93, 1, 2, 3])
+    drafter, steps, copied = Drafter(), 0, 3
+    while copied < len(first):
+        draft = drafter.draft(tokens, MAX_DRAFT_TOKENS).tolist()
+        assert draft == first[copied : copied + len(draft)] or copied + len(draft) > len(first)
+        tokens.extend(first[copied : copied + len(draft) + 1])
+        drafter.verified(len(draft))
+        copied, steps = copied + len(draft) + 1, steps + 1
+    assert steps == 3
+
+
+def test_a_word_that_is_replaced_does_not_end_a_copy() -> None:
+    text = list(range(1, 20))
+    tokens = array("i", [*text, 99, 1, 2, 3])
+    drafter = Drafter()
+    assert drafter.draft(tokens, MAX_DRAFT_TOKENS).tolist() == [4, 5, 6]
+    tokens.extend([4, 5, 77])
+    drafter.verified(2)
+    assert not drafter.draft(tokens, MAX_DRAFT_TOKENS)
+    tokens.append(7)
+    assert drafter.draft(tokens, MAX_DRAFT_TOKENS).tolist() == [8, 9, 10, 11, 12]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import RequestId
 from neurond.engine.engine import Admissions, EngineRequest
+from tests.fakes.counting_grammar import Countdown
 from tests.unit.neurond.engine.engines import Told, alone, new_engine, request, run
 
 BAD_LOGITS = ErrorInfo("internal_error", "cannot sample: logits are not finite")
@@ -320,30 +321,9 @@ def test_a_request_that_contradicts_itself_is_refused(bad: EngineRequest) -> Non
     engine.check()
 
 
-class Watching:
-    """A grammar that takes note of what it is told, and is complete after so many tokens."""
-
-    def __init__(self, num_tokens: int, taken: tuple[int, ...] = ()) -> None:
-        self.num_tokens = num_tokens
-        self.taken = list(taken)
-        self.forks: list[Watching] = []
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.taken) >= self.num_tokens
-
-    def fork(self) -> "Watching":
-        self.forks.append(Watching(self.num_tokens, tuple(self.taken)))
-        return self.forks[-1]
-
-    def advance(self, token_id: int) -> bool:
-        self.taken.append(token_id)
-        return self.is_complete
-
-
 def test_a_choice_ends_when_its_grammar_is_complete() -> None:
     engine, _ = new_engine()
-    grammar = Watching(3)
+    grammar = Countdown(3)
     asked = replace(request(1, range(10), n=2, max_tokens=9), grammar=grammar)
     engine.add(asked)
     told = run(engine)
@@ -354,7 +334,7 @@ def test_a_choice_ends_when_its_grammar_is_complete() -> None:
 
 def test_a_grammar_that_is_complete_with_the_last_token_ends_with_stop() -> None:
     engine, _ = new_engine()
-    engine.add(replace(request(1, range(10), max_tokens=3), grammar=Watching(3)))
+    engine.add(replace(request(1, range(10), max_tokens=3), grammar=Countdown(3)))
     assert run(engine).reasons == {1: "stop"}
 
 
@@ -362,7 +342,7 @@ def test_an_end_token_ends_what_has_a_grammar_even_if_it_is_to_be_ignored() -> N
     asked = request(1, range(10), sampling=SamplingParams(ignore_eos=True))
     end = alone(asked)[1]
     engine, _ = new_engine()
-    grammar = Watching(99)
+    grammar = Countdown(99)
     engine.add(replace(asked, eos_token_ids=(end,), grammar=grammar))
     told = run(engine)
     assert told.reasons == {1: "stop"}
@@ -371,19 +351,10 @@ def test_an_end_token_ends_what_has_a_grammar_even_if_it_is_to_be_ignored() -> N
 
 def test_a_grammar_is_told_each_token_once_whatever_preemption_computes_again() -> None:
     engine, _ = new_engine(num_blocks=8, max_sequences=3)
-    grammars = [Watching(99) for _ in range(3)]
+    grammars = [Countdown(99) for _ in range(3)]
     for stream, grammar in enumerate(grammars):
         asked = request(stream, range(4 * stream, 4 * stream + 6), max_tokens=12)
         engine.add(replace(asked, grammar=grammar))
     told = run(engine)
     assert engine.scheduler.num_preemptions > 0
     assert [told.tokens[stream] for stream in range(3)] == [one.taken for one in grammars]
-
-
-def test_what_has_a_grammar_takes_no_drafts() -> None:
-    engine, _ = new_engine(vocab_size=1, max_draft_rows=6)
-    grammar = Watching(12)
-    engine.add(replace(request(1, [0] * 5, max_tokens=20), grammar=grammar))
-    told = run(engine)
-    assert told.tokens[1] == grammar.taken == [0] * 12
-    assert engine.scheduler.num_drafted_tokens == 0

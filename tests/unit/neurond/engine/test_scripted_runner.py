@@ -1,17 +1,20 @@
 """Scripts as a runner: the engine around it is the one of every model."""
 
 from array import array
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_core.canonical import SamplingParams
+from cortex_core.canonical import ResponseFormat, SamplingParams
 from cortex_core.errors import ErrorInfo
 from cortex_core.ids import RequestId
 from neurond.engine.batch import SampledToken
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine, EngineRequest
+from neurond.engine.grammar import GrammarCompiler
 from neurond.engine.scripted_runner import ScriptedRunner
 from neurond.sources.script import Rule, Script
 from neurond.sources.scripted import END, byte_tokenizer
@@ -22,6 +25,7 @@ END_ID = TOKENIZER.token_to_id(END)
 RULES = [
     Rule(answer="It is 18 °C.", contains=["weather"]),
     Rule(answer="I count: " + "1, 2, 3, " * 8, contains=["count"]),
+    Rule(answer="abcxabdy" * 3 + "abdy" * 5 + "abcx" * 20, contains=["spell"]),
 ]
 
 
@@ -171,6 +175,25 @@ def test_an_answer_that_leaves_its_form_is_an_error() -> None:
     assert told.failed == {RequestId("r1"): "invalid_request"}
     assert text_of(told, 1) == "It is "
     assert text_of(told, 2) == RULES[0].answer
+
+
+def test_drafts_that_leave_its_text_harm_no_held_answer(tmp_path: Path) -> None:
+    TOKENIZER.save(str(tmp_path / "tokenizer.json"))
+    compiler = GrammarCompiler(tmp_path, TOKENIZER.get_vocab_size(), (END_ID,))
+    # Behind a wrong third letter the form does not allow the fourth one of the script.
+    wanted = msgspec.json.encode(ResponseFormat("regex", text="(abcx|abdy)+"))
+    told, steps = [], []
+    for drafts in (0, 6):
+        made, naps = engine(drafts=drafts)
+        made.add(request(1, "spell", grammar=compiler.compile(wanted, ends=())))
+        told.append(run(made))
+        steps.append(len(naps))
+    assert [text_of(each, 1) for each in told] == [RULES[2].answer] * 2
+    assert not told[1].failed
+    scheduler = made.scheduler
+    assert scheduler.num_accepted_tokens < scheduler.num_drafted_tokens
+    assert steps[1] == steps[0] - scheduler.num_accepted_tokens
+    assert steps[1] < steps[0] / 2, "it goes on with drafts"
 
 
 def test_no_rule_is_told_as_the_callers_fault() -> None:

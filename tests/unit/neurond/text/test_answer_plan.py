@@ -1,6 +1,8 @@
 """What answers are held to: calls, the client's own form, or both."""
 
+import msgspec
 import pytest
+from tokenizers import AddedToken
 
 from cortex_core.canonical import (
     ChatPrompt,
@@ -12,6 +14,7 @@ from cortex_core.canonical import (
 )
 from cortex_core.errors import InvalidRequest
 from cortex_core.ids import ModelId, RequestId
+from neurond.engine.triggers import DeviceFormat, Triggers
 from neurond.text.answer_plan import AnswerPlan, about_tools, answer_plan
 from neurond.text.parsing.answer_format import AnswerFormat
 from neurond.text.parsing.families import Parsers
@@ -31,6 +34,7 @@ def plan(
     mode: str = "auto",
     parsers: Parsers = HERMES,
     prompt: str = "",
+    pieces: TokenPieces = PIECES,
 ) -> AnswerPlan:
     choice = ToolChoice(mode, "loose" if mode == "named" else None)  # type: ignore[arg-type]
     request = GenerateRequest(
@@ -41,7 +45,7 @@ def plan(
         response_format=wanted,
     )
     ids = byte_level().encode(prompt, add_special_tokens=False).ids
-    return answer_plan(request, AnswerFormat(parsers, PIECES), ids)
+    return answer_plan(request, AnswerFormat(parsers, pieces), ids)
 
 
 def test_calls_that_may_be_stand_beside_json() -> None:
@@ -79,17 +83,44 @@ def test_a_required_call_goes_before_json(mode: str) -> None:
 
 
 def test_tools_that_are_not_strict_can_be_left_loose() -> None:
-    made = plan(LOOSE, STRICT)
+    other = msgspec.structs.replace(LOOSE, name="other", parameters={"properties": {"yy": {}}})
+    made = plan(LOOSE, STRICT, other)
     assert made.trial is not None
     assert "zz" in (made.trial.text or "")
     assert made.loosened is not None
-    again = made.loosened()
+    again = made.loosened(["loose", "kept"])
     assert again.trial is not None
     assert "zz" not in (again.trial.text or "")
     assert "integer" in (again.trial.text or "")
+    assert "yy" in (again.trial.text or "")
     assert again.parsing is made.parsing
     assert again.loosened is None
     assert plan(STRICT).loosened is None
+
+
+def test_tools_can_be_tried_apart() -> None:
+    made = plan(LOOSE, STRICT, mode="required")
+    assert made.apart is not None
+    both, strict = made.apart(["loose"]), made.apart([])
+    assert both == made.trial
+    assert strict is not None
+    assert "zz" not in (strict.text or "")
+    alone = plan(LOOSE, mode="named").apart
+    assert alone is not None
+    assert alone([]) is None
+
+
+def test_calls_that_may_be_are_held_from_their_marker_on() -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False)])
+    marker = tokenizer.token_to_id("<tool_call>")
+    made = plan(LOOSE, pieces=TokenPieces(tokenizer))
+    assert isinstance(made.response_format, DeviceFormat)
+    assert made.response_format.triggers == Triggers((marker,))
+    assert made.parsing is not None
+    assert made.parsing.triggers == made.held_calls.triggers == Triggers((marker,))
+    assert plan(LOOSE, pieces=TokenPieces(tokenizer), mode="none").response_format is None
+    assert plan(LOOSE).response_format is None
 
 
 def test_an_error_names_the_tool_where_it_can() -> None:

@@ -1,6 +1,7 @@
 """Tokens to events through a parser: calls, thoughts, stop strings, continuing what was cut."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from cortex_core.canonical import (
     ToolCallStarted,
 )
 from cortex_core.ids import RequestId
+from neurond.engine.triggers import Triggers
 from neurond.supervisor.jobs import Token
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import Parsing
@@ -32,7 +34,15 @@ from tests.fakes.transcripts import TOOLS
 TOKENIZER = byte_level()
 PIECES = TokenPieces(TOKENIZER)
 END = TOKENIZER.token_to_id(EOS) or 0
+
+
+def ids_of(text: str) -> list[int]:
+    return TOKENIZER.encode(text, add_special_tokens=False).ids
+
+
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+BEHIND_MARKER = Triggers((ids_of("<tool_call>")[-1],))
+"""No marker is a token of this tokenizer; its last letter stands for one."""
 PIECES_OF_ANSWERS = st.lists(
     st.sampled_from(
         [
@@ -54,10 +64,6 @@ PIECES_OF_ANSWERS = st.lists(
 )
 
 
-def ids_of(text: str) -> list[int]:
-    return TOKENIZER.encode(text, add_special_tokens=False).ids
-
-
 def output(
     *stops: str,
     first_seq: int = 0,
@@ -65,12 +71,13 @@ def output(
     parallel: bool = True,
     thinks: bool = False,
     held: bool = False,
+    triggers: Triggers | None = None,
 ) -> RequestOutput:
-    marks, where = ReasoningMarks("<think>", "</think>"), HeldCalls(all=held)
+    marks, where = ReasoningMarks("<think>", "</think>"), HeldCalls(all=held, triggers=triggers)
     parsers = [
         MarkedParser(marks, HERMES, Tools(TOOLS), (), thinks=thinks, held=where) for _ in range(n)
     ]
-    parsing = Parsing(RequestId("r"), PIECES, parsers, parallel)
+    parsing = Parsing(RequestId("r"), PIECES, parsers, parallel, triggers)
     sampling = SamplingParams(stop=stops)
     return RequestOutput(PIECES, sampling, [END], n=n, first_seq=first_seq, parsing=parsing)
 
@@ -363,17 +370,23 @@ def test_events_carry_every_consumed_token_once_and_are_numbered(
     assert sum(isinstance(event, Finished) for event in events) == 1
 
 
-@given(PIECES_OF_ANSWERS, st.booleans(), st.integers(0, 400), st.booleans(), st.booleans())
+@given(
+    PIECES_OF_ANSWERS,
+    st.booleans(),
+    st.integers(0, 400),
+    st.booleans(),
+    st.sampled_from([{}, {"held": True}, {"triggers": BEHIND_MARKER}]),
+)
 def test_a_stream_cut_anywhere_and_continued_is_the_uncut_stream(
-    pieces: list[str], parallel: bool, place: int, ended: bool, held: bool
+    pieces: list[str], parallel: bool, place: int, ended: bool, held: dict[str, Any]
 ) -> None:
     ids = ids_of("".join(pieces)) + ([END] if ended else [])
-    first = output("stop", parallel=parallel, held=held)
+    first = output("stop", parallel=parallel, **held)
     uncut = feed(first, ids)
     uncut += first.finish(0, "length")
     seen = uncut[: place % len(uncut)]
     replayed = tokens_of(seen)
-    resumed = output("stop", parallel=parallel, held=held, first_seq=len(seen))
+    resumed = output("stop", parallel=parallel, first_seq=len(seen), **held)
     going_on = ContinueFrom((1,), tuple(replayed), len(seen))
     rest = replay_output(resumed, going_on.output_token_ids, 1, going_on)
     rest += feed(resumed, ids[len(replayed) :])
@@ -386,3 +399,11 @@ def _without_logprobs(event: Event) -> Event:
     if isinstance(event, TextDelta):
         return TextDelta(event.index, event.text, event.seq, event.token_ids)
     return event
+
+
+def test_a_call_behind_its_marker_is_told_as_it_is_written() -> None:
+    begun = ids_of(CALL[: CALL.index("ris")])
+    early = feed(output(triggers=BEHIND_MARKER), begun)
+    late = feed(output(triggers=Triggers((END,))), begun)
+    assert arguments_of(early) == ['{"city": "Pa']
+    assert arguments_of(late) == []

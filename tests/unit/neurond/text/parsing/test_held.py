@@ -145,7 +145,7 @@ def test_nothing_is_held_and_nothing_parsed_where_nothing_is_to_be_told_apart(
     family: Family,
 ) -> None:
     answers = family.answers("hermes")
-    assert answers.held_calls(prompt("auto", SAY), []) is None
+    assert answers.held_calls(prompt("none", SAY), []) is None
     assert answers.parser(prompt("none", SAY), thinks=False, keep_blanks=False) is None
     assert answers.parser(prompt("auto"), thinks=False, keep_blanks=False) is None
 
