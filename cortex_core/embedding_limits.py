@@ -51,7 +51,7 @@ def check_lengths(lengths: list[int], max_input_tokens: int, *, param: str) -> N
         if length > max_input_tokens:
             raise ContextLengthExceeded(
                 f"cannot embed: {param}[{index}] is too long: {length} tokens > "
-                f"{max_input_tokens} maximum",
+                f"{max_input_tokens} maximum; split it into shorter ones",
                 param=f"{param}[{index}]",
             )
 

@@ -136,12 +136,11 @@ class StreamLedger:
     def used(self) -> Usage:
         """Return the tokens that the request has come to so far."""
         if self.usage is not None:
-            completion_tokens = self.usage.completion_tokens
-        else:
-            completion_tokens = self.completion_tokens
+            return self.usage
         if self.started is None:
-            return Usage(0, completion_tokens)
-        return Usage(self.started.prompt_tokens, completion_tokens, self.started.cached_tokens)
+            return Usage(0, self.completion_tokens)
+        prompt_tokens, cached_tokens = self.started.prompt_tokens, self.started.cached_tokens
+        return Usage(prompt_tokens, self.completion_tokens, cached_tokens)
 
     def completed_without_saying(self) -> Completed | None:
         """Return the missing last event if all else was sent before the replica broke."""

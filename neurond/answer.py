@@ -10,6 +10,7 @@ from neurond.metrics import RequestMeter
 from neurond.prompt_tokens import PromptTokens
 from neurond.supervisor.jobs import (
     Admitted,
+    Adopted,
     ChoiceFinished,
     EngineJob,
     PromptToken,
@@ -69,6 +70,8 @@ class Answer:
                     events += [] if computes_only else self._token(item, stream)
                 case Admitted(cached_tokens):
                     events += self.admitted(cached_tokens)
+                case Adopted(cached_tokens):
+                    self._found(cached_tokens)
                 case ChoiceFinished(index, reason):
                     # What ended is the token that nobody asked for.
                     events += self._output.finish(index, "length" if computes_only else reason)
@@ -96,8 +99,7 @@ class Answer:
 
     def admitted(self, cached_tokens: int) -> list[Event]:
         """Return the stream's begin, and what a replay left to say."""
-        self._cached_tokens = cached_tokens
-        self._meter.admitted(cached_tokens)
+        self._found(cached_tokens)
         ids = self._prepared.prompt.ids
         started = Started(
             request_id=self._request.request_id,
@@ -108,6 +110,10 @@ class Answer:
             prompt_token_ids=tuple(ids) if self._request.want_prompt_token_ids else None,
         )
         return [started, *self._scores.first(ids), *self._prepared.replayed]
+
+    def _found(self, cached_tokens: int) -> None:
+        self._meter.cached(cached_tokens - self._cached_tokens)
+        self._cached_tokens = cached_tokens
 
     def completed(self) -> Completed:
         """Return the stream's end.

@@ -96,7 +96,7 @@ class Embedding:
                     while not stream.ended:
                         items = await stream.take(self._ping_interval_s)
                         if any(isinstance(item, Admitted) for item in items):
-                            meter.admitted(0)
+                            meter.cached(0)
                         vectors = [item for item in items if isinstance(item, Vector)]
                         yield [Embedded(v.input_index, v.vector) for v in vectors] or [Ping()]
                 finally:

@@ -69,7 +69,7 @@ class GenerationMetrics:
         )
         self.cached_tokens = Counter(
             "neuron_cached_prompt_tokens_total",
-            "Tokens of prompts that were in the prefix cache",
+            "Tokens of prompts that were not computed for them",
             ["model"],
             registry=registry,
         )
@@ -106,8 +106,9 @@ class RequestMeter:
         self._known = True
         self._metrics.prompt_tokens.labels(self._model).inc(tokens)
 
-    def admitted(self, cached_tokens: int) -> None:
-        self._metrics.cached_tokens.labels(self._model).inc(cached_tokens)
+    def cached(self, tokens: int) -> None:
+        """So many more tokens of the prompt need not be computed."""
+        self._metrics.cached_tokens.labels(self._model).inc(tokens)
 
     def token(self) -> None:
         """A token came: the first ends the time to first token, each other one an interval."""

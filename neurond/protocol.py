@@ -272,6 +272,14 @@ class Admitted(Notice, frozen=True):
     cached_tokens: int
 
 
+class Adopted(Notice, frozen=True):
+    """So many tokens of a prompt did not have to be computed for it, more than `Admitted` said:
+    other requests did so meanwhile. Once at most, before its first token."""
+
+    request_id: RequestId
+    cached_tokens: int
+
+
 class RequestFailed(Notice, frozen=True):
     """No record of this request follows."""
 
@@ -283,4 +291,4 @@ ControlCommand = Configure | Cancel | FinishStream | Pause | Resume | Ping | Shu
 DataCommand = LoadModel | UnloadModel | Generate | Embed
 ControlNotice = Hello | ActorReady | ActorFailed | Pong
 ModelNotice = ModelLoading | ModelLoaded | ModelLoadFailed | ModelUnloaded | KvUsage
-RingNotice = ModelNotice | Admitted | RequestFailed
+RingNotice = ModelNotice | Admitted | Adopted | RequestFailed

@@ -12,7 +12,7 @@ from cortex_core.ids import RequestId
 
 _TYPES = {403: "permission_error", 409: "conflict_error", 429: "rate_limit_error"}
 """By status; others below 500 are `invalid_request_error`, as they are at OpenAI."""
-_TOO_LONG = re.compile(r"(?P<length>\d+) tokens > (?P<limit>\d+) maximum$")
+_TOO_LONG = re.compile(r"(?P<length>\d+) tokens > (?P<limit>\d+) maximum(;|$)")
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

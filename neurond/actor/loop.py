@@ -39,6 +39,7 @@ from neurond.engine.embedding import EmbeddingEngine
 from neurond.engine.engine import Admissions, Engine, EngineRequest, StepOutput
 from neurond.protocol import (
     Admitted,
+    Adopted,
     Cancel,
     Configure,
     ControlCommand,
@@ -361,6 +362,8 @@ class ActorLoop:
 
     def _tell(self, output: StepOutput) -> None:
         outbox = self._outbox
+        for request_id, cached_tokens in output.adopted:
+            outbox.notice(Adopted(request_id, cached_tokens))
         for stream, token in output.scores:
             record = encode_token(stream, token.token_id, token.logprob, token.top, of_prompt=True)
             outbox.record(record)

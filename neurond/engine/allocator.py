@@ -63,7 +63,7 @@ class BlockAllocator:
         blocks.extend(known)
         blocks.extend([self._cache.allocate() for _ in range(num_missing)])
         seq.num_known_blocks = len(known)
-        seq.num_computed = len(known) * self._block_tokens
+        seq.skip(len(known) * self._block_tokens)
         return True
 
     def could_start(self, seq: Sequence, *, num_spare: int, without: Collection[Sequence]) -> bool:
@@ -110,7 +110,7 @@ class BlockAllocator:
             ):
                 return
             seq.num_known_blocks += count
-            seq.num_computed = stop
+            seq.skip(stop)
 
     def computed(self, seq: Sequence, num_tokens: int) -> None:
         """Record that the next `num_tokens` tokens have K/V; blocks they fill become known."""
@@ -124,6 +124,7 @@ class BlockAllocator:
         """Take all blocks of a sequence, and with them what it has computed."""
         self._cache.release(reversed(seq.table.blocks))
         del seq.table.blocks[:]
+        seq.num_reached = max(seq.num_reached, seq.num_computed)
         seq.num_computed = seq.num_known_blocks = 0
 
     def _match(self, seq: Sequence) -> array[int]:

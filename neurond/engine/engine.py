@@ -28,13 +28,13 @@ from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.drafts import Drafter
 from neurond.engine.images import ImagePrompt, TokenRuns, token_runs
-from neurond.engine.scheduler import Scheduler, StepResults
+from neurond.engine.scheduler import Scheduler, Step, StepResults
 from neurond.engine.sequence import Sequence, SequenceStatus, count_tokens
 
 QUEUE_FULL_RETRY_S = 1.0
 
 Admissions = list[tuple[RequestId, int]]
-"""Requests that got their blocks, with their number of cached tokens."""
+"""Requests, with their number of cached tokens."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,6 +66,8 @@ class StepOutput:
 
     admitted: Admissions = field(default_factory=list)
     """Requests whose first choice got its blocks, with its number of cached tokens."""
+    adopted: Admissions = field(default_factory=list)
+    """Requests for which others have computed more since then, with the final number."""
     tokens: list[tuple[int, SampledToken, FinishReason | None]] = field(default_factory=list)
     """Stream, token, and the reason if the stream ends with this token."""
     scores: list[tuple[int, SampledToken]] = field(default_factory=list)
@@ -196,10 +198,7 @@ class Engine:
         output = StepOutput(finished=self._finished)
         self._finished = []
         step = self._scheduler.schedule(decoding_elsewhere)
-        for seq, cached_tokens in step.admitted:
-            if seq.request_id in self._unadmitted:
-                self._unadmitted.remove(seq.request_id)
-                output.admitted.append((seq.request_id, cached_tokens))
+        self._tell_cached(step, output)
         if on_admitted is not None and output.admitted:
             on_admitted(output.admitted)
         if step.batch is None:
@@ -324,6 +323,18 @@ class Engine:
             drafter=Drafter() if self._config.max_draft_rows else None,
             leader=leader,
         )
+
+    def _tell_cached(self, step: Step, output: StepOutput) -> None:
+        for seq in step.admitted:
+            if seq.request_id in self._unadmitted:
+                self._unadmitted.remove(seq.request_id)
+                seq.num_cached_told = seq.num_cached_of_prompt
+                output.admitted.append((seq.request_id, seq.num_cached_told))
+        for seq in step.arriving:
+            told, num_cached = seq.num_cached_told, seq.num_cached_of_prompt
+            if told is not None and told < num_cached:
+                seq.num_cached_told = num_cached
+                output.adopted.append((seq.request_id, num_cached))
 
     def _tell(self, results: StepResults, output: StepOutput) -> None:
         if results.failed:

@@ -63,8 +63,10 @@ class Step:
     """What to compute now. `batch` is None where nothing can run."""
 
     batch: ScheduledBatch | None
-    admitted: list[tuple[Sequence, int]]
-    """Sequences that got blocks for the first time, with their number of cached tokens."""
+    admitted: list[Sequence]
+    """Sequences that got blocks for the first time."""
+    arriving: list[Sequence]
+    """Sequences of whose tokens none can be found in the prefix cache any more."""
 
 
 @dataclass(slots=True)
@@ -167,11 +169,13 @@ class Scheduler:
         running = self._roster.running
         # Growing may put out sequences at the end of the list, which are then not reached.
         decodes = [seq for seq in running if seq.num_left == 1 and self._places.grow(seq)]
-        admitted: list[tuple[Sequence, int]] = []
+        prompts: list[Sequence] = []
+        admitted: list[Sequence] = []
         prefills: list[Chunk] = []
         # Most steps only decode, and what they do not touch need not be fetched from memory again.
         if self._roster.waiting or len(decodes) < len(running) or self._shares.is_owing:
-            admitted, prefills = self._pick_prompts(decodes, decoding_elsewhere())
+            prompts = [seq for seq in running if seq.num_left > 1]
+            admitted, prefills = self._pick_prompts(prompts, decodes, decoding_elsewhere())
         drafted: list[Draft] = []
         if self.config.max_draft_rows and not prefills:
             drafted = self._pick_drafts(decodes)
@@ -179,13 +183,14 @@ class Scheduler:
         self._num_decodes = len(decodes)
         plain = [seq for seq in decodes if seq not in self._drafts] if drafted else decodes
         self._chunks = [(seq, 1) for seq in (*plain, *self._drafts)] + prefills
+        arriving = _arriving(prompts, dict(prefills))
         if not self._chunks:
             self._computing = 0, 0
-            return Step(None, admitted)
+            return Step(None, admitted, arriving)
         batch = assemble(plain, drafted, prefills)
         num_prefilled = sum([num_tokens for _, num_tokens in prefills])
         self._computing = batch.num_tokens - num_prefilled, num_prefilled
-        return Step(batch, admitted)
+        return Step(batch, admitted, arriving)
 
     def took(self, seconds: float) -> None:
         """Learn how long the step took that was scheduled last; nothing if it was abandoned."""
@@ -230,14 +235,16 @@ class Scheduler:
         self._places.check()
 
     def _pick_prompts(
-        self, decodes: list[Sequence], elsewhere: AbstractSequence[int]
-    ) -> tuple[list[tuple[Sequence, int]], list[Chunk]]:
+        self,
+        prompts: list[Sequence],
+        decodes: list[Sequence],
+        elsewhere: AbstractSequence[int],
+    ) -> tuple[list[Sequence], list[Chunk]]:
         """Return whom to admit, and the chunks of prompts beside those who decode.
 
-        Who is put out for one that is admitted is taken out of `decodes`.
+        Who starts is put among `prompts`; who is put out for it is taken out of them or `decodes`.
         """
         num_decodes = len(decodes)
-        prompts = [seq for seq in self._roster.running if seq.num_left > 1]
         # Who ranks below one who decodes is not to make it wait for longer.
         lowest = max([*(seq.priority for seq in decodes[:1]), *elsewhere], default=0)
         num_ready = sum(seq.priority >= lowest for seq in prompts)
@@ -344,13 +351,12 @@ class Scheduler:
 
     def _admit(
         self, prompts: list[Sequence], decodes: list[Sequence], budget: int
-    ) -> list[tuple[Sequence, int]]:
+    ) -> list[Sequence]:
         """Start those whose turn it is, putting them among `prompts`; return the new ones of them.
 
-        With each goes the number of its tokens that were cached. Who is put out for them is taken
-        out of `prompts` or `decodes`.
+        Who is put out for them is taken out of `prompts` or `decodes`.
         """
-        admitted: list[tuple[Sequence, int]] = []
+        admitted: list[Sequence] = []
         claims = _claims(prompts)
         while budget:
             idle = claims[False] + min(claims[True], self._num_rows) < budget
@@ -366,7 +372,7 @@ class Scheduler:
             claims[seq.has_scores_to_come] += seq.num_left
             if not seq.started:
                 seq.started = True
-                admitted.append((seq, seq.num_computed))
+                admitted.append(seq)
         return admitted
 
     def _passing(self, prompts: list[Sequence]) -> Sequence | None:
@@ -385,6 +391,11 @@ class Scheduler:
             if short is not None and short.num_missing <= PASSING_SHARE * num_left:
                 return short
         return None
+
+
+def _arriving(prompts: list[Sequence], granted: dict[Sequence, int]) -> list[Sequence]:
+    """Return those of whom this step leaves but the last token, which is always computed."""
+    return [seq for seq in prompts if seq.num_left - granted.get(seq, 0) <= 1]
 
 
 def _claims(prompts: list[Sequence]) -> dict[bool, int]:

@@ -59,6 +59,12 @@ class Sequence:
     num_computed: int = 0
     num_known_blocks: int = 0
     """Leading blocks that are in the prefix cache."""
+    num_reached: int = 0
+    """The most that `num_computed` was when it lost its blocks."""
+    num_cached: int = 0
+    """Tokens that were in the prefix cache when it first came to them."""
+    num_cached_told: int | None = None
+    """Of which the client knows; None where it is told of another choice's."""
     num_missing: int = 0
     """Tokens that were not in the prefix cache when it began to wait."""
     started: bool = False
@@ -102,6 +108,16 @@ class Sequence:
         """Return the places among the next `num_tokens` whose logits are wanted for scores."""
         start = max(self.num_computed, self.num_scored)
         return range(start, max(start, min(self.num_computed + num_tokens, self.num_to_score)))
+
+    def skip(self, stop: int) -> None:
+        """Take the K/V of the tokens up to `stop` from what others, or it itself, computed."""
+        self.num_cached += max(0, stop - max(self.num_computed, self.num_reached))
+        self.num_computed = stop
+
+    @property
+    def num_cached_of_prompt(self) -> int:
+        """As `num_cached`, without output that is replayed."""
+        return min(self.num_cached, self.row.num_prompt_tokens)
 
     def cut(self, stop: int) -> int:
         """Return the last place up to `stop` between two tokens that need not be computed in one

@@ -56,6 +56,7 @@ PLAN_MODULES: Final = (
     "models/weights.py",
     "sources/gguf.py",
     "sources/layer_weights.py",
+    "sources/positions.py",
 )
 """Sources under the package that turn a model's files into a plan and a plan into a packed file."""
 ALIGNMENT: Final = 64

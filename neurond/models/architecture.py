@@ -15,10 +15,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from cortex_core.errors import ModelLoadFailed
 from neurond.attention.base import AttentionParams
 from neurond.engine.kv_shape import LayerShape
+from neurond.sources.positions import served_positions
 
 KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
-STEP_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
-"""Rotary scalings that look at the longest sequence of a call, so sequences cannot share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,8 @@ class AttentionLayer:
     """Whether its queries are turned by their positions."""
 
 
-def check_config(config: PreTrainedConfig) -> None:
-    """Refuse what the config alone rules out.
+def check_config(config: PreTrainedConfig, context_tokens: int) -> None:
+    """Refuse what the config rules out, of a model that was prepared for so many tokens.
 
     Raises:
         ModelLoadFailed: with the architecture and the reason.
@@ -48,9 +47,13 @@ def check_config(config: PreTrainedConfig) -> None:
             config,
             f"it has layers of type {', '.join(sorted(unknown))}, which keep other state than K/V",
         )
-    for rope_type in _rope_types(getattr(text_config, "rope_parameters", None)):
-        if rope_type in STEP_DEPENDENT_ROPE:
-            raise refused(config, f"rotary scaling {rope_type!r} cannot be batched")
+    positions = served_positions(text_config)
+    if context_tokens > positions:
+        raise refused(
+            config,
+            f"it was prepared for {context_tokens} tokens, and its positions are right up to "
+            f"{positions}; remove its folder and pull it again",
+        )
 
 
 def check_model(model: PreTrainedModel) -> None:
@@ -124,16 +127,6 @@ def _check_windows(config: PreTrainedConfig, layers: Sequence[AttentionLayer]) -
         window = layer.params.window
         if (layer_type == "sliding_attention") != (window is not None):
             raise refused(config, f"a layer of type {layer_type} attends with the window {window}")
-
-
-def _rope_types(parameters: object) -> list[object]:
-    """Return the scaling types of rotary `parameters`, which may be nested by layer type."""
-    if not isinstance(parameters, dict):
-        return []
-    found = [parameters.get("rope_type")]
-    for nested in parameters.values():
-        found += _rope_types(nested)
-    return found
 
 
 def refused(config: PreTrainedConfig, reason: str) -> ModelLoadFailed:

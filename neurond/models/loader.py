@@ -93,7 +93,7 @@ def load_model(
     torch_dtype = TORCH_DTYPES[dtype]
     check_files(folder, manifest)
     config = read_config(folder)
-    check_config(config)
+    check_config(config, manifest.context_tokens)
     register_attention()
     if manifest.images is None:
         model = build_model(AutoModelForCausalLM, config, torch_dtype, ATTENTION_NAME)

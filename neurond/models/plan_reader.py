@@ -20,6 +20,7 @@ from neurond.memory_plan import MAX_ROPE_POSITIONS
 from neurond.models.architecture import AttentionLayer, trace_attention
 from neurond.models.decoder_plan import DecoderPlan, NoPlan, PlanLayer, PlanLinear, Unplannable
 from neurond.models.plan_ropes import Ropes, turns_neighbours, watch
+from neurond.sources.positions import served_positions
 
 SAME_ACTIVATION: Final = 1e-5
 SAME_NORM: Final = 2.0**-7
@@ -48,7 +49,7 @@ def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
         raise Unplannable("its decoder is not an embedding and a list of layers")
     with watch(decoder, layers) as watched:
         attention = trace_attention(model)
-    ropes = Ropes(watched, min(config.max_position_embeddings, MAX_ROPE_POSITIONS))
+    ropes = Ropes(watched, min(served_positions(config), MAX_ROPE_POSITIONS))
     eps: set[float] = set()
     plan_layers = tuple(
         _read_layer(f"layer {index}", layer, attending, ropes, eps)

@@ -38,7 +38,7 @@ def vectors_of(
 def pool(states: Floats, pooling: Pooling, dimensions: int | None = None) -> Floats:
     """Return the vector of one input from its states [n, hidden].
 
-    One that is shortened to `dimensions` has length 1 again, so that products stay comparable.
+    One of so many `dimensions`, be it all of them, has length 1, so that products are comparable.
     """
     match pooling.mode:
         case "mean":
@@ -49,7 +49,7 @@ def pool(states: Floats, pooling: Pooling, dimensions: int | None = None) -> Flo
             vector = states[0]
         case "last":
             vector = states[-1]
-    if dimensions is not None and dimensions < len(vector):
+    if dimensions is not None:
         return _scaled(vector[:dimensions])
     return _scaled(vector) if pooling.normalize else vector
 

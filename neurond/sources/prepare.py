@@ -24,6 +24,7 @@ from cortex_core.model_folder import MANIFEST, WeightsFile
 from neurond.sources.download import sha256_of_file
 from neurond.sources.gguf import GgufHeader, read_header, write_skeleton
 from neurond.sources.layer_weights import StoredTensor, layer_weights
+from neurond.sources.positions import served_positions
 from neurond.sources.prepared import CHAT_TEMPLATE, ImageTokens, PreparedModel
 from neurond.sources.safetensors_header import read_tensors
 from neurond.sources.script import SCRIPT
@@ -166,7 +167,7 @@ def _finish(
         architecture=architecture,
         context_tokens=_encoder_tokens(folder, config, tokenizer)
         if is_encoder
-        else text_config.max_position_embeddings,
+        else served_positions(text_config),
         vocab_size=text_config.vocab_size,
         num_parameters=sum(tensor.elements for tensor in tensors),
         layers=layer_weights(tensors),

@@ -37,6 +37,7 @@ from neurond.ring_records import (
 )
 from neurond.supervisor.jobs import (
     Admitted,
+    Adopted,
     ChoiceFinished,
     EmbedJob,
     EngineJob,
@@ -217,10 +218,17 @@ class InFlight:
                 self._deliver(record)
             case protocol.Admitted():
                 self.admitted(record)
+            case protocol.Adopted():
+                self._adopted(record)
             case protocol.RequestFailed():
                 self.request_failed(record)
             case _:
                 notices.append(record)
+
+    def _adopted(self, notice: protocol.Adopted) -> None:
+        request = self._requests.get(notice.request_id)
+        if request is not None:
+            request.stream.deliver(Adopted(notice.cached_tokens))
 
     def _deliver(
         self, record: TokenRecord | PromptTokenRecord | FinishRecord | VectorRecord

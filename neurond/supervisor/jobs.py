@@ -53,6 +53,13 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int
 
 
+class Adopted(msgspec.Struct, frozen=True, gc=False):
+    """So many of the prompt's tokens were not computed for it; comes before the first token where
+    that is more than `Admitted` said."""
+
+    cached_tokens: int
+
+
 class Token(msgspec.Struct, frozen=True, gc=False):
     """One token of choice `index`. `top` holds (token id, logprob), most likely first."""
 
@@ -87,4 +94,4 @@ class Vector(msgspec.Struct, frozen=True, gc=False):
     vector: bytes
 
 
-StreamItem = Admitted | PromptToken | Token | ChoiceFinished | Vector
+StreamItem = Admitted | Adopted | PromptToken | Token | ChoiceFinished | Vector

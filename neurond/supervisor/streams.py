@@ -36,7 +36,8 @@ class StreamControl(Protocol):
 
 
 class TokenStream(AsyncIterator[StreamItem]):
-    """Iterate over one request: `Admitted`, then tokens and finishes of its choices.
+    """Iterate over one request: `Admitted`, `Adopted` if more of its prompt was found, then
+    tokens and finishes of its choices.
 
     Ends when every choice has ended, or at once after `cancel`. A task that is cancelled while it
     waits leaves the stream as it was; leaving the stream for good takes `cancel` or `aclose`,

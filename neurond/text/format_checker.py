@@ -2,9 +2,9 @@
 
 A library in the supervisor or in an actor that overflows its stack, or compiles for minutes, takes
 everybody's requests along. So each format that was not seen lately, accepted or refused, is
-compiled once in a process of its own (`neurond.text.format_check`), which has bounds. From the
-first one on, the next process stands ready: starting one takes a hundred times as long as
-compiling.
+compiled once in another process (`neurond.text.format_check`), where each has bounds. It starts
+with the first format, and again where one has broken it or left it large: starting it takes a
+hundred times as long as compiling.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from cortex_core.errors import (
+    CortexError,
     ErrorInfo,
     InternalError,
     InvalidRequest,
@@ -25,6 +26,7 @@ from cortex_core.errors import (
     error_from_info,
 )
 from cortex_core.ipc.child import python_command
+from neurond.text.formats import SIZE, Trial
 
 MAX_KNOWN: Final = 1024
 MAX_PENDING: Final = 64
@@ -33,7 +35,7 @@ PARAM: Final = "response_format"
 
 
 class FormatChecker:
-    """Checks formats, one at a time. Lives on the daemon's loop; owns its processes until `close`.
+    """Checks formats, one at a time. Lives on the daemon's loop; owns its process until `close`.
 
     Args:
         max_pending: checks that run or wait.
@@ -48,7 +50,7 @@ class FormatChecker:
         self._ready: asyncio.Task[Process] | None = None
 
     async def check(self, response_format: bytes) -> None:
-        """Return where a format, given as JSON, can be compiled. Cancelling ends the process.
+        """Return where a format, given as JSON, can be compiled. Cancelling ends its trial.
 
         Raises:
             InvalidRequest: it is wrong, not supported, or takes too much of anything.
@@ -68,7 +70,7 @@ class FormatChecker:
             self._pending -= 1
 
     async def close(self) -> None:
-        """End the process that stands ready; nothing is checked any more."""
+        """End the process; nothing is checked any more."""
         if self._ready is not None:
             await _end(await self._ready)
 
@@ -84,7 +86,9 @@ class FormatChecker:
 
     async def _learn(self, key: bytes, response_format: bytes) -> None:
         try:
-            await _check_in(await self._take_process(), response_format)
+            error = await self._try(response_format)
+            if error is not None:
+                raise error_from_info(error)
         except InvalidRequest as ex:
             self._remember(key, ex.info())
             raise
@@ -95,15 +99,28 @@ class FormatChecker:
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
+    async def _try(self, response_format: bytes) -> ErrorInfo | None:
+        process = await self._take_process()
+        is_spent = True
+        try:
+            trial = await _try_in(process, response_format)
+            is_spent = trial.is_last
+        finally:
+            if is_spent:
+                self._ready = asyncio.create_task(_start())
+                await _end(process)
+        return trial.error
+
     async def _take_process(self) -> Process:
-        """Return the process that stands ready, and let the next one start."""
-        while True:
-            starting = self._ready or asyncio.create_task(_start())
-            self._ready = starting
-            process = await asyncio.shield(starting)
+        if self._ready is None or _has_ended(self._ready):
             self._ready = asyncio.create_task(_start())
-            if process.returncode is None:
-                return process
+        return await asyncio.shield(self._ready)
+
+
+def _has_ended(starting: asyncio.Task[Process]) -> bool:
+    if not starting.done():
+        return False
+    return starting.exception() is not None or starting.result().returncode is not None
 
 
 async def _start() -> Process:
@@ -118,29 +135,30 @@ async def _end(process: Process) -> None:
     await process.wait()
 
 
-async def _check_in(process: Process, response_format: bytes) -> None:
+async def _try_in(process: Process, response_format: bytes) -> Trial:
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
-        said, _ = await process.communicate(response_format)
-    finally:
-        await _end(process)
-    assert process.returncode is not None
-    _raise_for(process.returncode)
-    if said:
-        raise error_from_info(msgspec.json.decode(said, type=ErrorInfo))
+        process.stdin.write(SIZE.pack(len(response_format)) + response_format)
+        await process.stdin.drain()
+        (size,) = SIZE.unpack(await process.stdout.readexactly(SIZE.size))
+        said = await process.stdout.readexactly(size)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        raise _why(await process.wait()) from None
+    return msgspec.json.decode(said, type=Trial)
 
 
-def _raise_for(status: int) -> None:
+def _why(status: int) -> CortexError:
+    """Return what the end of a process over a format means."""
     match -status:
-        case 0:
-            return
         case signal.SIGALRM | signal.SIGKILL:
-            raise _overloaded("the host has no time or memory for it")
-        case signal.SIGXCPU:
-            raise _refuse("it takes too long to compile; make it smaller")
+            return _overloaded("the host has no time or memory for it")
+        case signal.SIGPROF:
+            return _refuse("it takes too long to compile; make it smaller")
         case signal.SIGSEGV | signal.SIGABRT | signal.SIGBUS:
-            raise _refuse("it is nested too deeply, or takes too much memory to compile")
+            return _refuse("it is nested too deeply, or takes too much memory to compile")
         case _:
-            raise InternalError(f"cannot check {PARAM}: the process ended with status {status}")
+            return InternalError(f"cannot check {PARAM}: the process ended with status {status}")
 
 
 def _refuse(why: str) -> InvalidRequest:

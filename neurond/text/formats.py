@@ -1,18 +1,30 @@
-"""The form that an answer is held to, on its way to the device. Pure.
+"""The form that an answer is held to, on its way to be tried out and to the device. Pure.
 
 What a schema, a regex or a grammar means is not looked at here: that is for a process that can be
 lost (`neurond.text.format_checker`).
 """
 
+import struct
 from typing import Final
 
 import msgspec
 
 from cortex_core.canonical import ResponseFormat
-from cortex_core.errors import InvalidRequest
+from cortex_core.errors import ErrorInfo, InvalidRequest
 
 MAX_FORMAT_BYTES: Final = 256 * 1024
 """As JSON. Schemas of large programs have some 50 KB."""
+
+SIZE: Final = struct.Struct("<I")
+"""Stands before a format and before its `Trial`: the number of their bytes."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What the check process says of a format: `error` is None where it can be compiled."""
+
+    error: ErrorInfo | None
+    is_last: bool
+    """The process takes no other one."""
 
 
 def encoded_format(wanted: ResponseFormat | None) -> bytes | None:

@@ -34,6 +34,23 @@ from tests.fakes.published_configs import PUBLISHED
 from tests.fakes.tiny_models import COMMON, WINDOW
 
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+
+
+def longrope(first_tokens: int) -> dict[str, object]:
+    """Return `COMMON` with one rotary table for so many tokens, and another for more."""
+    rope_parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0 + 0.1 * place for place in range(8)],
+        "long_factor": [2.0 + place for place in range(8)],
+    }
+    return {
+        **COMMON,
+        "original_max_position_embeddings": first_tokens,
+        "rope_parameters": rope_parameters,
+    }
+
 
 PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=True),
@@ -57,7 +74,9 @@ PLANNED: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma3": lambda: Gemma3TextConfig(
         **{**COMMON, "num_hidden_layers": 6}, sliding_window=WINDOW, query_pre_attn_scalar=32
     ),
+    "llama-dynamic": lambda: LlamaConfig(**COMMON, rope_parameters=_DYNAMIC),
     "phi3": lambda: Phi3Config(**COMMON),
+    "phi3-longrope": lambda: Phi3Config(**longrope(256)),
     "smollm3": lambda: SmolLM3Config(**{**COMMON, "num_hidden_layers": 5}),
     "helium": lambda: HeliumConfig(**COMMON),
     "ernie": lambda: Ernie4_5Config(**COMMON, use_bias=True),

@@ -11,6 +11,7 @@ from cortex_core.ids import ModelId
 from cortex_core.model_folder import MANIFEST, WeightsFile
 from neurond.sources.gguf import read_header
 from neurond.sources.layer_weights import layer_weights
+from neurond.sources.positions import served_positions
 from neurond.sources.prepared import PreparedModel
 from neurond.sources.safetensors_header import read_tensors
 
@@ -51,7 +52,7 @@ def write_manifest(folder: Path, kind: str, config: object, **changes: object) -
         kind=kind,
         weights=weights,
         architecture=(getattr(config, "architectures", None) or [config.model_type])[0],
-        context_tokens=text.max_position_embeddings,
+        context_tokens=served_positions(text),
         vocab_size=text.vocab_size,
         num_parameters=sum(tensor.elements for tensor in tensors),
         layers=layer_weights(tensors),

@@ -12,8 +12,8 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     GPT2Config,
-    LlamaConfig,
     MambaConfig,
+    Phi3Config,
     Qwen3NextConfig,
     T5Config,
 )
@@ -23,9 +23,11 @@ from neurond.models.architecture import check_config, check_model
 from neurond.models.gguf_weights import dequantize
 from neurond.models.loader import load_model
 from neurond.sources.gguf import read_header
-from tests.fakes.engine_runs import make_engine
+from tests.fakes.engine_runs import ids, make_engine
+from tests.fakes.planned_models import longrope
 from tests.fakes.prepared_models import prepare_gguf, prepare_model
 from tests.fakes.tiny_models import TINY_CONFIGS, VOCAB_SIZE, make_tiny_model
+from tests.integration.engine.conftest import Pair
 
 QUANTISATIONS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 
@@ -264,33 +266,44 @@ def test_a_bad_config_is_named(text, prepared, cpu):
         load(folder, manifest, cpu)
 
 
-def tiny_llama(**changes):
-    return LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        **changes,
-    )
-
-
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
         (T5Config(), "encoder"),
-        (
-            tiny_llama(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
-            "rotary scaling 'dynamic'",
-        ),
         (Qwen3NextConfig(num_hidden_layers=4), "linear_attention"),
+        (
+            Phi3Config(**longrope(64)),
+            "prepared for 65 tokens, and its positions are right up to 64; .* pull it again",
+        ),
     ],
-    ids=["encoder", "dynamic rope", "linear attention"],
+    ids=["encoder", "linear attention", "prepared for more than is right"],
 )
 def test_configs_that_cannot_be_served_say_why(config, reason):
     with pytest.raises(ModelLoadFailed, match=reason):
-        check_config(config)
+        check_config(config, 65)
+
+
+def test_of_two_rotary_tables_the_first_is_right_to_its_end(cpu, tmp_path):
+    torch.manual_seed(20240229)
+    config = Phi3Config(**longrope(64))
+    reference = AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    manifest = prepare_model(reference, tmp_path / "model")
+    assert manifest.context_tokens == 64
+    pair = Pair(reference, load(tmp_path / "model", manifest, cpu))
+    engine = make_engine(pair.loaded, max_sequences=3, step_tokens=24)
+    prompts = [[*range(2, 2 + length)] for length in (40, 3, 63)]
+    streams = [engine.submit(prompt, 64 - len(prompt)) for prompt in prompts]
+    tokens = engine.finish()
+    for stream, prompt in zip(streams, prompts, strict=True):
+        assert ids(tokens[stream]) == pair.generate(prompt, 64 - len(prompt))
+    with torch.inference_mode():
+        at_64, at_65 = (
+            reference(torch.tensor([[*range(2, 2 + length)]])).logits[0, 1:40]
+            for length in (64, 65)
+        )
+    assert not torch.allclose(at_64, at_65, atol=1e-3), "the second one is another"
 
 
 @pytest.mark.parametrize(

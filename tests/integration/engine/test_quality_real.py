@@ -22,10 +22,14 @@ from tests.fakes.model_cache import SMOLLM2, real_model
 
 pytestmark = pytest.mark.model
 
-LENGTH, COUNT = 256, 5
-LEAST_SAME: dict[WeightFormat, float] = {"bf16": 0.975, "int8": 0.95, "int4": 0.96}
-"""Positions with float32's own greedy token: 99, 97 and 96.5 % are due over 5,000, and these are
-fewer, and not the same in each release of Python."""
+LENGTH, COUNT = 256, 20
+LEAST_SAME: dict[WeightFormat, float] = {"bf16": 0.986, "int8": 0.963, "int4": 0.965}
+"""Positions with float32's own greedy token: 99, 97 and 96.5 % are due. Found are 98.9 to 99.1,
+97.1 to 97.8 and 98.2 to 98.5 % of these 5,100, by AMX, AVX-512 and AVX2. The first two are so near
+to what is due that they are left three standard errors, of 0.14 and 0.24 %: the texts are not the
+same in each release of Python, nor the rounding in each variant. int4, which the model's own files
+have, needs none.
+"""
 MOST_PERPLEXITY = 1.02
 """By that of float32."""
 

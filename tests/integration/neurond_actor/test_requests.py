@@ -18,7 +18,7 @@ from cortex_core.errors import (
 from cortex_core.neuron_api import KvUse
 from neurond.engine.blocks import blocks_for
 from neurond.memory_plan import BLOCK_TOKENS
-from neurond.supervisor.jobs import Admitted, Token
+from neurond.supervisor.jobs import Admitted, Adopted, Token
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
 from tests.fakes.fake_engine import BROKEN, EXHAUSTED, HANG, NAN, NUM_BLOCKS
@@ -47,6 +47,22 @@ async def test_a_request_is_admitted_before_its_first_step_is_computed(
     stream = node.submit(await node.loaded(), [HANG])
 
     assert await anext(stream) == Admitted(cached_tokens=0)
+
+
+async def test_what_was_computed_for_another_request_meanwhile_counts_as_cached(node: Node) -> None:
+    model_id = await node.loaded("costly")  # so that they come while the first is computed
+    prompt = list(range(1100))
+
+    # Those of one principal would wait for their turn.
+    streams = [node.submit(model_id, prompt, max_tokens=2, principal=name) for name in "abc"]
+    told = await asyncio.gather(*map(collect, streams))
+
+    cached = [
+        [item.cached_tokens for item in items if isinstance(item, Admitted | Adopted)][-1]
+        for items in told
+    ]
+    assert cached[0] == 0
+    assert min(cached[1:]) >= 1024, "what is left fits into a step with the first one's rest"
 
 
 async def test_the_use_of_blocks_is_told_while_it_changes_and_afterwards(paced_node: Node) -> None:

@@ -1,4 +1,4 @@
-"""Formats are tried out in a process of their own, whatever that process comes to."""
+"""Formats are tried out in another process, whatever that comes to."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,7 @@ def format_of(**fields: object) -> bytes:
 
 
 GOOD = format_of(schema={"type": "object", "properties": {"a": {"type": "integer"}}})
+LARGE = format_of(schema={"properties": {f"p{i}": {"type": "string"} for i in range(2500)}})
 OTHER = format_of(regex="[a-z]+")
 SLOW = format_of(schema={"type": "integer", "multipleOf": 999_983})
 DEEP = format_of(start="start: r0\n" + "\n".join(f'r{i}: "a" r{i + 1}' for i in range(9000)))
@@ -66,11 +67,37 @@ async def test_a_format_that_does_harm_or_is_wrong_is_refused(
     await checker.check(GOOD)
 
 
-async def test_a_format_takes_a_process_the_first_time_only(checker: FormatChecker) -> None:
+async def test_a_process_takes_many_formats_right_and_wrong(checker: FormatChecker) -> None:
     await checker.check(GOOD)
-    (ready,) = children()
+    (process,) = children()
+    for number in range(50):
+        await checker.check(format_of(regex=f"[a-z]{{{number}}}"))
+        with pytest.raises(InvalidRequest, match="unclosed group"):
+            await checker.check(format_of(regex=f"({number}"))
+    assert children() == [process]
+
+
+@pytest.mark.parametrize("harm", [SLOW, DEEP, LARGE])
+async def test_a_process_that_a_format_broke_or_left_large_is_replaced(
+    checker: FormatChecker, harm: bytes
+) -> None:
     await checker.check(GOOD)
-    assert children() == [ready]
+    (process,) = children()
+    with contextlib.nullcontext() if harm == LARGE else pytest.raises(InvalidRequest):
+        await checker.check(harm)
+    assert not process.is_running()
+    await checker.check(OTHER)
+    assert len(children()) == 1
+
+
+async def test_formats_that_come_while_one_breaks_the_process_are_checked() -> None:
+    checker = FormatChecker()
+    wanted = [SLOW, *(format_of(regex=f"x{number}") for number in range(5)), DEEP, OTHER]
+    outcomes = await asyncio.gather(*map(checker.check, wanted), return_exceptions=True)
+    await checker.close()
+    assert [outcome is None for outcome in outcomes] == [
+        each not in (SLOW, DEEP) for each in wanted
+    ]
 
 
 async def test_a_refusal_is_remembered(checker: FormatChecker) -> None:
@@ -78,6 +105,7 @@ async def test_a_refusal_is_remembered(checker: FormatChecker) -> None:
     await checker.check(GOOD)
     with pytest.raises(InvalidRequest, match=says):
         await checker.check(wanted)
+    await checker.check(OTHER)
     (ready,) = children()
     with pytest.raises(InvalidRequest, match=says) as caught:
         await checker.check(wanted)
@@ -114,10 +142,13 @@ async def test_more_than_can_wait_are_turned_away(checker: FormatChecker) -> Non
 
 
 async def test_a_check_that_is_cancelled_leaves_no_process(checker: FormatChecker) -> None:
+    await checker.check(GOOD)
+    (process,) = children()
+    began_s = sum(process.cpu_times()[:2])
     checking = asyncio.create_task(checker.check(SLOW))
-    await wait_until_async(lambda: len(children()) == 2)
+    await wait_until_async(lambda: sum(process.cpu_times()[:2]) > began_s + 0.05)
     checking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await checking
-    await wait_until_async(lambda: len(children()) == 1)
-    await checker.check(GOOD)
+    assert not process.is_running()
+    await checker.check(OTHER)

@@ -49,7 +49,7 @@ def test_times_and_tokens_of_a_whole_answer() -> None:
     world.ledger.take(STARTED)
     world.token_at(100.5)
     world.token_at(101.0)
-    world.ledger.take(Completed(Usage(12, 21)))
+    world.ledger.take(Completed(Usage(12, 21, cached_tokens=8)))
     world.now = 102.5
     world.record.end(world.ledger.used(), "completed")
 
@@ -57,7 +57,7 @@ def test_times_and_tokens_of_a_whole_answer() -> None:
     assert world.counted("tokens_per_second_sum") == 10.0
     assert world.counted("request_duration_seconds_sum") == 2.5
     assert world.counted("prompt_tokens_total") == 12
-    assert world.counted("cached_prompt_tokens_total") == 4
+    assert world.counted("cached_prompt_tokens_total") == 8
     assert world.counted("completion_tokens_total") == 21
     assert world.counted("requests_total") == 1
     assert world.counted("requests_cancelled_total") == 0

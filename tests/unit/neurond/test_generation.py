@@ -34,7 +34,7 @@ from cortex_core.errors import (
     WrongModality,
 )
 from cortex_core.ids import ModelId, RequestId
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.supervisor.jobs import Admitted, Adopted, ChoiceFinished, EngineJob, Token
 from neurond.supervisor.streams import TokenStream
 from tests.fakes.generation_rig import (
     CONTEXT,
@@ -59,6 +59,20 @@ async def test_a_request_gives_started_deltas_finished_completed() -> None:
     tokens = len(ids_of("hello")) + 1
     assert events[-1] == Completed(Usage(2, tokens, 3))
     assert rig.outcome("completed") == 1
+
+
+async def test_usage_has_what_was_found_cached_after_the_start() -> None:
+    def play(_job: EngineJob, stream: TokenStream) -> None:
+        for item in (Admitted(3), Adopted(5), Token(0, END), ChoiceFinished(0, "stop")):
+            stream.deliver(item)
+
+    rig = Rig(play)
+    events = await rig.run(request("longer"))
+    assert events[0] == Started(RequestId("r"), MODEL, 6, 3, "w")
+    assert isinstance(events[-1], Completed)
+    assert events[-1].usage.cached_tokens == 5
+    counted = rig.registry.get_sample_value("neuron_cached_prompt_tokens_total", {"model": MODEL})
+    assert counted == 5
 
 
 async def test_what_is_there_at_a_time_comes_together() -> None:

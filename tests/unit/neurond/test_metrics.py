@@ -35,7 +35,7 @@ def test_times_run_from_the_request_to_its_tokens() -> None:
     clock = times(100.0, 100.5, 100.6, 100.9, 101.5)
     with GenerationMetrics(registry).request(MODEL, clock) as meter:
         meter.prompt(7)
-        meter.admitted(4)
+        meter.cached(4)
         for _ in range(3):
             meter.token()
         meter.completed(3)

@@ -318,6 +318,19 @@ def test_an_answer_that_says_nothing_has_no_blocks() -> None:
     assert names == ["message_start", "message_delta", "message_stop"]
 
 
+def test_the_end_corrects_what_the_start_said_of_the_cache() -> None:
+    events: list[Event] = [
+        started(prompt_tokens=30, cached_tokens=4),
+        TextDelta(0, "x"),
+        Finished(0, "stop"),
+        Completed(Usage(30, 1, cached_tokens=24)),
+    ]
+    client = anthropic_client(recorder(streamed(ANTHROPIC, decode(ANTHROPIC), events), stream=True))
+    with client.messages.stream(model=MODEL, messages=MESSAGES, max_tokens=9) as stream:
+        usage = stream.get_final_message().usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens) == (6, 24)
+
+
 def test_thinking_tokens_are_told_apart() -> None:
     events: list[Event] = [
         started(),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cortex_core import errors
 from cortex_core.dialects.anthropic_errors import error_frame
 from cortex_core.dialects.base import Dialect
+from cortex_core.embedding_limits import check_lengths
 from cortex_core.errors import ContextLengthExceeded, CortexError, ErrorInfo
 from cortex_core.ids import RequestId
 from tests.unit.cortex_core.dialects.event_streams import MODEL
@@ -158,11 +159,13 @@ def test_a_prompt_that_is_too_long_is_said_in_words_that_clients_know() -> None:
 
 
 def test_an_input_that_is_too_long_is_named_in_those_words() -> None:
-    text = "cannot embed: input[3] is too long: 9 tokens > 8 maximum"
-    error = ContextLengthExceeded(text, param="input[3]").info()
+    with pytest.raises(ContextLengthExceeded) as caught:
+        check_lengths([1, 8, 2, 9], 8, param="input")
+    error = caught.value.info()
+    assert error.message.endswith("9 tokens > 8 maximum; split it into shorter ones")
     said = json.loads(CHAT.encode_error(error, request_id=REQUEST_ID).body)["error"]
     assert "your input resulted in 9 tokens" in said["message"]
-    assert said["message"].endswith(f"({text})")
+    assert said["message"].endswith(f"({error.message})")
 
 
 @pytest.mark.parametrize("text", ["cannot a: b", "prompt is too long: many tokens > few maximum"])

@@ -106,6 +106,16 @@ def test_usage_of_a_continued_stream_is_of_the_whole() -> None:
     assert last == Completed(Usage(9, 4, cached_tokens=4, reasoning_tokens=2))
 
 
+def test_what_was_found_cached_after_the_start_is_used_too() -> None:
+    ledger = StreamLedger(REQUEST)
+    ledger.next_request()
+    ledger.take(Started(RequestId("r1"), REQUEST.model, 9))
+    assert ledger.used() == Usage(9, 0)
+    ledger.take(Finished(0, "stop", seq=0, token_ids=(8,)))
+    ledger.take(Completed(Usage(9, 1, cached_tokens=8)))
+    assert ledger.used() == Usage(9, 1, cached_tokens=8)
+
+
 def test_node_that_gives_no_prompt_ids_cannot_be_continued() -> None:
     ledger = StreamLedger(REQUEST)
     ledger.next_request()

@@ -103,6 +103,7 @@ class Told:
         self.tokens: dict[int, list[int]] = {}
         self.reasons: dict[int, FinishReason] = {}
         self.cached: dict[RequestId, int] = {}
+        self.adopted: dict[RequestId, int] = {}
         self.failed: dict[RequestId, str] = {}
 
     def take(self, output: StepOutput) -> None:
@@ -110,6 +111,10 @@ class Told:
         for request_id, cached_tokens in output.admitted:
             assert request_id not in self.cached
             self.cached[request_id] = cached_tokens
+        for request_id, cached_tokens in output.adopted:
+            assert self.cached[request_id] < cached_tokens
+            assert request_id not in self.adopted, "it is told once, when it is final"
+            self.adopted[request_id] = self.cached[request_id] = cached_tokens
         for stream, token, reason in output.tokens:
             assert stream not in self.reasons
             self.tokens.setdefault(stream, []).append(token.token_id)
@@ -123,9 +128,9 @@ class Told:
             self.failed[request_id] = error.code
 
 
-def run(engine: Engine, *, max_steps: int = 500) -> Told:
+def run(engine: Engine, told: Told | None = None, *, max_steps: int = 500) -> Told:
     """Step until there is no work, checking the books after each step."""
-    told = Told()
+    told = told or Told()
     for _ in range(max_steps):
         if not engine.has_work():
             return told

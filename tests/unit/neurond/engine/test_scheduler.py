@@ -155,6 +155,35 @@ def test_a_beginning_that_principals_share_is_computed_once() -> None:
         assert told.tokens[stream] == alone(expected)
 
 
+@pytest.mark.parametrize("num_tail", [1, 9])
+def test_what_others_computed_meanwhile_is_told_as_cached(num_tail: int) -> None:
+    engine, runner = new_engine(num_blocks=200, step_tokens=8)
+    for stream in range(4):
+        engine.add(request(stream, [*range(80), *[90 + stream] * num_tail], max_tokens=2))
+    told = Told()
+    while engine.has_work():
+        known = dict(told.tokens)
+        output = engine.step()
+        told.take(output)
+        assert not any(int(id_[1:]) in known for id_, _ in output.adopted), "before its first token"
+    cached = [told.cached[RequestId(f"r{stream}")] for stream in range(4)]
+    assert cached == [0, 80, 80, 80]
+    assert 4 * (80 + num_tail) - sum(cached) == runner.num_computed_tokens - 4  # one output each
+
+
+def test_what_is_found_again_after_being_put_out_was_not_cached() -> None:
+    engine, _ = new_engine(num_blocks=40, step_tokens=8, max_sequences=1)
+    engine.add(request(1, range(40), max_tokens=2))
+    told = Told()
+    for _ in range(3):
+        told.take(engine.step())
+    engine.add(request(2, range(900, 908), priority=1, max_tokens=1))
+    run(engine, told)
+    assert engine.scheduler.num_preemptions == 1
+    assert told.tokens[1] == alone(request(1, range(40), max_tokens=2))
+    assert told.cached[RequestId("r1")] == 0
+
+
 def test_beside_decodes_a_prompt_gets_what_the_time_of_a_step_allows() -> None:
     engine, runner = paced_engine(0.040)
     engine.add(request(2, range(2000, 3000)))

@@ -26,12 +26,12 @@ def test_poolings_are_what_they_are_called(mode: str, vector: list[float]) -> No
     assert pool(STATES, Pooling(mode, normalize=False)).tolist() == vector
 
 
-@given(SOME_STATES, MODES, st.integers(1, 8))
-def test_shortening_keeps_the_direction_and_the_length_of_one(
-    states: np.ndarray, mode: str, dimensions: int
+@given(SOME_STATES, MODES, st.booleans(), st.integers(1, 8))
+def test_dimensions_keep_the_direction_and_give_the_length_of_one(
+    states: np.ndarray, mode: str, normalize: bool, dimensions: int
 ) -> None:
     whole = pool(states, Pooling(mode, normalize=False))
-    short = pool(states, Pooling(mode, normalize=True), dimensions)
+    short = pool(states, Pooling(mode, normalize=normalize), dimensions)
     length = np.linalg.norm(whole[:dimensions].astype(np.float64))
     assert len(short) == dimensions
     assert np.allclose(short * length, whole[:dimensions], atol=1e-3)

@@ -17,9 +17,10 @@ from cortex_core.errors import (
 )
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
-from neurond.ring_records import encode_finish, encode_token, encode_vector
+from neurond.ring_records import encode_finish, encode_notice, encode_token, encode_vector
 from neurond.supervisor.jobs import (
     Admitted,
+    Adopted,
     ChoiceFinished,
     EmbedJob,
     EngineJob,
@@ -93,6 +94,8 @@ async def test_records_reach_their_streams() -> None:
 
     fixture.table.records(
         [
+            encode_notice(protocol.Adopted(fixture.actor.data[1].request_id, 6)),
+            encode_notice(protocol.Adopted(RequestId("gone"), 6)),
             encode_token(second + 1, 20, -0.5, []),
             encode_token(first, 10, None, []),
             encode_finish(first, "stop"),
@@ -104,6 +107,7 @@ async def test_records_reach_their_streams() -> None:
     assert await taken(one) == [Token(0, 10), ChoiceFinished(0, "stop")]
     assert await taken(two) == [
         Admitted(4),
+        Adopted(6),
         Token(1, 20, -0.5),
         ChoiceFinished(0, "length"),
         ChoiceFinished(1, "length"),
