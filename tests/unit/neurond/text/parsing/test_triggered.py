@@ -162,7 +162,7 @@ def takes(family: Family, grammar: TriggeredGrammar, text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("tools", "written"), [("hermes", as_json), ("qwen3_coder", in_tags)], ids=str
+    ("tools", "written"), [("hermes", as_json), ("qwen3_coder", in_tags)], ids=["json", "tags"]
 )
 def test_arguments_may_come_in_any_order(
     family: Family, tools: ToolParserName, written: Callable[[Iterable[str]], str]
