@@ -7,6 +7,7 @@ addresses that stay as they are.
 """
 
 import ctypes
+import errno
 import mmap
 import os
 from pathlib import Path
@@ -22,6 +23,10 @@ HUGE_PAGE_BYTES: Final = 1 << 21
 _MAP_FIXED: Final = 0x10
 _MREMAP_MAYMOVE_FIXED: Final = 3
 _MADV_HUGEPAGE: Final = 14
+_MADV_POPULATE_READ: Final = 22
+"""Since Linux 5.14. Unlike `MAP_POPULATE` it says what cannot be read."""
+_EHWPOISON: Final = 133  # Python does not name it
+_CANNOT_BE_READ: Final = (errno.EFAULT, _EHWPOISON, errno.EIO)
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -50,7 +55,8 @@ class FileMemory:
         """Map the file; reads all of it that is not in memory yet.
 
         Raises:
-            OSError: it cannot be read, or there are no such addresses (ENOMEM).
+            OSError: it cannot be read (EIO where its disk fails, or where it was made shorter
+                meanwhile), or there are no such addresses (ENOMEM).
             ValueError: it is empty.
         """
         with path.open("rb") as file:
@@ -69,8 +75,9 @@ class FileMemory:
             self.bytes: NDArray[np.uint8] = whole[start : start + size_bytes]
             self._address = int(self.bytes.ctypes.data)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-            flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE | _MAP_FIXED
+            flags = mmap.MAP_PRIVATE | _MAP_FIXED
             _mapped(self._address, size_bytes, mmap.PROT_READ, flags, file.fileno())
+        _read_all(self._address, size_bytes)
         self._num_owned = 0
 
     @property
@@ -119,6 +126,17 @@ def _huge_memory(size_bytes: int) -> int:
         _LIBC.munmap(address + pages_bytes, behind)
     _LIBC.madvise(address, pages_bytes, _MADV_HUGEPAGE)  # small ones do where there are none
     return address
+
+
+def _read_all(address: int, size_bytes: int) -> None:
+    """Make a mapped file resident, so that nothing of it has to be read when it is used."""
+    if not _LIBC.madvise(address, size_bytes, _MADV_POPULATE_READ):
+        return
+    error = _error()
+    if error.errno in _CANNOT_BE_READ:
+        raise OSError(errno.EIO, "its disk fails, or it was made shorter while it was read")
+    if error.errno != errno.EINVAL:  # an older kernel reads each page when it is used
+        raise error
 
 
 def _mapped(address: int | None, size_bytes: int, access: int, flags: int, fd: int) -> int:

@@ -103,6 +103,32 @@ def test_a_system_without_memory_leaves_the_file_mapped(
     assert memory.own_piece()
 
 
+@pytest.fixture
+def shortened(path: Path, monkeypatch) -> None:
+    """Make the file end before its last piece, once it was opened and its size is known."""
+    announce = os.posix_fadvise
+
+    def announced(fd: int, *told: int) -> None:
+        announce(fd, *told)
+        os.truncate(path, PIECE_BYTES)
+
+    monkeypatch.setattr(os, "posix_fadvise", announced)
+
+
+@pytest.mark.usefixtures("shortened")
+def test_what_cannot_be_read_is_told_and_kills_nothing(path: Path) -> None:
+    with pytest.raises(OSError, match="it was made shorter while it was read") as caught:
+        FileMemory(path)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_kernel_that_cannot_read_ahead_reads_what_is_used(
+    path: Path, content: np.ndarray, monkeypatch
+) -> None:
+    monkeypatch.setattr(file_memory, "_MADV_POPULATE_READ", 1 << 20)  # not known: EINVAL
+    assert np.array_equal(FileMemory(path).bytes, content)
+
+
 def test_there_is_nothing_to_map_of_an_empty_file(path: Path) -> None:
     os.truncate(path, 0)
     with pytest.raises(ValueError, match="empty"):
