@@ -10,6 +10,7 @@ import ctypes
 import errno
 import mmap
 import os
+import weakref
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,7 @@ class FileMemory:
             _mapped(self._address, size_bytes, mmap.PROT_READ, flags, file.fileno())
         _read_all(self._address, size_bytes)
         self._num_owned = 0
+        _LIVING[self._address] = self
 
     @property
     def num_owned_bytes(self) -> int:
@@ -110,6 +112,20 @@ class FileMemory:
             raise
         self._num_owned += size_bytes
         return True
+
+
+_LIVING: Final = weakref.WeakValueDictionary[int, FileMemory]()
+"""By address. Threads that load add to it while others ask."""
+
+
+def borrowed_bytes() -> int:
+    """Return how many bytes of files this process needs in memory and has no copy of.
+
+    The system counts them as free, as page cache that it can take back; whatever takes them has
+    them read again for each step, and takes the place that their copies are for. From any thread.
+    """
+    files = (reference() for reference in _LIVING.valuerefs())
+    return sum(len(file.bytes) - file.num_owned_bytes for file in files if file is not None)
 
 
 def _huge_memory(size_bytes: int) -> int:

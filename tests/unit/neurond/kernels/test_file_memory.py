@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from neurond.kernels import file_memory
-from neurond.kernels.file_memory import HUGE_PAGE_BYTES, PIECE_BYTES, FileMemory
+from neurond.kernels.file_memory import (
+    HUGE_PAGE_BYTES,
+    PIECE_BYTES,
+    FileMemory,
+    borrowed_bytes,
+)
 
 SIZE_BYTES = 2 * PIECE_BYTES + 12345
 """Two whole pieces and one that ends within a page."""
@@ -78,6 +83,21 @@ def test_the_last_reference_gives_all_of_it_back(path: Path) -> None:
 
     assert mappings_of(path) == 0
     assert address not in mapped_starts()
+
+
+def test_what_is_not_copied_yet_is_borrowed_until_it_is_dropped(path: Path) -> None:
+    before = borrowed_bytes()
+    memory, other = FileMemory(path), FileMemory(path)
+    assert borrowed_bytes() - before == 2 * SIZE_BYTES
+
+    assert memory.own_piece()
+    assert borrowed_bytes() - before == 2 * SIZE_BYTES - PIECE_BYTES
+    while memory.own_piece():
+        pass
+    assert borrowed_bytes() - before == SIZE_BYTES
+
+    del other
+    assert borrowed_bytes() == before
 
 
 def mapped_starts() -> set[int]:
