@@ -139,7 +139,7 @@ def _compile(job: _Job) -> Grammar | ErrorInfo:
         return job.compiler.compile(job.response_format, ends=ends, replayed=_replayed(request))
     except CortexError as ex:
         return ex.info()
-    except Exception as ex:  # noqa: BLE001 - whatever a library raises fails this request
+    except BaseException as ex:  # noqa: BLE001 - a library's panic, too, fails this request alone
         return InternalError(f"cannot compile the format: {type(ex).__name__}: {ex}").info()
 
 

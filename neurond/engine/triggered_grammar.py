@@ -50,11 +50,15 @@ class TriggeredGrammar:
 
     def advance(self, token_id: int) -> bool:
         """Take the sequence's next token; the answer is not complete with it."""
-        if self._held is None:
-            if self._watch.takes(token_id) and self._part is not None:
-                self._held = self._part.fork()
-        elif self._held.advance(token_id) or self._held.has_failed:
-            self._held = None
+        if self._held is not None:
+            is_whole = self._held.advance(token_id)
+            is_taken = not self._held.has_failed
+            if is_whole or not is_taken:
+                self._held = None
+            if is_taken:
+                return False
+        if self._watch.takes(token_id) and self._part is not None:
+            self._held = self._part.fork()
         return False
 
     def fitting(self, token_ids: Sequence[int]) -> int:

@@ -75,8 +75,12 @@ def answer_plan(
         assert again is not None, "there is as much to hold as before"
         return again._replace(parsing=parsing)
 
+    callable_names = {tool.name for tool in plan.held_tools}
+
     def apart(names: Collection[str]) -> ResponseFormat | None:
         tools = tuple(tool for tool in prompt.tools if tool.strict or tool.name in names)
+        if not any(tool.name in callable_names for tool in tools):
+            return None
         few = msgspec.structs.replace(prompt, tools=tools)
         again = _held_plan(few, wanted, answers, prompt_token_ids)
         return again.trial if again is not None else None

@@ -3,11 +3,12 @@
 Schemas of tools that are not strict promise nothing: those that cannot be held to are loosened.
 """
 
+import time
 from collections.abc import Callable, Collection
 from typing import Final
 
 from cortex_core.canonical import ResponseFormat
-from cortex_core.errors import InvalidRequest, Overloaded
+from cortex_core.errors import CortexError, InvalidRequest, Overloaded
 from neurond.text.answer_plan import AnswerPlan, about_tools
 from neurond.text.format_checker import FormatChecker
 from neurond.text.formats import encoded_format
@@ -16,6 +17,8 @@ from neurond.text.pool import TextPool
 MAX_APART: Final = 16
 """Trials that look for the tools of one request that cannot be held to, each 0.15 s where it is
 new; what is not found by then is loosened."""
+MAX_APART_S: Final = 3.0
+"""As long as that for all of them: one that takes all of its own time keeps others waiting."""
 Trial = Callable[[Collection[str]], ResponseFormat | None]
 
 
@@ -25,9 +28,13 @@ class FormatTrials:
     Args:
         checker: tries formats out, and remembers them.
         pool: makes grammars.
+        now: seconds, of a clock that does not go back.
     """
 
-    def __init__(self, checker: FormatChecker, pool: TextPool) -> None:
+    def __init__(
+        self, checker: FormatChecker, pool: TextPool, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._now = now
         self._checker = checker
         self._pool = pool
 
@@ -45,7 +52,7 @@ class FormatTrials:
             return await self._tried(plan)
         try:
             return await self._tried_or_loose(plan)
-        except InvalidRequest:
+        except CortexError:
             return None
 
     async def _tried_or_loose(self, plan: AnswerPlan) -> bytes | None:
@@ -82,10 +89,10 @@ class FormatTrials:
         await self._try(await self._pool.run(lambda: apart(())))
         misfits: list[str] = []
         groups = [names]
-        left = MAX_APART
+        left, until = MAX_APART, self._now() + MAX_APART_S
         while groups:
             group = groups.pop()
-            if len(group) == 1 or left < 2:
+            if len(group) == 1 or left < 2 or self._now() > until:
                 misfits += group
                 continue
             left -= 2

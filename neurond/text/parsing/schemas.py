@@ -6,10 +6,14 @@ Schemas are the client's: whatever stands where JSON Schema wants something else
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+import msgspec
+
 from cortex_core.canonical import JsonObject, Tool
 
 MAX_DEPTH: Final = 64
 """Of what is looked into; deeper parts stay as they are."""
+MAX_WRITTEN_BYTES: Final = 1 << 17
+"""Of definitions, where each argument may take all of them along."""
 _DEFINITIONS: Final = ("$defs", "definitions")
 _NAMED: Final = ("properties", "patternProperties", "dependentSchemas")
 """Keywords under which each key is a name and each value a schema."""
@@ -89,7 +93,11 @@ def call_schema(tool: Tool, key: str) -> JsonObject:
 
 
 def arguments_of(tool: Tool) -> list[Argument] | None:
-    """Return a tool's arguments one by one; None where its schema does not name them."""
+    """Return a tool's arguments one by one.
+
+    None where its schema does not name them, or has so many definitions that they are too much
+    beside each argument.
+    """
     root = arguments_schema(tool)
     schema = root if "properties" in root else _followed(root, root)
     properties = schema.get("properties")
@@ -98,12 +106,19 @@ def arguments_of(tool: Tool) -> list[Argument] | None:
     if not properties and schema.get("additionalProperties", False) is not False:
         return None
     required = schema.get("required")
-    needed = [key for key in required if isinstance(key, str)] if isinstance(required, list) else []
+    keys = required if isinstance(required, list) else []
+    needed = dict.fromkeys(key for key in keys if isinstance(key, str))
+    if _definitions_bytes(root) * len(properties) > MAX_WRITTEN_BYTES:
+        return None
     named = {**properties, **{key: {} for key in needed if key not in properties}}
     return [
         Argument(key, _standalone(each, root, strict=tool.strict), key in needed)
         for key, each in named.items()
     ]
+
+
+def _definitions_bytes(root: JsonObject) -> int:
+    return len(msgspec.json.encode([root[key] for key in _DEFINITIONS if key in root]))
 
 
 def argument_schema(parameters: JsonObject, argument: str) -> JsonObject:

@@ -66,13 +66,23 @@ def _qwen_call(lark: Lark, tool: Tool) -> str:
         # The parser ends a text at the tag, wherever that stands.
         value = (
             f"{lark.up_to('</parameter>')} {lark.rule(_LINE_END)}"
-            if argument.is_free_text
+            if takes_any_text(tool, argument)
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text(tail)}"
         )
         parts.append((f"{head} {value}", argument.required))
     body = lark.parts(parts, "")
     begins = lark.text(f"<function={tool.name}>\n")
     return f"{begins} {body} {lark.text('</function>')}"
+
+
+def takes_any_text(tool: Tool, argument: Argument) -> bool:
+    """Whether a text between tags may be any, with line ends and all.
+
+    What a strict tool says of its form is kept to at the price of these.
+    """
+    return argument.is_free_text or (
+        not tool.strict and argument.is_text and argument.choices is None
+    )
 
 
 def plain_value(lark: Lark, argument: Argument, *, strict: bool) -> str:
@@ -172,7 +182,7 @@ def _glm_call(lark: Lark, tool: Tool) -> str:
         head = f"{key} {line_end} {lark.text('<arg_value>')}"
         value = (
             lark.up_to("</arg_value>")
-            if argument.is_free_text
+            if takes_any_text(tool, argument)
             else f"{plain_value(lark, argument, strict=tool.strict)} {lark.text('</arg_value>')}"
         )
         parts.append((f"{head} {value} {line_end}", argument.required))
@@ -247,13 +257,13 @@ class GemmaFormat(NamedTuple):
             return f"{head} {lark.arguments(tool)}"
         parts: list[tuple[str, bool]] = []
         for argument in arguments:
-            value = self._value(lark, argument, strict=tool.strict)
+            value = self._value(lark, tool, argument)
             parts.append((f"{lark.text(argument.key + ':')} {value}", argument.required))
         return f'{head} "{{" {lark.parts(parts, ",")} "}}"'
 
-    def _value(self, lark: Lark, argument: Argument, *, strict: bool) -> str:
-        if not argument.is_free_text:
-            return lark.json(argument.schema, strict=strict)
+    def _value(self, lark: Lark, tool: Tool, argument: Argument) -> str:
+        if not takes_any_text(tool, argument):
+            return lark.json(argument.schema, strict=tool.strict)
         text = f"{lark.text(self.quote)} {lark.up_to(self.quote)}"
         return lark.any_of([text, '"null"']) if argument.takes_null else text
 

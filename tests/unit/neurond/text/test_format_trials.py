@@ -14,7 +14,7 @@ from cortex_core.canonical import (
     Tool,
     ToolChoice,
 )
-from cortex_core.errors import InvalidRequest, Overloaded
+from cortex_core.errors import InternalError, InvalidRequest, Overloaded
 from cortex_core.ids import ModelId, RequestId
 from neurond.text.answer_plan import AnswerPlan, answer_plan
 from neurond.text.format_checker import FormatChecker
@@ -31,14 +31,19 @@ BAD = "cannot be held"
 class Refusing(FormatChecker):
     """Refuses what has a word in it."""
 
-    def __init__(self, *, most_chars: int = 1_000_000, overloaded: bool = False) -> None:
+    def __init__(
+        self, *, most_chars: int = 1_000_000, overloaded: bool = False, breaks: bool = False
+    ) -> None:
         super().__init__()
+        self._breaks = breaks
         self.tried: list[bytes] = []
         self._most_chars = most_chars
         self._overloaded = overloaded
 
     async def check(self, response_format: bytes) -> None:
         self.tried.append(response_format)
+        if self._breaks:
+            raise InternalError("cannot check response_format: the process ended")
         if self._overloaded:
             raise Overloaded("cannot check response_format: busy", retry_after_s=1.0)
         if BAD.encode() in response_format or len(response_format) > self._most_chars:
@@ -104,6 +109,21 @@ async def test_what_is_not_found_in_time_is_loosened(pool: TextPool) -> None:
     assert len(checker.tried) <= MAX_APART + 2
 
 
+async def test_tools_are_not_told_apart_for_long(pool: TextPool) -> None:
+    times = iter([0.0, 1.0, *[10.0] * 100])
+    checker, asked = Refusing(), tools(*range(0, 64, 2), num=64)
+    encoded = await FormatTrials(checker, pool, lambda: next(times)).format_of(plan(*asked))
+    assert BAD.encode() not in (encoded or b"")
+    assert len(checker.tried) <= 5
+
+
+async def test_a_strict_tool_that_is_not_called_is_beside_the_point(pool: TextPool) -> None:
+    asked = (tool("t00", bad=True), tool("t01", strict=True))
+    encoded = await FormatTrials(Refusing(), pool).format_of(plan(*asked, mode="named"))
+    assert b"t00" in (encoded or b"")
+    assert BAD.encode() not in (encoded or b"")
+
+
 @pytest.mark.parametrize("most_chars", [2000, 1500])
 async def test_where_it_is_all_together_all_are_loosened(pool: TextPool, most_chars: int) -> None:
     asked = tools(num=8)
@@ -121,6 +141,7 @@ async def test_calls_that_may_be_lead_to_no_error(pool: TextPool) -> None:
     loose = await FormatTrials(Refusing(overloaded=True), pool).format_of(plan(*asked))
     assert held_to(loose, asked) == set()
     assert await FormatTrials(Refusing(most_chars=1), pool).format_of(plan(*asked)) is None
+    assert await FormatTrials(Refusing(breaks=True), pool).format_of(plan(*asked)) is None
     names = [f"{number:04}{'n' * 60}" for number in range(4096)]
     many = plan(*(Tool(name) for name in names))
     assert await FormatTrials(Refusing(overloaded=True), pool).format_of(many) is None

@@ -155,3 +155,11 @@ def test_a_call_as_a_schema_takes_the_tools_arguments() -> None:
     for arguments in ({"tree": [1]}, {"more": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"name": "t", "arguments": arguments}, schema)
+
+
+def test_definitions_that_are_too_much_beside_each_argument() -> None:
+    definitions = {"a": {"type": "string", "enum": ["x" * 30_000]}}
+    for count, is_written in ((3, True), (300, False)):
+        properties = {f"p{number}": {"$ref": "#/$defs/a"} for number in range(count)}
+        tool = Tool("t", None, {"properties": properties, "$defs": definitions})
+        assert (arguments_of(tool) is not None) is is_written

@@ -176,6 +176,34 @@ def test_arguments_may_come_in_any_order(
         assert not takes(family, grammar_of(family, held), written(wrong))
 
 
+BOUNDS = [
+    {"minLength": 1},
+    {"maxLength": 9000},
+    {"format": "uri"},
+    {"pattern": "^d"},
+    {"allOf": []},
+]
+TEXT = "def f(a):\n    return a < 1"
+
+
+@pytest.mark.parametrize("bounds", BOUNDS, ids=lambda bounds: next(iter(bounds)))
+@pytest.mark.parametrize(
+    ("tools", "written"),
+    [
+        ("qwen3_coder", "<tool_call>\n<function=say>\n<parameter=it>\n{}\n</parameter>\n"),
+        ("glm", "<tool_call>say\n<arg_key>it</arg_key>\n<arg_value>{}</arg_value>\n"),
+        ("gemma4", '<|tool_call>call:say{{it:<|"|>{}<|"|>'),
+    ],
+    ids=lambda each: each.partition("<")[0],
+)
+def test_texts_between_tags_are_not_cut_for_what_a_schema_says_of_them(
+    family: Family, tools: ToolParserName, written: str, bounds: dict[str, object]
+) -> None:
+    said = {"type": "object", "properties": {"it": {"type": "string", **bounds}}}
+    held = form(family.answers(tools), prompt("auto", Tool("say", None, said)))
+    assert takes(family, grammar_of(family, held), written.format(TEXT))
+
+
 def test_of_many_required_arguments_some_are_waited_for(family: Family) -> None:
     held = form(family.answers("hermes"), prompt("auto", NUMBERED))
     for names, fits in (("gfedcba", True), ("dcba", True), ("gfedcb", False)):
