@@ -23,19 +23,27 @@ class HostMemory(msgspec.Struct, frozen=True):
     """What can be taken without swapping; page cache counts as free."""
 
 
-def host_memory(root: Path = _CGROUP_ROOT, membership: Path = _PROC_CGROUP) -> HostMemory:
-    """Return the memory of this host, or of the tightest control group around this process."""
+def host_memory(
+    root: Path = _CGROUP_ROOT, membership: Path = _PROC_CGROUP, *, borrowed_bytes: int = 0
+) -> HostMemory:
+    """Return the memory of this host, or of the tightest control group around this process.
+
+    Of page cache, `borrowed_bytes` are needed and not free.
+    """
     machine = psutil.virtual_memory()
-    total, free = int(machine.total), int(machine.available)
-    for limit, used in _memory_limits(root, membership):
+    total, free = int(machine.total), max(0, int(machine.available) - borrowed_bytes)
+    for limit, used in _memory_limits(root, membership, borrowed_bytes):
         total = min(total, limit)
         free = min(free, max(0, limit - used))
     return HostMemory(total, free)
 
 
-def process_memory(budget_bytes: int | None) -> HostMemory:
-    """Return host memory, within a budget that this process has for itself if there is one."""
-    host = host_memory()
+def process_memory(budget_bytes: int | None, borrowed_bytes: int) -> HostMemory:
+    """Return host memory, within a budget that this process has for itself if there is one.
+
+    `borrowed_bytes` are those of files that this process needs in memory; its own size has them.
+    """
+    host = host_memory(borrowed_bytes=borrowed_bytes)
     if budget_bytes is None:
         return host
     total = min(host.total_bytes, budget_bytes)
@@ -53,17 +61,20 @@ def host_threads(root: Path = _CGROUP_ROOT, membership: Path = _PROC_CGROUP) -> 
     return max(1, threads)
 
 
-def _memory_limits(root: Path, membership: Path) -> list[tuple[int, int]]:
+def _memory_limits(root: Path, membership: Path, borrowed_bytes: int) -> list[tuple[int, int]]:
+    def cache_bytes(folder: Path, key: str) -> int:
+        return max(0, _cache_bytes(folder, key) - borrowed_bytes)
+
     limits = []
     for folder in _groups(root, membership, controller=""):
         limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
         if limit is not None and used is not None:
-            limits.append((limit, used - _cache_bytes(folder, "inactive_file")))
+            limits.append((limit, used - cache_bytes(folder, "inactive_file")))
     for folder in _groups(root / "memory", membership, controller="memory"):
         limit = _number(folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.usage_in_bytes")
         if limit is not None and used is not None:
-            limits.append((limit, used - _cache_bytes(folder, "total_inactive_file")))
+            limits.append((limit, used - cache_bytes(folder, "total_inactive_file")))
     return limits
 
 

@@ -16,6 +16,7 @@ from cortex_core.logs import kv
 from neurond.actor.backend import OpenedDevice, ServedModel, described, served
 from neurond.engine.host_states import HostStates
 from neurond.host import process_memory
+from neurond.kernels.file_memory import borrowed_bytes
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.packed_file import (
     Damaged,
@@ -52,7 +53,7 @@ class CpuBackend:
         """Find the kernels."""
         self._configure = configure
         self._kernels = load_kernels()
-        memory = process_memory(configure.memory_budget_bytes)
+        memory = process_memory(configure.memory_budget_bytes, borrowed_bytes())
         if isinstance(self._kernels, NoKernels):
             log.warning("no CPU kernels, torch computes", extra=kv(cause=self._kernels.reason))
             return OpenedDevice(
@@ -184,7 +185,8 @@ class CpuBackend:
             sequences = command.max_sequences
             steps = activation_bytes(manifest, command.dtype, "cpu", sequences, threads=threads)
         needed = weights_bytes + command.kv_cache_bytes + steps
-        free_bytes = process_memory(self._configure.memory_budget_bytes).free_bytes
+        budget_bytes = self._configure.memory_budget_bytes
+        free_bytes = process_memory(budget_bytes, borrowed_bytes()).free_bytes
         if needed > free_bytes:
             raise OutOfMemory(
                 f"cannot load {command.model_id} on cpu: weights in {command.dtype} take "

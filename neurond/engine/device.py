@@ -13,6 +13,7 @@ from cortex_core.errors import DeviceFailed, InternalError
 from neurond.engine.cuda_graphs import CudaGraphs, Recording
 from neurond.engine.decode_graphs import Recorder
 from neurond.host import process_memory
+from neurond.kernels.file_memory import borrowed_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class CpuDevice:
 
     def memory_info(self) -> MemoryInfo:
         """Return host memory within the budget and the control group's limit."""
-        memory = process_memory(self._budget_bytes)
+        memory = process_memory(self._budget_bytes, borrowed_bytes())
         return MemoryInfo(memory.total_bytes, memory.free_bytes)
 
     def recorder(self) -> None:

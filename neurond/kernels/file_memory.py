@@ -7,8 +7,10 @@ addresses that stay as they are.
 """
 
 import ctypes
+import errno
 import mmap
 import os
+import weakref
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,10 @@ HUGE_PAGE_BYTES: Final = 1 << 21
 _MAP_FIXED: Final = 0x10
 _MREMAP_MAYMOVE_FIXED: Final = 3
 _MADV_HUGEPAGE: Final = 14
+_MADV_POPULATE_READ: Final = 22
+"""Since Linux 5.14. Unlike `MAP_POPULATE` it says what cannot be read."""
+_EHWPOISON: Final = 133  # Python does not name it
+_CANNOT_BE_READ: Final = (errno.EFAULT, _EHWPOISON, errno.EIO)
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -50,7 +56,8 @@ class FileMemory:
         """Map the file; reads all of it that is not in memory yet.
 
         Raises:
-            OSError: it cannot be read, or there are no such addresses (ENOMEM).
+            OSError: it cannot be read (EIO where its disk fails, or where it was made shorter
+                meanwhile), or there are no such addresses (ENOMEM).
             ValueError: it is empty.
         """
         with path.open("rb") as file:
@@ -69,9 +76,11 @@ class FileMemory:
             self.bytes: NDArray[np.uint8] = whole[start : start + size_bytes]
             self._address = int(self.bytes.ctypes.data)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-            flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE | _MAP_FIXED
+            flags = mmap.MAP_PRIVATE | _MAP_FIXED
             _mapped(self._address, size_bytes, mmap.PROT_READ, flags, file.fileno())
+        _read_all(self._address, size_bytes)
         self._num_owned = 0
+        _LIVING[self._address] = self
 
     @property
     def num_owned_bytes(self) -> int:
@@ -105,6 +114,20 @@ class FileMemory:
         return True
 
 
+_LIVING: Final = weakref.WeakValueDictionary[int, FileMemory]()
+"""By address. Threads that load add to it while others ask."""
+
+
+def borrowed_bytes() -> int:
+    """Return how many bytes of files this process needs in memory and has no copy of.
+
+    The system counts them as free, as page cache that it can take back; whatever takes them has
+    them read again for each step, and takes the place that their copies are for. From any thread.
+    """
+    files = (reference() for reference in _LIVING.valuerefs())
+    return sum(len(file.bytes) - file.num_owned_bytes for file in files if file is not None)
+
+
 def _huge_memory(size_bytes: int) -> int:
     """Return the address of new memory that begins where a huge page may; the caller unmaps it."""
     anywhere = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -119,6 +142,17 @@ def _huge_memory(size_bytes: int) -> int:
         _LIBC.munmap(address + pages_bytes, behind)
     _LIBC.madvise(address, pages_bytes, _MADV_HUGEPAGE)  # small ones do where there are none
     return address
+
+
+def _read_all(address: int, size_bytes: int) -> None:
+    """Make a mapped file resident, so that nothing of it has to be read when it is used."""
+    if not _LIBC.madvise(address, size_bytes, _MADV_POPULATE_READ):
+        return
+    error = _error()
+    if error.errno in _CANNOT_BE_READ:
+        raise OSError(errno.EIO, "its disk fails, or it was made shorter while it was read")
+    if error.errno != errno.EINVAL:  # an older kernel reads each page when it is used
+        raise error
 
 
 def _mapped(address: int | None, size_bytes: int, access: int, flags: int, fd: int) -> int:

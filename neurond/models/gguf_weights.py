@@ -21,6 +21,7 @@ from transformers.modeling_gguf_pytorch_utils import (
     TENSOR_PROCESSORS,
     Gemma2TensorProcessor,
     LlamaTensorProcessor,
+    NemotronTensorProcessor,
     TensorProcessor,
 )
 
@@ -36,8 +37,11 @@ PIECE_BLOCKS = 4096
 ROPE_FACTORS = "rope_freqs.weight"
 ROPE_FACTORS_LONG = "rope_factors_long.weight"
 
-_PROCESSORS_OF_ROWS = (TensorProcessor, LlamaTensorProcessor, Gemma2TensorProcessor)
-"""Those that leave matrices as they are, but for the order of their rows."""
+_PROCESSORS_OF_ROWS = (
+    *(TensorProcessor, LlamaTensorProcessor, Gemma2TensorProcessor, NemotronTensorProcessor),
+)
+"""Those that leave matrices as they are, but for the order of their rows. What others change is
+read whole, of models that `beyond_plans` refuses first where they would be packed."""
 
 _PARAMETER = re.compile(r"(?P<name>.*?)(?P<suffix>\.weight|\.bias)?")
 

@@ -30,6 +30,7 @@ ACTIVATIONS: Final[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "gelu": functional.gelu,
 }
+_NO_LAYERS: Final = "its decoder is not an embedding and a list of layers"
 
 
 def read_plan(model: PreTrainedModel) -> DecoderPlan | NoPlan:
@@ -41,9 +42,14 @@ def read_plan(model: PreTrainedModel) -> DecoderPlan | NoPlan:
 
 
 def beyond_plans(model: PreTrainedModel) -> NoPlan | None:
-    """Say of a model without weights what shows before any are read: no plan has experts."""
+    """Say of a model without weights what shows before any are read.
+
+    Every plan has a list of layers, and none has experts.
+    """
     layers = getattr(model.get_decoder(), "layers", None)
-    for name, parameter in layers.named_parameters() if isinstance(layers, nn.Module) else ():
+    if not isinstance(layers, nn.ModuleList):
+        return NoPlan(_NO_LAYERS)
+    for name, parameter in layers.named_parameters():
         if parameter.ndim > 2:
             layer, _, part = name.partition(".")
             return NoPlan(f"layer {layer} has {part}, which the kernels have no place for")
@@ -56,7 +62,7 @@ def _read_decoder(model: PreTrainedModel) -> DecoderPlan:
     embedding = model.get_input_embeddings()
     layers = getattr(decoder, "layers", None)
     if not isinstance(embedding, nn.Embedding) or not isinstance(layers, nn.ModuleList):
-        raise Unplannable("its decoder is not an embedding and a list of layers")
+        raise Unplannable(_NO_LAYERS)
     with watch(decoder, layers) as watched:
         attention = trace_attention(model)
     ropes = Ropes(watched, min(served_positions(config), MAX_ROPE_POSITIONS))

@@ -10,6 +10,7 @@ Fetching ends with a prepare process that writes this folder:
         *.gguf | *.safetensors | script.toml    the weights, as `weights` names them
 """
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -91,8 +92,10 @@ class PreparedModel(msgspec.Struct, frozen=True):
 
     @property
     def weights_hash(self) -> str:
-        """First 16 hex digits that name these weights."""
-        return self.weights[0].sha256[:16]
+        """16 hex digits that name these weights, all files of them."""
+        each = [file.sha256 for file in self.weights]
+        whole = each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+        return whole[:16]
 
 
 def read_manifest(folder: Path) -> PreparedModel:

@@ -1,5 +1,6 @@
 """The CPU's backend without a process around it: which way it goes with which model."""
 
+import gc
 import json
 import logging
 import random
@@ -21,6 +22,7 @@ from neurond.actor.cpu_backend import CpuBackend
 from neurond.engine import memory_ahead
 from neurond.engine.embedding import EmbedInput
 from neurond.host import HostMemory
+from neurond.kernels.file_memory import borrowed_bytes
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import CPU_ACTIVATION_BYTES, activation_bytes, packed_bytes
 from neurond.protocol import Configure, LoadModel
@@ -331,7 +333,7 @@ def test_what_steps_take_is_asked_for_before_weights_are_read(llama, monkeypatch
     assert steps > CPU_ACTIVATION_BYTES
     needed = packed_bytes(manifest, "int8") + (1 << 20) + steps
     memory = HostMemory(needed, needed)
-    monkeypatch.setattr(cpu_backend, "process_memory", lambda _: memory)
+    monkeypatch.setattr(cpu_backend, "process_memory", lambda *_: memory)
     assert load(opened(), folder, "int8").loaded == served.loaded
     memory = HostMemory(needed, needed - 1)
     monkeypatch.setattr(cpu_backend, "open_packed", None)  # so whoever calls it fails otherwise
@@ -339,11 +341,31 @@ def test_what_steps_take_is_asked_for_before_weights_are_read(llama, monkeypatch
         load(opened(), folder, "int8")
 
 
+def test_weights_that_lie_in_their_file_are_not_free_for_others(llama, monkeypatch):
+    folder, manifest = llama
+    gc.collect()  # models of other tests
+    free = borrowed_bytes()
+    served = load(opened(), folder, "int8")
+    assert served.make_resident is not None
+    assert served.loaded.activation_bytes is not None
+    free += packed_bytes(manifest, "int8") + (1 << 20) + served.loaded.activation_bytes
+    monkeypatch.setattr(
+        cpu_backend, "process_memory", lambda _, borrowed: HostMemory(free, free - borrowed)
+    )
+    with pytest.raises(OutOfMemory, match=f"and {free - borrowed_bytes()} are free"):
+        load(opened(), folder, "int8")
+
+    monkeypatch.setattr(memory_ahead, "host_memory", lambda: HostMemory(1 << 40, 1 << 40))
+    while served.make_resident(0):
+        pass
+    load(opened(), folder, "int8")
+
+
 def test_what_steps_take_is_estimated_before_weights_are_packed(llama, monkeypatch):
     folder, manifest = llama
     steps = activation_bytes(manifest, "int8", "cpu", 4)
     free = packed_bytes(manifest, "int8") + (1 << 20) + steps - 1
-    monkeypatch.setattr(cpu_backend, "process_memory", lambda _: HostMemory(free, free))
+    monkeypatch.setattr(cpu_backend, "process_memory", lambda *_: HostMemory(free, free))
     with pytest.raises(OutOfMemory, match=f"steps of 1 threads {steps}"):
         load(opened(), folder, "int8")
     assert not (folder / "packed").exists()

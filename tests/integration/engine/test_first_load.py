@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig
+from transformers import GPT2Config, LlamaConfig
 
 from cortex_core.errors import ModelLoadFailed, OutOfMemory
 from neurond.engine.device import CpuDevice, MemoryInfo
@@ -185,13 +185,26 @@ def test_a_tensor_that_is_not_as_it_should_is_named(packer, tmp_path, changed, t
     assert not (tmp_path / "packed").exists()
 
 
-def test_experts_are_not_read_to_be_refused(packer, tmp_path, monkeypatch):
-    make, _ = REFUSED["qwen3-moe"]
-    manifest = prepare_model(make_model(make()), tmp_path)
+GPT2 = GPT2Config(
+    vocab_size=64, n_embd=32, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        pytest.param(REFUSED["qwen3-moe"][0](), "layer 0 has mlp.experts.", id="experts"),
+        pytest.param(GPT2, "its decoder is not an embedding and a list of layers", id="gpt2"),
+    ],
+)
+def test_what_shows_without_weights_is_refused_before_they_are_read(
+    packer, tmp_path, monkeypatch, config, told
+):
+    manifest = prepare_model(make_model(config), tmp_path)
     monkeypatch.setattr("neurond.models.packed_loader.load_into", None)
     found = packer.first_load(tmp_path, manifest, "int8")
     assert isinstance(found, NoPlan)
-    assert found.reason.startswith("layer 0 has mlp.experts.")
+    assert found.reason.startswith(told)
 
 
 PROGRAM = """

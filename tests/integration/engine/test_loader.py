@@ -13,6 +13,7 @@ from transformers import (
     BloomConfig,
     GPT2Config,
     MambaConfig,
+    NemotronConfig,
     Phi3Config,
     Qwen3NextConfig,
     T5Config,
@@ -20,7 +21,8 @@ from transformers import (
 
 from cortex_core.errors import ModelLoadFailed
 from neurond.models.architecture import check_config, check_model
-from neurond.models.gguf_weights import dequantize
+from neurond.models.file_matrix import FileMatrix
+from neurond.models.gguf_weights import GgufWeights, dequantize
 from neurond.models.loader import load_model
 from neurond.sources.gguf import read_header
 from tests.fakes.engine_runs import ids, make_engine
@@ -135,6 +137,36 @@ def test_gguf_gives_the_weights_that_were_written(dtype, gguf_model, cpu):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
     assert loaded.vocab_size == VOCAB_SIZE
+
+
+def test_matrices_of_a_nemotron_gguf_are_left_in_it(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    up, norm = np.random.default_rng(1).standard_normal((2, 128, 64), np.float32)
+    writer = gguf.GGUFWriter(path, "nemotron")
+    writer.add_tensor("blk.0.ffn_up.weight", up)
+    writer.add_tensor("blk.0.attn_norm.weight", norm[0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    config = NemotronConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+
+    found = GgufWeights(path).state_dict(model, lambda _: None, leave_matrices=True)
+
+    matrix = found["model.layers.0.mlp.up_proj.weight"][...]
+    assert isinstance(matrix, FileMatrix)
+    assert torch.equal(matrix.read_rows(5, 70), torch.from_numpy(up[5:70]))
+    read = found["model.layers.0.input_layernorm.weight"][...]
+    assert torch.equal(read, torch.from_numpy(norm[0] - 1))
 
 
 def prepare_with(tmp_path, extra):

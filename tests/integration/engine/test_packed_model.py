@@ -247,6 +247,17 @@ def test_a_file_of_other_weights_or_kernels_is_not_trusted(tmp_path, kernels, pl
     assert open_packed(path, kernels, HASH, "int8") is None
 
 
+def test_a_file_that_cannot_be_read_is_not_trusted(tmp_path, kernels, plan, monkeypatch, caplog):
+    path = pack(plan, tmp_path, kernels).path
+
+    def refused(_path: Path) -> FileMemory:
+        raise OSError(errno.EIO, "its disk fails")
+
+    monkeypatch.setattr("neurond.kernels.packed_model.FileMemory", refused)
+    assert open_packed(path, kernels, HASH, "int8") is None
+    assert "packed weights not trusted" in caplog.text
+
+
 def test_weights_without_memory_are_no_damaged_file(tmp_path, kernels, plan, monkeypatch):
     path = pack(plan, tmp_path, kernels).path
 

@@ -275,6 +275,11 @@ def test_a_memory_budget_bounds_what_is_free():
     assert CpuDevice(1000).memory_info().free_bytes == 0
 
 
+def test_page_cache_that_is_needed_is_not_free(monkeypatch):
+    monkeypatch.setattr("neurond.engine.device.borrowed_bytes", lambda: 1 << 60)
+    assert CpuDevice(None).memory_info().free_bytes == 0
+
+
 def test_a_new_blocks_former_content_is_gone():
     cache = KvCache(
         [LayerShape(1, 2, 2), LayerShape(1, 3, 1), LayerShape(1, 2, 2)],

@@ -52,6 +52,24 @@ def test_the_tightest_group_above_counts(root: Path) -> None:
     assert (memory.total_bytes, memory.free_bytes) == (100 * MIB, 50 * MIB)
 
 
+@pytest.mark.parametrize(("borrowed", "free"), [(5, 45), (20, 30), (25, 30)])
+def test_page_cache_that_is_needed_is_not_free(root: Path, borrowed: int, free: int) -> None:
+    root.mkdir()
+    mine = membership(root, "0::/box")
+    group(
+        root / "box",
+        memory__max=str(100 * MIB),
+        memory__current=str(70 * MIB),
+        memory__stat=f"inactive_file {20 * MIB}",
+    )
+
+    memory = host_memory(root, mine, borrowed_bytes=borrowed * MIB)
+
+    assert memory.free_bytes == free * MIB
+    everything = psutil.virtual_memory().total
+    assert host_memory(root, root / "absent", borrowed_bytes=everything).free_bytes == 0
+
+
 def test_version_one_groups_are_read(root: Path) -> None:
     root.mkdir()
     mine = membership(root, "4:memory:/docker/abc")

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from neurond.kernels import file_memory
-from neurond.kernels.file_memory import HUGE_PAGE_BYTES, PIECE_BYTES, FileMemory
+from neurond.kernels.file_memory import (
+    HUGE_PAGE_BYTES,
+    PIECE_BYTES,
+    FileMemory,
+    borrowed_bytes,
+)
 
 SIZE_BYTES = 2 * PIECE_BYTES + 12345
 """Two whole pieces and one that ends within a page."""
@@ -80,6 +85,21 @@ def test_the_last_reference_gives_all_of_it_back(path: Path) -> None:
     assert address not in mapped_starts()
 
 
+def test_what_is_not_copied_yet_is_borrowed_until_it_is_dropped(path: Path) -> None:
+    before = borrowed_bytes()
+    memory, other = FileMemory(path), FileMemory(path)
+    assert borrowed_bytes() - before == 2 * SIZE_BYTES
+
+    assert memory.own_piece()
+    assert borrowed_bytes() - before == 2 * SIZE_BYTES - PIECE_BYTES
+    while memory.own_piece():
+        pass
+    assert borrowed_bytes() - before == SIZE_BYTES
+
+    del other
+    assert borrowed_bytes() == before
+
+
 def mapped_starts() -> set[int]:
     lines = Path("/proc/self/maps").read_text().splitlines()
     return {int(line.partition("-")[0], 16) for line in lines}
@@ -101,6 +121,32 @@ def test_a_system_without_memory_leaves_the_file_mapped(
     assert np.array_equal(memory.bytes, content)
 
     assert memory.own_piece()
+
+
+@pytest.fixture
+def shortened(path: Path, monkeypatch) -> None:
+    """Make the file end before its last piece, once it was opened and its size is known."""
+    announce = os.posix_fadvise
+
+    def announced(fd: int, *told: int) -> None:
+        announce(fd, *told)
+        os.truncate(path, PIECE_BYTES)
+
+    monkeypatch.setattr(os, "posix_fadvise", announced)
+
+
+@pytest.mark.usefixtures("shortened")
+def test_what_cannot_be_read_is_told_and_kills_nothing(path: Path) -> None:
+    with pytest.raises(OSError, match="it was made shorter while it was read") as caught:
+        FileMemory(path)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_kernel_that_cannot_read_ahead_reads_what_is_used(
+    path: Path, content: np.ndarray, monkeypatch
+) -> None:
+    monkeypatch.setattr(file_memory, "_MADV_POPULATE_READ", 1 << 20)  # not known: EINVAL
+    assert np.array_equal(FileMemory(path).bytes, content)
 
 
 def test_there_is_nothing_to_map_of_an_empty_file(path: Path) -> None:
