@@ -53,9 +53,12 @@ async def test_what_was_computed_for_another_request_meanwhile_counts_as_cached(
     model_id = await node.loaded("costly")  # so that they come while the first is computed
     prompt = list(range(1100))
 
+    first = node.submit(model_id, prompt, max_tokens=2)
+    admitted = await anext(first)
     # Those of one principal would wait for their turn.
-    streams = [node.submit(model_id, prompt, max_tokens=2, principal=name) for name in "abc"]
-    told = await asyncio.gather(*map(collect, streams))
+    others = [node.submit(model_id, prompt, max_tokens=2, principal=name) for name in "bc"]
+    told = [[admitted], *await asyncio.gather(*map(collect, others))]
+    await collect(first)
 
     cached = [
         [item.cached_tokens for item in items if isinstance(item, Admitted | Adopted)][-1]
