@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from neurond.kernels.populate import populate_to_read
+
 PIECE_BYTES: Final = 4 << 20
 """Copied at once, in a millisecond where the system has such pages, in some ten where it has to
 find them. Huge pages divide it."""
@@ -24,8 +26,6 @@ HUGE_PAGE_BYTES: Final = 1 << 21
 _MAP_FIXED: Final = 0x10
 _MREMAP_MAYMOVE_FIXED: Final = 3
 _MADV_HUGEPAGE: Final = 14
-_MADV_POPULATE_READ: Final = 22
-"""Since Linux 5.14. Unlike `MAP_POPULATE` it says what cannot be read."""
 _EHWPOISON: Final = 133  # Python does not name it
 _CANNOT_BE_READ: Final = (errno.EFAULT, _EHWPOISON, errno.EIO)
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
@@ -145,14 +145,18 @@ def _huge_memory(size_bytes: int) -> int:
 
 
 def _read_all(address: int, size_bytes: int) -> None:
-    """Make a mapped file resident, so that nothing of it has to be read when it is used."""
-    if not _LIBC.madvise(address, size_bytes, _MADV_POPULATE_READ):
-        return
-    error = _error()
-    if error.errno in _CANNOT_BE_READ:
-        raise OSError(errno.EIO, "its disk fails, or it was made shorter while it was read")
-    if error.errno != errno.EINVAL:  # an older kernel reads each page when it is used
-        raise error
+    """Make a mapped file resident, so that nothing of it has to be read when it is used.
+
+    Unlike `MAP_POPULATE` this says what cannot be read.
+    """
+    try:
+        populate_to_read(address, size_bytes)
+    except OSError as ex:
+        if ex.errno in _CANNOT_BE_READ:
+            cause = "its disk fails, or it was made shorter while it was read"
+            raise OSError(errno.EIO, cause) from ex
+        if ex.errno != errno.EINVAL:  # an older kernel reads each page when it is used
+            raise
 
 
 def _mapped(address: int | None, size_bytes: int, access: int, flags: int, fd: int) -> int:

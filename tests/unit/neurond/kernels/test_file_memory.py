@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurond.kernels import file_memory
+from neurond.kernels import file_memory, populate
 from neurond.kernels.file_memory import (
     HUGE_PAGE_BYTES,
     PIECE_BYTES,
@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_told_and_kills_nothing(path: Path) -> None:
 def test_a_kernel_that_cannot_read_ahead_reads_what_is_used(
     path: Path, content: np.ndarray, monkeypatch
 ) -> None:
-    monkeypatch.setattr(file_memory, "_MADV_POPULATE_READ", 1 << 20)  # not known: EINVAL
+    monkeypatch.setattr(populate, "_MADV_POPULATE_READ", 1 << 20)  # not known: EINVAL
     assert np.array_equal(FileMemory(path).bytes, content)
 
 
