@@ -63,12 +63,13 @@ class Lark:
         self._as_json = as_json
         self._any_order = any_order
         self._special = special
-        self._rules: list[str] = []
+        self._rules: dict[tuple[str, str], str] = {}  # kind and what stands behind the name
         self._pattern = re.compile("|".join(re.escape(text) for text in special) or r"(?!)")
 
     def grammar(self, start: str) -> str:
         """Return all rules made so far as a grammar that begins with `start`."""
-        return "\n".join([HEAD, f"start: {start}", *self._rules]) + "\n"
+        rules = [f"{name}{rest}" for (_, rest), name in self._rules.items()]
+        return "\n".join([HEAD, f"start: {start}", *rules]) + "\n"
 
     def text(self, text: str) -> str:
         """Return an expression of a text, markers and all; it is not empty where the text is."""
@@ -87,16 +88,15 @@ class Lark:
         return marker in self._special
 
     def rule(self, body: str, *, attributes: str = "") -> str:
-        """Add a rule; returns its name."""
-        name = f"rule_{len(self._rules)}"
-        self._rules.append(f"{name}{attributes}: {body}")
-        return name
+        """Add a rule, if there is none like it; returns its name."""
+        return self._named("rule", f"{attributes}: {body}")
 
     def terminal(self, body: str) -> str:
         """Add a terminal, of which regexes can be intersected and negated; returns its name."""
-        name = f"TERMINAL_{len(self._rules)}"
-        self._rules.append(f"{name}: {body}")
-        return name
+        return self._named("TERMINAL", f": {body}")
+
+    def _named(self, kind: str, rest: str) -> str:
+        return self._rules.setdefault((kind, rest), f"{kind}_{len(self._rules)}")
 
     def up_to(self, end: str) -> str:
         """Return an expression of any text up to `end`, and that."""
@@ -171,8 +171,10 @@ def _sequence(lark: Lark, parts: Sequence[tuple[str, bool]], between: str) -> st
 def _any_order(lark: Lark, parts: Sequence[tuple[str, bool]], between: str) -> str:
     """A rule says what may follow for each set of required parts that were there."""
     gap = lark.text(between) if between else ""
-    required = [expression for expression, is_required in parts if is_required][:MAX_REQUIRED]
-    others = [expression for expression, _ in parts if expression not in required]
+    required = [expression for expression, is_required in parts if is_required]
+    others = [expression for expression, is_required in parts if not is_required]
+    others += required[MAX_REQUIRED:]
+    del required[MAX_REQUIRED:]
     other = lark.rule(" | ".join(others)) if others else None
     whole = (1 << len(required)) - 1
     more = f"({gap} {other})*" if other else ""
