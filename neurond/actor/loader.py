@@ -42,17 +42,18 @@ class Loader:
         return self._outcomes.take()
 
     def _run(self) -> None:
+        # No local may hold a result: what the loop unloads would stay in memory, until after the
+        # next load.
         while True:
-            command = self._commands.get()
-            try:
-                result: ServedModel | ErrorInfo = self._backend.load(
-                    command, _Throttled(command, self._outcomes.put)
-                )
-            except CortexError as ex:
-                result = ex.info()
-            except Exception as ex:  # noqa: BLE001 - whatever a library raises fails this load
-                result = self._backend.describe(ex).info()
-            self._outcomes.put((command, result))
+            self._outcomes.put(self._loaded(self._commands.get()))
+
+    def _loaded(self, command: LoadModel) -> LoadOutcome:
+        try:
+            return command, self._backend.load(command, _Throttled(command, self._outcomes.put))
+        except CortexError as ex:
+            return command, ex.info()
+        except Exception as ex:  # noqa: BLE001 - whatever a library raises fails this load
+            return command, self._backend.describe(ex).info()
 
 
 class _Throttled:

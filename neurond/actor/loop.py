@@ -122,11 +122,8 @@ class ActorLoop:
             if not self._outbox.flush():
                 self._wait_for_room()
                 continue
-            serving = self._next_with_work()
-            if serving is None:
+            if not self._step_next():
                 self._idle()
-            else:
-                self._step(serving)
 
     def _take_control(self) -> None:
         for command in self._control.try_recv():
@@ -278,13 +275,18 @@ class ActorLoop:
             self._requests.end_request(request_id)
             self._outbox.notice(RequestFailed(request_id, error))
 
-    def _next_with_work(self) -> Serving | None:
+    def _step_next(self) -> bool:
+        """Step the next engine that has work, and return whether one has.
+
+        `run` itself refers to none: what is unloaded meanwhile would not be freed.
+        """
         for _ in range(len(self._order)):
             self._order.rotate(-1)
             serving = self._served[self._order[-1]]
             if serving.engine.has_work():
-                return serving
-        return None
+                self._step(serving)
+                return True
+        return False
 
     def _idle(self) -> None:
         deadline_s = self._deadlines.idle_s
