@@ -13,6 +13,7 @@ from neurond.supervisor.jobs import (
     Adopted,
     ChoiceFinished,
     EngineJob,
+    NotHeld,
     PromptToken,
     StreamItem,
     Token,
@@ -72,6 +73,8 @@ class Answer:
                     events += self.admitted(cached_tokens)
                 case Adopted(cached_tokens):
                     self._found(cached_tokens)
+                case NotHeld():
+                    self._output.free_calls()
                 case ChoiceFinished(index, reason):
                     # What ended is the token that nobody asked for.
                     events += self._output.finish(index, "length" if computes_only else reason)

@@ -265,6 +265,13 @@ class KvUsage(Notice, frozen=True):
     """Drafted tokens that were chosen."""
 
 
+class NotHeld(Notice, frozen=True):
+    """A format with triggers cannot be had for this model, so the answer is free; see
+    `engine.triggers`. Before `Admitted`."""
+
+    request_id: RequestId
+
+
 class Admitted(Notice, frozen=True):
     """A request has its blocks and its prefill begins. The prompt area range is free again."""
 
@@ -291,4 +298,4 @@ ControlCommand = Configure | Cancel | FinishStream | Pause | Resume | Ping | Shu
 DataCommand = LoadModel | UnloadModel | Generate | Embed
 ControlNotice = Hello | ActorReady | ActorFailed | Pong
 ModelNotice = ModelLoading | ModelLoaded | ModelLoadFailed | ModelUnloaded | KvUsage
-RingNotice = ModelNotice | Admitted | Adopted | RequestFailed
+RingNotice = ModelNotice | NotHeld | Admitted | Adopted | RequestFailed

@@ -34,10 +34,11 @@ class FormatCompiler(Protocol):
 
     def compile(
         self, response_format: bytes, *, ends: Iterable[int], replayed: Sequence[int]
-    ) -> Grammar:
+    ) -> Grammar | None:
         """Return the grammar of a `DeviceFormat`, given as JSON, after the output `replayed`.
 
-        Called from one thread, which is not the loop's, also after the model was unloaded.
+        Called from one thread, which is not the loop's, also after the model was unloaded. None
+        where the format is a favour that cannot be done: the answer is free.
 
         Args:
             ends: the tokens that end the answer.
@@ -58,7 +59,7 @@ class ModelFormats:
 
     def compile(
         self, response_format: bytes, *, ends: Iterable[int], replayed: Sequence[int]
-    ) -> Grammar:
+    ) -> Grammar | None:
         """See `FormatCompiler.compile`."""
         if self._compiler is None:
             from neurond.engine.grammar import GrammarCompiler
@@ -116,23 +117,27 @@ class FormatQueue:
             job.wanted = False
         return job is not None
 
-    def take(self) -> list[tuple[EngineRequest, Grammar | ErrorInfo]]:
-        """Return requests and their grammars, or why there is none, without those dropped."""
+    def take(self) -> list[tuple[EngineRequest, Grammar | ErrorInfo | None]]:
+        """Return requests and what was compiled, or why it cannot be, without those dropped."""
         results = []
         for job, outcome in self._done.take():
             self._num_undone -= 1
-            if job.wanted and outcome is not None:
+            if job.wanted:
                 del self._waiting[job.request.request_id]
                 results.append((job.request, outcome))
         return results
 
     def _run(self) -> None:
+        # No local may hold a job, with a prompt and its images, until the next one comes.
         while True:
-            job = self._jobs.get()
-            self._done.put((job, _compile(job) if job.wanted else None))
+            self._done.put(_done(self._jobs.get()))
 
 
-def _compile(job: _Job) -> Grammar | ErrorInfo:
+def _done(job: _Job) -> tuple[_Job, Grammar | ErrorInfo | None]:
+    return job, _compile(job) if job.wanted else None
+
+
+def _compile(job: _Job) -> Grammar | ErrorInfo | None:
     request = job.request
     ends = (*request.eos_token_ids, *request.sampling.stop_token_ids)
     try:

@@ -51,6 +51,7 @@ from neurond.protocol import (
     ModelLoadFailed,
     ModelLoading,
     ModelUnloaded,
+    NotHeld,
     Pause,
     Ping,
     Pong,
@@ -229,7 +230,10 @@ class ActorLoop:
             try:
                 if isinstance(outcome, ErrorInfo):
                     raise error_from_info(outcome)
-                if outcome.is_complete:
+                if outcome is None:
+                    self._outbox.notice(NotHeld(request_id))
+                    engine.add(request)
+                elif outcome.is_complete:
                     self._end_at_once(request)
                 else:
                     engine.add(replace(request, grammar=outcome))

@@ -10,7 +10,6 @@ that it makes go to the engine's thread, one for each sequence.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from array import array
@@ -194,16 +193,18 @@ class GrammarCompiler:
 
     def compile_triggered(
         self, wanted: DeviceFormat, *, ends: Iterable[int], replayed: Sequence[int] = ()
-    ) -> TriggeredGrammar:
+    ) -> TriggeredGrammar | None:
         """Return what holds an answer where its triggers say so, after the output `replayed`.
 
-        A format that cannot be compiled, which is found out before by who asks, holds nothing.
+        None where there is none for this model: what compiles at all was found out before by who
+        asks, and not whether its tokenizer can be read.
         """
         assert wanted.triggers is not None, "it holds the whole answer"
         form = ResponseFormat(wanted.kind, wanted.schema, wanted.text, wanted.strict)
-        part: TokenGrammar | None = None
-        with contextlib.suppress(InvalidRequest):
+        try:
             part = self.compile(msgspec.json.encode(form), ends=ends)
+        except InvalidRequest:
+            return None
         grammar = TriggeredGrammar(part, TriggerWatch(wanted.triggers))
         for token_id in replayed:
             grammar.advance(token_id)

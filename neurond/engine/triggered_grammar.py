@@ -2,7 +2,7 @@
 
 In between the answer is as free as one without a grammar: no mask is made, guesses are drafted.
 What is held depends on the tokens of the answer alone, so a stream that goes on elsewhere is in the
-same state there.
+same state there; but for a part of which a mask took too long.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class TriggeredGrammar:
     """
 
     def __init__(
-        self, part: TokenGrammar | None, watch: TriggerWatch, held: TokenGrammar | None = None
+        self, part: TokenGrammar, watch: TriggerWatch, held: TokenGrammar | None = None
     ) -> None:
         """Nothing was taken yet, or what `watch` and `held` have.
 
         Args:
-            part: as it begins; None where there is none for this model: all is free.
+            part: as it begins.
             watch: knows what triggers it; this object's own.
             held: a part that was begun; this object's own.
         """
@@ -57,7 +57,7 @@ class TriggeredGrammar:
                 self._held = None
             if is_taken:
                 return False
-        if self._watch.takes(token_id) and self._part is not None:
+        if self._watch.takes(token_id):
             self._held = self._part.fork()
         return False
 
@@ -67,7 +67,7 @@ class TriggeredGrammar:
             return self._held.fitting(token_ids)
         watch = self._watch.fork()
         for count, token_id in enumerate(token_ids, start=1):
-            if watch.takes(token_id) and self._part is not None:
+            if watch.takes(token_id):
                 return count + self._part.fitting(token_ids[count:])
         return len(token_ids)
 

@@ -41,6 +41,7 @@ from neurond.supervisor.jobs import (
     ChoiceFinished,
     EmbedJob,
     EngineJob,
+    NotHeld,
     PromptToken,
     Token,
     Vector,
@@ -218,12 +219,19 @@ class InFlight:
                 self._deliver(record)
             case protocol.Admitted():
                 self.admitted(record)
+            case protocol.NotHeld():
+                self._not_held(record)
             case protocol.Adopted():
                 self._adopted(record)
             case protocol.RequestFailed():
                 self.request_failed(record)
             case _:
                 notices.append(record)
+
+    def _not_held(self, notice: protocol.NotHeld) -> None:
+        request = self._requests.get(notice.request_id)
+        if request is not None:
+            request.stream.deliver(NotHeld())
 
     def _adopted(self, notice: protocol.Adopted) -> None:
         request = self._requests.get(notice.request_id)

@@ -47,6 +47,10 @@ class EmbedJob(msgspec.Struct, frozen=True, kw_only=True):
     principal: str | None = None
 
 
+class NotHeld(msgspec.Struct, frozen=True, gc=False):
+    """What the answer was to be held to behind triggers it is not; the first item, if it comes."""
+
+
 class Admitted(msgspec.Struct, frozen=True, gc=False):
     """The engine begins with the prompt; so many of its tokens were in the prefix cache."""
 
@@ -94,4 +98,4 @@ class Vector(msgspec.Struct, frozen=True, gc=False):
     vector: bytes
 
 
-StreamItem = Admitted | Adopted | PromptToken | Token | ChoiceFinished | Vector
+StreamItem = NotHeld | Admitted | Adopted | PromptToken | Token | ChoiceFinished | Vector

@@ -87,6 +87,12 @@ class RequestOutput:
         choice = self._choices[token.index]
         return [] if choice.finished else self._numbers.wanted(choice.feed(token))
 
+    def free_calls(self) -> None:
+        """No call is held that comes from now on, whatever triggers it; see `Parsing.triggers`."""
+        for choice in self._choices:
+            if isinstance(choice, ParsedChoice):
+                choice.free_calls()
+
     def finish(self, index: int, reason: FinishReason) -> Sequence[Event]:
         """End a choice as the engine did; withheld text comes first. Ignored if it has ended."""
         choice = self._choices[index]

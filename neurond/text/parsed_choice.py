@@ -103,6 +103,10 @@ class ParsedChoice:
         self._withheld: list[int] = []
         """Tokens behind it, of which nobody hears: where it was text, they are not counted."""
 
+    def free_calls(self) -> None:
+        """See `RequestOutput.free_calls`."""
+        self._watch = None
+
     def ends_at(self, token_id: int) -> bool:
         return token_id in self._ends
 

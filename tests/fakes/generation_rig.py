@@ -13,7 +13,7 @@ from neurond.generation import Generation
 from neurond.images.limits import ImageLimits
 from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, Token
+from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, NotHeld, Token
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText
 from neurond.text.parsing.answer_format import AnswerFormat
@@ -98,10 +98,12 @@ class Formats:
             raise InvalidRequest("cannot hold the answer to it", param="response_format")
 
 
-def says(text: str, *, end: bool = True) -> Script:
-    """The engine says `text` in each choice, up to `max_tokens`."""
+def says(text: str, *, end: bool = True, held: bool = True) -> Script:
+    """The engine says `text` in each choice, up to `max_tokens`; `held` as far as it is asked."""
 
     def play(job: EngineJob, stream: TokenStream) -> None:
+        if not held:
+            stream.deliver(NotHeld())
         stream.deliver(Admitted(3))
         ids = [*ids_of(text), END] if end else ids_of(text)
         ids = ids[len(job.replayed_token_ids) :]

@@ -65,7 +65,9 @@ class Rig:
 
     def grammar(self, replayed: list[int]) -> TriggeredGrammar:
         compiler, end = self._speller.compiler, self._speller.end
-        return compiler.compile_triggered(self._wanted, ends=(end,), replayed=replayed)
+        grammar = compiler.compile_triggered(self._wanted, ends=(end,), replayed=replayed)
+        assert grammar is not None
+        return grammar
 
     def ask(self, seed: int, replayed: list[int] | None = None) -> int:
         replayed = replayed or []

@@ -7,7 +7,7 @@ from cortex_core.canonical import ResponseFormat, SamplingParams
 from cortex_core.errors import InternalError, InvalidRequest, ModelNotLoaded
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import UnloadRequest
-from neurond.supervisor.jobs import Admitted
+from neurond.supervisor.jobs import Admitted, NotHeld
 from neurond.supervisor.streams import TokenStream
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
 from tests.fakes.waiting import wait_until_async
@@ -43,6 +43,14 @@ async def test_replayed_output_counts_for_the_format(node: Node) -> None:
     assert tokens_of(wholly) == []
     assert finishes_of(wholly) == {0: "stop"}
     await wait_until_async(lambda: node.in_flight(model_id) == 0)
+
+
+async def test_a_favour_that_cannot_be_done_is_told_before_all_else(node: Node) -> None:
+    items = await collect(ask(node, await node.loaded(), "none", max_tokens=2))
+
+    assert items[:2] == [NotHeld(), Admitted(0)]
+    assert tokens_of(items) == [11, 12]
+    assert finishes_of(items) == {0: "length"}
 
 
 async def test_a_bad_format_fails_its_request_alone(node: Node) -> None:

@@ -48,3 +48,12 @@ async def test_where_nothing_can_be_held_a_spoilt_call_is_text() -> None:
     assert [job.response_format for job in rig.engine.jobs] == [None]
     assert text_of(events) == f"Well. {BEGUN}"
     assert [event.reason for event in events if isinstance(event, Finished)] == ["stop"]
+
+
+async def test_where_the_device_holds_nothing_a_spoilt_call_is_text() -> None:
+    rig = Rig(says(f"Well. {BEGUN}", held=False))
+    events = await events_of(rig, Tool("say"))
+    assert all(job.response_format is not None for job in rig.engine.jobs)
+    assert text_of(events) == f"Well. {BEGUN}"
+    assert not [event for event in events if isinstance(event, ToolCallStarted)]
+    assert [event.reason for event in events if isinstance(event, Finished)] == ["stop"]

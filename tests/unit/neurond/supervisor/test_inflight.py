@@ -24,6 +24,7 @@ from neurond.supervisor.jobs import (
     ChoiceFinished,
     EmbedJob,
     EngineJob,
+    NotHeld,
     StreamItem,
     Token,
     Vector,
@@ -90,10 +91,12 @@ async def test_records_reach_their_streams() -> None:
     fixture = Fixture()
     one, two = fixture.submit([1]), fixture.submit([1], n=2)
     first, second = (command.first_stream for command in fixture.actor.data)
-    fixture.table.admitted(protocol.Admitted(fixture.actor.data[1].request_id, 4))
 
     fixture.table.records(
         [
+            encode_notice(protocol.NotHeld(fixture.actor.data[1].request_id)),
+            encode_notice(protocol.NotHeld(RequestId("gone"))),
+            encode_notice(protocol.Admitted(fixture.actor.data[1].request_id, 4)),
             encode_notice(protocol.Adopted(fixture.actor.data[1].request_id, 6)),
             encode_notice(protocol.Adopted(RequestId("gone"), 6)),
             encode_token(second + 1, 20, -0.5, []),
@@ -106,6 +109,7 @@ async def test_records_reach_their_streams() -> None:
 
     assert await taken(one) == [Token(0, 10), ChoiceFinished(0, "stop")]
     assert await taken(two) == [
+        NotHeld(),
         Admitted(4),
         Adopted(6),
         Token(1, 20, -0.5),
