@@ -51,6 +51,9 @@ class ServedModel:
     """Make a piece of memory resident that blocks from this one on, all fresh, will need; return
     whether there was one to make. From the loop's thread, between steps; takes milliseconds. None
     where memory is there from the beginning, or not the model's."""
+    stepped: Callable[[float], None] | None = None
+    """Hear how many seconds a step took, after what it computed was told; may take milliseconds for
+    memory, as `make_resident` does where the device is idle. From the loop's thread."""
 
 
 class Backend(Protocol):
@@ -94,6 +97,7 @@ def served(
     kernels: str,
     kernels_unavailable_reason: str | None = None,
     make_resident: Callable[[int], bool] | None = None,
+    stepped: Callable[[float], None] | None = None,
     activation_bytes: int | None = None,
 ) -> ServedModel:
     """Return a decoder that is ready, as the loop and the supervisor want it.
@@ -119,7 +123,13 @@ def served(
     folder = Path(command.model_dir)
     formats = ModelFormats(folder, vocab_size, read_manifest(folder).eos_token_ids)
     return ServedModel(
-        loaded, serving.new_engine, lambda: _free(serving), formats, embedder, make_resident
+        loaded,
+        serving.new_engine,
+        lambda: _free(serving),
+        formats,
+        embedder,
+        make_resident,
+        stepped,
     )
 
 

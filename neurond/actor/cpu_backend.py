@@ -157,6 +157,7 @@ class CpuBackend:
             kv_dtype=command.kv_dtype or "bfloat16",
             kernels=kernels.variant,
             make_resident=serving.make_resident,
+            stepped=serving.stepped,
             activation_bytes=self._activation_bytes(command, kernels, packed.decoder),
         )
 

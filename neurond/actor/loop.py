@@ -325,10 +325,13 @@ class ActorLoop:
             _log.exception("engine step failed", extra=kv(model=serving.place.model_id))
             self._recover(serving, ex)
             return
-        serving.engine.took(time.monotonic() - began_s)
+        took_s = time.monotonic() - began_s
+        serving.engine.took(took_s)
         serving.failed_steps = 0
         self._steps += 1
         self._tell(output)
+        if serving.model.stepped is not None:
+            serving.model.stepped(took_s)
 
     def _compute(self, serving: Serving) -> StepOutput:
         engine = serving.engine

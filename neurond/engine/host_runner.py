@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -94,6 +93,10 @@ class HostRunner:
         """See `MemoryAhead.extend`."""
         return self._ahead.extend(frontier)
 
+    def stepped(self, took_s: float) -> None:
+        """See `MemoryAhead.stepped`."""
+        self._ahead.stepped(took_s)
+
     def execute(self, batch: ScheduledBatch) -> Sequence[SampledToken | ErrorInfo]:
         """See `Runner.execute`.
 
@@ -106,11 +109,9 @@ class HostRunner:
             assert self._vision is not None, "a model of text got images"
             _put_images(columns, batch, self._vision)
         self._refuse_oversized(columns)
-        began_s = time.monotonic()
         self._kernels.step(
             self._pool, self._model.struct, columns, self._pages, self._scratch, self._logits
         )
-        self._ahead.stepped(time.monotonic() - began_s)
         masks = masks_of(batch.rows)
         sampled = sample_on_host(self._sampler, self._logits_at, batch.rows, masks.allowed)
         return masks.settle(sampled)

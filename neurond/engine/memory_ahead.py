@@ -31,6 +31,8 @@ SPARE_BYTES: Final = 1 << 30
 COPYING_SHARE: Final = 1 / 8
 """Of the time of its steps, what a device that is never idle copies weights in: streams wait that
 much longer for a while, and not for good for weights that lie in small pages."""
+ASKED_AGAIN_S: Final = 1.0
+"""Of steps, after which such a device asks again whether there is memory for weights."""
 SCRATCH_BYTES: Final = 64 << 20
 """Of what steps work in: more of it is room for many threads, of which a step uses a part."""
 
@@ -76,9 +78,11 @@ class MemoryAhead:
         self._copying_s += took_s * COPYING_SHARE
         if self._copying_s > 0.0:
             began_s = self._now()
-            self._own_weights()
-            # A long step pays for one piece all the same: what it computed is waited for.
+            owned = self._own_weights()
+            # A long step pays for one piece all the same: streams wait for it.
             self._copying_s = min(0.0, self._copying_s - (self._now() - began_s))
+            if not owned:
+                self._copying_s -= COPYING_SHARE * ASKED_AGAIN_S
 
     def _populate(self, frontier: int) -> bool:
         if not self._populates:

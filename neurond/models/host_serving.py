@@ -85,6 +85,11 @@ class HostServing(ModelServing):
         assert isinstance(self._runner, HostRunner), "the model has been closed"
         return self._runner.make_resident(frontier)
 
+    def stepped(self, took_s: float) -> None:
+        """See `ServedModel.stepped`."""
+        assert isinstance(self._runner, HostRunner), "the model has been closed"
+        self._runner.stepped(took_s)
+
 
 def activation_bytes(
     decoder: PackedDecoder,

@@ -106,7 +106,7 @@ class CountingFormats:
 
     def compile(
         self, response_format: bytes, *, ends: Iterable[int], replayed: Sequence[int]
-    ) -> Countdown:
+    ) -> Countdown | None:
         text = msgspec.json.decode(response_format, type=ResponseFormat).text or ""
         kind, _, number = text.rpartition(" ")
         if kind == "slow":
@@ -115,6 +115,8 @@ class CountingFormats:
             raise InvalidRequest("cannot hold the answer to it: it is bad", param="response_format")
         if number == "broken":
             raise RuntimeError("thread panicked")
+        if number == "none":
+            return None
         return Countdown(int(number) - len(replayed))
 
 
@@ -138,6 +140,16 @@ class _Endless:
         self._next.write_text(str(frontier))
         self._next.replace(self._told)
         return True
+
+
+class _Steps:
+    def __init__(self, told: Path) -> None:
+        self._told = told
+        self._num_steps = 0
+
+    def __call__(self, took_s: float) -> None:
+        self._num_steps += 1
+        self._told.write_text(str(self._num_steps))
 
 
 class CountingBackend:
@@ -177,7 +189,8 @@ class CountingBackend:
         runner = CostlyRunner(folder) if is_costly else CountingRunner()
         served = ServedModel(loaded, lambda: Engine(runner, config), lambda: None, formats)
         if folder.name.startswith("fresh"):
-            return replace(served, make_resident=_Endless(folder / "frontier"))
+            make_resident = _Endless(folder / "frontier")
+            return replace(served, make_resident=make_resident, stepped=_Steps(folder / "steps"))
         if not folder.name.startswith("vectors"):
             return served
         sizes = EmbeddingSizes(CountingEmbedder.dimensions, command.context_tokens)

@@ -121,6 +121,7 @@ async def test_what_comes_is_served_between_two_pieces_of_memory_made_resident(n
     items = await collect(node.submit(model_id, list(range(100)), max_tokens=2))
 
     assert tokens_of(items) == [100, 101]
+    await wait_until_async(lambda: (told.parent / "steps").read_text() == "2")
     await wait_until_async(lambda: frontier() == blocks_for(101, BLOCK_TOKENS))
     assert node.restarts == 0
 

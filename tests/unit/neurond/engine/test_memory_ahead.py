@@ -190,6 +190,28 @@ def test_a_long_step_brings_one_piece_with_it() -> None:
     assert memory.weights.num_pieces == 9
 
 
+def test_a_device_without_a_pause_asks_for_memory_that_is_short_now_and_then() -> None:
+    memory = Memory(num_pieces=1000)
+    asked = 0
+
+    def short() -> int:
+        nonlocal asked
+        asked += 1
+        return memory.free_bytes
+
+    ahead = MemoryAhead(memory.weights, memory.pages, memory.scratch, short, lambda: 0.0)
+    memory.free_bytes = SPARE_BYTES - 1
+    for _ in range(100):
+        ahead.stepped(0.1)
+    assert asked == pytest.approx(10, abs=2)
+
+    memory.free_bytes = SPARE_BYTES
+    for _ in range(20):
+        ahead.stepped(0.1)
+
+    assert memory.weights.num_pieces < 1000
+
+
 def test_weights_stay_where_they_are_while_there_is_no_memory_for_them(monkeypatch) -> None:
     monkeypatch.setattr(memory_ahead, "populate", lambda *_: None)
     memory = Memory(num_pieces=2)
