@@ -24,6 +24,7 @@ from neurond.kernels.packed_file import (
     WeightFormat,
     packed_path,
     peek,
+    plan_source,
 )
 from neurond.kernels.packed_model import PackedModel, open_packed
 from neurond.kernels.variants import NoKernels, load_kernels
@@ -225,11 +226,12 @@ class CpuBackend:
 
 
 def _peeked(path: Path) -> PackedDecoder | None:
-    """Return what is packed in a file; None where there is none, or none to be trusted."""
+    """Return what is packed in a file; None where there is none, or none to be used."""
     try:
-        return peek(path)
+        decoder = peek(path)
     except (OSError, Damaged):
         return None  # whoever opens it says why
+    return decoder if decoder.plan_source == plan_source() else None
 
 
 def _silent(_progress: float) -> None:
