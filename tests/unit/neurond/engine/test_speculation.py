@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from cortex_core.ids import RequestId
 from neurond.engine.batch import SampledToken, ScheduledBatch
 from neurond.engine.blocks import blocks_for
 from neurond.engine.config import SchedulerConfig
+from neurond.engine.draft_pace import FEW_ROWS
 from neurond.engine.engine import Engine
 from tests.fakes.fake_runner import FakeRunner
 from tests.unit.neurond.engine.engines import BLOCK_TOKENS, alone, new_engine, request, run
@@ -64,6 +66,25 @@ def test_each_of_several_drafts_less() -> None:
         engine.add(request(stream, [stream] * 2 + [0] * 4, max_tokens=9))
     run(engine)
     assert runner.num_steps == 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("cost", "least", "most"), [(lambda _: 1.0, 0.9, 1.0), (lambda rows: rows**2, 0.05, 0.2)]
+)
+def test_where_rows_cost_more_than_they_bring_most_steps_have_few(cost, least, most) -> None:
+    engine, runner = copying(
+        max_draft_rows=32, step_tokens=32, num_blocks=1200, context_tokens=1024
+    )
+    for stream in range(4):
+        engine.add(request(stream, [stream] * 2 + [0] * 4, max_tokens=1000))
+    widths = []
+    while engine.has_work():
+        before = runner.num_computed_tokens
+        engine.step()
+        widths.append(runner.num_computed_tokens - before)
+        engine.took(cost(widths[-1]))
+    settled = widths[len(widths) // 2 : -2]
+    assert least < sum(width > FEW_ROWS for width in settled) / len(settled) < most
 
 
 def test_too_many_draft_nothing() -> None:
