@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cortex_core.errors import CortexError, Timeout
 from cortex_core.lazy_timer import LazyTimer
-from neurond.supervisor.jobs import ChoiceFinished, StreamItem, Token
+from neurond.stream_items import ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64

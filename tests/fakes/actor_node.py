@@ -9,7 +9,8 @@ from cortex_core.errors import Timeout
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import LoadProgress, LoadRequest, ModelProfile
 from neurond.devices import CPU, Devices
-from neurond.supervisor.jobs import ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.stream_items import ChoiceFinished, StreamItem, Token
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.streams import TokenStream
 from neurond.supervisor.supervisor import Supervisor

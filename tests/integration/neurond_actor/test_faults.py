@@ -10,7 +10,7 @@ import pytest
 from cortex_core.errors import ConfigError, DeviceFailed, ModelNotLoaded
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import LoadRequest
-from neurond.supervisor.jobs import StreamItem
+from neurond.stream_items import StreamItem
 from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
 from tests.fakes.fake_engine import CRASH, HANG, POISON, UNTOLD_STEPS
 from tests.fakes.waiting import wait_until_async

@@ -18,7 +18,7 @@ from cortex_core.errors import (
 from cortex_core.neuron_api import KvUse
 from neurond.engine.blocks import blocks_for
 from neurond.memory_plan import BLOCK_TOKENS
-from neurond.supervisor.jobs import Admitted, Adopted, Token
+from neurond.stream_items import Admitted, Adopted, Token
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
 from tests.fakes.fake_engine import BROKEN, EXHAUSTED, HANG, NAN, NUM_BLOCKS

@@ -18,16 +18,8 @@ from cortex_core.errors import (
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
 from neurond.ring_records import encode_finish, encode_notice, encode_token, encode_vector
-from neurond.supervisor.jobs import (
-    Admitted,
-    Adopted,
-    ChoiceFinished,
-    EmbedJob,
-    EngineJob,
-    StreamItem,
-    Token,
-    Vector,
-)
+from neurond.stream_items import Admitted, Adopted, ChoiceFinished, StreamItem, Token, Vector
+from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S, TokenStream
 from tests.unit.neurond.supervisor.inflight_rig import MODEL, Fixture
 

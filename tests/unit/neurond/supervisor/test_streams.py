@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cortex_core.errors import DeviceFailed, Timeout
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token
+from neurond.stream_items import Admitted, ChoiceFinished, StreamItem, Token
 from neurond.supervisor.streams import (
     HIGH_WATER_TOKENS,
     LOW_WATER_TOKENS,
