@@ -14,8 +14,9 @@ from cortex_core.canonical import SamplingParams
 from cortex_core.ids import RequestId
 from neurond.engine.device import open_device
 from neurond.engine.engine import Engine, EngineRequest
+from neurond.memory_plan import BLOCK_TOKENS
 from neurond.models.loader import LoadedModel, load_model
-from neurond.models.serving import build_engine
+from neurond.models.serving import Serving
 from neurond.sources.prepared import read_manifest
 from tests.fakes.model_cache import SMOLLM2, cached_model
 
@@ -33,6 +34,17 @@ def loaded(request: pytest.FixtureRequest) -> LoadedModel:
     return load_model(folder, read_manifest(folder), request.param, device, lambda _: None)
 
 
+def engine_of(loaded: LoadedModel, max_sequences: int) -> Engine:
+    """Return an engine with a KV cache of its own."""
+    return Serving(
+        loaded,
+        context_tokens=CONTEXT_TOKENS,
+        max_sequences=max_sequences,
+        kv_cache_bytes=KV_CACHE_BYTES,
+        block_tokens=BLOCK_TOKENS,
+    ).new_engine()
+
+
 def add(engine: Engine, num_prompt_tokens: int, max_tokens: int) -> RequestId:
     """Add a greedy request of random tokens."""
     number = next(_numbers)
@@ -47,7 +59,7 @@ def add(engine: Engine, num_prompt_tokens: int, max_tokens: int) -> RequestId:
 @pytest.mark.parametrize("num_sequences", [1, 16, 64])
 def test_decode(benchmark: BenchmarkFixture, loaded: LoadedModel, num_sequences: int) -> None:
     """One token for each of so many sequences, about 100 tokens into their context."""
-    engine = build_engine(loaded, CONTEXT_TOKENS, num_sequences, KV_CACHE_BYTES, 16)
+    engine = engine_of(loaded, num_sequences)
     for _ in range(num_sequences):
         add(engine, PROMPT_TOKENS, CONTEXT_TOKENS)
     while len(engine.step().tokens) < num_sequences:
@@ -59,7 +71,7 @@ def test_decode(benchmark: BenchmarkFixture, loaded: LoadedModel, num_sequences:
 
 def test_prefill(benchmark: BenchmarkFixture, loaded: LoadedModel) -> None:
     """A prompt of 1,024 tokens that no cache knows, to its first token."""
-    engine = build_engine(loaded, CONTEXT_TOKENS, 1, KV_CACHE_BYTES, 16)
+    engine = engine_of(loaded, max_sequences=1)
 
     def prefill() -> int:
         add(engine, 1024, 1)

@@ -9,10 +9,13 @@ from collections.abc import Callable
 
 
 class LazyTimer:
-    """One wait at a time; belongs to the loop that runs when it is made."""
+    """One wait at a time; belongs to the loop that runs when it is made.
+
+    A wait that ends early is not taken back: what is called then has to find nothing to do.
+    """
 
     def __init__(self, on_expiry: Callable[[], None]) -> None:
-        """`on_expiry` is called on the loop, once for each `start` that no `stop` follows in time.
+        """`on_expiry` is called on the loop, once for each `start` that no other follows in time.
 
         Keeps what it calls alive for as long as the longest time that it was started with.
         """
@@ -20,18 +23,13 @@ class LazyTimer:
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
         self._goes_off_at = 0.0
-        self._expires_at: float | None = None
+        self._expires_at = 0.0
 
     def start(self, timeout_s: float) -> None:
         """Begin a wait of `timeout_s` at most."""
-        expires_at = self._loop.time() + timeout_s
-        self._expires_at = expires_at
-        if self._handle is None or expires_at < self._goes_off_at:
-            self._set(expires_at)
-
-    def stop(self) -> None:
-        """End the wait. Idempotent."""
-        self._expires_at = None
+        self._expires_at = self._loop.time() + timeout_s
+        if self._handle is None or self._expires_at < self._goes_off_at:
+            self._set(self._expires_at)
 
     def _set(self, at: float) -> None:
         if self._handle is not None:
@@ -41,10 +39,7 @@ class LazyTimer:
 
     def _look(self) -> None:
         self._handle = None
-        if self._expires_at is None:
-            return
         if self._loop.time() < self._expires_at:
             self._set(self._expires_at)
-            return
-        self._expires_at = None
-        self._on_expiry()
+        else:
+            self._on_expiry()

@@ -8,16 +8,16 @@ from cortex_core.canonical import Completed, Event, GenerateRequest, Ping, Start
 from cortex_core.errors import InternalError
 from neurond.metrics import RequestMeter
 from neurond.prompt_tokens import PromptTokens
-from neurond.supervisor.jobs import (
+from neurond.stream_items import (
     Admitted,
     Adopted,
     ChoiceFinished,
-    EngineJob,
     NotHeld,
     PromptToken,
     StreamItem,
     Token,
 )
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import is_silent

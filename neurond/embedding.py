@@ -23,7 +23,8 @@ from cortex_core.neuron_api import NodeModel
 from neurond.generation import PING_INTERVAL_S
 from neurond.guarded_events import begun, pings_until
 from neurond.metrics import GenerationMetrics
-from neurond.supervisor.jobs import Admitted, EmbedJob, Vector
+from neurond.stream_items import Admitted, Vector
+from neurond.supervisor.jobs import EmbedJob
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import SMALL_PROMPT_CHARS, ModelText
 from neurond.text.pool import TextPool

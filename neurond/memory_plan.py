@@ -14,6 +14,7 @@ from neurond.sources.prepared import PreparedModel
 from neurond.weight_choice import DeviceKind, WeightChoice
 
 BLOCK_TOKENS = 16
+"""The CPU kernels' own, `neurond.kernels.abi`; torch's reference takes any."""
 PAGED_BLOCK_TOKENS = 256
 """Where the attention backend wants pages of so many tokens; others take them too."""
 CUDA_STEP_TOKENS = 2048

@@ -18,6 +18,7 @@ from bench.host_step import sequence_logits
 from bench.markdown import table, write_section
 from bench.named import positive
 from bench.quality.compare import Comparison
+from bench.quality.oracle import reference_logits
 from bench.quality.texts import texts
 from bench.quality.windows import windows
 from cortex_core.ids import ModelId
@@ -30,7 +31,6 @@ from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.loader import load_model
 from neurond.models.pack import pack_to_memory
 from neurond.models.packed_loader import plan_packing
-from neurond.models.plan_reference import reference_logits
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 
 PAGE = Path("docs/benchmarks.md")
@@ -110,7 +110,7 @@ def compare_formats(
     with torch.inference_mode(), kernels.pool(threads) as pool:
         for sequence in sequences:
             token_ids = torch.tensor(sequence)
-            oracle = reference_logits(plan, token_ids, torch.arange(len(sequence)))
+            oracle = reference_logits(plan, token_ids)
             for name, kv in formats:
                 logits = sequence_logits(kernels, pool, packed[name], sequence, kv)
                 found[name, kv].add(torch.from_numpy(logits), oracle, token_ids)

@@ -19,6 +19,7 @@ import torch
 
 from neurond.attention.base import AttentionBatch
 from neurond.engine.batch import ScheduledBatch
+from neurond.engine.blocks import blocks_for
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.upload import overwrite
 
@@ -87,7 +88,7 @@ class DecodeGraphs:
             torch.OutOfMemoryError: the device has no memory for them.
         """
         self._cache = cache
-        self._width = -(-context_tokens // cache.block_tokens)
+        self._width = blocks_for(context_tokens, cache.block_tokens)
         sizes = graph_sizes(max_sequences)
         self._inputs = torch.zeros(
             sizes[-1] * (4 + self._width), dtype=torch.int32, device=cache.device

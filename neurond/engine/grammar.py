@@ -122,11 +122,29 @@ class TokenGrammar:
         return tokens
 
     def warm_up(self) -> None:
-        """Compute a mask for the first time, which takes longer than any later one may.
+        """Compute a first mask, which takes longer than any later one and has no bound on that.
 
         Raises:
-            InvalidRequest: no token can follow.
+            InvalidRequest: the grammar has failed, or no token can follow.
         """
+        self._compute_mask()
+
+    def allowed(self) -> array[int]:
+        """Return a bit for each token that may come next, lowest first; valid until the next call.
+
+        Raises:
+            InvalidRequest: it takes more work than a token may take, the grammar has failed, or no
+                token can follow.
+        """
+        began_s = time.thread_time()
+        self._compute_mask()
+        self._mask_s = time.thread_time() - began_s
+        if self._mask_s > MAX_MASK_S:
+            raise refuse("it takes too long to tell which tokens may come next; make it smaller")
+        return self._words
+
+    def _compute_mask(self) -> None:
+        """Set the bits of the tokens that may come next."""
         words = self._words
         address, length = words.buffer_info()
         self._matcher.unsafe_compute_mask_ptr(address, length * words.itemsize)
@@ -138,19 +156,6 @@ class TokenGrammar:
             words[word] = words[word] & ~(1 << bit) | accepting << bit
         if not any(words):
             raise refuse("no token of the model's vocabulary can follow")
-
-    def allowed(self) -> array[int]:
-        """Return a bit for each token that may come next, lowest first; valid until the next call.
-
-        Raises:
-            InvalidRequest: it takes more work than a token may take, or no token can follow.
-        """
-        began_s = time.thread_time()
-        self.warm_up()
-        self._mask_s = time.thread_time() - began_s
-        if self._mask_s > MAX_MASK_S:
-            raise refuse("it takes too long to tell which tokens may come next; make it smaller")
-        return self._words
 
 
 class GrammarCompiler:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from cortex_core.errors import InternalError
+from neurond.engine.blocks import blocks_for
 from neurond.engine.host_sampler import sample_on_host
 from neurond.engine.host_sizes import FLOAT_BYTES, StepBounds
 from neurond.engine.masks import masks_of
@@ -127,7 +128,7 @@ class HostRunner:
 
 
 def _columns(batch: ScheduledBatch) -> StepColumns:
-    width = -(-batch.max_seqlen_k // BLOCK_TOKENS)
+    width = blocks_for(batch.max_seqlen_k, BLOCK_TOKENS)
     return StepColumns(
         token_ids=batch.token_ids,
         positions=batch.positions,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cortex_core.errors import ErrorInfo
 from neurond.engine.batch import Row, SampledToken
-from neurond.engine.row_rules import not_finite, temperature_of
+from neurond.engine.row_rules import not_finite, repeated_tokens, summands_of, temperature_of
 from neurond.kernels.sample_abi import SAMPLE_ROW, Sampled
 from neurond.kernels.sampling import SampleKernel, SampleRows
 
@@ -68,18 +68,10 @@ def _add(told: SampleRows, row: Row, mask: array[int] | None) -> None:
 
 def _list_tokens(told: SampleRows, row: Row) -> None:
     """Append the row's tokens whose logits change; the kernel passes over what is no token."""
-    sampling, counts = row.sampling, row.counts
-    if sampling.logit_bias:
-        told.added_tokens.extend(sampling.logit_bias.keys())
-        told.added_values.extend(sampling.logit_bias.values())
-    if counts is None:
-        return
-    if sampling.repetition_penalty is not None and sampling.repetition_penalty != 1.0:
-        told.repeated.extend(counts.prompt.union(counts.output))
-    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
-    if presence or frequency:
-        told.added_tokens.extend(counts.output.keys())
-        told.added_values.extend(-presence - frequency * n for n in counts.output.values())
+    told.repeated.extend(repeated_tokens(row))
+    tokens, values = summands_of(row)
+    told.added_tokens.extend(tokens)
+    told.added_values.extend(values)
 
 
 def _result(row: Row, found: Sampled) -> SampledToken | ErrorInfo:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from neurond.memory_plan import BLOCK_TOKENS, CPU_STEP_TOKENS, EMBED_TOKENS
+from neurond.kernels.abi import BLOCK_TOKENS
+from neurond.memory_plan import CPU_STEP_TOKENS, EMBED_TOKENS
 
 if TYPE_CHECKING:
     from neurond.kernels import abi

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cortex_core.errors import OutOfMemory
+from neurond.engine.blocks import blocks_for
 from neurond.engine.host_sizes import EMBED_BLOCKS
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import StepColumns
@@ -74,21 +75,17 @@ def _steps(lengths: Sequence[int]) -> list[tuple[int, int]]:
     """
     firsts, used = [0], 0
     for index, length in enumerate(lengths):
-        used += _num_blocks(length)
+        used += blocks_for(length, BLOCK_TOKENS)
         if used > EMBED_BLOCKS and index > firsts[-1]:
             firsts.append(index)
-            used = _num_blocks(length)
+            used = blocks_for(length, BLOCK_TOKENS)
     return list(pairwise([*firsts, len(lengths)]))
-
-
-def _num_blocks(num_tokens: int) -> int:
-    return -(-num_tokens // BLOCK_TOKENS)
 
 
 def _columns(inputs: Sequence[array[int]]) -> tuple[StepColumns, int]:
     """Return a step of all inputs, each a sequence of its own, and the blocks that it takes."""
     lengths = [len(ids) for ids in inputs]
-    blocks = [_num_blocks(length) for length in lengths]
+    blocks = [blocks_for(length, BLOCK_TOKENS) for length in lengths]
     first_blocks = [0, *accumulate(blocks)]
     width = max(blocks)
     columns = StepColumns(

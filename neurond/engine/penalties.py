@@ -1,8 +1,7 @@
 """Logit bias and penalties, added to the few logits that they concern.
 
-A repetition penalty divides positive and multiplies negative logits of tokens in prompt and output
-(CTRL, arXiv:1909.05858); presence and frequency penalties are subtracted for tokens in the output
-(OpenAI); logit bias is added last.
+A repetition penalty divides positive and multiplies negative logits (CTRL, arXiv:1909.05858);
+whatever is added is added behind it. `neurond.engine.row_rules` says to which tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from neurond.engine.batch import Row
+from neurond.engine.row_rules import repeated_tokens, summands_of
 from neurond.engine.upload import upload
 
 
@@ -57,20 +57,8 @@ def adjust(logits: torch.Tensor, rows: Sequence[Row], *, keep: bool) -> torch.Te
 def _collect(rows: Sequence[Row], vocab_size: int) -> tuple[_Entries, _Entries]:
     divisors, summands = _Entries(), _Entries()
     for index, row in enumerate(rows):
-        sampling, counts = row.sampling, row.counts
-        if sampling.logit_bias:
-            summands.add(index, vocab_size, sampling.logit_bias.items())
-        if counts is None:
-            continue
-        penalty = sampling.repetition_penalty
-        if penalty is not None and penalty != 1.0:
-            seen = counts.prompt.union(counts.output)
-            divisors.add(index, vocab_size, ((token, penalty) for token in seen))
-        presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
-        if presence or frequency:
-            summands.add(
-                index,
-                vocab_size,
-                ((token, -presence - frequency * n) for token, n in counts.output.items()),
-            )
+        penalty = row.sampling.repetition_penalty or 1.0
+        divisors.add(index, vocab_size, ((token, penalty) for token in repeated_tokens(row)))
+        tokens, values = summands_of(row)
+        summands.add(index, vocab_size, zip(tokens, values, strict=True))
     return divisors, summands

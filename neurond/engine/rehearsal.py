@@ -4,6 +4,7 @@ from array import array
 
 from cortex_core.canonical import SamplingParams
 from neurond.engine.batch import ImageQueries, Row, ScheduledBatch
+from neurond.engine.blocks import blocks_for
 from neurond.engine.images import ImagePrompt
 from neurond.engine.kv_cache import KvCache
 
@@ -46,7 +47,7 @@ def rehearsal(
         cu_seqlens_q=array("i", [0]),
         seq_lens_k=stops,
         block_tables=[
-            array("i", [cache.blank_block] * -(-stop // cache.block_tokens)) for stop in stops
+            array("i", [cache.blank_block] * blocks_for(stop, cache.block_tokens)) for stop in stops
         ],
         sample_rows=array("i", range(num_rows)),
         rows=[Row(0, 0, 0, _DRAWN, array("i", [0]), 1, None)] * num_rows,

@@ -15,6 +15,7 @@ import torch
 
 from cortex_core.errors import OutOfMemory
 from neurond.attention.base import AttentionBatch
+from neurond.engine.blocks import blocks_for
 from neurond.engine.decode_graphs import DecodeColumns, DecodeGraphs, Recorder
 from neurond.engine.masks import masks_of
 from neurond.engine.query_parts import query_parts
@@ -187,11 +188,11 @@ class ModelRunner:
 
     def _attention_batch(self, batch: ScheduledBatch) -> AttentionBatch:
         block_tokens = self._cache.block_tokens
-        width = -(-batch.max_seqlen_k // block_tokens)
+        width = blocks_for(batch.max_seqlen_k, block_tokens)
         parts = query_parts(batch)
         padded, blanks = array("i"), array("i", [self._cache.blank_block])
         for part in parts:
-            num_blocks = -(-part.kv_len // block_tokens)
+            num_blocks = blocks_for(part.kv_len, block_tokens)
             padded.extend(batch.block_tables[part.sequence][:num_blocks])
             padded.extend(blanks * (width - num_blocks))
         query_lens = [part.num_queries for part in parts]

@@ -15,6 +15,7 @@ from neurond.engine.batch import Row, TokenCounts
 from neurond.engine.blocks import BlockTable
 from neurond.engine.drafts import Drafter
 from neurond.engine.prefix_cache import BlockKey, block_key
+from neurond.engine.row_rules import has_penalties
 
 Bucket = tuple[int, str | None]
 """Priority and principal: sequences of one bucket have no claims against each other but age."""
@@ -192,11 +193,7 @@ def count_tokens(
     sampling: SamplingParams, token_ids: array[int], num_prompt_tokens: int
 ) -> TokenCounts | None:
     """Return the counts that the penalties in `sampling` need, None where there are none."""
-    if (
-        sampling.repetition_penalty in (None, 1.0)
-        and not sampling.presence_penalty
-        and not sampling.frequency_penalty
-    ):
+    if not has_penalties(sampling):
         return None
     output: dict[int, int] = {}
     for token_id in token_ids[num_prompt_tokens:]:

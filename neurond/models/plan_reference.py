@@ -1,4 +1,4 @@
-"""Computes a `DecoderPlan` in plain torch, in float32, one sequence at a time: slow and obvious.
+"""The parts of a `DecoderPlan` in plain torch, in float32, a sequence at a time: slow and obvious.
 
 What the kernels have to agree with, but for rounding, and what `plan_check` holds models against.
 """
@@ -9,16 +9,6 @@ from torch.nn import functional
 from neurond.models.decoder_plan import DecoderPlan, PlanLayer, PlanLinear
 from neurond.models.file_matrix import read_numbered
 from neurond.models.plan_reader import ACTIVATIONS
-
-
-def reference_logits(
-    plan: DecoderPlan, token_ids: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    """Return the logits [T, vocab_size] after each of the tokens [T] of one sequence."""
-    hidden = embed(plan, token_ids)
-    for layer in plan.layers:
-        hidden = run_layer(plan, layer, hidden, positions)
-    return run_head(plan, hidden)
 
 
 def embed(plan: DecoderPlan, token_ids: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,6 @@ from neurond.attention.trial import TYPICAL, Heads, why_not
 from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.decode_graphs import NotRecordable
 from neurond.engine.device import Device
-from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import kv_block_bytes
 from neurond.engine.runner import ModelRunner
@@ -130,23 +129,6 @@ class Serving(ModelServing):
         super().__init__(
             runner, sizes, weights_id, max_sequences, step_tokens, rows, two_way_tokens
         )
-
-
-def build_engine(
-    loaded: LoadedModel,
-    context_tokens: int,
-    max_sequences: int,
-    kv_cache_bytes: int,
-    block_tokens: int,
-) -> Engine:
-    """Return an engine for `loaded` with a KV cache of its own; see `Serving`."""
-    return Serving(
-        loaded,
-        context_tokens=context_tokens,
-        max_sequences=max_sequences,
-        kv_cache_bytes=kv_cache_bytes,
-        block_tokens=block_tokens,
-    ).new_engine()
 
 
 def attention_backend(loaded: LoadedModel) -> AttentionBackend:

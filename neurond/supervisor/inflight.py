@@ -35,17 +35,16 @@ from neurond.ring_records import (
     VectorRecord,
     decode_record,
 )
-from neurond.supervisor.jobs import (
+from neurond.stream_items import (
     Admitted,
     Adopted,
     ChoiceFinished,
-    EmbedJob,
-    EngineJob,
     NotHeld,
     PromptToken,
     Token,
     Vector,
 )
+from neurond.supervisor.jobs import EmbedJob, EngineJob
 from neurond.supervisor.streams import TokenStream
 
 RETRY_AFTER_S = 1.0

@@ -9,12 +9,11 @@ takes nothing for `STALLED_S` while its sequences are held loses them: they are 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 from cortex_core.errors import CortexError, Timeout
 from cortex_core.lazy_timer import LazyTimer
-from neurond.supervisor.jobs import ChoiceFinished, StreamItem, Token
+from neurond.stream_items import ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
@@ -35,18 +34,13 @@ class StreamControl(Protocol):
     def cancel(self) -> None: ...
 
 
-class TokenStream(AsyncIterator[StreamItem]):
-    """Iterate over one request: `Admitted`, `Adopted` if more of its prompt was found, then
-    tokens and finishes of its choices.
+class TokenStream:
+    """One request's items: `Admitted`, `Adopted` if more of its prompt was found, then tokens and
+    finishes of its choices; or `Admitted`, then vectors and the finish of the only choice.
 
-    Ends when every choice has ended, or at once after `cancel`. A task that is cancelled while it
-    waits leaves the stream as it was; leaving the stream for good takes `cancel` or `aclose`,
-    else the engine goes on until the buffer is full and then holds the sequence paused.
-
-    Raises:
-        DeviceFailed: while iterating, the actor died or hung; what it sent before was delivered.
-        Timeout: while iterating, nothing was taken for `STALLED_S`.
-        CortexError: while iterating, the engine failed this request.
+    One reader calls `take` until the stream has `ended`, which it has when the last choice has,
+    and at once after `cancel`. Whoever leaves it earlier has to `cancel` it, else the engine goes
+    on until the buffer is full and then holds the sequences paused.
     """
 
     def __init__(self, n: int, control: StreamControl) -> None:
@@ -59,20 +53,6 @@ class TokenStream(AsyncIterator[StreamItem]):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: LazyTimer | None = None
 
-    def __aiter__(self) -> "TokenStream":
-        return self
-
-    async def __anext__(self) -> StreamItem:
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            if not self._open:
-                raise StopAsyncIteration
-            await self._wait()
-        item = self._items.popleft()
-        self._taken()
-        return item
-
     async def take(self, timeout_s: float) -> list[StreamItem]:
         """Return what is buffered, `MOST_TAKEN_TOKENS` at most; if nothing is, wait for an item.
 
@@ -82,9 +62,12 @@ class TokenStream(AsyncIterator[StreamItem]):
         each time, up to the whole answer.
 
         Raises:
-            CortexError: as while iterating.
+            DeviceFailed: the actor died or hung; what it sent before was taken.
+            Timeout: nothing was taken for `STALLED_S`.
+            CortexError: the engine failed this request.
         """
-        self._taken()
+        self._untouched_since = None
+        self._resume_if_low()
         if not self._items and self._open:
             await self._wait(timeout_s)
         if not self._items and self._error is not None:
@@ -119,7 +102,7 @@ class TokenStream(AsyncIterator[StreamItem]):
         self._wake()
 
     def cancel(self) -> None:
-        """Stop generating within one engine step and end the iteration. Idempotent."""
+        """Stop generating within one engine step and end the stream. Idempotent."""
         if self._open and self._error is None:
             self._control.cancel()
         self._open.clear()
@@ -127,10 +110,6 @@ class TokenStream(AsyncIterator[StreamItem]):
         self._error = None
         self._paused = False
         self._wake()
-
-    async def aclose(self) -> None:
-        """Cancel; nothing needs to be awaited."""
-        self.cancel()
 
     def deliver(self, item: StreamItem) -> None:
         """Take an item from the actor. Called by the actor's handle only."""
@@ -162,10 +141,6 @@ class TokenStream(AsyncIterator[StreamItem]):
             self._control.cancel()
             self.fail(Timeout(f"cannot go on: nothing of the answer was read for {STALLED_S:g} s"))
 
-    def _taken(self) -> None:
-        self._untouched_since = None
-        self._resume_if_low()
-
     def _resume_if_low(self) -> None:
         if self._paused and len(self._items) < LOW_WATER_TOKENS:
             self._set_paused(False)
@@ -182,16 +157,13 @@ class TokenStream(AsyncIterator[StreamItem]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _wait(self, timeout_s: float | None = None) -> "asyncio.Future[None]":
+    def _wait(self, timeout_s: float) -> "asyncio.Future[None]":
         """Return what is done once something has changed, or the time is over."""
         assert self._waiter is None or self._waiter.done(), "a TokenStream has one reader"
         self._waiter = asyncio.get_running_loop().create_future()
         if self._timer is None:
             self._timer = LazyTimer(self._wake)
-        if timeout_s is None:
-            self._timer.stop()
-        else:
-            self._timer.start(timeout_s)
+        self._timer.start(timeout_s)
         return self._waiter
 
 

@@ -16,7 +16,7 @@ from cortex_core.canonical import (
     TextDelta,
     TokenLogprob,
 )
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from neurond.text.detokenizer import Detokenizer
 from neurond.text.parsed_choice import Delta, ParsedChoice, Parsing, logprobs_of
 from neurond.text.pieces import TokenPieces

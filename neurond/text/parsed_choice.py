@@ -23,7 +23,7 @@ from cortex_core.canonical import (
 )
 from cortex_core.ids import RequestId
 from neurond.engine.triggers import Triggers, TriggerWatch
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from neurond.text.detokenizer import Detokenizer
 from neurond.text.parsing.parser import AnswerParser, joined
 from neurond.text.parsing.segments import (

@@ -11,7 +11,7 @@ from cortex_core.canonical import (
     TokenLogprob,
     TokensPrompt,
 )
-from neurond.supervisor.jobs import PromptToken, Token
+from neurond.stream_items import PromptToken, Token
 from neurond.text.parsed_choice import logprobs_of, token_logprob
 from neurond.text.pieces import TokenPieces
 

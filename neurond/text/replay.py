@@ -4,7 +4,7 @@ from typing import Final
 
 from cortex_core.canonical import ContinueFrom, Event, GenerateRequest
 from cortex_core.errors import InvalidRequest
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from neurond.text.output import RequestOutput
 from neurond.text.vocabulary import check_token_ids
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 
 
 class _Seen(NamedTuple):

@@ -9,12 +9,13 @@ from cortex_core.errors import Timeout
 from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import LoadProgress, LoadRequest, ModelProfile
 from neurond.devices import CPU, Devices
-from neurond.supervisor.jobs import ChoiceFinished, EngineJob, StreamItem, Token
+from neurond.stream_items import ChoiceFinished, StreamItem, Token
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.supervisor.streams import TokenStream
 from neurond.supervisor.supervisor import Supervisor
 from tests.fakes.fake_library import FolderLibrary
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 READY_TIMEOUT_S = 60.0
 PACED = "tests.fakes.fake_engine:PacedBackend"
@@ -116,12 +117,15 @@ def finishes_of(items: list[StreamItem]) -> dict[int, str]:
 
 
 async def collect(stream: TokenStream) -> list[StreamItem]:
-    return [item async for item in stream]
+    items: list[StreamItem] = []
+    await collect_into(items, stream)
+    return items
 
 
 async def collect_into(items: list[StreamItem], stream: TokenStream) -> None:
-    async for item in stream:
-        items.append(item)  # noqa: PERF401 - what came before an error is wanted
+    """Take all that comes; what came before an error is among `items` then."""
+    while not stream.ended:
+        items += await stream.take(WAIT_S)
 
 
 class Host:

@@ -13,7 +13,8 @@ from neurond.generation import Generation
 from neurond.images.limits import ImageLimits
 from neurond.images.reader import ImageReader
 from neurond.metrics import GenerationMetrics
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, NotHeld, Token
+from neurond.stream_items import Admitted, ChoiceFinished, NotHeld, Token
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText
 from neurond.text.parsing.answer_format import AnswerFormat

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.quality.oracle import reference_logits
 from neurond.models.decoder_plan import DecoderPlan, NoPlan, PlanRope
 from neurond.models.loader import load_model
 from neurond.models.plan_check import plan_decoder, verify_plan
 from neurond.models.plan_reader import read_plan
-from neurond.models.plan_reference import reference_logits
 from tests.fakes.model_cache import GEMMA3, SMOLLM2, real_model
 from tests.fakes.planned_models import PLANNED, REFUSED, make_model
 from tests.fakes.tiny_models import VOCAB_SIZE, WINDOW
@@ -36,7 +36,7 @@ def test_the_plan_computes_what_transformers_does(name):
     model = make_model(PLANNED[name]())
     plan = planned(model)
     ids = torch.randint(VOCAB_SIZE, (NUM_TOKENS,), generator=torch.Generator().manual_seed(1))
-    found = reference_logits(plan, ids, torch.arange(NUM_TOKENS))
+    found = reference_logits(plan, ids)
     expected = transformers_logits(model, ids)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 

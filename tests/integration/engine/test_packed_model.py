@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bench.host_step import sequence_logits
+from bench.quality.oracle import reference_logits
 from cortex_core.errors import InternalError, ModelLoadFailed, OutOfMemory
 from neurond.kernels import abi
 from neurond.kernels.file_memory import FileMemory
@@ -26,7 +27,6 @@ from neurond.models import partial_file
 from neurond.models.decoder_plan import DecoderPlan, PlanLinear
 from neurond.models.pack import pack_to_file, pack_to_memory
 from neurond.models.plan_check import plan_decoder
-from neurond.models.plan_reference import reference_logits
 from tests.fakes.planned_models import PLANNED, make_model
 from tests.fakes.tiny_models import VOCAB_SIZE
 
@@ -92,7 +92,7 @@ def test_kernels_compute_what_the_plan_says(kernels, name, weight_format):
     ids = some_ids()
     found = step_logits(kernels, packed, ids)
     rounded = with_packed_weights(plan, packed, kernels)
-    expected = reference_logits(rounded, ids, torch.arange(NUM_TOKENS)).numpy()
+    expected = reference_logits(rounded, ids).numpy()
     error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
     assert error < CLOSE[weight_format]
 

@@ -9,6 +9,7 @@ import torch
 
 from bench.host_step import sequence_logits
 from bench.quality.compare import Comparison
+from bench.quality.oracle import reference_logits
 from bench.quality.texts import texts
 from bench.quality.windows import windows
 from neurond.kernels.packed_file import WeightFormat
@@ -17,7 +18,6 @@ from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.loader import load_model
 from neurond.models.pack import pack_to_memory
 from neurond.models.packed_loader import plan_packing
-from neurond.models.plan_reference import reference_logits
 from tests.fakes.model_cache import SMOLLM2, real_model
 
 pytestmark = pytest.mark.model
@@ -43,9 +43,7 @@ def test_the_greedy_token_is_that_of_float32(cpu) -> None:
     assert isinstance(plan, DecoderPlan)
     sequences = windows(folder, manifest, texts(), LENGTH, COUNT)
     with torch.inference_mode():
-        oracles = [
-            reference_logits(plan, torch.tensor(each), torch.arange(LENGTH)) for each in sequences
-        ]
+        oracles = [reference_logits(plan, torch.tensor(each)) for each in sequences]
     found = {name: Comparison() for name in LEAST_SAME}
     with kernels.pool(2) as pool:
         for name, comparison in found.items():

@@ -29,7 +29,7 @@ from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import LayerShape, kv_block_bytes
 from neurond.memory_plan import BLOCK_TOKENS, PAGED_BLOCK_TOKENS, plan_memory
 from neurond.models.model_serving import kv_sizes
-from neurond.models.serving import Serving, build_engine
+from neurond.models.serving import Serving
 from neurond.protocol import Configure, LoadModel
 from neurond.weight_choice import WeightChoice
 from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids, make_engine
@@ -114,7 +114,7 @@ def test_a_cache_beyond_the_devices_memory_is_refused(tiny):
     loaded = tiny("llama").loaded
     small = replace(loaded, device=CpuDevice(1))
     with pytest.raises(OutOfMemory, match="0 bytes free"):
-        build_engine(small, 512, 4, 1 << 20, 8)
+        Serving(small, context_tokens=512, max_sequences=4, kv_cache_bytes=1 << 20, block_tokens=8)
 
 
 def test_a_served_model_can_start_anew_and_is_freed(cpu, tmp_path):

@@ -18,7 +18,7 @@ from cortex_core.neuron_api import (
 )
 from neurond.devices import CPU
 from neurond.kernels.abi import ABI
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from tests.fakes.actor_node import Node, collect, ignore_progress, tokens_of
 from tests.fakes.tiny_nodes import PROMPT, add_tiny
 from tests.fakes.waiting import wait_until_async

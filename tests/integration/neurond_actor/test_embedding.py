@@ -15,7 +15,8 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import UnloadRequest
 from neurond.models.pooling import pool
 from neurond.sources.prepared import Pooling, PreparedModel
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, StreamItem, Vector
+from neurond.stream_items import Admitted, ChoiceFinished, StreamItem, Vector
+from neurond.supervisor.jobs import EmbedJob
 from neurond.supervisor.streams import TokenStream
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of, until_stuck
 from tests.fakes.fake_engine import BROKEN, HANG

@@ -10,10 +10,10 @@ import pytest
 from cortex_core.errors import ConfigError, DeviceFailed, ModelNotLoaded
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import LoadRequest
-from neurond.supervisor.jobs import StreamItem
+from neurond.stream_items import StreamItem
 from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
 from tests.fakes.fake_engine import CRASH, HANG, POISON, UNTOLD_STEPS
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 MUCH = 1500
 RECOVERY_S = 60.0
@@ -27,14 +27,13 @@ async def works_again(node: Node, model_id: ModelId) -> bool:
 async def test_a_killed_actor_is_respawned_and_its_models_are_reloaded(paced_node: Node) -> None:
     model_id, other = await paced_node.loaded(), await paced_node.loaded("other")
     stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
-    first = await anext(stream)
+    assert await stream.take(WAIT_S), "it has begun"
     killed = paced_node.actor_pid
 
     os.kill(killed, signal.SIGKILL)
     with pytest.raises(DeviceFailed, match="signal 9"):
         await collect(stream)
 
-    assert first is not None
     with pytest.raises(ModelNotLoaded, match="loading"):
         paced_node.submit(model_id, [10])
     assert await works_again(paced_node, model_id)

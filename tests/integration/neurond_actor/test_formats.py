@@ -7,7 +7,7 @@ from cortex_core.canonical import ResponseFormat, SamplingParams
 from cortex_core.errors import InternalError, InvalidRequest, ModelNotLoaded
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import UnloadRequest
-from neurond.supervisor.jobs import Admitted, NotHeld
+from neurond.stream_items import Admitted, NotHeld
 from neurond.supervisor.streams import TokenStream
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
 from tests.fakes.waiting import wait_until_async

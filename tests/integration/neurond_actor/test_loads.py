@@ -20,7 +20,7 @@ from cortex_core.neuron_api import LoadProgress, LoadRequest, ModelProfile, Unlo
 from neurond.supervisor.models import MAX_STRANGERS
 from tests.fakes.actor_node import PACED, Node, collect, ignore_progress, tokens_of
 from tests.fakes.fake_library import tiny_model
-from tests.fakes.waiting import wait_until_async
+from tests.fakes.waiting import WAIT_S, wait_until_async
 
 MUCH = 1500
 
@@ -182,7 +182,7 @@ async def test_forced_unload_fails_what_runs_on_that_model(paced_node: Node) -> 
     model_id, other = await paced_node.loaded(), paced_node.library.add("other")
     await paced_node.load(other)
     stream = paced_node.submit(model_id, [10], max_tokens=MUCH)
-    await anext(stream)
+    await stream.take(WAIT_S)
 
     await paced_node.supervisor.unload(UnloadRequest(model_id, force=True))
 

@@ -18,7 +18,7 @@ from cortex_core.errors import (
 from cortex_core.neuron_api import KvUse
 from neurond.engine.blocks import blocks_for
 from neurond.memory_plan import BLOCK_TOKENS
-from neurond.supervisor.jobs import Admitted, Adopted, Token
+from neurond.stream_items import Admitted, Adopted, Token
 from neurond.supervisor.streams import HIGH_WATER_TOKENS, LOW_WATER_TOKENS
 from tests.fakes.actor_node import Node, collect, finishes_of, tokens_of
 from tests.fakes.fake_engine import BROKEN, EXHAUSTED, HANG, NAN, NUM_BLOCKS
@@ -46,7 +46,7 @@ async def test_a_request_is_admitted_before_its_first_step_is_computed(
 
     stream = node.submit(await node.loaded(), [HANG])
 
-    assert await anext(stream) == Admitted(cached_tokens=0)
+    assert await stream.take(WAIT_S) == [Admitted(cached_tokens=0)]
 
 
 async def test_what_was_computed_for_another_request_meanwhile_counts_as_cached(node: Node) -> None:
@@ -54,10 +54,10 @@ async def test_what_was_computed_for_another_request_meanwhile_counts_as_cached(
     prompt = list(range(1100))
 
     first = node.submit(model_id, prompt, max_tokens=2)
-    admitted = await anext(first)
+    begun = await first.take(WAIT_S)
     # Those of one principal would wait for their turn.
     others = [node.submit(model_id, prompt, max_tokens=2, principal=name) for name in "bc"]
-    told = [[admitted], *await asyncio.gather(*map(collect, others))]
+    told = [begun, *await asyncio.gather(*map(collect, others))]
     await collect(first)
 
     cached = [
@@ -99,7 +99,7 @@ async def test_a_prompt_leaves_the_device_to_those_who_decode_with_another_model
     for attempt in range(1, 11):
         # On a machine that is held up it may have ended, or be paused, when the prompt arrives.
         stream = node.submit(telling, [10], max_tokens=MUCH)
-        while not isinstance(await anext(stream), Token):
+        while not tokens_of(await stream.take(WAIT_S)):
             pass
         answer = asyncio.create_task(collect(stream))
         found = await chunks(attempt)
@@ -148,7 +148,7 @@ async def test_replayed_tokens_are_continued(node: Node) -> None:
 async def test_requests_on_two_models_run_at_once(paced_node: Node) -> None:
     one, other = await paced_node.loaded("one"), await paced_node.loaded("other")
     first = paced_node.submit(one, [10], max_tokens=MUCH)
-    await anext(first)
+    await first.take(WAIT_S)
 
     items = await collect(paced_node.submit(other, [20], max_tokens=3))
 
@@ -160,7 +160,7 @@ async def test_requests_on_two_models_run_at_once(paced_node: Node) -> None:
 async def test_cancel_frees_the_engine_at_once(node: Node) -> None:
     model_id = await node.loaded()
     stream = node.submit(model_id, [10], max_tokens=MUCH)
-    await anext(stream)
+    await stream.take(WAIT_S)
 
     stream.cancel()
 
@@ -174,13 +174,13 @@ async def test_cancel_frees_the_engine_at_once(node: Node) -> None:
 async def test_a_finished_choice_ends_alone(node: Node) -> None:
     model_id = await node.loaded()
     stream = node.submit(model_id, [10], n=2, max_tokens=40)
-    await anext(stream)
+    begun = await stream.take(WAIT_S)
 
     stream.finish_choice(0)
     items = await collect(stream)
 
     assert tokens_of(items, 0) == []
-    assert tokens_of(items, 1) == list(range(11, 51))
+    assert tokens_of(begun + items, 1) == list(range(11, 51))
     await wait_until_async(lambda: node.in_flight(model_id) == 0)
 
 
@@ -203,9 +203,10 @@ async def test_a_reader_that_catches_up_resumes_its_stream(paced_node: Node) -> 
     await wait_until_async(lambda: stream.paused)
 
     while stream.buffered_tokens >= LOW_WATER_TOKENS:
-        await anext(stream)
+        await stream.take(WAIT_S)
+    assert stream.paused, "it has not come for more"
+    await stream.take(WAIT_S)
 
-    assert not stream.paused
     await wait_until_async(lambda: stream.buffered_tokens > LOW_WATER_TOKENS)
     stream.cancel()
 
@@ -291,7 +292,7 @@ async def test_a_model_that_is_not_loaded_is_refused(node: Node) -> None:
 async def test_ping_answers_while_the_engine_is_busy(node: Node) -> None:
     model_id = await node.loaded()
     stream = node.submit(model_id, [10], max_tokens=MUCH)
-    await anext(stream)
+    await stream.take(WAIT_S)
 
     assert (
         0 < await node.supervisor.ping(node.supervisor.discovery().devices[0].id, WAIT_S) < WAIT_S

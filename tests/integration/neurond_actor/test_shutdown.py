@@ -30,7 +30,7 @@ async def test_nothing_is_left_after_stop(make_node: Callable[..., Node]) -> Non
     node = make_node()
     await node.start()
     stream = node.submit(await node.loaded(), [10], max_tokens=MUCH)
-    await anext(stream)
+    await stream.take(WAIT_S)
     os.kill(node.actor_pid, signal.SIGKILL)
     await wait_until_async(lambda: node.restarts == 1)
     assert await node.devices_ready(WAIT_S)

@@ -27,7 +27,8 @@ from cortex_core.ids import ModelId, RequestId
 from cortex_core.neuron_api import EmbeddingSizes, NodeModel
 from neurond.embedding import Embedding
 from neurond.metrics import GenerationMetrics
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EmbedJob, Vector
+from neurond.stream_items import Admitted, ChoiceFinished, Vector
+from neurond.supervisor.jobs import EmbedJob
 from neurond.supervisor.streams import TokenStream
 from neurond.text.model_text import ModelText
 from neurond.text.pool import TextPool

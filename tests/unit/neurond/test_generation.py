@@ -34,7 +34,8 @@ from cortex_core.errors import (
     WrongModality,
 )
 from cortex_core.ids import ModelId, RequestId
-from neurond.supervisor.jobs import Admitted, Adopted, ChoiceFinished, EngineJob, Token
+from neurond.stream_items import Admitted, Adopted, ChoiceFinished, Token
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
 from tests.fakes.generation_rig import (
     CONTEXT,

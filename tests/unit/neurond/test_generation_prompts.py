@@ -22,7 +22,8 @@ from cortex_core.canonical import (
 )
 from cortex_core.errors import ContextLengthExceeded, InvalidRequest
 from cortex_core.ids import RequestId
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, EngineJob, PromptToken, Token
+from neurond.stream_items import Admitted, ChoiceFinished, PromptToken, Token
+from neurond.supervisor.jobs import EngineJob
 from neurond.supervisor.streams import TokenStream
 from tests.fakes.generation_rig import (
     CONTEXT,

@@ -8,6 +8,7 @@ from cortex_core.errors import OutOfMemory
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import MIB, Dtype, ModelProfile
 from neurond.engine.host_sizes import StepBounds, embed_bytes, step_bytes
+from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.packed_file import (
     LAYER_AND_HEAD,
@@ -23,6 +24,7 @@ from neurond.memory_plan import (
     CPU_ACTIVATION_BYTES,
     EMBED_TOKENS,
     activation_bytes,
+    block_tokens_for,
     packed_bytes,
     plan_memory,
 )
@@ -143,6 +145,10 @@ def test_what_is_planned_is_what_the_kernels_take_and_not_much_more(
             # Tiles take much more for each thread than lanes do, and are planned for.
             lanes = 0 if kernels.variant == "amx" else 2 * pool.threads * 18 * 1024 * sizes[5]
             assert planned - lanes < 1.4 * taken, (weight_format, max_sequences)
+
+
+def test_blocks_are_planned_as_large_as_the_kernels_have_them() -> None:
+    assert block_tokens_for("cpu", None) == BLOCK_TOKENS
 
 
 def test_each_thread_has_scratch_for_attention_and_for_choosing_tokens(kernels: Kernels) -> None:

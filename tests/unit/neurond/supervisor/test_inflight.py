@@ -18,23 +18,12 @@ from cortex_core.errors import (
 from cortex_core.ids import ModelId, RequestId
 from neurond import protocol
 from neurond.ring_records import encode_finish, encode_notice, encode_token, encode_vector
-from neurond.supervisor.jobs import (
-    Admitted,
-    Adopted,
-    ChoiceFinished,
-    EmbedJob,
-    EngineJob,
-    NotHeld,
-    StreamItem,
-    Token,
-    Vector,
-)
-from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S, TokenStream
+from neurond.stream_items import Admitted, Adopted, ChoiceFinished, NotHeld, Token, Vector
+from neurond.supervisor.jobs import EmbedJob, EngineJob
+from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S
+from tests.fakes.actor_node import collect
+from tests.fakes.waiting import WAIT_S
 from tests.unit.neurond.supervisor.inflight_rig import MODEL, Fixture
-
-
-async def taken(stream: TokenStream) -> list[StreamItem]:
-    return [item async for item in stream]
 
 
 async def test_inputs_lie_one_behind_another_and_their_vectors_come_back() -> None:
@@ -57,7 +46,7 @@ async def test_inputs_lie_one_behind_another_and_their_vectors_come_back() -> No
     vector = encode_vector(command.stream, 1, b"abcdefgh")
     fixture.table.records([vector, encode_finish(command.stream, "stop")])
 
-    items = await taken(stream)
+    items = await collect(stream)
     assert items == [Admitted(0), Vector(1, b"abcdefgh"), ChoiceFinished(0, "stop")]
     assert fixture.ended == [MODEL]
     fixture.table.submit(job)  # its range of 64 bytes was given back
@@ -107,8 +96,8 @@ async def test_records_reach_their_streams() -> None:
         ]
     )
 
-    assert await taken(one) == [Token(0, 10), ChoiceFinished(0, "stop")]
-    assert await taken(two) == [
+    assert await collect(one) == [Token(0, 10), ChoiceFinished(0, "stop")]
+    assert await collect(two) == [
         NotHeld(),
         Admitted(4),
         Adopted(6),
@@ -209,7 +198,7 @@ async def test_a_death_fails_everything_and_later_records_are_nobodys() -> None:
 
     for stream in streams:
         with pytest.raises(DeviceFailed):
-            await anext(stream)
+            await stream.take(WAIT_S)
     assert fixture.ended == [MODEL, MODEL]
 
 
@@ -221,7 +210,7 @@ async def test_cancel_all_fails_streams_and_frees_the_engine() -> None:
     fixture.table.cancel_all(DeviceFailed("draining"))
 
     with pytest.raises(DeviceFailed):
-        await anext(stream)
+        await stream.take(WAIT_S)
     assert fixture.actor.control == [protocol.Cancel(command.request_id)]
     assert len(fixture.table) == 1
 
@@ -241,7 +230,7 @@ async def test_a_request_that_nobody_reads_ends_in_the_engine_too() -> None:
     fixture.table.records([encode_finish(command.first_stream, "cancelled")])
     assert len(fixture.table) == 0
     with pytest.raises(Timeout):
-        await taken(stream)
+        await collect(stream)
 
 
 async def test_noise_on_the_ring_is_refused_and_no_token_comes_behind_it() -> None:
@@ -253,9 +242,9 @@ async def test_noise_on_the_ring_is_refused_and_no_token_comes_behind_it() -> No
         fixture.table.records([one, b"noise"])
     fixture.table.records([other])
 
-    assert await anext(stream) == Token(0, 5, None, ())
+    assert await stream.take(WAIT_S) == [Token(0, 5, None, ())]
     with pytest.raises(DeviceFailed, match="cannot read a token record"):
-        await anext(stream)
+        await stream.take(WAIT_S)
     assert fixture.ended == [MODEL]
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cortex_core.errors import DeviceFailed, Timeout
-from neurond.supervisor.jobs import Admitted, ChoiceFinished, StreamItem, Token
+from neurond.stream_items import Admitted, ChoiceFinished, StreamItem, Token
 from neurond.supervisor.streams import (
     HIGH_WATER_TOKENS,
     LOW_WATER_TOKENS,
@@ -13,6 +13,8 @@ from neurond.supervisor.streams import (
     STALLED_S,
     TokenStream,
 )
+from tests.fakes.actor_node import collect, collect_into
+from tests.fakes.waiting import WAIT_S
 
 
 class Control:
@@ -39,35 +41,35 @@ def stream_of(n: int = 1) -> tuple[TokenStream, Control]:
     return TokenStream(n, control), control
 
 
-async def test_items_come_in_order_and_end_with_the_last_choice() -> None:
+async def test_what_is_there_is_taken_in_order_until_the_last_choice_has_ended() -> None:
     stream, control = stream_of(2)
-    items = [
-        Admitted(3),
-        Token(0, 1),
-        ChoiceFinished(0, "stop"),
-        Token(1, 2),
-        ChoiceFinished(1, "stop"),
-    ]
+    items = [Admitted(3), Token(0, 1), Token(1, 2), ChoiceFinished(1, "stop")]
     for item in items:
         stream.deliver(item)
 
-    assert [item async for item in stream] == items
+    assert await stream.take(WAIT_S) == items
+    assert not stream.ended
+    stream.deliver(ChoiceFinished(0, "stop"))
+    assert await stream.take(WAIT_S) == [ChoiceFinished(0, "stop")]
+    assert stream.ended
+    assert await stream.take(WAIT_S) == []
     assert control.calls == []
 
 
-async def test_a_reader_that_waits_is_woken() -> None:
+async def test_a_reader_waits_for_the_next_item_and_no_longer_than_told() -> None:
     stream, _ = stream_of()
-    reader = asyncio.create_task(anext(stream))
+    assert await stream.take(0.001) == []
+    reader = asyncio.create_task(stream.take(WAIT_S))
     await asyncio.sleep(0)
 
     stream.deliver(Token(0, 7))
 
-    assert await reader == Token(0, 7)
+    assert await reader == [Token(0, 7)]
 
 
 async def test_a_reader_that_is_cancelled_loses_nothing() -> None:
     stream, control = stream_of()
-    reader = asyncio.create_task(anext(stream))
+    reader = asyncio.create_task(stream.take(WAIT_S))
     await asyncio.sleep(0)
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -75,7 +77,7 @@ async def test_a_reader_that_is_cancelled_loses_nothing() -> None:
 
     stream.deliver(Token(0, 7))
 
-    assert await anext(stream) == Token(0, 7)
+    assert await stream.take(WAIT_S) == [Token(0, 7)]
     assert control.calls == []
 
 
@@ -85,15 +87,16 @@ async def test_a_failure_comes_behind_what_was_delivered() -> None:
 
     stream.fail(DeviceFailed("gone"))
 
-    assert await anext(stream) == Token(0, 7)
+    assert await stream.take(WAIT_S) == [Token(0, 7)]
     for _ in range(2):
+        assert not stream.ended
         with pytest.raises(DeviceFailed, match="gone"):
-            await anext(stream)
+            await stream.take(WAIT_S)
 
 
 async def test_a_failure_wakes_the_reader() -> None:
     stream, _ = stream_of()
-    reader = asyncio.create_task(anext(stream))
+    reader = asyncio.create_task(stream.take(WAIT_S))
     await asyncio.sleep(0)
 
     stream.fail(DeviceFailed("gone"))
@@ -108,20 +111,23 @@ async def test_a_failure_after_the_end_is_none() -> None:
 
     stream.fail(DeviceFailed("gone"))
 
-    assert [item async for item in stream] == [ChoiceFinished(0, "stop")]
+    assert await collect(stream) == [ChoiceFinished(0, "stop")]
 
 
-async def test_high_water_pauses_once_and_low_water_resumes() -> None:
+async def test_high_water_pauses_once_and_low_water_resumes_at_the_next_take() -> None:
     stream, control = stream_of(2)
     for number in range(HIGH_WATER_TOKENS + 10):
         stream.deliver(Token(0, number))
-    assert control.calls == [("pause", 0), ("pause", 1)]
+    paused = [("pause", 0), ("pause", 1)]
 
     while stream.buffered_tokens >= LOW_WATER_TOKENS:
+        await stream.take(WAIT_S)
         assert stream.paused
-        await anext(stream)
+        assert control.calls == paused
+    await stream.take(WAIT_S)
 
-    assert control.calls[2:] == [("resume", 0), ("resume", 1)]
+    assert not stream.paused
+    assert control.calls == [*paused, ("resume", 0), ("resume", 1)]
 
 
 async def test_a_choice_that_has_ended_is_neither_paused_nor_resumed() -> None:
@@ -144,7 +150,7 @@ async def test_finish_drops_the_rest_of_a_choice() -> None:
     stream.deliver(ChoiceFinished(0, "stop"))
     stream.deliver(ChoiceFinished(1, "length"))
 
-    assert [item async for item in stream] == [Token(1, 2), ChoiceFinished(1, "length")]
+    assert await collect(stream) == [Token(1, 2), ChoiceFinished(1, "length")]
     assert control.calls == [("finish", 0)]
 
 
@@ -155,22 +161,34 @@ async def test_finish_drops_what_a_choice_that_ended_left_behind() -> None:
 
     stream.finish_choice(0)
 
-    assert [item async for item in stream] == []
+    assert await collect(stream) == []
     assert control.calls == []
 
 
-async def test_cancel_ends_the_iteration_and_tells_the_actor_once() -> None:
+async def test_cancel_ends_the_stream_and_tells_the_actor_once() -> None:
     stream, control = stream_of()
     stream.deliver(Token(0, 1))
     reader_of_nothing, _ = stream_of()
 
     stream.cancel()
-    await stream.aclose()
+    stream.cancel()
     reader_of_nothing.cancel()
 
-    assert [item async for item in stream] == []
-    assert [item async for item in reader_of_nothing] == []
+    assert stream.ended
+    assert await stream.take(WAIT_S) == []
+    assert await reader_of_nothing.take(WAIT_S) == []
     assert control.calls == [("cancel", None)]
+
+
+async def test_cancel_wakes_the_reader() -> None:
+    stream, _ = stream_of()
+    reader = asyncio.create_task(stream.take(WAIT_S))
+    await asyncio.sleep(0)
+
+    stream.cancel()
+
+    assert await reader == []
+    assert stream.ended
 
 
 async def test_cancel_of_a_finished_stream_tells_nobody() -> None:
@@ -182,54 +200,6 @@ async def test_cancel_of_a_finished_stream_tells_nobody() -> None:
     assert control.calls == []
 
 
-async def test_take_returns_everything_that_is_there() -> None:
-    stream, control = stream_of(2)
-    items = [Admitted(3), Token(0, 1), Token(1, 2), ChoiceFinished(1, "stop")]
-    for item in items:
-        stream.deliver(item)
-
-    assert await stream.take(60.0) == items
-    assert not stream.ended
-    stream.deliver(ChoiceFinished(0, "stop"))
-    assert await stream.take(60.0) == [ChoiceFinished(0, "stop")]
-    assert stream.ended
-    assert await stream.take(60.0) == []
-    assert control.calls == []
-
-
-async def test_take_waits_for_the_next_item_and_no_longer_than_told() -> None:
-    stream, _ = stream_of()
-    assert await stream.take(0.001) == []
-    taking = asyncio.create_task(stream.take(60.0))
-    await asyncio.sleep(0)
-
-    stream.deliver(Token(0, 7))
-
-    assert await taking == [Token(0, 7)]
-
-
-async def test_take_gives_what_came_before_a_failure_first() -> None:
-    stream, _ = stream_of()
-    stream.deliver(Token(0, 7))
-    stream.fail(DeviceFailed("gone"))
-
-    assert await stream.take(60.0) == [Token(0, 7)]
-    assert not stream.ended
-    with pytest.raises(DeviceFailed, match="gone"):
-        await stream.take(60.0)
-
-
-async def test_take_resumes_a_stream_once_what_it_gave_before_is_dealt_with() -> None:
-    stream, control = filled()
-    while stream.buffered_tokens >= LOW_WATER_TOKENS:
-        await stream.take(60.0)
-        assert control.calls == [("pause", 0)]
-
-    await stream.take(60.0)
-
-    assert control.calls == [("pause", 0), ("resume", 0)]
-
-
 async def test_a_reader_slower_than_the_engine_is_not_handed_more_each_time() -> None:
     stream, _ = stream_of()
     taken: list[StreamItem] = []
@@ -239,7 +209,7 @@ async def test_a_reader_slower_than_the_engine_is_not_handed_more_each_time() ->
             stream.deliver(Token(0, made))
             made += 1
 
-        items = await stream.take(60.0)
+        items = await stream.take(WAIT_S)
 
         taken += items
         assert 0 < len(items) <= MOST_TAKEN_TOKENS
@@ -274,17 +244,18 @@ async def test_a_reader_that_has_stopped_loses_its_place_and_is_told() -> None:
     stream.tick(1000.0 + 2 * STALLED_S)
 
     assert control.calls == [("pause", 0), ("cancel", None)]
-    assert len([await anext(stream) for _ in range(HIGH_WATER_TOKENS + 1)]) == HIGH_WATER_TOKENS + 1
+    items: list[StreamItem] = []
     with pytest.raises(Timeout, match="nothing of the answer was read for 300 s"):
-        await stream.take(60.0)
+        await collect_into(items, stream)
+    assert len(items) == HIGH_WATER_TOKENS + 1
 
 
 async def test_a_reader_that_is_slow_keeps_its_place() -> None:
     stream, control = filled()
-    for minutes in range(60):
+    for minutes in range(HIGH_WATER_TOKENS // MOST_TAKEN_TOKENS * 4):
         stream.tick(60.0 * minutes)
         if minutes % 4 == 3:
-            await anext(stream)
+            await stream.take(WAIT_S)
 
     assert control.calls == [("pause", 0)]
 
@@ -293,7 +264,7 @@ async def test_a_pause_that_ended_does_not_count() -> None:
     stream, control = filled()
     stream.tick(0.0)
     while stream.paused:
-        await stream.take(60.0)
+        await stream.take(WAIT_S)
     stream.tick(STALLED_S)
     for number in range(HIGH_WATER_TOKENS + 1):
         stream.deliver(Token(0, number))
@@ -309,5 +280,5 @@ async def test_a_finished_answer_waits_for_its_reader() -> None:
     stream.tick(STALLED_S)
 
     assert control.calls == [("pause", 0)]
-    assert len([item async for item in stream]) == HIGH_WATER_TOKENS + 2
+    assert len(await collect(stream)) == HIGH_WATER_TOKENS + 2
     assert stream.ended

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.canonical import Event, Finished, FinishReason, SamplingParams, TextDelta
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from neurond.text.output import RequestOutput
 from neurond.text.pieces import TokenPieces
 from tests.fakes.tokenizers_made import EOS, byte_level

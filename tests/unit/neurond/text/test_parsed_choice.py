@@ -20,7 +20,7 @@ from cortex_core.canonical import (
 )
 from cortex_core.ids import RequestId
 from neurond.engine.triggers import Triggers
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from neurond.text.output import RequestOutput
 from neurond.text.parsed_choice import Parsing
 from neurond.text.parsing.json_formats import HERMES

@@ -1,4 +1,4 @@
-from neurond.supervisor.jobs import Token
+from neurond.stream_items import Token
 from neurond.text.parsed_choice import logprobs_of
 from neurond.text.pieces import TokenPieces
 from tests.fakes.tokenizers_made import byte_level
