@@ -35,8 +35,9 @@ class StreamControl(Protocol):
 
 
 class TokenStream:
-    """One request's items: `Admitted`, `Adopted` if more of its prompt was found, then tokens and
-    finishes of its choices; or `Admitted`, then vectors and the finish of the only choice.
+    """One request's items: `NotHeld` where it is so, `Admitted`, `Adopted` if more of its prompt was
+    found, then tokens and finishes of its choices; or `Admitted`, then vectors and the finish of
+    the only choice.
 
     One reader calls `take` until the stream has `ended`, which it has when the last choice has,
     and at once after `cancel`. Whoever leaves it earlier has to `cancel` it, else the engine goes

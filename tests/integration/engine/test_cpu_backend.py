@@ -23,6 +23,7 @@ from neurond.engine import memory_ahead
 from neurond.engine.embedding import EmbedInput
 from neurond.host import HostMemory
 from neurond.kernels.file_memory import borrowed_bytes
+from neurond.kernels.packed_file import PackedDecoder, peek
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.memory_plan import CPU_ACTIVATION_BYTES, activation_bytes, packed_bytes
 from neurond.protocol import Configure, LoadModel
@@ -359,6 +360,19 @@ def test_weights_that_lie_in_their_file_are_not_free_for_others(llama, monkeypat
     while served.make_resident(0):
         pass
     load(opened(), folder, "int8")
+
+
+def test_a_file_of_another_version_is_not_asked_for_sizes(llama, monkeypatch):
+    folder, _ = llama
+    served = load(opened(), folder, "int8")
+
+    def of_another_version(path: Path) -> PackedDecoder:
+        decoder = peek(path)
+        layers = [msgspec.structs.replace(each, activation="new") for each in decoder.layers]
+        return msgspec.structs.replace(decoder, plan_source="other", layers=layers)
+
+    monkeypatch.setattr(cpu_backend, "peek", of_another_version)
+    assert load(opened(), folder, "int8").loaded == served.loaded
 
 
 def test_what_steps_take_is_estimated_before_weights_are_packed(llama, monkeypatch):
