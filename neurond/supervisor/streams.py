@@ -35,7 +35,7 @@ class StreamControl(Protocol):
 
 
 class TokenStream:
-    """One request's items: `NotHeld` where it is so, `Admitted`, `Adopted` if more of its prompt was
+    """One request's items: `NotHeld` if it is so, `Admitted`, `Adopted` if more of its prompt was
     found, then tokens and finishes of its choices; or `Admitted`, then vectors and the finish of
     the only choice.
 
