@@ -8,7 +8,7 @@ import msgspec
 
 from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName
-from cortex_core.neuron_api import MIB, Dtype, KvDtype, ModelProfile
+from cortex_core.neuron_api import MIB, Dtype, KvDtype, ModelProfile, Speculation
 from neurond.kv_choice import kv_bytes_per_token
 from neurond.sources.prepared import PreparedModel
 from neurond.weight_choice import DeviceKind, WeightChoice
@@ -25,6 +25,10 @@ CPU_STEP_TOKENS = 512
 SCORED_ROWS = 32
 """Rows that a step has logits for at least, so that prompts are scored by more than one token a
 step; each is a float32 for every token of the vocabulary."""
+CPU_DRAFT_ROWS = SCORED_ROWS
+CUDA_DRAFT_ROWS = 48
+"""Most rows of a decode step with drafts; how many pay is found out while it runs
+(`neurond.engine.draft_pace`). On a CPU, as many as there is room for anyway."""
 EMBED_TOKENS = 2048
 """Of an input that a decoder makes a vector of: it is computed whole, in one step."""
 ACTIVATION_BYTES = 256 * MIB
@@ -136,20 +140,40 @@ def packing_bytes(model: PreparedModel) -> int:
     return _PACKING_BYTES + int(layer * _WEIGHT_BYTES["float32"])
 
 
+def step_rows(max_sequences: int, max_draft_rows: int) -> int:
+    """Return the rows that a step may have logits for: more than sequences, where there are few."""
+    return max(max_sequences, max_draft_rows, SCORED_ROWS)
+
+
+def draft_rows(speculation: Speculation, *, on_cuda: bool = False) -> int:
+    """Return the most rows of a step with drafts, 0 for none."""
+    if speculation == "off":
+        return 0
+    return CUDA_DRAFT_ROWS if on_cuda else CPU_DRAFT_ROWS
+
+
 def activation_bytes(
-    model: PreparedModel, dtype: Dtype, kind: DeviceKind, max_sequences: int, *, threads: int = 1
+    model: PreparedModel,
+    dtype: Dtype,
+    kind: DeviceKind,
+    max_sequences: int,
+    *,
+    threads: int = 1,
+    speculation: Speculation = "off",
 ) -> int:
     """Return what to keep free for the largest step of a decoder.
 
-    `threads` are those of a CPU device. What its kernels take is estimated here, and a little
-    high: they say themselves what it is once they see the weights, see `engine.host_sizes`.
+    `threads` are those of a CPU device, which has room for drafts anyway. What its kernels take is
+    estimated here, and a little high: they say themselves what it is once they see the weights,
+    see `engine.host_sizes`.
     """
     if kind == "cpu":
         with_kernels = dtype != "float32" and model.has_plan
         return _kernels_bytes(model, max_sequences, threads) if with_kernels else ACTIVATION_BYTES
     tokens = max(CUDA_STEP_TOKENS, max_sequences)
     states = tokens * model.hidden_size * _STATES_PER_TOKEN * int(_WEIGHT_BYTES[dtype])
-    return _CUDA_ACTIVATION_BYTES + states + max_sequences * model.vocab_size * _LOGIT_BYTES
+    rows = step_rows(max_sequences, draft_rows(speculation, on_cuda=True))
+    return _CUDA_ACTIVATION_BYTES + states + rows * model.vocab_size * _LOGIT_BYTES
 
 
 def _kernels_bytes(model: PreparedModel, max_sequences: int, threads: int) -> int:
@@ -164,7 +188,7 @@ def _kernels_bytes(model: PreparedModel, max_sequences: int, threads: int) -> in
     vectors = (
         EMBED_TOKENS * kv_bytes_per_token(model, "bfloat16") + 4 * embedded * model.hidden_size
     )
-    rows = max(max_sequences, SCORED_ROWS)
+    rows = step_rows(max_sequences, CPU_DRAFT_ROWS)
     logits = (4 * rows + _CPU_DRAW_BYTES * threads) * model.vocab_size
     return CPU_ACTIVATION_BYTES + scratch + vectors + logits
 
@@ -207,7 +231,14 @@ def plan_memory(
     per_token = kv_bytes_per_token(model, kv_dtype or dtype)
     context = min(profile.context_tokens or model.context_tokens, model.context_tokens)
     sequences = profile.max_sequences or DEFAULT_MAX_SEQUENCES
-    activations = activation_bytes(model, dtype, kind, sequences, threads=threads)
+    activations = activation_bytes(
+        model,
+        dtype,
+        kind,
+        sequences,
+        threads=threads,
+        speculation=profile.speculation or "off",
+    )
     left = free_bytes - held - activations
     floor = context if profile.context_tokens else min(context, MIN_CONTEXT_TOKENS)
     least = _pool_tokens(floor, 1, block_tokens) * per_token

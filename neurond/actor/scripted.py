@@ -8,7 +8,8 @@ from neurond.actor.backend import ServedModel
 from neurond.actor.formats import ModelFormats
 from neurond.engine.scripted_runner import ScriptedRunner
 from neurond.kv_choice import kv_bytes_per_token
-from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
+from neurond.memory_plan import draft_rows
+from neurond.models.model_serving import ModelServing, kv_sizes, step_tokens_for
 from neurond.protocol import LoadModel, ModelLoaded
 from neurond.sources.download import sha256_of_file
 from neurond.sources.prepared import PreparedModel

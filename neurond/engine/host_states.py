@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cortex_core.errors import OutOfMemory
+from cortex_core.errors import CortexError, OutOfMemory
 from neurond.engine.blocks import blocks_for
 from neurond.engine.host_sizes import EMBED_BLOCKS
 from neurond.kernels.abi import BLOCK_TOKENS
@@ -41,14 +41,13 @@ class HostStates:
         self.dimensions = model.decoder.hidden
 
     def embed(self, inputs: Sequence[EmbedInput]) -> Sequence[bytes | ErrorInfo]:
-        """See `Embedder.embed`.
-
-        Raises:
-            OutOfMemory: the host has no memory for the step.
-        """
+        """See `Embedder.embed`. Inputs that the host has no memory for have no vector."""
         results: list[bytes | ErrorInfo] = []
         for first, stop in _steps([len(each.token_ids) for each in inputs]):
-            results += self._step(inputs[first:stop])
+            try:
+                results += self._step(inputs[first:stop])
+            except CortexError as ex:  # those of other steps have theirs all the same
+                results += [ex.info()] * (stop - first)
         return results
 
     def _step(self, inputs: Sequence[EmbedInput]) -> Sequence[bytes | ErrorInfo]:

@@ -20,9 +20,10 @@ def rehearsal(
 ) -> ScheduledBatch:
     """Return a step of `step_tokens` tokens, the first `num_rows` of which get a draw.
 
-    Its sequences all have the blank block; what they write over each other is not read. None is
-    longer than `context_tokens`: a model may have no more positions. The last `two_way_tokens`
-    tokens, no more than are left beside the draws, are a run at the end of one of that length.
+    A sequence has as many rows as it has such tokens, as one whose drafts are checked or whose
+    prompt is scored. All sequences have the blank block; what they write over each other is not
+    read. None is longer than `context_tokens`: a model may have no more positions. The last
+    `two_way_tokens` tokens are a run at the end of one of that length.
     """
     longest = min(cache.block_tokens, context_tokens)
     run = min(two_way_tokens, context_tokens)

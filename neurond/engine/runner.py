@@ -94,9 +94,10 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def rehearse(self, step_tokens: int, max_sequences: int, context_tokens: int) -> None:
-        """Compute the step that takes most memory, a prompt's tokens and a draw for each sequence,
-        and the longest run of an image that is seen both ways behind the longest context.
+    def rehearse(self, step_tokens: int, max_rows: int, context_tokens: int) -> None:
+        """Compute the step that takes most memory: a prompt's tokens, a draw for each of
+        `max_rows` of them, no more than `step_tokens`, and the longest run of an image that is
+        seen both ways behind the longest context.
 
         It tells at once what the first such requests would find out, and they do not wait for
         libraries to be opened. Leaves the blank block as it was. Before the first step.
@@ -108,9 +109,7 @@ class ModelRunner:
         # Other positions than places are those of a prompt's images, of which there are none here.
         if self._vision is not None and self._vision.is_plain:
             two_way_tokens = self._vision.two_way_tokens
-        self.execute(
-            rehearsal(self._cache, step_tokens, max_sequences, context_tokens, two_way_tokens)
-        )
+        self.execute(rehearsal(self._cache, step_tokens, max_rows, context_tokens, two_way_tokens))
         self._cache.clear(self._indices(array("i", [self._cache.blank_block])))
 
     @torch.inference_mode()

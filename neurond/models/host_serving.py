@@ -9,14 +9,8 @@ from neurond.kernels.library import Kernels, Pool
 from neurond.kernels.memory import KvFormat
 from neurond.kernels.packed_file import PackedDecoder
 from neurond.kernels.packed_model import PackedModel, struct_of
-from neurond.memory_plan import CPU_ACTIVATION_BYTES, EMBED_TOKENS
-from neurond.models.model_serving import (
-    ModelServing,
-    draft_rows,
-    kv_sizes,
-    step_rows,
-    step_tokens_for,
-)
+from neurond.memory_plan import CPU_ACTIVATION_BYTES, EMBED_TOKENS, draft_rows, step_rows
+from neurond.models.model_serving import ModelServing, kv_sizes, step_tokens_for
 
 
 class HostServing(ModelServing):

@@ -3,16 +3,10 @@
 from dataclasses import dataclass
 
 from cortex_core.errors import OutOfMemory
-from cortex_core.neuron_api import Speculation
 from neurond.engine.batch import Runner
 from neurond.engine.config import SchedulerConfig
 from neurond.engine.engine import Engine
-from neurond.memory_plan import CPU_STEP_TOKENS, CUDA_STEP_TOKENS, SCORED_ROWS
-
-CPU_DRAFT_ROWS = SCORED_ROWS
-CUDA_DRAFT_ROWS = 48
-"""Most rows of a decode step with drafts; how many pay is found out while it runs
-(`neurond.engine.draft_pace`). On a CPU, as many as there is room for anyway."""
+from neurond.memory_plan import CPU_STEP_TOKENS, CUDA_STEP_TOKENS, step_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +57,6 @@ def step_tokens_for(max_sequences: int, two_way_tokens: int = 0, *, on_cuda: boo
     them `two_way_tokens` of an image be computed.
     """
     return max(CUDA_STEP_TOKENS if on_cuda else CPU_STEP_TOKENS, max_sequences + two_way_tokens)
-
-
-def step_rows(max_sequences: int, max_draft_rows: int) -> int:
-    """Return the rows that a step may have logits for."""
-    return max(max_sequences, max_draft_rows, SCORED_ROWS)
-
-
-def draft_rows(speculation: Speculation, *, on_cuda: bool = False) -> int:
-    """Return the most rows of a step with drafts, 0 for none."""
-    if speculation == "off":
-        return 0
-    return CUDA_DRAFT_ROWS if on_cuda else CPU_DRAFT_ROWS
 
 
 class ModelServing:

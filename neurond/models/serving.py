@@ -20,8 +20,9 @@ from neurond.engine.device import Device
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import kv_block_bytes
 from neurond.engine.runner import ModelRunner
+from neurond.memory_plan import draft_rows, step_rows
 from neurond.models.loader import LoadedModel
-from neurond.models.model_serving import ModelServing, draft_rows, kv_sizes, step_tokens_for
+from neurond.models.model_serving import ModelServing, kv_sizes, step_tokens_for
 
 log = logging.getLogger(__name__)
 
@@ -120,14 +121,15 @@ class Serving(ModelServing):
         on_cuda = loaded.device.compute_capability is not None
         two_way_tokens = loaded.vision.two_way_tokens if loaded.vision is not None else 0
         step_tokens = step_tokens_for(max_sequences, two_way_tokens, on_cuda=on_cuda)
+        max_draft_rows = draft_rows(speculation or "off", on_cuda=on_cuda)
         if on_cuda:
-            runner.rehearse(step_tokens, max_sequences, sizes.context_tokens)
+            rows = step_rows(max_sequences, max_draft_rows)
+            runner.rehearse(step_tokens, rows, sizes.context_tokens)
             loaded.device.settle()  # what it took is not kept beside what follows
         if backend.can_be_recorded:
             _record(runner, loaded, max_sequences, sizes.context_tokens)
-        rows = draft_rows(speculation or "off", on_cuda=on_cuda)
         super().__init__(
-            runner, sizes, weights_id, max_sequences, step_tokens, rows, two_way_tokens
+            runner, sizes, weights_id, max_sequences, step_tokens, max_draft_rows, two_way_tokens
         )
 
 

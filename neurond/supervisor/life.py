@@ -9,13 +9,13 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import zmq
 
-from cortex_core.errors import CortexError, Overloaded
+from cortex_core.errors import CortexError, InternalError, Overloaded
 from cortex_core.ids import BootId, DeviceName, RequestId, new_boot_id
 from cortex_core.ipc.bell import Bell
 from cortex_core.ipc.channel import Channel
@@ -69,10 +69,11 @@ class ActorLife:
         """Make segments and sockets and start the process.
 
         Raises:
-            CortexError: one of them cannot be made; nothing is left of the others.
+            CortexError: one of them cannot be made, as where descriptors are short; nothing is
+                left of the others.
         """
         self.boot_id: BootId = new_boot_id()
-        with contextlib.ExitStack() as stack:
+        with _system_errors(device.id), contextlib.ExitStack() as stack:
             segments = [
                 stack.enter_context(contextlib.closing(Segment.create(f"neuron-{what}", size)))
                 for what, size in (
@@ -118,7 +119,11 @@ class ActorLife:
                 )
             )
             theirs.close()
-            self.child = ChildProcess(self._process)
+            try:
+                self.child = ChildProcess(self._process)
+            except BaseException:
+                self._process.discard()  # without a watcher it would be nobody's
+                raise
             self._owned = stack.pop_all()
 
     def on_notice(self, handler: Callable[[ControlNotice], None]) -> None:
@@ -182,6 +187,15 @@ def sweep_sockets(runtime_dir: Path) -> None:
                 check_served(path)
             except CortexError:
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _system_errors(device: DeviceName) -> Iterator[None]:
+    """Turn what the system refuses into an error of ours."""
+    try:
+        yield
+    except OSError as ex:
+        raise InternalError(f"cannot start the process of device {device}: {ex.strerror}") from ex
 
 
 def _bind(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Collection
 
 import zmq
@@ -11,6 +12,7 @@ from cortex_core.ids import DeviceName, ModelId, new_boot_id
 from cortex_core.ipc.child import DeathPipe
 from cortex_core.ipc.socket_paths import check_socket_path, make_runtime_dir
 from cortex_core.ipc.sockets import ZmqContext
+from cortex_core.logs import kv
 from cortex_core.neuron_api import DeviceState, Dtype, LoadRequest
 from neurond import protocol
 from neurond.devices import Devices, computes_bfloat16
@@ -30,6 +32,8 @@ from neurond.supervisor.life import socket_paths, sweep_sockets
 from neurond.supervisor.loaded_model import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.weight_choice import WeightChoice, choose_weights
+
+_log = logging.getLogger(__name__)
 
 
 class DevicePool:
@@ -81,9 +85,12 @@ class DevicePool:
             self._context.destroy(linger=0)
 
     def tick(self, now: float) -> None:
-        """Look at every device's deadlines."""
+        """Look at every device's deadlines, whatever goes wrong with one of them."""
         for actor in self._actors.values():
-            actor.tick(now)
+            try:
+                actor.tick(now)
+            except Exception:  # noqa: BLE001 - a defect here must not end the watch of all
+                _log.exception("device not watched", extra=kv(device=actor.info.id))
 
     def get(self, device: DeviceName) -> DeviceActor:
         """Return a device's actor.

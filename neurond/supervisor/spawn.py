@@ -51,6 +51,13 @@ class ActorProcess:
             atexit.unregister(self._process.kill)
         return status
 
+    def discard(self) -> None:
+        """Kill and reap a process that nobody watches, and give back what belongs to it."""
+        self._process.kill()
+        self._process.join()
+        self.poll()
+        self.close()
+
     def close(self) -> None:
         """Give back the descriptors that belong to a process that was reaped."""
         self._process.close()

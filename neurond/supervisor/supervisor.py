@@ -6,6 +6,7 @@ whole node: what may start, where a model goes, when all is drained.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,8 @@ from neurond.supervisor.streams import TokenStream
 from neurond.supervisor.views import HARNESS, discovery_view, health_view, model_view
 
 RETRY_AFTER_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -322,7 +325,10 @@ class Supervisor:
         while True:
             now = time.monotonic()
             self._pool.tick(now)
-            self._models.tick(now)
+            try:
+                self._models.tick(now)
+            except Exception:  # noqa: BLE001 - nobody looks at this task, which `stop` needs
+                _log.exception("deadlines of models not looked at")
             await asyncio.sleep(self._settings.watch_interval_s)
 
 

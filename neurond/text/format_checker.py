@@ -12,6 +12,7 @@ import contextlib
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import OrderedDict
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
@@ -34,23 +35,33 @@ RETRY_AFTER_S: Final = 1.0
 PARAM: Final = "response_format"
 
 
+@dataclass(slots=True)
+class _Shared:
+    """A trial, for all who wait for the same format."""
+
+    task: asyncio.Task[ErrorInfo | None]
+    waiting: int = 0
+
+
 class FormatChecker:
     """Checks formats, one at a time. Lives on the daemon's loop; owns its process until `close`.
 
     Args:
-        max_pending: checks that run or wait.
+        max_pending: formats that are tried or wait for it, by however many requests.
     """
 
     def __init__(self, *, max_pending: int = MAX_PENDING) -> None:
         self._max_pending = max_pending
-        self._pending = 0
+        self._trials: dict[bytes, _Shared] = {}
         self._turn = asyncio.Lock()
         self._known: OrderedDict[bytes, ErrorInfo | None] = OrderedDict()
         """By digest, as a format can have 256 KB: why it was refused, None where it was not."""
         self._ready: asyncio.Task[Process] | None = None
 
     async def check(self, response_format: bytes) -> None:
-        """Return where a format, given as JSON, can be compiled. Cancelling ends its trial.
+        """Return where a format, given as JSON, can be compiled.
+
+        Cancelling ends its trial, unless others wait for the same one.
 
         Raises:
             InvalidRequest: it is wrong, not supported, or takes too much of anything.
@@ -59,20 +70,30 @@ class FormatChecker:
         key = blake2b(response_format).digest()
         if self._is_known(key):
             return
-        if self._pending >= self._max_pending:
-            raise _overloaded(f"{self._pending} others are waiting")
-        self._pending += 1
+        trial = self._trials.get(key)
+        if trial is None:
+            if len(self._trials) >= self._max_pending:
+                raise _overloaded(f"{len(self._trials)} others are waiting")
+            trial = _Shared(asyncio.create_task(self._learn(key, response_format)))
+            self._trials[key] = trial
+        trial.waiting += 1
         try:
-            async with self._turn:
-                if not self._is_known(key):
-                    await self._learn(key, response_format)
+            await asyncio.wait({trial.task})
         finally:
-            self._pending -= 1
+            trial.waiting -= 1
+            if not trial.waiting:
+                del self._trials[key]
+                if trial.task.cancel():  # the last one waits no longer
+                    await asyncio.wait({trial.task})
+        refusal = trial.task.result()
+        if refusal is not None:
+            raise error_from_info(refusal)
 
     async def close(self) -> None:
-        """End the process; nothing is checked any more."""
+        """End the process, if it has started; nothing is checked any more."""
         if self._ready is not None:
-            await _end(await self._ready)
+            with contextlib.suppress(Overloaded):
+                await _end(await self._ready)
 
     def _is_known(self, key: bytes) -> bool:
         """Whether a format was accepted; raises what it was refused with."""
@@ -84,15 +105,15 @@ class FormatChecker:
             raise error_from_info(refusal)
         return True
 
-    async def _learn(self, key: bytes, response_format: bytes) -> None:
-        try:
-            error = await self._try(response_format)
-            if error is not None:
-                raise error_from_info(error)
-        except InvalidRequest as ex:
-            self._remember(key, ex.info())
-            raise
-        self._remember(key, None)
+    async def _learn(self, key: bytes, response_format: bytes) -> ErrorInfo | None:
+        async with self._turn:
+            try:
+                refusal = await self._try(response_format)
+            except CortexError as ex:
+                refusal = ex.info()
+        if refusal is None or isinstance(error_from_info(refusal), InvalidRequest):
+            self._remember(key, refusal)
+        return refusal
 
     def _remember(self, key: bytes, refusal: ErrorInfo | None) -> None:
         self._known[key] = refusal
@@ -125,7 +146,10 @@ def _has_ended(starting: asyncio.Task[Process]) -> bool:
 
 async def _start() -> Process:
     argv = python_command("neurond.text.format_check")
-    return await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+    try:
+        return await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+    except OSError as ex:
+        raise _overloaded(f"its process cannot be started: {ex.strerror}") from ex
 
 
 async def _end(process: Process) -> None:

@@ -57,15 +57,11 @@ class ModelTokenizer:
 
     def encode_rendered(self, text: str) -> list[int]:
         """Return the ids of a rendered conversation; its special tokens are in the text."""
-        # `encode` gives the same ids, but holds the GIL: for seconds with a megabyte of text.
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        ids: list[int] = encoding.ids
-        return ids
+        return self._encode(text, adds_special=False)
 
     def encode_whole(self, text: str) -> list[int]:
         """Return the ids of a text that nothing follows, with all that its template puts around."""
-        ids: list[int] = self._tokenizer.encode(text).ids
-        return ids
+        return self._encode(text, adds_special=True)
 
     def beyond_model(self, token_ids: Sequence[int]) -> str | None:
         """Return the first token of a prompt that the model has no embedding for, if there is one.
@@ -78,3 +74,9 @@ class ModelTokenizer:
         beyond = next(id_ for id_ in token_ids if id_ >= self._vocab_size)
         token: str | None = self._tokenizer.id_to_token(beyond)
         return token
+
+    def _encode(self, text: str, *, adds_special: bool) -> list[int]:
+        # `encode` gives the same ids, but holds the GIL: for seconds with a megabyte of text.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=adds_special)
+        ids: list[int] = encoding.ids
+        return ids

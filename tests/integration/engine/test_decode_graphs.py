@@ -162,20 +162,25 @@ class Refusing:
         raise NotRecordable("a tensor is read back")
 
 
-def serve(loaded, recorder, monkeypatch) -> list[int]:
+def serving_of(loaded, recorder, monkeypatch, speculation=None) -> serving.Serving:
     def load() -> Flash2Backend:
         return Flash2Backend(
             flash_attn_checked.flash_attn_varlen_func, step_recorder.flash_attn_with_kvcache
         )
 
     monkeypatch.setattr(serving, "load_flash2", load)
-    made = serving.Serving(
+    return serving.Serving(
         replace(loaded, device=FakeGpu(recorder)),
         context_tokens=512,
         max_sequences=2,
         kv_cache_bytes=1 << 22,
         block_tokens=16,
+        speculation=speculation,
     )
+
+
+def serve(loaded, recorder, monkeypatch) -> list[int]:
+    made = serving_of(loaded, recorder, monkeypatch)
     assert made.sizes.block_tokens == PAGE
     assert made.weights_id.endswith("-bfloat16-flash-attn-2")
     return EngineUnderTest(made.new_engine()).generate([1, 2, 3], 12)
@@ -189,6 +194,23 @@ def test_a_model_is_recorded_when_it_is_loaded(loaded, monkeypatch, caplog):
     assert not caplog.records
     assert serve(loaded, Refusing(), monkeypatch) == said
     assert "decodes not recorded as graphs" in caplog.text
+
+
+@pytest.mark.parametrize(("speculation", "max_rows"), [(None, 32), ("ngram", 48)])
+@pytest.mark.parametrize("loaded", ["llama"], indirect=True)
+def test_a_load_rehearses_as_many_rows_as_a_step_may_have(
+    loaded, speculation, max_rows, monkeypatch
+):
+    """Of two sequences: drafts that are checked and prompts that are scored take more of them."""
+    rehearsed = []
+
+    def note(module, args, output) -> None:
+        rehearsed.append(tuple(output.logits.shape[:2]))
+
+    loaded.model.register_forward_hook(note)
+    engine = serving_of(loaded, None, monkeypatch, speculation).new_engine()
+    assert rehearsed == [(1, max_rows)]
+    assert engine.scheduler.config.max_rows == max_rows
 
 
 def test_sizes_end_with_the_largest_and_leave_little_to_pad():

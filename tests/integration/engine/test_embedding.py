@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,14 @@ from transformers import (
     RobertaConfig,
 )
 
-from cortex_core.errors import ErrorInfo, ModelLoadFailed
+from cortex_core.errors import ErrorInfo, ModelLoadFailed, OutOfMemory
 from neurond.engine.device import Device
 from neurond.engine.embedding import EmbedInput
 from neurond.engine.host_sizes import EMBED_BLOCKS
 from neurond.engine.host_states import HostStates
+from neurond.kernels.library import Kernels
+from neurond.kernels.memory import KvPages
+from neurond.kernels.packed_model import PackedModel
 from neurond.kernels.variants import NoKernels, load_kernels
 from neurond.models import encoder as encoders
 from neurond.models.decoder_plan import DecoderPlan
@@ -109,18 +113,22 @@ def test_decoders_give_their_last_states(name: str, tiny: Callable[[str], Pair])
     assert np.allclose(found, expected, atol=1e-4)
 
 
+def packed(pair: Pair) -> tuple[Kernels, PackedModel]:
+    kernels = load_kernels()
+    assert not isinstance(kernels, NoKernels), kernels.reason
+    plan = plan_decoder(pair.loaded.model)
+    assert isinstance(plan, DecoderPlan)
+    return kernels, pack_to_memory(plan, "0123456789abcdef", "bf16", kernels, lambda _: None)
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen3", "mistral-window"])
 def test_the_kernels_give_a_decoders_states_whoever_else_is_in_the_step(
     name: str, tiny: Callable[[str], Pair]
 ) -> None:
-    kernels = load_kernels()
-    assert not isinstance(kernels, NoKernels), kernels.reason
     pair = tiny(name)
-    plan = plan_decoder(pair.loaded.model)
-    assert isinstance(plan, DecoderPlan)
-    packed = pack_to_memory(plan, "0123456789abcdef", "bf16", kernels, lambda _: None)
+    kernels, model = packed(pair)
     with kernels.pool(1) as threads:
-        states = HostStates(kernels, threads, packed, MEAN)
+        states = HostStates(kernels, threads, model, MEAN)
         together = states.embed(inputs_of(INPUTS))
         alone = [states.embed(inputs_of([ids]))[0] for ids in INPUTS]
         # Each takes a block: they are more than one step has memory for.
@@ -131,6 +139,29 @@ def test_the_kernels_give_a_decoders_states_whoever_else_is_in_the_step(
     expected = [pool(own_states(pair.reference, ids).numpy(), MEAN) for ids in INPUTS]
     likeness = (read(together) * np.stack(expected)).sum(axis=1)
     assert likeness.min() > 0.999
+
+
+def test_a_step_without_memory_fails_its_own_inputs_alone(
+    tiny: Callable[[str], Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve, steps = Kernels.kv_pages, count()
+
+    def short_once(kernels: Kernels, *sizes: object) -> KvPages:
+        if next(steps) == 1:
+            raise OutOfMemory("cannot allocate a KV cache: no memory")
+        return reserve(kernels, *sizes)
+
+    kernels, model = packed(tiny("llama"))
+    with kernels.pool(1) as threads:
+        states = HostStates(kernels, threads, model, MEAN)
+        (alone,) = states.embed(inputs_of([[10]]))
+        monkeypatch.setattr(Kernels, "kv_pages", short_once)
+        results = states.embed(inputs_of([[10]] * 3 * EMBED_BLOCKS))
+
+    failed = results[EMBED_BLOCKS : 2 * EMBED_BLOCKS]
+    assert {each.code for each in failed if isinstance(each, ErrorInfo)} == {"out_of_memory"}
+    assert results == [*[alone] * EMBED_BLOCKS, *failed, *[alone] * EMBED_BLOCKS]
+    assert alone not in failed
 
 
 def test_a_model_that_sees_its_padding_is_refused(

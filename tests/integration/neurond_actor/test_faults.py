@@ -1,16 +1,26 @@
 """Actors that die, hang, or break their device, for real."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cortex_core.errors import ConfigError, DeviceFailed, ModelNotLoaded
+<<<<<<< HEAD
 from cortex_core.ids import ModelId
 from cortex_core.neuron_api import LoadRequest
 from neurond.stream_items import StreamItem
+=======
+from cortex_core.ids import DeviceName, ModelId
+from cortex_core.neuron_api import DeviceHealth, DeviceInfo, LoadRequest
+from neurond.devices import CPU, Devices
+from neurond.supervisor.device import DeviceActor
+from neurond.supervisor.jobs import StreamItem
+>>>>>>> defects
 from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
 from tests.fakes.fake_engine import CRASH, HANG, POISON, UNTOLD_STEPS
 from tests.fakes.waiting import WAIT_S, wait_until_async
@@ -148,3 +158,60 @@ async def test_an_actor_that_cannot_start_is_reported(make_node: Callable[..., N
     model_id = node.library.add("counting")
     with pytest.raises(DeviceFailed, match="Nothing"):
         await node.supervisor.load(LoadRequest(model_id), ignore_progress)
+
+
+@pytest.mark.parametrize("call", ["eventfd", "pidfd_open"])  # before a process, and behind it
+async def test_a_spawn_without_descriptors_leaves_nothing_and_is_tried_again(
+    make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def short(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    others = set(psutil.Process().children())
+    node = make_node()
+    await node.start()
+    model_id = await node.loaded()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, short)
+        os.kill(node.actor_pid, signal.SIGKILL)
+        await wait_until_async(lambda: node.restarts >= 2, timeout_s=RECOVERY_S)
+        assert set(psutil.Process().children()) == others
+        assert list(node.runtime_dir.iterdir()) == []
+        with pytest.raises(DeviceFailed, match="Too many open files"):
+            await node.load(node.library.add("other"))
+
+    await wait_until_async(lambda: health_of(node, CPU).state == "ready", timeout_s=RECOVERY_S)
+    assert await works_again(node, model_id)
+
+
+async def test_a_defect_in_watching_one_device_leaves_the_others_watched(
+    make_node: Callable[..., Node],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = DeviceName("other")
+    node = make_node(devices=Devices([DeviceInfo(0, "CPU", 1024, each) for each in (CPU, other)]))
+    await node.start()
+    tick = DeviceActor.tick
+
+    def defective(actor: DeviceActor, now: float) -> None:
+        if actor.info.id == CPU:
+            raise RuntimeError("a defect")
+        tick(actor, now)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeviceActor, "tick", defective)
+        (process,) = [
+            child for child in psutil.Process().children() if child.name() == f"neuron:{other}"
+        ]
+        process.kill()
+        await wait_until_async(lambda: health_of(node, other).restarts == 1, timeout_s=RECOVERY_S)
+        await wait_until_async(
+            lambda: health_of(node, other).state == "ready", timeout_s=RECOVERY_S
+        )
+    assert "a defect" in caplog.text
+
+
+def health_of(node: Node, device: DeviceName) -> DeviceHealth:
+    (found,) = [each for each in node.supervisor.health().devices if each.id == device]
+    return found

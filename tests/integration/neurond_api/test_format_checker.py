@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import sys
 from collections.abc import AsyncIterator
 
@@ -141,14 +143,72 @@ async def test_more_than_can_wait_are_turned_away(checker: FormatChecker) -> Non
     await first
 
 
-async def test_a_check_that_is_cancelled_leaves_no_process(checker: FormatChecker) -> None:
+async def checking_slow(checker: FormatChecker, num_checks: int) -> list[asyncio.Task[None]]:
+    """Checks of one format whose trial has begun."""
     await checker.check(GOOD)
     (process,) = children()
     began_s = sum(process.cpu_times()[:2])
-    checking = asyncio.create_task(checker.check(SLOW))
+    checks = [asyncio.create_task(checker.check(SLOW)) for _ in range(num_checks)]
     await wait_until_async(lambda: sum(process.cpu_times()[:2]) > began_s + 0.05)
-    checking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await checking
+    return checks
+
+
+@pytest.mark.parametrize("num_checks", [1, 2])
+async def test_checks_that_are_cancelled_leave_no_process(
+    checker: FormatChecker, num_checks: int
+) -> None:
+    checks = await checking_slow(checker, num_checks)
+    (process,) = children()
+    for check in checks:
+        check.cancel()
+    outcomes = await asyncio.gather(*checks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * num_checks
     assert not process.is_running()
     await checker.check(OTHER)
+
+
+async def test_a_trial_goes_on_for_those_who_still_wait(checker: FormatChecker) -> None:
+    given_up, *others = await checking_slow(checker, 3)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    for each in others:
+        with pytest.raises(InvalidRequest, match="takes too long to compile"):
+            await each
+
+
+async def test_a_format_is_tried_anew_where_its_former_trial_is_being_ended(
+    checker: FormatChecker,
+) -> None:
+    given_up = asyncio.create_task(checker.check(GOOD))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    again = asyncio.create_task(checker.check(GOOD))
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    await again
+
+
+async def no_process(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_a_process_that_cannot_be_started_leaves_formats_for_later(
+    checker: FormatChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "create_subprocess_exec", no_process)
+        with pytest.raises(Overloaded, match="Too many open files") as caught:
+            await checker.check(GOOD)
+    assert caught.value.retry_after_s
+    await checker.check(GOOD)
+
+
+async def test_a_checker_whose_process_did_not_start_can_be_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_process)
+    checker = FormatChecker()
+    with pytest.raises(Overloaded):
+        await checker.check(GOOD)
+    await checker.close()

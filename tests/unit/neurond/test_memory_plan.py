@@ -13,9 +13,11 @@ from neurond.memory_plan import (
     ACTIVATION_BYTES,
     BLOCK_TOKENS,
     CPU_ACTIVATION_BYTES,
+    CUDA_DRAFT_ROWS,
     CUDA_STEP_TOKENS,
     MIN_CONTEXT_TOKENS,
     PAGED_BLOCK_TOKENS,
+    SCORED_ROWS,
     MemoryPlan,
     activation_bytes,
     block_tokens_for,
@@ -179,6 +181,19 @@ def test_a_step_on_cuda_takes_what_its_tokens_and_its_draws_do() -> None:
     )
 
 
+def test_a_step_on_cuda_has_logits_for_more_rows_than_sequences() -> None:
+    few, scored, drafted = (
+        activation_bytes(MODEL, "bfloat16", "cuda", rows)
+        for rows in (1, SCORED_ROWS, CUDA_DRAFT_ROWS)
+    )
+    assert few == scored < drafted
+    assert activation_bytes(MODEL, "bfloat16", "cuda", 1, speculation="ngram") == drafted
+    one = ModelProfile(context_tokens=4096, max_sequences=1)
+    assert plan(one, 30 * GIB).activation_bytes == scored
+    drafting = msgspec.structs.replace(one, speculation="ngram")
+    assert plan(drafting, 30 * GIB).activation_bytes == drafted
+
+
 def test_a_script_which_has_no_width_takes_what_any_process_does() -> None:
     script = msgspec.structs.replace(
         MODEL,
@@ -200,8 +215,8 @@ def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
         plan(ModelProfile(context_tokens=8192, max_sequences=8), 4 * GIB)
 
     assert str(caught.value) == (
-        "cannot load file:m on cuda-0: it needs 10948 MiB (weights 2048 in bfloat16 + KV cache "
-        "8194 + activations 706), free are 4096 MiB; lower context_tokens, max_sequences or "
+        "cannot load file:m on cuda-0: it needs 10954 MiB (weights 2048 in bfloat16 + KV cache "
+        "8194 + activations 712), free are 4096 MiB; lower context_tokens, max_sequences or "
         "kv_cache_mb, or unload another model"
     )
 
