@@ -10,17 +10,10 @@ import psutil
 import pytest
 
 from cortex_core.errors import ConfigError, DeviceFailed, ModelNotLoaded
-<<<<<<< HEAD
-from cortex_core.ids import ModelId
-from cortex_core.neuron_api import LoadRequest
-from neurond.stream_items import StreamItem
-=======
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import DeviceHealth, DeviceInfo, LoadRequest
-from neurond.devices import CPU, Devices
+from neurond.stream_items import StreamItem
 from neurond.supervisor.device import DeviceActor
-from neurond.supervisor.jobs import StreamItem
->>>>>>> defects
 from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
 from tests.fakes.fake_engine import CRASH, HANG, POISON, UNTOLD_STEPS
 from tests.fakes.waiting import WAIT_S, wait_until_async
