@@ -12,6 +12,7 @@ import pytest
 from cortex_core.errors import ConfigError, DeviceFailed, ModelNotLoaded
 from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import DeviceHealth, DeviceInfo, LoadRequest
+from neurond.devices import CPU, Devices
 from neurond.stream_items import StreamItem
 from neurond.supervisor.device import DeviceActor
 from tests.fakes.actor_node import Node, collect, collect_into, ignore_progress, tokens_of
