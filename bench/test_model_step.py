@@ -16,7 +16,7 @@ from neurond.engine.device import open_device
 from neurond.engine.engine import Engine, EngineRequest
 from neurond.memory_plan import BLOCK_TOKENS
 from neurond.models.loader import LoadedModel, load_model
-from neurond.models.serving import Serving
+from neurond.models.torch_serving import TorchServing
 from neurond.sources.prepared import read_manifest
 from tests.fakes.model_cache import SMOLLM2, cached_model
 
@@ -36,7 +36,7 @@ def loaded(request: pytest.FixtureRequest) -> LoadedModel:
 
 def engine_of(loaded: LoadedModel, max_sequences: int) -> Engine:
     """Return an engine with a KV cache of its own."""
-    return Serving(
+    return TorchServing(
         loaded,
         context_tokens=CONTEXT_TOKENS,
         max_sequences=max_sequences,

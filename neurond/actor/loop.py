@@ -32,9 +32,9 @@ from neurond.actor.commands import CommandReader, streams_of
 from neurond.actor.formats import FormatQueue
 from neurond.actor.launch import PhaseDeadlines
 from neurond.actor.loader import Loader
+from neurond.actor.model_engine import ModelEngine, engines_of
 from neurond.actor.outbox import Outbox
 from neurond.actor.requests import Place, RequestTable
-from neurond.actor.serving import Serving, engines_of
 from neurond.engine.embedding import EmbeddingEngine
 from neurond.engine.engine import Admissions, Engine, EngineRequest, StepOutput
 from neurond.protocol import (
@@ -96,7 +96,7 @@ class ActorLoop:
         self._formats = FormatQueue()
         wakeup_fds = (self._loader.wakeup_fd, self._formats.wakeup_fd)
         self._wakeups = Wakeups((control, data), wakeup_fds)
-        self._served: dict[Place, Serving] = {}
+        self._served: dict[Place, ModelEngine] = {}
         self._order: deque[Place] = deque()
         self._requests = RequestTable()
         self._steps = 0
@@ -174,9 +174,9 @@ class ActorLoop:
                     raise error_from_info(result)
                 self._outbox.notice(ModelLoadFailed(command.model_id, result))
                 continue
-            for serving in engines_of(result):
-                self._served[serving.place] = serving
-                self._order.append(serving.place)
+            for served in engines_of(result):
+                self._served[served.place] = served
+                self._order.append(served.place)
             self._outbox.notice(result.loaded)
 
     def _start(self, command: Generate | Embed) -> None:
@@ -195,8 +195,8 @@ class ActorLoop:
 
     def _add(self, command: Generate | Embed) -> Place:
         place = Place(command.model_id, "generate" if isinstance(command, Generate) else "embed")
-        serving = self._served.get(place)
-        engine = serving.engine if serving is not None else None
+        served = self._served.get(place)
+        engine = served.engine if served is not None else None
         if isinstance(engine, Engine) and isinstance(command, Generate):
             self._add_generation(command, engine)
         elif isinstance(engine, EmbeddingEngine) and isinstance(command, Embed):
@@ -286,9 +286,9 @@ class ActorLoop:
         """
         for _ in range(len(self._order)):
             self._order.rotate(-1)
-            serving = self._served[self._order[-1]]
-            if serving.engine.has_work():
-                self._step(serving)
+            served = self._served[self._order[-1]]
+            if served.engine.has_work():
+                self._step(served)
                 return True
         return False
 
@@ -300,7 +300,7 @@ class ActorLoop:
         else:
             self._enter(Phase.IDLE, deadline_s)
             # A piece at a time: what has come meanwhile goes before the next.
-            if any(serving.make_resident() for serving in self._served.values()):
+            if any(served.make_resident() for served in self._served.values()):
                 return
         self._wakeups.wait(min(1.0, deadline_s / 3))
 
@@ -313,29 +313,29 @@ class ActorLoop:
             self._enter(Phase.BLOCKED, self._deadlines.blocked_s)
         self._wakeups.wait(_BLOCKED_POLL_S)
 
-    def _step(self, serving: Serving) -> None:
-        engine = serving.engine
+    def _step(self, served: ModelEngine) -> None:
+        engine = served.engine
         looks = isinstance(engine, Engine) and engine.may_look
         factor = _LOOKING_FACTOR if looks else 1
         self._enter(Phase.STEPPING, factor * self._deadlines.step_s)
         began_s = time.monotonic()
         try:
-            output = self._compute(serving)
+            output = self._compute(served)
         except Exception as ex:  # noqa: BLE001 - sorted out by the backend, or raised again
-            _log.exception("engine step failed", extra=kv(model=serving.place.model_id))
-            self._recover(serving, ex)
+            _log.exception("engine step failed", extra=kv(model=served.place.model_id))
+            self._recover(served, ex)
             return
         took_s = time.monotonic() - began_s
-        serving.engine.took(took_s)
-        serving.failed_steps = 0
+        served.engine.took(took_s)
+        served.failed_steps = 0
         self._steps += 1
         self._tell(output)
-        if serving.model.stepped is not None:
-            serving.model.stepped(took_s)
+        if served.model.stepped is not None:
+            served.model.stepped(took_s)
 
-    def _compute(self, serving: Serving) -> StepOutput:
-        engine = serving.engine
-        others = [other.engine for other in self._served.values() if other is not serving]
+    def _compute(self, served: ModelEngine) -> StepOutput:
+        engine = served.engine
+        others = [other.engine for other in self._served.values() if other is not served]
         if isinstance(engine, Engine):
             engines = [other for other in others if isinstance(other, Engine)]
             return engine.step(
@@ -345,14 +345,14 @@ class ActorLoop:
         shares = any(other.has_work() for other in others)
         return engine.step(self._tell_admitted, shares_device=shares)
 
-    def _recover(self, serving: Serving, cause: Exception) -> None:
+    def _recover(self, served: ModelEngine, cause: Exception) -> None:
         """Fail what the engine held and give the model a fresh one, if the device is sound."""
         error = self._backend.describe(cause)
-        serving.failed_steps += 1
-        self._fail_requests(serving.place, error.info())
-        if serving.failed_steps >= _MAX_FAILED_STEPS or self._backend.is_poisoned(cause):
+        served.failed_steps += 1
+        self._fail_requests(served.place, error.info())
+        if served.failed_steps >= _MAX_FAILED_STEPS or self._backend.is_poisoned(cause):
             raise error from cause
-        serving.renew()
+        served.renew()
 
     def _tell_admitted(self, admitted: Admissions) -> None:
         for request_id, cached_tokens in admitted:
@@ -363,10 +363,10 @@ class ActorLoop:
         if now < self._tell_usage_at_s:
             return
         self._tell_usage_at_s = now + _USAGE_INTERVAL_S
-        for serving in self._served.values():
-            usage = serving.usage()
-            if usage is not None and usage != serving.told_usage:
-                serving.told_usage = usage
+        for served in self._served.values():
+            usage = served.usage()
+            if usage is not None and usage != served.told_usage:
+                served.told_usage = usage
                 self._outbox.notice(usage)
 
     def _tell(self, output: StepOutput) -> None:

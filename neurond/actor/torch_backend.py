@@ -19,7 +19,7 @@ from neurond.memory_plan import unpacked_bytes
 from neurond.models.decoder_states import DecoderStates
 from neurond.models.encoder import Encoder, load_encoder
 from neurond.models.loader import LoadedModel, load_model
-from neurond.models.serving import Serving, preferred_backend
+from neurond.models.torch_serving import TorchServing, preferred_backend
 from neurond.protocol import Configure, LoadModel, ModelLoaded
 from neurond.sources.prepared import DECODER_POOLING, PreparedModel, read_manifest
 
@@ -113,7 +113,7 @@ class TorchBackend:
         self, loaded: LoadedModel, command: LoadModel, kernels_unavailable_reason: str | None
     ) -> ServedModel:
         """Allocate the KV cache of a model in memory."""
-        serving = Serving(
+        serving = TorchServing(
             loaded,
             context_tokens=command.context_tokens,
             max_sequences=command.max_sequences,

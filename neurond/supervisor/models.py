@@ -26,7 +26,7 @@ from neurond import protocol
 from neurond.lifecycle import model as decisions
 from neurond.memory_plan import MemoryPlan
 from neurond.sources.prepared import PreparedModel, read_manifest
-from neurond.supervisor.loaded_model import LoadedModel, Reservation
+from neurond.supervisor.model_record import ModelRecord, Reservation
 from neurond.supervisor.ports import ModelLibrary, ProgressCallback
 from neurond.supervisor.settings import SupervisorSettings
 
@@ -77,18 +77,18 @@ class Models:
         self._devices = devices
         self._settings = settings
         self._on_change = on_change
-        self._models: dict[ModelId, LoadedModel] = {}
+        self._models: dict[ModelId, ModelRecord] = {}
 
-    def find(self, model_id: ModelId) -> LoadedModel | None:
+    def find(self, model_id: ModelId) -> ModelRecord | None:
         return self._models.get(model_id)
 
-    def all(self) -> list[LoadedModel]:
+    def all(self) -> list[ModelRecord]:
         return list(self._models.values())
 
-    def on_device(self, device: DeviceName) -> list[LoadedModel]:
+    def on_device(self, device: DeviceName) -> list[ModelRecord]:
         return [model for model in self._models.values() if model.device == device]
 
-    def is_busy(self, model: LoadedModel) -> bool:
+    def is_busy(self, model: ModelRecord) -> bool:
         """Tell whether anything runs on the model or waits for it."""
         return model.device is not None and self._devices.is_busy(model.device, model.model_id)
 
@@ -105,7 +105,7 @@ class Models:
         model = self._models.get(request.model_id)
         if model is None or model.lifecycle.state in ("unloaded", "failed"):
             self._forget_strangers()
-            model = self._models[request.model_id] = LoadedModel(request)
+            model = self._models[request.model_id] = ModelRecord(request)
         waiter = asyncio.get_running_loop().create_future()
         model.load_waiters.append(waiter)
         model.listeners.append(on_progress)
@@ -117,7 +117,7 @@ class Models:
         finally:
             model.listeners.remove(on_progress)
 
-    async def unload(self, model: LoadedModel, *, force: bool) -> None:
+    async def unload(self, model: ModelRecord, *, force: bool) -> None:
         """Return when the model's memory is free.
 
         Raises:
@@ -207,7 +207,7 @@ class Models:
         for model_id in strangers[:-MAX_STRANGERS]:
             del self._models[model_id]
 
-    def _apply(self, model: LoadedModel, effects: Sequence[decisions.ModelEffect]) -> None:
+    def _apply(self, model: ModelRecord, effects: Sequence[decisions.ModelEffect]) -> None:
         for effect in effects:
             match effect:
                 case decisions.Fetch():
@@ -232,7 +232,7 @@ class Models:
             _log.info("model changed", extra=fields)
             self._on_change()
 
-    async def _fetch(self, model: LoadedModel) -> None:
+    async def _fetch(self, model: ModelRecord) -> None:
         try:
             folder = await self._library.ensure(model.model_id, lambda p: self._tell(model, p))
             manifest = read_manifest(folder)
@@ -250,7 +250,7 @@ class Models:
         held = [model.reservation for model in self._models.values()]
         return [reservation for reservation in held if reservation is not None]
 
-    def _send_load(self, model: LoadedModel) -> None:
+    def _send_load(self, model: ModelRecord) -> None:
         model.deadline_s = time.monotonic() + self._settings.load_deadline_s
         try:
             self._devices.send(*_load_command(model))
@@ -259,7 +259,7 @@ class Models:
         except Exception as ex:  # noqa: BLE001 - nobody awaits this: the model would load forever
             self._apply(model, model.lifecycle.load_failed(_defect(model, ex)))
 
-    def _send_unload(self, model: LoadedModel) -> None:
+    def _send_unload(self, model: ModelRecord) -> None:
         model.deadline_s = None
         assert model.device is not None
         try:
@@ -269,7 +269,7 @@ class Models:
         except CortexError as ex:
             _log.warning("unload not sent", extra=kv(model=model.model_id, cause=ex.message))
 
-    def _settle(self, model: LoadedModel, error: ErrorInfo | None) -> None:
+    def _settle(self, model: ModelRecord, error: ErrorInfo | None) -> None:
         model.progress = None
         model.deadline_s = None
         state = model.lifecycle.state
@@ -284,13 +284,13 @@ class Models:
             _settle(model.unload_waiters, None)
             model.unload_waiters = []
 
-    def _tell(self, model: LoadedModel, progress: LoadProgress) -> None:
+    def _tell(self, model: ModelRecord, progress: LoadProgress) -> None:
         model.progress = progress
         for listener in tuple(model.listeners):
             listener(progress)
 
 
-def _load_command(model: LoadedModel) -> tuple[DeviceName, protocol.LoadModel]:
+def _load_command(model: ModelRecord) -> tuple[DeviceName, protocol.LoadModel]:
     device, plan, folder = model.device, model.plan, model.folder
     if device is None or plan is None or folder is None:
         raise InternalError(f"cannot load {model.model_id}: it was not placed")
@@ -308,7 +308,7 @@ def _load_command(model: LoadedModel) -> tuple[DeviceName, protocol.LoadModel]:
     )
 
 
-def _defect(model: LoadedModel, ex: Exception) -> ErrorInfo:
+def _defect(model: ModelRecord, ex: Exception) -> ErrorInfo:
     """Log what should not have happened; returns it as a load's error."""
     _log.error("load failed", extra=kv(model=model.model_id), exc_info=ex)
     error = InternalError(f"cannot load {model.model_id}: {type(ex).__name__}: {ex}")

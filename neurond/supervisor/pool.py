@@ -29,7 +29,7 @@ from neurond.placement import DeviceRoom, choose_device
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor, DeviceOwner
 from neurond.supervisor.life import socket_paths, sweep_sockets
-from neurond.supervisor.loaded_model import Reservation
+from neurond.supervisor.model_record import Reservation
 from neurond.supervisor.settings import SupervisorSettings
 from neurond.weight_choice import WeightChoice, choose_weights
 

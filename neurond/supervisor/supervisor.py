@@ -35,7 +35,7 @@ from neurond.devices import Devices
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.activation import ActivationRun
 from neurond.supervisor.jobs import EmbedJob, EngineJob
-from neurond.supervisor.loaded_model import LoadedModel
+from neurond.supervisor.model_record import ModelRecord
 from neurond.supervisor.models import Models
 from neurond.supervisor.pool import DevicePool
 from neurond.supervisor.ports import ModelLibrary, ProgressCallback
@@ -297,7 +297,7 @@ class Supervisor:
         self._news.set()
 
     def _view(self, model_id: ModelId, prepared: PreparedModel | None) -> NodeModel:
-        model: LoadedModel | None = self._models.find(model_id)
+        model: ModelRecord | None = self._models.find(model_id)
         actor = self._pool.get(model.device) if model and model.device else None
         dtype = self._profile_of(model_id).dtype
         expected = self._pool.expected_bytes(prepared, dtype) if prepared else None

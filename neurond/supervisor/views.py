@@ -23,7 +23,7 @@ from neurond.devices import Devices, DeviceSample
 from neurond.protocol import ModelLoaded
 from neurond.sources.prepared import PreparedModel
 from neurond.supervisor.device import DeviceActor
-from neurond.supervisor.loaded_model import LoadedModel
+from neurond.supervisor.model_record import ModelRecord
 
 HARNESS = "torch"
 EMBEDDINGS = "embeddings"
@@ -63,7 +63,7 @@ def health_view(actor: DeviceActor, sample: DeviceSample, *, draining: bool) -> 
 
 
 def model_view(
-    model: LoadedModel | None,
+    model: ModelRecord | None,
     prepared: PreparedModel | None,
     actor: DeviceActor | None,
     expected_bytes: int | None,
@@ -102,7 +102,7 @@ def model_view(
     )
 
 
-def _size_mb(model: LoadedModel | None, expected_bytes: int | None) -> int | None:
+def _size_mb(model: ModelRecord | None, expected_bytes: int | None) -> int | None:
     if model is not None and model.loaded is not None:
         return model.loaded.weights_bytes // MIB
     if model is not None and model.plan is not None:
@@ -117,7 +117,7 @@ def _capabilities(prepared: PreparedModel, loaded: ModelLoaded | None) -> list[s
     return list(dict.fromkeys((*prepared.capabilities, EMBEDDINGS)))
 
 
-def _kv_use(model: LoadedModel | None) -> KvUse | None:
+def _kv_use(model: ModelRecord | None) -> KvUse | None:
     if model is None or model.loaded is None or model.kv_usage is None:
         return None
     blocks, usage = model.loaded.num_blocks, model.kv_usage
@@ -129,14 +129,14 @@ def _kv_use(model: LoadedModel | None) -> KvUse | None:
     )
 
 
-def _draft_use(model: LoadedModel | None) -> DraftUse | None:
+def _draft_use(model: ModelRecord | None) -> DraftUse | None:
     usage = model.kv_usage if model is not None and model.loaded is not None else None
     if usage is None or not usage.num_drafted_tokens:
         return None
     return DraftUse(drafted=usage.num_drafted_tokens, accepted=usage.num_accepted_tokens)
 
 
-def _servable(model: LoadedModel | None, actor: DeviceActor | None) -> Servable:
+def _servable(model: ModelRecord | None, actor: DeviceActor | None) -> Servable:
     if model is not None and model.lifecycle.error is not None:
         error = model.lifecycle.error
         return Servable(ok=False, reason=error.code, detail=error.message)

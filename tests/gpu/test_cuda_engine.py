@@ -11,7 +11,7 @@ from neurond.attention.varlen import TorchVarlenBackend
 from neurond.engine.device import open_device
 from neurond.engine.kv_shape import LayerShape
 from neurond.models.loader import load_model
-from neurond.models.serving import Serving, load_paged_decodes, preferred_backend
+from neurond.models.torch_serving import TorchServing, load_paged_decodes, preferred_backend
 from tests.fakes.attention_cases import make_case
 from tests.fakes.engine_runs import EngineUnderTest, ids
 from tests.fakes.prepared_models import prepare_model
@@ -112,7 +112,7 @@ def test_a_model_answers_on_cuda_as_on_the_host(name, tmp_path):
     manifest = prepare_model(model, tmp_path / name)
     loaded = load_model(tmp_path / name, manifest, "float32", device, lambda progress: None)
     sizes = {"context_tokens": 512, "max_sequences": 4, "kv_cache_bytes": 1 << 26}
-    under_test = EngineUnderTest(Serving(loaded, **sizes, block_tokens=16).new_engine())
+    under_test = EngineUnderTest(TorchServing(loaded, **sizes, block_tokens=16).new_engine())
     prompts = [[5, 6, 7, 8, 9], list(range(40))]
     streams = [under_test.submit(prompt, 8) for prompt in prompts]
     tokens = under_test.finish()

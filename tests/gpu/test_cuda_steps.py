@@ -11,7 +11,7 @@ from neurond.engine.device import open_device
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.runner import ModelRunner
 from neurond.models.loader import LoadedModel, load_model
-from neurond.models.serving import Serving, attention_backend
+from neurond.models.torch_serving import TorchServing, attention_backend
 from tests.fakes.engine_runs import GREEDY
 from tests.fakes.prepared_models import prepare_model
 from tests.fakes.step_batches import PAGE, STEPS, batch_of
@@ -78,13 +78,13 @@ def test_a_recorded_step_computes_what_a_submitted_one_does(loaded):
 @pytest.mark.parametrize("loaded", ["llama"], indirect=True)
 def test_a_model_is_loaded_and_recorded_while_another_steps(loaded, tmp_path):
     manifest = prepare_model(make_tiny_model("qwen3"), tmp_path / "other")
-    made: list[Serving] = []
+    made: list[TorchServing] = []
 
     def load() -> None:
         dtype = str(loaded.dtype).removeprefix("torch.")
         other = load_model(tmp_path / "other", manifest, dtype, loaded.device, lambda done: None)
         made.append(
-            Serving(
+            TorchServing(
                 other,
                 context_tokens=CONTEXT,
                 max_sequences=16,

@@ -14,7 +14,7 @@ from neurond.engine.engine import Engine
 from neurond.engine.kv_cache import KvCache
 from neurond.engine.rehearsal import rehearsal
 from neurond.engine.runner import ModelRunner
-from neurond.models import serving
+from neurond.models import torch_serving
 from neurond.models.loader import load_model
 from tests.fakes import flash_attn_checked, step_recorder
 from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids
@@ -162,14 +162,14 @@ class Refusing:
         raise NotRecordable("a tensor is read back")
 
 
-def serving_of(loaded, recorder, monkeypatch, speculation=None) -> serving.Serving:
+def serving_of(loaded, recorder, monkeypatch, speculation=None) -> torch_serving.TorchServing:
     def load() -> Flash2Backend:
         return Flash2Backend(
             flash_attn_checked.flash_attn_varlen_func, step_recorder.flash_attn_with_kvcache
         )
 
-    monkeypatch.setattr(serving, "load_flash2", load)
-    return serving.Serving(
+    monkeypatch.setattr(torch_serving, "load_flash2", load)
+    return torch_serving.TorchServing(
         replace(loaded, device=FakeGpu(recorder)),
         context_tokens=512,
         max_sequences=2,

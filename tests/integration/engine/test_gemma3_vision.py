@@ -17,7 +17,7 @@ from neurond.engine.runner import ModelRunner
 from neurond.models.decoder_plan import DecoderPlan
 from neurond.models.loader import load_model
 from neurond.models.plan_check import plan_decoder
-from neurond.models.serving import Serving
+from neurond.models.torch_serving import TorchServing
 from neurond.sources.prepare import prepare
 from tests.fakes.engine_runs import GREEDY, ids, make_engine
 from tests.fakes.tiny_vision import make_gemma3
@@ -116,7 +116,7 @@ def test_cut_and_beside_others_tokens_are_those_of_transformers(gemma, step_toke
 
 def test_a_model_that_looks_both_ways_is_served_so(gemma):
     assert gemma.loaded.vision.two_way_tokens == IMAGE_TOKENS
-    serving = Serving(
+    serving = TorchServing(
         gemma.loaded,
         context_tokens=512,
         max_sequences=510,

@@ -28,7 +28,7 @@ from neurond.engine.kv_cache import KvCache
 from neurond.engine.kv_shape import LayerShape, kv_block_bytes
 from neurond.memory_plan import BLOCK_TOKENS, PAGED_BLOCK_TOKENS, plan_memory
 from neurond.models.model_serving import kv_sizes
-from neurond.models.serving import Serving
+from neurond.models.torch_serving import TorchServing
 from neurond.protocol import Configure, LoadModel
 from neurond.weight_choice import WeightChoice
 from tests.fakes.engine_runs import GREEDY, EngineUnderTest, ids, make_engine
@@ -113,7 +113,9 @@ def test_a_cache_beyond_the_devices_memory_is_refused(tiny):
     loaded = tiny("llama").loaded
     small = replace(loaded, device=CpuDevice(1))
     with pytest.raises(OutOfMemory, match="0 bytes free"):
-        Serving(small, context_tokens=512, max_sequences=4, kv_cache_bytes=1 << 20, block_tokens=8)
+        TorchServing(
+            small, context_tokens=512, max_sequences=4, kv_cache_bytes=1 << 20, block_tokens=8
+        )
 
 
 def test_a_served_model_can_start_anew_and_is_freed(cpu, tmp_path):
@@ -334,7 +336,7 @@ def run(under_test: EngineUnderTest) -> tuple[dict[int, list[int]], list[ErrorIn
 
 def test_the_cache_of_a_model_is_at_most_what_its_context_needs(tiny):
     loaded = tiny("llama").loaded
-    serving = Serving(
+    serving = TorchServing(
         loaded, context_tokens=10**6, max_sequences=2, kv_cache_bytes=10**9, block_tokens=16
     )
     assert serving.sizes.context_tokens == 512

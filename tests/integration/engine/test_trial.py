@@ -8,8 +8,8 @@ from neurond.attention.reference import ReferenceBackend
 from neurond.attention.trial import TYPICAL, Heads, why_not
 from neurond.engine.device import CpuDevice
 from neurond.engine.kv_shape import LayerShape
-from neurond.models import serving
-from neurond.models.serving import preferred_backend
+from neurond.models import torch_serving
+from neurond.models.torch_serving import preferred_backend
 
 CPU = torch.device("cpu")
 LAYERS = [
@@ -59,7 +59,7 @@ def test_what_is_wrong_or_does_not_start_says_why():
 
 @pytest.mark.parametrize("kernels", [Wrong, Refused])
 def test_what_is_not_trusted_gives_way(kernels, monkeypatch, caplog):
-    monkeypatch.setattr(serving, "load_paged_decodes", lambda others: kernels())
+    monkeypatch.setattr(torch_serving, "load_paged_decodes", lambda others: kernels())
     backend = preferred_backend(OldGpu(None), torch.float16, LAYERS)
     assert type(backend) is ReferenceBackend
     assert "serving without Triton's kernels" in caplog.text
@@ -69,7 +69,7 @@ def test_what_is_right_is_taken(monkeypatch):
     class Right(ReferenceBackend):
         name = "triton"
 
-    monkeypatch.setattr(serving, "load_paged_decodes", lambda others: Right())
+    monkeypatch.setattr(torch_serving, "load_paged_decodes", lambda others: Right())
     assert preferred_backend(OldGpu(None), torch.float16, LAYERS).name == "triton"
     uneven = [Heads(6, LayerShape(2, 16, 8), AttentionParams(0.3))]
     assert type(preferred_backend(OldGpu(None), torch.float16, uneven)) is ReferenceBackend
@@ -80,5 +80,5 @@ def test_without_triton_others_serve(monkeypatch):
     def absent(others):
         raise ImportError("No module named 'triton'")
 
-    monkeypatch.setattr(serving, "load_paged_decodes", absent)
+    monkeypatch.setattr(torch_serving, "load_paged_decodes", absent)
     assert type(preferred_backend(OldGpu(None), torch.float16)) is ReferenceBackend

@@ -13,7 +13,7 @@ from cortex_core.neuron_api import DeviceState, LoadProgress, LoadRequest
 from neurond import protocol
 from neurond.memory_plan import MemoryPlan
 from neurond.sources.prepared import PreparedModel
-from neurond.supervisor.loaded_model import Reservation
+from neurond.supervisor.model_record import Reservation
 from neurond.supervisor.models import Models
 from neurond.supervisor.ports import ProgressCallback
 from neurond.supervisor.settings import SupervisorSettings

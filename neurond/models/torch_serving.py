@@ -72,7 +72,7 @@ def _with_paged_decodes(
     return others
 
 
-class Serving(ModelServing):
+class TorchServing(ModelServing):
     """A model that torch computes."""
 
     def __init__(

@@ -25,7 +25,7 @@ class Reservation(msgspec.Struct, frozen=True):
     """It is not allocated yet, or may not be."""
 
 
-class LoadedModel:
+class ModelRecord:
     """One model on this node since it was first asked for.
 
     Attributes:

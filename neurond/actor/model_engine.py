@@ -9,7 +9,7 @@ from neurond.engine.engine import Engine
 from neurond.protocol import KvUsage
 
 
-class Serving:
+class ModelEngine:
     """One engine of a loaded model, and how to make another."""
 
     def __init__(
@@ -50,13 +50,13 @@ class Serving:
         )
 
 
-def engines_of(model: ServedModel) -> list[Serving]:
+def engines_of(model: ServedModel) -> list[ModelEngine]:
     """Make an engine for each kind of work that the model can do."""
     found = []
     model_id, embedder = model.loaded.model_id, model.embedder
     if model.new_engine is not None:
-        found.append(Serving(Place(model_id, "generate"), model, model.new_engine))
+        found.append(ModelEngine(Place(model_id, "generate"), model, model.new_engine))
     if embedder is not None:
         place = Place(model_id, "embed")
-        found.append(Serving(place, model, lambda: EmbeddingEngine(embedder)))
+        found.append(ModelEngine(place, model, lambda: EmbeddingEngine(embedder)))
     return found

@@ -4,14 +4,14 @@ from cortex_core.ids import DeviceName, ModelId
 from cortex_core.neuron_api import LoadRequest
 from neurond.memory_plan import MemoryPlan
 from neurond.protocol import ModelLoaded
-from neurond.supervisor.loaded_model import LoadedModel, Reservation
+from neurond.supervisor.model_record import ModelRecord, Reservation
 
 CPU = DeviceName("cpu")
 PLAN = MemoryPlan("int8", 4096, 4, weights_bytes=1000, kv_cache_bytes=100, activation_bytes=50)
 
 
-def loading() -> LoadedModel:
-    model = LoadedModel(LoadRequest(ModelId("file:m")))
+def loading() -> ModelRecord:
+    model = ModelRecord(LoadRequest(ModelId("file:m")))
     model.lifecycle.load_requested()
     model.lifecycle.fetched()
     model.device, model.plan = CPU, PLAN
