@@ -326,10 +326,10 @@ class ActorLoop:
             self._recover(served, ex)
             return
         took_s = time.monotonic() - began_s
+        self._tell(output)  # first: who hears of it works on another core meanwhile
         served.engine.took(took_s)
         served.failed_steps = 0
         self._steps += 1
-        self._tell(output)
         if served.model.stepped is not None:
             served.model.stepped(took_s)
 
