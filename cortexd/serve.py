@@ -136,7 +136,7 @@ class Parent:
             listen_fd=listener.fileno(),
             started_at=int(time.time()),
         )
-        actor = self._child("fleet actor", "cortexd.fleet.actor", handed, actor_alive)
+        actor = self._child("fleet actor", "cortexd.fleet_actor", handed, actor_alive)
         stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S, signal.SIGTERM)
         handed = msgspec.structs.replace(handed, liveness_fd=http_alive.fd)
         http = self._child("HTTP server", "cortexd.http_server", handed, http_alive)

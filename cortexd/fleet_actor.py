@@ -1,6 +1,6 @@
 """The fleet actor: one process that watches the nodes and decides about memory and queues.
 
-Started by `cortex serve` as `python -m cortexd.fleet.actor`; dies with it. Everything here runs on
+Started by `cortex serve` as `python -m cortexd.fleet_actor`; dies with it. Everything here runs on
 one event loop. What it knows it reads again from the nodes when it starts, so that killing it
 loses nothing: HTTP workers keep routing to what is ready, and put their open requests again.
 """
