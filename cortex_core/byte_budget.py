@@ -35,10 +35,6 @@ class ByteBudget:
         self._held: dict[Share, None] = {}
         self.held_bytes = 0
 
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
-
     def ask(self, size_bytes: int, on_granted: Callable[[], None]) -> Share:
         """Return a share, granted now or waiting; then `on_granted` is called once it is.
 

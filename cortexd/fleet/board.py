@@ -60,8 +60,3 @@ class FleetBoard:
             in_flight={column: self._table.sum(column) for column in wanted},
             started={column: self._table.sum(started_column(column)) for column in wanted},
         )
-
-    def in_flight(self, column: int) -> int:
-        """Return what the workers count on one replica now."""
-        self._fence()
-        return self._table.sum(column)
