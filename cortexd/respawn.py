@@ -63,7 +63,7 @@ class Respawned:
         self._spawn()
         self._watching = asyncio.create_task(self._watch())
 
-    def signal(self, signum: int) -> None:
+    def send_signal(self, signum: int) -> None:
         """Send a signal to the process that runs now, if one does."""
         if self._child is not None:
             self._child.send_signal(signum)

@@ -91,7 +91,7 @@ async def test_a_child_that_stands_still_is_replaced(
     await wait_until_async(lambda: says(liveness, Phase.IDLE))
     (first,) = starts.running()
 
-    child.signal(signal.SIGSTOP)
+    child.send_signal(signal.SIGSTOP)
     await wait_until_async(lambda: len(starts.made) == 2)
     await wait_until_async(lambda: says(liveness, Phase.IDLE))
 
