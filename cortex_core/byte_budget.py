@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cortex_core.errors import QueueFull
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 RETRY_AFTER_S: Final = 1.0
 
