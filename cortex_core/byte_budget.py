@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cortex_core.errors import QueueFull
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 RETRY_AFTER_S: Final = 1.0
 
@@ -34,10 +34,6 @@ class ByteBudget:
         self._waiting: deque[Share] = deque()
         self._held: dict[Share, None] = {}
         self.held_bytes = 0
-
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
 
     def ask(self, size_bytes: int, on_granted: Callable[[], None]) -> Share:
         """Return a share, granted now or waiting; then `on_granted` is called once it is.

@@ -114,13 +114,6 @@ class WrongModality(InvalidRequest):
     status = 422
 
 
-class InvalidApiKey(CortexError):
-    """The key is missing or unknown."""
-
-    code = "invalid_api_key"
-    status = 401
-
-
 class ModelNotFound(CortexError):
     """No model of that name is in the catalogue or on the node."""
 
@@ -159,13 +152,6 @@ class Conflict(CortexError):
 
     code = "conflict"
     status = 409
-
-
-class RateLimited(CortexError):
-    """The caller has more in flight, or in the window, than it may have."""
-
-    code = "rate_limit_exceeded"
-    status = 429
 
 
 class QueueFull(CortexError):

@@ -14,7 +14,7 @@ from typing import Final
 from cortex_core.asgi import App, Message, Receive, Scope, Send, body_bytes
 from cortex_core.byte_budget import RETRY_AFTER_S, ByteBudget, Share
 from cortex_core.errors import Overloaded, RequestTooSlow
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 SMALL_BYTES: Final = MIB
 """Bodies up to this are not counted."""

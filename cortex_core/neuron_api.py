@@ -9,13 +9,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from cortex_core.ids import DeviceName, ModelId
+from cortex_core.sizes import MAX_COUNT
 
-MIB = 1024 * 1024
-MAX_COUNT = 2**31 - 1
 CHAT = "chat"
 """The capability of a model that has a chat template."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
-"""A number of things that a profile may name; what it comes to in bytes has 64 bits."""
+"""A number of things that a profile may name."""
 MAX_WAIT_S = 86_400
 WaitS = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)]
 """How long an operator lets something wait for running requests: at most a day."""

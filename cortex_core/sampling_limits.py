@@ -6,6 +6,7 @@ from typing import Final
 
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import InvalidRequest
+from cortex_core.sizes import MAX_COUNT
 
 MAX_CHOICES: Final = 16
 MAX_LOGPROBS: Final = 20
@@ -13,8 +14,6 @@ MAX_STOP_TEXTS: Final = 64
 MAX_STOP_CHARS: Final = 1024
 MAX_LOGIT_BIASES: Final = 4096
 MAX_TOKEN_ID: Final = 2**31 - 1
-MAX_COUNT: Final = 2**31 - 1
-"""Of `max_tokens` and `top_k`; larger values of a client mean the same and are lowered to it."""
 MAX_SEED: Final = 2**64 - 1
 MAX_SHOWN_CHARS: Final = 40
 

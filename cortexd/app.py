@@ -1,6 +1,7 @@
 """The Falcon application: routes, and what answers them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from falcon.asgi import App, Request, Response
@@ -14,6 +15,7 @@ from cortex_core.dialects.openai_responses import OpenAIResponses
 from cortexd.drain import Drain
 from cortexd.embedding import EmbeddingGateway
 from cortexd.gateway import Gateway
+from cortexd.openapi import openapi_document
 from cortexd.resources.count_tokens import CountTokensResource
 from cortexd.resources.embeddings import EmbeddingsResource
 from cortexd.resources.errors import install_error_handlers
@@ -74,7 +76,8 @@ def create_app(parts: AppParts) -> FalconApp:
         "/v1/models": ModelsResource(parts.fleet, parts.started_at),
         "/v1/models/{model:path}": ModelResource(parts.fleet, parts.started_at),
     }
-    routes["/openapi.json"] = OpenApiResource(routes)
+    # `routes` has this one too by the time it is asked.
+    routes["/openapi.json"] = OpenApiResource(partial(openapi_document, routes))
     for path, resource in routes.items():
         app.add_route(path, resource)
     install_error_handlers(app)

@@ -16,7 +16,7 @@ from cortex_core.ipc.liveness import LivenessWriter, Phase
 from cortex_core.ipc.parent import die_with_parent
 from cortex_core.ipc.segment import Segment
 from cortex_core.logs import set_up_logging
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 from cortexd.child_env import CONFIG_STATUS, ChildEnvironment
 from cortexd.config import CortexConfig
 from cortexd.config_files import http_workers, read_cortex_config, state_dir

@@ -24,7 +24,7 @@ from cortexd.child_env import CONFIG_STATUS
 log = logging.getLogger(__name__)
 
 START_DEADLINE_S: Final = 60.0
-"""What a child that is watched for hangs gets to say its first word."""
+"""What a child gets to say its first word."""
 LOOK_INTERVAL_S: Final = 1.0
 """Between two looks at what a child last said."""
 STACK_DUMP_S: Final = 0.2
@@ -32,10 +32,9 @@ STACK_DUMP_S: Final = 0.2
 
 
 class Respawned:
-    """Keeps one program running until it is stopped. Owns the process.
+    """Keeps one program running until it is stopped; one that hangs is killed. Owns the process.
 
-    With `liveness`, a segment that the program writes its liveness to and that stays the caller's,
-    a process that hangs is killed and replaced too.
+    `liveness` is a segment that the program writes its liveness to; it stays the caller's.
 
     Attributes:
         given_up: resolves with the reason if the program can never run as it is configured.
@@ -48,7 +47,7 @@ class Respawned:
         *,
         environment: Mapping[str, str],
         descriptors: Sequence[int],
-        liveness: Segment | None = None,
+        liveness: Segment,
     ) -> None:
         self.name = name
         self.given_up: asyncio.Future[ConfigError] = asyncio.get_running_loop().create_future()
@@ -59,17 +58,12 @@ class Respawned:
         self._child: ChildProcess | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """The process that runs now, if one does."""
-        return self._child.pid if self._child is not None and self._child.running else None
-
     def start(self) -> None:
         """Start the program for the first time, and watch it from then on."""
         self._spawn()
         self._watching = asyncio.create_task(self._watch())
 
-    def signal(self, signum: int) -> None:
+    def send_signal(self, signum: int) -> None:
         """Send a signal to the process that runs now, if one does."""
         if self._child is not None:
             self._child.send_signal(signum)
@@ -84,9 +78,8 @@ class Respawned:
             await self._child.stop(grace_s)
 
     def _spawn(self) -> None:
-        if self._liveness is not None:
-            # The last process's word must not be taken for the new one's.
-            LivenessWriter(self._liveness).enter(Phase.STARTING, START_DEADLINE_S)
+        # The last process's word must not be taken for the new one's.
+        LivenessWriter(self._liveness).enter(Phase.STARTING, START_DEADLINE_S)
         # A session of its own: Ctrl-C is for the parent, which ends children in order.
         self._child = ChildProcess.spawn(
             self._argv,
@@ -126,8 +119,6 @@ class Respawned:
 
     async def _until_exited(self, child: ChildProcess) -> ExitStatus:
         """Return how it ended; a child that hangs is ended here."""
-        if self._liveness is None:
-            return await asyncio.shield(child.exited)
         reader, watch = LivenessReader(self._liveness), HangWatch()
         while not child.exited.done():
             await asyncio.wait({child.exited}, timeout=LOOK_INTERVAL_S)

@@ -21,7 +21,7 @@ import msgspec
 
 from cortex_core.config import Address
 from cortex_core.errors import ConfigError, CortexError, Timeout
-from cortex_core.ipc.child import DeathPipe, python_command
+from cortex_core.ipc.child import DeathPipe, python_command, stop_or_hurry
 from cortex_core.ipc.counters import counter_segment_bytes
 from cortex_core.ipc.liveness import LIVENESS_SEGMENT_BYTES
 from cortex_core.ipc.sdnotify import NOTIFY_VARIABLES, Notifier
@@ -136,7 +136,7 @@ class Parent:
             listen_fd=listener.fileno(),
             started_at=int(time.time()),
         )
-        actor = self._child("fleet actor", "cortexd.fleet.actor", handed, actor_alive)
+        actor = self._child("fleet actor", "cortexd.fleet_actor", handed, actor_alive)
         stack.push_async_callback(self._stop, actor, ACTOR_GRACE_S, signal.SIGTERM)
         handed = msgspec.structs.replace(handed, liveness_fd=http_alive.fd)
         http = self._child("HTTP server", "cortexd.http_server", handed, http_alive)
@@ -213,15 +213,9 @@ class Parent:
 
     async def _stop(self, child: Respawned, grace_s: float, quickly: signal.Signals) -> None:
         """End one child; a second signal cuts the wait short, and `quickly` tells the child."""
-        stopping = asyncio.create_task(child.stop(grace_s))
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not stopping.done():
-            child.signal(quickly)
-            await asyncio.wait({stopping}, timeout=QUICK_GRACE_S)
-            child.signal(signal.SIGKILL)
-        await stopping
+        await stop_or_hurry(
+            child, grace_s, self._hurry, quickly=quickly, quick_grace_s=QUICK_GRACE_S
+        )
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():

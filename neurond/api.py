@@ -16,7 +16,7 @@ from cortex_core.dialects.openai_embeddings import OpenAIEmbeddings
 from cortex_core.errors import CortexError, ErrorInfo, InternalError, NotFound
 from cortex_core.held_bodies import HeldBodies
 from cortex_core.logs import kv
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 from neurond.node import Node
 from neurond.resources.embed import EmbeddingsResource, EmbedResource
 from neurond.resources.generate import GenerateResource

@@ -11,12 +11,8 @@ from cortex_core.config.reader import read_config
 from cortex_core.config.template import template_text
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ids import DeviceName, ModelId, parse_model_id
-from cortex_core.neuron_api import (
-    MIB,
-    Count,
-    LoadRequest,
-    ModelProfile,
-)
+from cortex_core.neuron_api import Count, LoadRequest, ModelProfile
+from cortex_core.sizes import MIB
 from neurond.images.limits import MAX_FDS, ImageLimits
 from neurond.sources.fetch_messages import SourceSettings
 

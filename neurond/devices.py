@@ -20,7 +20,8 @@ import pynvml
 from cortex_core.errors import ConfigError
 from cortex_core.ids import DeviceName
 from cortex_core.logs import kv
-from cortex_core.neuron_api import MIB, DeviceInfo
+from cortex_core.neuron_api import DeviceInfo
+from cortex_core.sizes import MIB
 from neurond.host import host_memory
 
 _log = logging.getLogger(__name__)

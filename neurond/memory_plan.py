@@ -8,7 +8,8 @@ import msgspec
 
 from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName
-from cortex_core.neuron_api import MIB, Dtype, KvDtype, ModelProfile, Speculation
+from cortex_core.neuron_api import Dtype, KvDtype, ModelProfile, Speculation
+from cortex_core.sizes import MIB
 from neurond.kv_choice import kv_bytes_per_token
 from neurond.sources.prepared import PreparedModel
 from neurond.weight_choice import DeviceKind, WeightChoice

@@ -69,8 +69,6 @@ class AnthropicMessages:
         drop_billing_line: see `anthropic_turns.BILLING_LINE`.
     """
 
-    name = "anthropic_messages"
-
     def __init__(self, *, drop_billing_line: bool = True) -> None:
         self._drop_billing_line = drop_billing_line
 

@@ -102,11 +102,6 @@ class ResponseEncoder(Protocol):
 class Dialect(Protocol):
     """Stateless; one object serves every request."""
 
-    @property
-    def name(self) -> str:
-        """Short name for metrics and logs."""
-        ...
-
     def decode_request(self, body: bytes, *, request_id: RequestId) -> Decoded:
         """Return the canonical request for a client's body.
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from cortex_core.canonical import MAX_PARTS, MAX_TOOLS, Tool, ToolChoice
 from cortex_core.dialects.reading import refuse
-from cortex_core.sampling_limits import MAX_COUNT
+from cortex_core.sizes import MAX_COUNT
 
 MAX_MODEL_CHARS: Final = 256
 """Of a model's name; what is near a longer one would take long to find."""

@@ -77,8 +77,6 @@ _decoder = msgspec.json.Decoder(ChatBody)
 class OpenAIChat(OpenAIReplies):
     """The dialect; stateless, one object serves every request."""
 
-    name = "openai_chat"
-
     def decode_request(self, body: bytes, *, request_id: RequestId) -> Decoded:
         """Return the canonical request for a client's body."""
         wire = read_json(_decoder, body)

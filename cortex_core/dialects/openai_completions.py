@@ -45,8 +45,6 @@ _decoder = msgspec.json.Decoder(CompletionBody)
 class OpenAICompletions(OpenAIReplies):
     """The dialect; stateless, one object serves every request."""
 
-    name = "openai_completions"
-
     def decode_request(self, body: bytes, *, request_id: RequestId) -> Decoded:
         """Return the canonical request for a client's body."""
         wire = read_json(_decoder, body)

@@ -43,8 +43,6 @@ _decoder = msgspec.json.Decoder(EmbeddingsBody)
 class OpenAIEmbeddings(OpenAIReplies):
     """The dialect; stateless, one object serves every request."""
 
-    name = "openai_embeddings"
-
     def decode_request(self, body: bytes, *, request_id: RequestId) -> DecodedEmbedding:
         """Return the canonical request for a client's body.
 

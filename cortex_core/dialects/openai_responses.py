@@ -66,8 +66,6 @@ class OpenAIResponses(OpenAIReplies):
     with what was found in the store.
     """
 
-    name = "openai_responses"
-
     def read(self, body: bytes) -> ResponsesBody:
         """Return what a client sent.
 

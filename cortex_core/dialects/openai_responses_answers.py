@@ -26,7 +26,6 @@ _ITEM_PREFIXES: Final = {TextRun: "msg", ReasoningRun: "rs", CallRun: "fc"}
 _ERROR_CODES: Final = {
     "context_length_exceeded": "context_length_exceeded",
     "queue_full": "rate_limit_exceeded",
-    "rate_limit_exceeded": "rate_limit_exceeded",
 }
 
 

@@ -211,3 +211,43 @@ class ChildProcess:
         os.close(self._pidfd)
         if not self.exited.done():
             self.exited.set_result(ExitStatus(returncode))
+
+
+class Stoppable(Protocol):
+    """What `stop_or_hurry` ends; `ChildProcess` is one."""
+
+    async def stop(self, grace_s: float) -> object:
+        """As `ChildProcess.stop`, with what is the class's own to do before."""
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal to the process that runs now, if one does."""
+
+
+async def stop_or_hurry(
+    child: Stoppable,
+    grace_s: float,
+    hurry: asyncio.Event,
+    *,
+    quickly: signal.Signals,
+    quick_grace_s: float,
+) -> None:
+    """End a child within `grace_s`, or sooner once somebody sets `hurry`.
+
+    Then the child is told by `quickly`, and gets SIGKILL `quick_grace_s` later. A cancel is passed
+    on to `child.stop`.
+
+    Raises:
+        Timeout: as `ChildProcess.stop`.
+    """
+    stopping = asyncio.create_task(child.stop(grace_s))
+    hurrying = asyncio.create_task(hurry.wait())
+    try:
+        await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            child.send_signal(quickly)
+            await asyncio.wait({stopping}, timeout=quick_grace_s)
+            child.send_signal(signal.SIGKILL)
+        await stopping
+    finally:
+        hurrying.cancel()
+        stopping.cancel()

@@ -33,9 +33,6 @@ class CounterRow:
             raise InternalError(f"cannot count column {column} down: it is 0")
         self._counts[column] -= 1
 
-    def count(self, column: int) -> int:
-        return self._counts[column]
-
     def clear(self) -> None:
         """Set every count of the row to 0."""
         for column in range(len(self._counts)):

@@ -66,7 +66,7 @@ def replica_report(dispatcher: Dispatcher, view: ReplicaView) -> ReplicaStatus:
         status=view.status,
         devices=list(model.devices),
         vram_used_mb=view.vram_used_mb,
-        in_flight=dispatcher.in_flight(view.row),
+        in_flight=dispatcher.in_flight(view.column),
         servable=view.servable,
         reason=view.reason,
         progress=model.loading.progress if model.loading else None,

@@ -219,8 +219,8 @@ class AdminVerbs:
         return not self._in_flight(replicas)
 
     def _in_flight(self, replicas: list[Replica]) -> int:
-        rows = (replica.row for replica in replicas)
-        return sum(self._dispatcher.in_flight(row) for row in rows if row is not None)
+        columns = (replica.column for replica in replicas)
+        return sum(self._dispatcher.in_flight(column) for column in columns if column is not None)
 
     def _ready(self, model_id: ModelId, node: NodeName | None) -> ReplicaView | None:
         for view in self._dispatcher.snapshot().replicas:

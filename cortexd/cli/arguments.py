@@ -6,7 +6,8 @@ from typing import Final
 
 from cortex_core import __version__
 from cortex_core.command_line import seconds, whole_number
-from cortex_core.neuron_api import MAX_COUNT, MAX_WAIT_S
+from cortex_core.neuron_api import MAX_WAIT_S
+from cortex_core.sizes import MAX_COUNT
 from cortexd.up.defaults import DEFAULT_MODEL, DEFAULT_QUESTION, UpPorts, default_state_dir
 
 DRAIN_TIMEOUT_S: Final = 300.0

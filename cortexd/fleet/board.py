@@ -27,7 +27,7 @@ class FleetBoard:
         self._shown: object = None
 
     def left_behind(self) -> dict[ReplicaId, int]:
-        """Return the rows that the replicas of the last actor's snapshot have."""
+        """Return the columns that the replicas of the last actor's snapshot have."""
         found = self._reader.read()
         if found is None:
             return {}
@@ -36,7 +36,7 @@ class FleetBoard:
         except UNDECODABLE:
             # An actor of another version wrote it; its workers are replaced with it.
             return {}
-        return {replica.id: replica.row for replica in snapshot.replicas}
+        return {replica.id: replica.column for replica in snapshot.replicas}
 
     def show(self, dispatcher: Dispatcher) -> bool:
         """Publish the snapshot if there is news; return whether there was.
@@ -52,16 +52,11 @@ class FleetBoard:
         self._writer.publish(msgspec.msgpack.encode(snapshot))
         return True
 
-    def read(self, rows: Iterable[int]) -> InFlightRead:
-        """Add up what the workers count in these rows."""
+    def read(self, columns: Iterable[int]) -> InFlightRead:
+        """Add up what the workers count in these columns."""
         self._fence()
-        wanted = list(rows)
+        wanted = list(columns)
         return InFlightRead(
-            in_flight={row: self._table.sum(row) for row in wanted},
-            started={row: self._table.sum(started_column(row)) for row in wanted},
+            in_flight={column: self._table.sum(column) for column in wanted},
+            started={column: self._table.sum(started_column(column)) for column in wanted},
         )
-
-    def in_flight(self, row: int) -> int:
-        """Return what the workers count on one replica now."""
-        self._fence()
-        return self._table.sum(row)

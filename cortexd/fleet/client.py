@@ -69,14 +69,14 @@ class Lease:
     def __init__(self, replica: ReplicaView, row: CounterRow) -> None:
         self.replica = replica
         self._row: CounterRow | None = row
-        row.increment(replica.row)
-        row.increment(started_column(replica.row))
+        row.increment(replica.column)
+        row.increment(started_column(replica.column))
 
     def release(self) -> None:
         """Give the place back. Idempotent."""
         row, self._row = self._row, None
         if row is not None:
-            row.decrement(self.replica.row)
+            row.decrement(self.replica.column)
 
 
 class FleetClient:

@@ -95,7 +95,7 @@ class Conductor:
         self._ticking: asyncio.Task[None] | None = None
         self._unheard = set(dispatcher.state.nodes)
         self._first_look_ends = clock() + FIRST_LOOK_S
-        self._without_row = 0
+        self._without_column = 0
         self._poller = Poller(
             {node.name: node.endpoint for node in dispatcher.state.nodes.values()},
             client,
@@ -193,8 +193,8 @@ class Conductor:
     def look(self) -> float:
         """Read the in-flight table into the state; return the time."""
         now = self._clock()
-        rows = self.dispatcher.state.rows_in_use()
-        self.dispatcher.count(self._board.read(rows), now)
+        columns = self.dispatcher.state.columns_in_use()
+        self.dispatcher.count(self._board.read(columns), now)
         return now
 
     def node(self, name: NodeName) -> Node:
@@ -218,7 +218,7 @@ class Conductor:
 
     def is_idle(self, replica: Replica) -> bool:
         self.look()
-        return replica.row is None or self.dispatcher.in_flight(replica.row) == 0
+        return replica.column is None or self.dispatcher.in_flight(replica.column) == 0
 
     def _report(self, outcome: Outcome) -> None:
         if isinstance(outcome, Unloaded):
@@ -242,14 +242,14 @@ class Conductor:
             return
         if shown:
             self.dispatcher.state.published()
-            self._tell_without_row()
+            self._tell_without_column()
 
-    def _tell_without_row(self) -> None:
-        count = self.dispatcher.state.without_row()
-        if count > self._without_row:
+    def _tell_without_column(self) -> None:
+        count = self.dispatcher.state.without_column()
+        if count > self._without_column:
             told = kv(not_routed_to=count, most=MAX_REPLICAS)
             log.warning("in-flight table is full: too many replicas", extra=told)
-        self._without_row = count
+        self._without_column = count
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         self._show()

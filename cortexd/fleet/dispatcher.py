@@ -198,9 +198,9 @@ class Dispatcher:
             version=version,
         )
 
-    def in_flight(self, row: int) -> int:
-        """Return what is counted, and held, on the replica with this row."""
-        return self._counts.get(row, 0) + self._holds.on(row)
+    def in_flight(self, column: int) -> int:
+        """Return what is counted, and held, on the replica with this column."""
+        return self._counts.get(column, 0) + self._holds.on(column)
 
     def _enqueue(self, ticket: Ticket, request: RouteRequest, message: Acquire, now: float) -> None:
         model_id = request.model_id
@@ -357,7 +357,7 @@ class Dispatcher:
         )
 
     def _busy(self, replica: Replica, now: float) -> bool:
-        if replica.row is not None and self.in_flight(replica.row):
+        if replica.column is not None and self.in_flight(replica.column):
             return True
         if replica.ready and self.queues.depth(replica.model.id):
             return True

@@ -120,7 +120,7 @@ class Cordoned:
 
 @dataclass(frozen=True, slots=True)
 class InFlightRead:
-    """The in-flight table, summed over workers, by replica row.
+    """The in-flight table, summed over workers, by replica column.
 
     `started` counts requests ever given to a replica; only that it differs means anything.
     """

@@ -21,12 +21,12 @@ class Holds:
 
     def __init__(self) -> None:
         self._by_ticket: dict[Ticket, _Hold] = {}
-        self._by_row: Counter[int] = Counter()
+        self._by_column: Counter[int] = Counter()
 
     def add(self, ticket: Ticket, replica: ReplicaView, now: float) -> None:
         """Hold a place on `replica` for `HOLD_S`."""
         self._by_ticket[ticket] = _Hold(replica, now + HOLD_S)
-        self._by_row[replica.row] += 1
+        self._by_column[replica.column] += 1
 
     def renew(self, ticket: Ticket, now: float) -> ReplicaView | None:
         """Return where a place is held for the request, and hold it as if it was granted now."""
@@ -36,15 +36,15 @@ class Holds:
         self._by_ticket[ticket] = _Hold(hold.replica, now + HOLD_S)
         return hold.replica
 
-    def on(self, row: int) -> int:
-        """Return how many places are held on the replica with this row."""
-        return self._by_row[row]
+    def on(self, column: int) -> int:
+        """Return how many places are held on the replica with this column."""
+        return self._by_column[column]
 
     def drop(self, ticket: Ticket) -> None:
         """Hold nothing for the request any more. Idempotent."""
         hold = self._by_ticket.pop(ticket, None)
         if hold is not None:
-            self._by_row[hold.replica.row] -= 1
+            self._by_column[hold.replica.column] -= 1
 
     def drop_origin(self, origin: bytes) -> None:
         """Hold nothing for a connection that is gone."""

@@ -13,6 +13,6 @@ IN_FLIGHT_COLUMNS = 2 * MAX_REPLICAS
 SNAPSHOT_BYTES = 4 * 1024 * 1024
 
 
-def started_column(replica_row: int) -> int:
+def started_column(replica_column: int) -> int:
     """Return the column that counts the requests ever given to the replica."""
-    return MAX_REPLICAS + replica_row
+    return MAX_REPLICAS + replica_column

@@ -42,8 +42,8 @@ class NodeOrders(Protocol):
     ) -> RestartResponse: ...
 
 
-class FleetView(Protocol):
-    """What is read of the fleet while orders are carried out."""
+class LoadTargets(Protocol):
+    """What orders are about, as the fleet knows it while they are carried out."""
 
     def node(self, name: NodeName) -> Node: ...
 
@@ -62,7 +62,7 @@ class LoadRunner:
     """Runs loads and unloads side by side."""
 
     def __init__(
-        self, client: NodeOrders, fleet: FleetView, report: Callable[[Outcome], None]
+        self, client: NodeOrders, fleet: LoadTargets, report: Callable[[Outcome], None]
     ) -> None:
         self._client = client
         self._fleet = fleet

@@ -113,8 +113,8 @@ def _model_gauges(dispatcher: Dispatcher) -> list[Metric]:
         labels = (replica.model.id, replica.node)
         replicas.add_metric((*labels, replica.model.status), 1)
         most.add_metric(labels, catalogue.max_in_flight(replica.model.id))
-        if replica.row is not None:
-            in_flight.add_metric(labels, dispatcher.in_flight(replica.row))
+        if replica.column is not None:
+            in_flight.add_metric(labels, dispatcher.in_flight(replica.column))
     for model in catalogue.known(dispatcher.state):
         depth.add_metric((model,), dispatcher.queues.depth(model))
         bound.add_metric((model,), catalogue.max_queue_depth(model))

@@ -32,8 +32,8 @@ class ReplicaView(msgspec.Struct, frozen=True, array_like=True):
     node: NodeName
     endpoint: str
     status: ModelState
-    row: int
-    """Column of this replica in the in-flight table; stable while the replica is known."""
+    column: int
+    """Of the in-flight table; stable while the replica is known."""
     max_in_flight: int
     vram_used_mb: int = 0
     servable: bool = True

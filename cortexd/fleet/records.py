@@ -24,7 +24,7 @@ class Replica:
     id: ReplicaId
     node: NodeName
     model: NodeModel
-    row: int | None
+    column: int | None
     last_used_at: float
     ready_at: float
     """When it was first seen ready; when it was first seen, until then."""

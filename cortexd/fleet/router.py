@@ -23,7 +23,7 @@ from cortexd.fleet.index import FleetIndex
 from cortexd.fleet.protocol import ReplicaView
 
 InFlight = Callable[[int], int]
-"""Requests in flight on the replica with this row."""
+"""Requests in flight on the replica with this column."""
 
 
 class Planner(Protocol):
@@ -106,7 +106,7 @@ def _least_busy(replicas: Iterable[ReplicaView], in_flight: InFlight) -> Replica
     best: ReplicaView | None = None
     best_share = 1.0
     for replica in replicas:
-        share = in_flight(replica.row) / replica.max_in_flight
+        share = in_flight(replica.column) / replica.max_in_flight
         if share < best_share:
             best, best_share = replica, share
     return best

@@ -13,6 +13,7 @@ import msgspec
 from cortex_core.errors import NodeUnavailable
 from cortex_core.ids import BootId, DeviceName, ModelId, NodeName, ReplicaId
 from cortex_core.neuron_api import NodeModel
+from cortexd.fleet.columns import ColumnTable
 from cortexd.fleet.events import (
     Cordoned,
     FleetEvent,
@@ -31,7 +32,6 @@ from cortexd.fleet.events import (
     Yielding,
 )
 from cortexd.fleet.records import ON_THE_WAY, PRESENT, LoadUnderWay, Node, Replica, replica_id
-from cortexd.fleet.rows import RowTable
 
 RESTART_AGAIN_S = 600.0
 """After a device was to be restarted, how long that is not tried again."""
@@ -41,7 +41,7 @@ class FleetState:
     """Nodes, replicas and loads. Changed by `apply` alone."""
 
     def __init__(
-        self, nodes: dict[NodeName, str], *, rows: RowTable, unhealthy_after: int, now: float
+        self, nodes: dict[NodeName, str], *, columns: ColumnTable, unhealthy_after: int, now: float
     ) -> None:
         """`nodes` maps the configured names to base URLs."""
         self.nodes = {
@@ -52,7 +52,7 @@ class FleetState:
         self.loads: dict[ModelId, LoadUnderWay] = {}
         self.measured_mb: dict[ModelId, int] = {}
         """What a model was last seen to take over all its devices."""
-        self._rows = rows
+        self._columns = columns
         self._unhealthy_after = unhealthy_after
 
     def apply(self, event: FleetEvent, now: float) -> None:
@@ -180,10 +180,10 @@ class FleetState:
         name = replica_id(node.name, model.id)
         replica = self.replicas.get(name)
         if replica is None:
-            row = self._rows.take(name)
-            replica = self.replicas[name] = Replica(name, node.name, model, row, now, now)
-        if replica.row is None:
-            replica.row = self._rows.take(name)
+            column = self._columns.take(name)
+            replica = self.replicas[name] = Replica(name, node.name, model, column, now, now)
+        if replica.column is None:
+            replica.column = self._columns.take(name)
         if model.status == "ready" and replica.model.status != "ready":
             replica.last_used_at = replica.ready_at = now
         replica.model = model
@@ -193,7 +193,7 @@ class FleetState:
 
     def _forget(self, replica: Replica) -> None:
         del self.replicas[replica.id]
-        self._rows.give_back(replica.id)
+        self._columns.give_back(replica.id)
 
     def _failed(self, event: NodeFailed, now: float) -> None:
         node = self.nodes.get(event.node)
@@ -272,24 +272,24 @@ class FleetState:
             replica.leaving = leaving
 
     def published(self) -> None:
-        """Workers see the replicas as they are now; rows of those that are gone may be emptied."""
-        self._rows.published()
+        """Workers see the replicas as they are now; columns of those that are gone may empty."""
+        self._columns.published()
 
-    def without_row(self) -> int:
+    def without_column(self) -> int:
         """Return how many replicas are not routed to, because the in-flight table is full."""
-        return sum(replica.row is None for replica in self.replicas.values())
+        return sum(replica.column is None for replica in self.replicas.values())
 
-    def rows_in_use(self) -> list[int]:
-        """Return every row of the in-flight table that anybody may count in."""
-        return self._rows.in_use()
+    def columns_in_use(self) -> list[int]:
+        """Return every column of the in-flight table that anybody may count in."""
+        return self._columns.in_use()
 
     def _in_flight(self, event: InFlightRead, now: float) -> None:
-        self._rows.emptied(event.in_flight)
+        self._columns.emptied(event.in_flight)
         for replica in self.replicas.values():
-            if replica.row is None:
+            if replica.column is None:
                 continue
-            replica.in_flight = event.in_flight.get(replica.row, 0)
-            started = event.started.get(replica.row, 0)
+            replica.in_flight = event.in_flight.get(replica.column, 0)
+            started = event.started.get(replica.column, 0)
             if replica.in_flight or started != replica.started:
                 replica.last_used_at = now
             replica.started = started

@@ -58,8 +58,8 @@ def _node_view(node: Node) -> NodeView:
 
 
 def _replica_view(state: FleetState, catalogue: Catalogue, replica: Replica) -> ReplicaView | None:
-    """Return None for a replica that got no row of the in-flight table."""
-    if replica.row is None:
+    """Return None for a replica that got no column of the in-flight table."""
+    if replica.column is None:
         return None
     node = state.nodes[replica.node]
     reason = _unservable(node, replica)
@@ -72,7 +72,7 @@ def _replica_view(state: FleetState, catalogue: Catalogue, replica: Replica) -> 
         status="draining"
         if gives_way and replica.model.status == "ready"
         else replica.model.status,
-        row=replica.row,
+        column=replica.column,
         max_in_flight=catalogue.max_in_flight(replica.model.id),
         vram_used_mb=replica.model.vram_used_mb,
         servable=reason is None,

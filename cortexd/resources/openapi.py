@@ -1,20 +1,20 @@
 """`GET /openapi.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import msgspec
 from falcon.asgi import Request, Response
 
 from cortex_core.dialects.base import JSON_TYPE
-from cortexd.openapi import openapi_document
 
 
 class OpenApiResource:
-    """Describes `routes`, itself among them, when it is first asked."""
+    """Sends the description of the routes, which `describe` makes when it is first asked for."""
 
-    def __init__(self, routes: Mapping[str, object]) -> None:
-        self._routes = routes
+    def __init__(self, describe: Callable[[], Mapping[str, Any]]) -> None:
+        self._describe = describe
 
     async def on_get(self, _req: Request, resp: Response) -> None:
         """Say what every route takes and gives, in OpenAPI's form."""
@@ -23,4 +23,4 @@ class OpenApiResource:
 
     @cached_property
     def _document(self) -> bytes:
-        return msgspec.json.encode(openapi_document(self._routes))
+        return msgspec.json.encode(self._describe())

@@ -4,8 +4,8 @@ from typing import Final
 
 from falcon.asgi import Request
 
-from cortex_core.neuron_api import MIB
 from cortex_core.request_body import read_bounded
+from cortex_core.sizes import MIB
 
 MAX_BODY_BYTES: Final = 32 * MIB
 """What the Anthropic API takes; OpenAI's is of the same order."""

@@ -17,7 +17,7 @@ from cortex_core.dialects.openai_responses import (
     ResponseEncoder,
 )
 from cortex_core.dialects.reading import write_json
-from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull, RateLimited
+from cortex_core.errors import ContextLengthExceeded, CortexError, QueueFull
 from cortex_core.ids import RequestId
 from cortex_core.senders import sent_by
 from cortexd.gateway import Gateway
@@ -32,7 +32,7 @@ PING_S: Final = 0.5
 _TOLD_IN_STREAM: Final = (ContextLengthExceeded.code,)
 """codex makes its conversation shorter after `response.failed` of this code, as OpenAI sends it; of
 a 400 it only shows the text."""
-_TOLD_TO_CODEX: Final = (*_TOLD_IN_STREAM, QueueFull.code, RateLimited.code)
+_TOLD_TO_CODEX: Final = (*_TOLD_IN_STREAM, QueueFull.code)
 """After `response.failed` codex waits as it is told to, and asks again; after a status 429 not
 every version does. The SDKs do it the other way round."""
 

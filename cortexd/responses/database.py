@@ -1,7 +1,9 @@
 """The SQLite file with the responses of one gateway. Blocking; belongs to one thread.
 
-Each HTTP worker has a connection of its own. A row is written once, by the worker that made the
-response; SQLite lets one of them write at a time, and readers see whole transactions (WAL).
+Each HTTP worker has a connection of its own. What a row says is written once, by the worker that
+made the response. When it was last used is changed by every worker that keeps a response which goes
+on from it, and any worker deletes it: when asked to, or when its time or the room is over. SQLite
+lets one worker write at a time, and readers see whole transactions (WAL).
 """
 
 import os

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from cortex_core.errors import InternalError
-from cortex_core.ipc.child import ChildProcess, ExitStatus, python_command
+from cortex_core.ipc.child import ChildProcess, ExitStatus, python_command, stop_or_hurry
 
 TAIL_LINES: Final = 15
 QUICK_GRACE_S: Final = 3.0
@@ -70,15 +70,9 @@ class Daemon:
         """End it: SIGTERM, again once somebody is in a hurry, SIGKILL at last."""
         if self._child is None or not self._child.running:
             return
-        stopping = asyncio.create_task(self._child.stop(grace_s))
-        hurrying = asyncio.create_task(hurry.wait())
-        await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        hurrying.cancel()
-        if not stopping.done():
-            self._child.send_signal(signal.SIGTERM)
-            await asyncio.wait({stopping}, timeout=QUICK_GRACE_S)
-            self._child.kill()
-        await stopping
+        await stop_or_hurry(
+            self._child, grace_s, hurry, quickly=signal.SIGTERM, quick_grace_s=QUICK_GRACE_S
+        )
 
     def tail(self) -> str:
         """Return the last lines of its output."""

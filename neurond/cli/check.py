@@ -9,7 +9,8 @@ import msgspec
 
 from cortex_core.errors import ConfigError, CortexError
 from cortex_core.ipc.socket_paths import check_socket_path, may_exist
-from cortex_core.neuron_api import MIB, Discovery
+from cortex_core.neuron_api import Discovery
+from cortex_core.sizes import MIB
 from cortex_core.terminal import print_json
 from neurond.cli.host import host_view
 from neurond.cli.show import print_discovery

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 MAX_FDS: Final = 253
 """Descriptors in one message, by the kernel's limit; each image of a request has one."""

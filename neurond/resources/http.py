@@ -15,9 +15,9 @@ from cortex_core.dialects.base import JSON_TYPE
 from cortex_core.errors import ErrorInfo, InvalidRequest, status_of
 from cortex_core.ids import RequestId, new_request_id
 from cortex_core.logs import kv
-from cortex_core.neuron_api import MIB
 from cortex_core.owned_events import OwnedEvents
 from cortex_core.request_body import read_bounded
+from cortex_core.sizes import MIB
 
 NDJSON_TYPE: Final = "application/x-ndjson"
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from cortex_core.errors import ModelLoadFailed
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 HEADROOM_BYTES: Final = 32 * MIB
 """Left free on a file system whatever is fetched."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 
 class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True):

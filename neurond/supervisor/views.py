@@ -8,7 +8,6 @@ import msgspec
 
 from cortex_core import __version__
 from cortex_core.neuron_api import (
-    MIB,
     DeviceHealth,
     DeviceInfo,
     Discovery,
@@ -19,6 +18,7 @@ from cortex_core.neuron_api import (
     NodeModel,
     Servable,
 )
+from cortex_core.sizes import MIB
 from neurond.devices import Devices, DeviceSample
 from neurond.protocol import ModelLoaded
 from neurond.sources.prepared import PreparedModel

@@ -148,7 +148,7 @@ def test_a_killed_fleet_actor_is_not_missed(faulty: FleetProcess, story: str) ->
 
 
 def fleet_actor_answers(fleet: FleetProcess, old_pid: int) -> bool:
-    if not any(one.pid != old_pid for one in fleet.gateway.children("cortexd.fleet.actor")):
+    if not any(one.pid != old_pid for one in fleet.gateway.children("cortexd.fleet_actor")):
         return False
     try:
         return httpx.get(f"{fleet.metrics_url}/health").status_code == 200

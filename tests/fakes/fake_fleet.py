@@ -14,17 +14,17 @@ from cortexd.fleet.protocol import ReplicaView
 MODEL = ModelId("fake:m")
 
 
-def replica(name: str, row: int) -> ReplicaView:
+def replica(name: str, column: int) -> ReplicaView:
     node = NodeName(name)
     endpoint = f"http://{name}"
-    return ReplicaView(ReplicaId(f"{name}/{MODEL}"), MODEL, node, endpoint, "ready", row, 8)
+    return ReplicaView(ReplicaId(f"{name}/{MODEL}"), MODEL, node, endpoint, "ready", column, 8)
 
 
 class FakeFleet:
     """Gives out the replicas that the request did not fail on, in order, then `error`."""
 
     def __init__(self, *names: str, loading: int = 0) -> None:
-        self.replicas = [replica(name, row) for row, name in enumerate(names)]
+        self.replicas = [replica(name, column) for column, name in enumerate(names)]
         self.error: CortexError | None = None
         self.reported: list[tuple[ReplicaId, ErrorInfo]] = []
         self.given_up = 0
@@ -38,7 +38,7 @@ class FakeFleet:
         return self._table.row(0)
 
     def in_flight(self) -> int:
-        return sum(self._table.sum(one.row) for one in self.replicas)
+        return sum(self._table.sum(one.column) for one in self.replicas)
 
     def close(self) -> None:
         self._segment.close()

@@ -111,7 +111,7 @@ class FleetActorProcess:
 
     def start(self) -> None:
         self.process = ChildProcess.spawn(
-            [sys.executable, "-m", "cortexd.fleet.actor"],
+            [sys.executable, "-m", "cortexd.fleet_actor"],
             env=self.environment.to_environment(os.environ),
             pass_fds=self.environment.descriptors(),
         )

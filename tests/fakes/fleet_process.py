@@ -184,7 +184,7 @@ class FleetProcess:
         return None
 
     def fleet_actor(self) -> psutil.Process:
-        (found,) = self._below(self.gateway, "cortexd.fleet.actor", 1)
+        (found,) = self._below(self.gateway, "cortexd.fleet_actor", 1)
         return found
 
     def http_workers(self) -> list[psutil.Process]:

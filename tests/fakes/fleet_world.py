@@ -15,12 +15,12 @@ from cortex_core.neuron_api import (
 )
 from cortexd.config import AdmissionConfig, FleetConfig, ModelConfig, ModelsConfig
 from cortexd.fleet.catalogue import Catalogue
+from cortexd.fleet.columns import ColumnTable
 from cortexd.fleet.dispatcher import Dispatcher
 from cortexd.fleet.effects import Effect, StartLoad, Tell
 from cortexd.fleet.events import NodePolled
 from cortexd.fleet.eviction import EvictionPolicy
 from cortexd.fleet.protocol import Acquire, Granted, Rejected
-from cortexd.fleet.rows import RowTable
 from cortexd.fleet.state import FleetState
 
 WORKER = b"worker"
@@ -99,7 +99,7 @@ def dispatcher_of(
     """Return a dispatcher that has not heard of its nodes yet."""
     state = FleetState(
         {NodeName(name): f"http://{name}:1" for name in nodes},
-        rows=RowTable(16),
+        columns=ColumnTable(16),
         unhealthy_after=3,
         now=now,
     )

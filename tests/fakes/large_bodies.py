@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from cortex_core.held_bodies import MAX_WAITING
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 from tests.fakes.waiting import wait_until_async
 
 HELD_MB = 3

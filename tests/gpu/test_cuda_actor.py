@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from cortex_core.canonical import SamplingParams
 from cortex_core.errors import DeviceFailed, OutOfMemory
 from cortex_core.ids import ModelId
-from cortex_core.neuron_api import MIB, LoadRequest, ModelProfile, UnloadRequest
+from cortex_core.neuron_api import LoadRequest, ModelProfile, UnloadRequest
+from cortex_core.sizes import MIB
 from neurond.actor.backend import OpenedDevice
 from neurond.actor.torch_backend import TorchBackend
 from neurond.devices import Devices

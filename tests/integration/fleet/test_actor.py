@@ -133,8 +133,8 @@ async def test_a_waiter_that_leaves_gives_up_its_place(tmp_path: Path, free_port
             await wait_until_async(lambda: not worker.client.index().models[A].queued)
             neuron.load_gate.set()
             await see(worker, A, "ready")
-            row = worker.client.index().replicas[ReplicaId("fake/file:a")].row
-            assert worker.counts.sum(row) == 0
+            column = worker.client.index().replicas[ReplicaId("fake/file:a")].column
+            assert worker.counts.sum(column) == 0
 
 
 async def test_a_killed_actor_is_followed_by_one_that_knows_the_same(
@@ -158,9 +158,9 @@ async def test_a_killed_actor_is_followed_by_one_that_knows_the_same(
             neuron.load_gate.set()
             moved = await asyncio.wait_for(waiting, WAIT_S)
 
-            assert while_away.replica.row == held.replica.row
-            assert worker.client.index().replicas[held.replica.id].row == held.replica.row
-            assert worker.counts.sum(held.replica.row) == 2
+            assert while_away.replica.column == held.replica.column
+            assert worker.client.index().replicas[held.replica.id].column == held.replica.column
+            assert worker.counts.sum(held.replica.column) == 2
             assert moved.replica.model_id == B
             assert neuron.loads.count(B) == 1
 
@@ -243,7 +243,7 @@ async def test_sigterm_ends_the_actor_and_removes_its_sockets(
         assert list((tmp_path / "run").iterdir()) == []
 
 
-async def test_a_used_request_row_is_shared_with_nobody(tmp_path: Path, free_port: int) -> None:
+async def test_a_used_request_column_is_shared_with_nobody(tmp_path: Path, free_port: int) -> None:
     async with FakeNeuron({A: 1000}) as neuron:
         neuron.put(A)
         async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
@@ -251,9 +251,9 @@ async def test_a_used_request_row_is_shared_with_nobody(tmp_path: Path, free_por
             await see(worker, A, "ready")
 
             lease = await worker.lease(A, RequestId("one"))
-            counted = worker.counts.sum(lease.replica.row)
+            counted = worker.counts.sum(lease.replica.column)
             lease.release()
             lease.release()
 
-            assert (counted, worker.counts.sum(lease.replica.row)) == (1, 0)
-            assert worker.counts.sum(started_column(lease.replica.row)) == 1
+            assert (counted, worker.counts.sum(lease.replica.column)) == (1, 0)
+            assert worker.counts.sum(started_column(lease.replica.column)) == 1

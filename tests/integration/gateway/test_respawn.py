@@ -1,6 +1,5 @@
 """A child that ends or hangs is replaced, also where the system has no room at first."""
 
-import asyncio
 import os
 import signal
 import sys
@@ -18,27 +17,55 @@ from cortexd.respawn import Respawned
 from tests.fakes.waiting import WAIT_S, wait_until_async
 
 
-async def test_a_start_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts: list[bool] = []
-    spawn = ChildProcess.spawn
+class Starts:
+    """The processes that were started, in order; None where the system had no room."""
 
-    def with_no_room_once(*args: Any, **options: Any) -> ChildProcess:
-        starts.append(len(starts) != 1)
-        if not starts[-1]:
+    def __init__(self) -> None:
+        self.made: list[ChildProcess | None] = []
+        self.fails: set[int] = set()
+        """Which of them are to fail, from 0."""
+        self._spawn = ChildProcess.spawn
+
+    def spawn(self, *args: Any, **options: Any) -> ChildProcess:
+        if len(self.made) in self.fails:
+            self.made.append(None)
             raise InternalError("cannot start: Resource temporarily unavailable")
-        return spawn(*args, **options)
+        child = self._spawn(*args, **options)
+        self.made.append(child)
+        return child
 
-    monkeypatch.setattr(respawn.ChildProcess, "spawn", with_no_room_once)
+    def running(self) -> list[ChildProcess]:
+        return [child for child in self.made if child is not None and child.running]
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
+    found = Starts()
+    monkeypatch.setattr(respawn.ChildProcess, "spawn", found.spawn)
+    return found
+
+
+@pytest.fixture
+def liveness() -> Iterator[Segment]:
+    segment = Segment.create("liveness", LIVENESS_SEGMENT_BYTES)
+    yield segment
+    segment.close()
+
+
+async def test_a_start_that_fails_is_tried_again(
+    starts: Starts, liveness: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts.fails = {1}
     monkeypatch.setattr(respawn, "BACKOFF_MAX_S", 0.01)
     ends_at_once = [sys.executable, "-c", "raise SystemExit(1)"]
-    child = Respawned("child", ends_at_once, environment=os.environ, descriptors=())
+    child = respawned(ends_at_once, liveness)
 
     child.start()
-    async with asyncio.timeout(WAIT_S):
-        await wait_until_async(lambda: starts[:3] == [True, False, True])
+    await wait_until_async(lambda: len(starts.made) >= 3)
 
     await child.stop(WAIT_S)
-    assert child.pid is None
+    assert [one is None for one in starts.made[:3]] == [False, True, False]
+    assert starts.running() == []
 
 
 BEATING = """
@@ -55,49 +82,42 @@ while True:
 """
 
 
-@pytest.fixture
-def liveness() -> Iterator[Segment]:
-    segment = Segment.create("liveness", LIVENESS_SEGMENT_BYTES)
-    yield segment
-    segment.close()
-
-
 async def test_a_child_that_stands_still_is_replaced(
-    liveness: Segment, monkeypatch: pytest.MonkeyPatch
+    starts: Starts, liveness: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(respawn, "LOOK_INTERVAL_S", 0.02)
-    child = beating(liveness)
+    child = respawned([sys.executable, "-c", BEATING, str(liveness.fd)], liveness)
     child.start()
     await wait_until_async(lambda: says(liveness, Phase.IDLE))
-    first = child.pid
-    assert first is not None
+    (first,) = starts.running()
 
-    os.kill(first, signal.SIGSTOP)
-    await wait_until_async(lambda: child.pid not in (None, first))
+    child.send_signal(signal.SIGSTOP)
+    await wait_until_async(lambda: len(starts.made) == 2)
     await wait_until_async(lambda: says(liveness, Phase.IDLE))
 
+    assert first not in starts.running()
     with pytest.raises(ProcessLookupError):
-        os.kill(first, 0)
+        os.kill(first.pid, 0)
     await child.stop(WAIT_S)
 
 
 async def test_a_child_that_never_says_anything_is_replaced(
-    liveness: Segment, monkeypatch: pytest.MonkeyPatch
+    starts: Starts, liveness: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(respawn, "LOOK_INTERVAL_S", 0.02)
     monkeypatch.setattr(respawn, "START_DEADLINE_S", 0.2)
     mute = [sys.executable, "-c", "import signal; signal.pause()"]
-    child = Respawned("child", mute, environment=os.environ, descriptors=(), liveness=liveness)
+    child = respawned(mute, liveness)
     child.start()
-    first = child.pid
+    (first,) = starts.running()
 
-    await wait_until_async(lambda: child.pid not in (None, first))
+    await wait_until_async(lambda: len(starts.made) >= 2)
 
+    assert first not in starts.running()
     await child.stop(WAIT_S)
 
 
-def beating(liveness: Segment) -> Respawned:
-    argv = [sys.executable, "-c", BEATING, str(liveness.fd)]
+def respawned(argv: list[str], liveness: Segment) -> Respawned:
     return Respawned(
         "child", argv, environment=os.environ, descriptors=(liveness.fd,), liveness=liveness
     )

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cortex_core.errors import InternalError
-from cortex_core.ipc.child import ChildProcess, DeathPipe
+from cortex_core.ipc.child import ChildProcess, DeathPipe, stop_or_hurry
 from cortex_core.ipc.parent import PARENT_GONE_STATUS
 from tests.fakes.waiting import WAIT_S, wait_until
 
@@ -95,6 +95,47 @@ async def test_cancelled_stop_kills_at_once(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await stopping
     assert (await asyncio.wait_for(child.exited, WAIT_S)).signal == signal.SIGKILL
+
+
+async def test_a_stop_that_nobody_hurries_takes_its_grace() -> None:
+    child = ChildProcess.spawn([PYTHON, "-c", HOLD])
+    await hurried(child, asyncio.Event(), signal.SIGUSR1)
+    assert (await child.exited).signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("quickly", "quick_grace_s", "ended_by"),
+    [(signal.SIGUSR1, WAIT_S, signal.SIGUSR1), (signal.SIGTERM, 0.05, signal.SIGKILL)],
+)
+async def test_hurry_cuts_the_grace_short(
+    quickly: signal.Signals, quick_grace_s: float, ended_by: signal.Signals, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    child = ChildProcess.spawn([PYTHON, "-c", STUBBORN, str(ready)])
+    wait_until(ready.exists)
+    hurry = asyncio.Event()
+    hurry.set()
+    await hurried(child, hurry, quickly, quick_grace_s)
+    assert (await child.exited).signal == ended_by
+
+
+async def test_a_cancelled_stop_kills_at_once_whoever_might_hurry_it(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    child = ChildProcess.spawn([PYTHON, "-c", STUBBORN, str(ready)])
+    wait_until(ready.exists)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(hurried(child, asyncio.Event(), signal.SIGTERM), 0.05)
+    assert (await asyncio.wait_for(child.exited, WAIT_S)).signal == signal.SIGKILL
+
+
+async def hurried(
+    child: ChildProcess,
+    hurry: asyncio.Event,
+    quickly: signal.Signals,
+    quick_grace_s: float = WAIT_S,
+) -> None:
+    """A stop whose grace outlasts the test."""
+    await stop_or_hurry(child, 1000.0, hurry, quickly=quickly, quick_grace_s=quick_grace_s)
 
 
 async def test_environment_and_descriptors_reach_the_child(tmp_path: Path) -> None:

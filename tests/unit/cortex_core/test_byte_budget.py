@@ -14,9 +14,9 @@ def test_who_comes_later_waits_and_a_small_one_does_not_pass() -> None:
     first = budget.ask(60, lambda: granted.append("first"))
     large = budget.ask(50, lambda: granted.append("large"))
     small = budget.ask(10, lambda: granted.append("small"))
-    assert (granted, budget.held_bytes, budget.num_waiting) == (["first"], 60, 2)
+    assert (granted, budget.held_bytes) == (["first"], 60)
     budget.give_back(first)
-    assert (granted, budget.held_bytes, budget.num_waiting) == (["first", "large", "small"], 60, 0)
+    assert (granted, budget.held_bytes) == (["first", "large", "small"], 60)
     for share in (large, small, small, first):
         budget.give_back(share)
     assert budget.held_bytes == 0
@@ -52,14 +52,17 @@ def test_books_are_right_whoever_leaves(events: list[tuple[int, int]]) -> None:
         try:
             shares.append(budget.ask(size, lambda size=size: told.append(size)))
         except QueueFull:
-            assert budget.num_waiting == 8
+            assert sum(not share.granted for share in shares) == 8
         if leaving < len(shares):
             budget.give_back(shares.pop(leaving))
         granted = [share for share in shares if share.granted]
         assert budget.held_bytes == sum(share.size_bytes for share in granted) <= 100
-        assert budget.num_waiting == len(shares) - len(granted)
         waiting = [share.granted for share in shares]
         assert waiting == sorted(waiting, reverse=True), "somebody was passed"
     for share in shares:
         budget.give_back(share)
-    assert (budget.held_bytes, budget.num_waiting) == (0, 0)
+    assert budget.held_bytes == 0
+    whole = budget.ask(100, lambda: None)
+    waiting_again = [budget.ask(1, lambda: None) for _ in range(8)]
+    assert whole.granted
+    assert not any(share.granted for share in waiting_again)

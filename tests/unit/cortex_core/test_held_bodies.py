@@ -9,7 +9,7 @@ import pytest
 from cortex_core import held_bodies
 from cortex_core.errors import Overloaded, QueueFull, RequestTooSlow
 from cortex_core.held_bodies import HeldBodies
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 
 CHUNK = 256 * 1024
 

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from cortex_core.errors import ConfigError, CortexError, InternalError
-from cortexd import http_server
+from cortexd import fleet_actor, http_server
 from cortexd.child_env import CONFIG_STATUS, ChildEnvironment
-from cortexd.fleet import actor
 
 
 def failing(error: CortexError) -> Callable[[], ChildEnvironment]:
@@ -30,8 +29,8 @@ def test_only_a_wrong_configuration_keeps_the_fleet_actor_from_being_started_aga
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(actor.ChildEnvironment, "from_environment", failing(error))
-    assert actor.main() == status
+    monkeypatch.setattr(fleet_actor.ChildEnvironment, "from_environment", failing(error))
+    assert fleet_actor.main() == status
     assert error.message in capsys.readouterr().err
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cortex_core.sizes import MIB
 from neurond.host import host_memory, host_threads
-
-MIB = 2**20
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from cortex_core.errors import InvalidRequest, OutOfMemory
 from cortex_core.ids import DeviceName, ModelId
-from cortex_core.neuron_api import MIB, ModelProfile
+from cortex_core.neuron_api import ModelProfile
+from cortex_core.sizes import MIB
 from neurond.kv_choice import kv_bytes_per_token
 from neurond.memory_plan import (
     ACTIVATION_BYTES,

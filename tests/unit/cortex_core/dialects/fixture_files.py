@@ -21,8 +21,10 @@ class Responses(OpenAIResponses):
 
 FOLDER = Path(__file__).parent / "fixtures"
 DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect
-    for dialect in (OpenAIChat(), OpenAICompletions(), Responses(), AnthropicMessages())
+    "openai_chat": OpenAIChat(),
+    "openai_completions": OpenAICompletions(),
+    "openai_responses": Responses(),
+    "anthropic_messages": AnthropicMessages(),
 }
 
 

@@ -10,6 +10,8 @@ import openai
 
 from cortex_core.canonical import Event
 from cortex_core.dialects.base import SSE_TYPE, Decoded, Dialect, Reply
+from cortex_core.dialects.openai_completions import OpenAICompletions
+from cortex_core.dialects.openai_responses import OpenAIResponses
 from tests.unit.cortex_core.dialects.event_streams import MODEL, REQUEST_ID
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -67,10 +69,10 @@ def anthropic_client(source: Recorder, *, max_retries: int = 0) -> anthropic.Ant
 
 def decode(dialect: Dialect, **fields: Any) -> Decoded:
     body: dict[str, Any] = {"model": MODEL, "messages": MESSAGES} | fields
-    if dialect.name == "openai_completions":
+    if isinstance(dialect, OpenAICompletions):
         del body["messages"]
         body.setdefault("prompt", "hi")
-    if dialect.name == "openai_responses":
+    if isinstance(dialect, OpenAIResponses):
         body.setdefault("input", body.pop("messages"))
     return dialect.decode_request(json.dumps(body).encode(), request_id=REQUEST_ID)
 

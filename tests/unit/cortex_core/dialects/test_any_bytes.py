@@ -110,7 +110,7 @@ def test_any_damage_to_a_real_request_is_read_or_refused(
     check(dialect, body[:at] + bytes([flip]) + body[at + 1 :])
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"model":"m","messages":[{"content":['])
 def test_deep_nesting_is_refused(dialect: Dialect, opening: bytes) -> None:
     with pytest.raises(InvalidRequest, match="cannot read request"):

@@ -62,7 +62,6 @@ def ask(dialect: Dialect, error: ErrorInfo, *, max_retries: int = 0) -> tuple[An
             400,
             "invalid_request_error",
         ),
-        (errors.InvalidApiKey("cannot a: b"), "AuthenticationError", 401, "invalid_request_error"),
         (errors.ModelNotFound("cannot a: b"), "NotFoundError", 404, "invalid_request_error"),
         (errors.RequestTooLarge("cannot a: b"), "APIStatusError", 413, "invalid_request_error"),
         (
@@ -71,7 +70,7 @@ def ask(dialect: Dialect, error: ErrorInfo, *, max_retries: int = 0) -> tuple[An
             422,
             "invalid_request_error",
         ),
-        (errors.RateLimited("cannot a: b"), "RateLimitError", 429, "rate_limit_error"),
+        (errors.QueueFull("cannot a: b"), "RateLimitError", 429, "rate_limit_error"),
         (errors.InternalError("cannot a: b"), "InternalServerError", 500, "server_error"),
         (errors.Overloaded("cannot a: b"), "InternalServerError", 503, "server_error"),
         (errors.Timeout("cannot a: b"), "InternalServerError", 504, "server_error"),
@@ -96,7 +95,6 @@ def test_openai_clients_raise_the_right_error(
     ("error", "status", "type_"),
     [
         (errors.InvalidRequest("cannot a: b", param="messages"), 400, "invalid_request_error"),
-        (errors.InvalidApiKey("cannot a: b"), 401, "authentication_error"),
         (errors.ModelNotFound("cannot a: b"), 404, "not_found_error"),
         (errors.MethodNotAllowed("cannot a: b"), 405, "invalid_request_error"),
         (errors.RequestTooLarge("cannot a: b"), 413, "request_too_large"),
@@ -175,13 +173,13 @@ def test_other_words_of_the_same_code_are_left_as_they_are(text: str) -> None:
     assert said["message"] == text
 
 
-@pytest.mark.parametrize("dialect", [CHAT, ANTHROPIC], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", [CHAT, ANTHROPIC], ids=["chat", "anthropic"])
 @pytest.mark.parametrize(
     "error",
     [
         errors.InternalError("cannot a: b"),
         errors.ModelLoadFailed("cannot a: b"),
-        errors.RateLimited("cannot a: b"),
+        errors.QueueFull("cannot a: b"),
         errors.Conflict("cannot a: b"),
         errors.InvalidRequest("cannot a: b"),
     ],

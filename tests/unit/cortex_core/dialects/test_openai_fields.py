@@ -84,14 +84,15 @@ def test_every_field_that_the_sdk_knows_has_its_place(name: str) -> None:
 
 
 CASES = [
-    *((CHAT, name, value) for name, value in CHAT_FIELDS.items()),
-    *((COMPLETIONS, name, value) for name, value in COMPLETION_FIELDS.items()),
+    *(pytest.param(CHAT, name, value, id=f"chat-{name}") for name, value in CHAT_FIELDS.items()),
+    *(
+        pytest.param(COMPLETIONS, name, value, id=f"completions-{name}")
+        for name, value in COMPLETION_FIELDS.items()
+    ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("dialect", "name", "value"), CASES, ids=[f"{each.name}-{name}" for each, name, _ in CASES]
-)
+@pytest.mark.parametrize(("dialect", "name", "value"), CASES)
 def test_no_field_is_passed_over_in_silence(dialect: Any, name: str, value: Any) -> None:
     found = read(dialect, name, value)
     if isinstance(found, InvalidRequest):
@@ -116,7 +117,7 @@ def test_the_cases_above_are_all_that_the_sdk_knows(name: str) -> None:
     assert set(CHAT_FIELDS if name == "chat" else COMPLETION_FIELDS) == top
 
 
-@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=["chat", "completions"])
 @pytest.mark.parametrize("value", [2**31, 2**63, 10**30])
 def test_more_tokens_than_any_model_has_are_lowered(dialect: Any, value: int) -> None:
     assert decode(dialect, max_tokens=value).request.sampling.max_tokens == 2**31 - 1

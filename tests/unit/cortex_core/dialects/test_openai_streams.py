@@ -232,7 +232,7 @@ def test_logprobs_are_carried_by_both_dialects() -> None:
     assert offsets == [[0], [2]]
 
 
-@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=["chat", "completions"])
 def test_a_failure_in_a_stream_raises_in_the_sdk_and_ends_it(dialect: Any) -> None:
     error = ErrorInfo("node_unavailable", "cannot reach the node: it went away")
     events = [started(), TextDelta(0, "a"), Failed(error)]
@@ -250,7 +250,7 @@ def test_a_failure_in_a_stream_raises_in_the_sdk_and_ends_it(dialect: Any) -> No
     assert caught.value.type == "server_error"
 
 
-@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=["chat", "completions"])
 def test_a_failure_without_a_stream_is_raised_as_it_was(dialect: Any) -> None:
     error = ErrorInfo("service_unavailable", "cannot answer: full", retry_after_s=3.0)
     with pytest.raises(Overloaded, match="cannot answer: full") as caught:
@@ -258,7 +258,7 @@ def test_a_failure_without_a_stream_is_raised_as_it_was(dialect: Any) -> None:
     assert caught.value.retry_after_s == 3.0
 
 
-@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS], ids=["chat", "completions"])
 def test_waiting_is_told_in_comments(dialect: Any) -> None:
     waits = [Ping(), Loading("loading", 0.256, 11.7), Loading("a\nb")]
     body = streamed(dialect, decode(dialect, stream=True), waits)

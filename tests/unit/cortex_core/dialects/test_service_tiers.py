@@ -22,11 +22,7 @@ from tests.unit.cortex_core.dialects.sdk_clients import (
 )
 
 CHAT, COMPLETIONS, RESPONSES = OpenAIChat(), OpenAICompletions(), Responses()
-INPUT: dict[str, dict[str, Any]] = {
-    CHAT.name: {},
-    COMPLETIONS.name: {"prompt": "hi"},
-    RESPONSES.name: {"input": "hi"},
-}
+DIALECTS = [CHAT, COMPLETIONS, RESPONSES]
 TIERS = [
     ("auto", "default", 0),
     ("default", "default", 0),
@@ -44,21 +40,21 @@ ANSWER: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS, RESPONSES], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["chat", "completions", "responses"])
 @pytest.mark.parametrize(("asked", "told", "priority"), TIERS)
 def test_a_tier_is_a_priority(dialect: Dialect, asked: str, told: str, priority: int) -> None:
     del told
-    decoded = decode(dialect, service_tier=asked, **INPUT[dialect.name])
+    decoded = decode(dialect, service_tier=asked)
     assert decoded.request.priority == priority
     assert decoded.ignored == ()
 
 
-@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS, RESPONSES], ids=lambda each: each.name)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["chat", "completions", "responses"])
 def test_a_tier_that_is_not_known_is_left_out(dialect: Dialect) -> None:
-    decoded = decode(dialect, service_tier="platinum", **INPUT[dialect.name])
+    decoded = decode(dialect, service_tier="platinum")
     assert decoded.request.priority == 0
     assert decoded.ignored == ("service_tier",)
-    assert decode(dialect, service_tier=None, **INPUT[dialect.name]).ignored == ()
+    assert decode(dialect, service_tier=None).ignored == ()
 
 
 def test_all_prompts_of_a_completion_have_its_tier() -> None:

@@ -43,7 +43,9 @@ def test_clearing_a_row_leaves_the_others(table: CounterTable) -> None:
     table.row(1).increment(2)
     table.clear_row(0)
     assert table.sum(2) == 1
-    assert table.row(0).count(2) == 0
+    table.row(1).decrement(2)
+    with pytest.raises(InternalError, match="it is 0"):
+        table.row(0).decrement(2)
 
 
 def test_count_below_zero_is_an_error(table: CounterTable) -> None:

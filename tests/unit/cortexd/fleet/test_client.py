@@ -38,7 +38,13 @@ ROWS = 2
 
 def replica(places: int = 1) -> ReplicaView:
     return ReplicaView(
-        ReplicaId("n/file:a"), A, NodeName("n"), "http://n:1", "ready", row=3, max_in_flight=places
+        ReplicaId("n/file:a"),
+        A,
+        NodeName("n"),
+        "http://n:1",
+        "ready",
+        column=3,
+        max_in_flight=places,
     )
 
 
@@ -123,7 +129,7 @@ async def test_a_grant_is_counted_and_confirmed(worker: Worker) -> None:
     lease = await waiting
 
     assert worker.sent == [Acquire(ONE, A), GrantTaken(ONE)]
-    assert worker.counts.sum(lease.replica.row) == 1
+    assert worker.counts.sum(lease.replica.column) == 1
 
 
 async def test_progress_is_passed_on(worker: Worker) -> None:

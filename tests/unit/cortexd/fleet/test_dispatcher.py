@@ -54,13 +54,13 @@ def test_a_released_place_is_given_to_the_next_in_turn() -> None:
     granted = answers(ask(fleet, A, "one", 1.0))["one"]
     assert isinstance(granted, Granted)
     fleet.taken(Ticket(WORKER, RequestId("one")), 1.0)
-    row = granted.replica.row
-    fleet.count(InFlightRead({row: 1}, {row: 1}), 1.1)
+    column = granted.replica.column
+    fleet.count(InFlightRead({column: 1}, {column: 1}), 1.1)
     ask(fleet, A, "two", 1.2)
     ask(fleet, A, "urgent", 1.3, priority=5)
     ask(fleet, A, "three", 1.4)
 
-    fleet.count(InFlightRead({row: 0}, {row: 1}), 2.0)
+    fleet.count(InFlightRead({column: 0}, {column: 1}), 2.0)
 
     assert list(answers(fleet.tick(2.0))) == ["urgent"]
 
@@ -131,7 +131,7 @@ def test_a_request_that_comes_again_is_answered_again() -> None:
     again = answers(ask(fleet, A, "one", 1.5))
 
     assert again == first
-    assert fleet.in_flight(first["one"].replica.row) == 1
+    assert fleet.in_flight(first["one"].replica.column) == 1
 
 
 def test_a_full_queue_refuses_with_retry_after() -> None:

@@ -52,7 +52,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.memory: dict[tuple[str, str], int] = {}
         self.version = dict.fromkeys(NODES, 1)
         self.alive = dict.fromkeys(NODES, True)
-        self.rows: dict[int, int] = {}
+        self.columns: dict[int, int] = {}
         self.started: dict[int, int] = {}
         self.asked: dict[str, str] = {}
         self.granted: dict[str, ReplicaView] = {}
@@ -109,8 +109,8 @@ class FleetMachine(RuleBasedStateMachine):
             del self.granted[name]
             self.running[name] = replica
             self.ended.add(name)
-            self.rows[replica.row] = self.rows.get(replica.row, 0) + 1
-            self.started[replica.row] = self.started.get(replica.row, 0) + 1
+            self.columns[replica.column] = self.columns.get(replica.column, 0) + 1
+            self.started[replica.column] = self.started.get(replica.column, 0) + 1
             self.look()
             self.do(self.fleet.taken(Ticket(WORKER, RequestId(name)), self.now))
 
@@ -208,14 +208,14 @@ class FleetMachine(RuleBasedStateMachine):
                     pass
 
     def on_granted(self, granted: Granted) -> None:
-        name, row = granted.request_id, granted.replica.row
+        name, column = granted.request_id, granted.replica.column
         assert name not in self.ended, "answered twice"
         assert name not in self.granted, "answered twice"
         self.granted[name] = granted.replica
         self.granted_at[name] = self.now
-        taken = sum(replica.row == row for replica in self.running.values())
+        taken = sum(replica.column == column for replica in self.running.values())
         held = sum(
-            replica.row == row and self.now < self.granted_at[other] + HOLD_S
+            replica.column == column and self.now < self.granted_at[other] + HOLD_S
             for other, replica in self.granted.items()
         )
         assert taken + held <= MAX_IN_FLIGHT
@@ -279,11 +279,11 @@ class FleetMachine(RuleBasedStateMachine):
 
     def release(self, name: str) -> None:
         replica = self.running.pop(name)
-        self.rows[replica.row] -= 1
+        self.columns[replica.column] -= 1
         self.look()
 
     def look(self) -> None:
-        self.fleet.count(InFlightRead(dict(self.rows), dict(self.started)), self.now)
+        self.fleet.count(InFlightRead(dict(self.columns), dict(self.started)), self.now)
 
     def poll(self, node: str) -> None:
         self.to_poll.discard(node)

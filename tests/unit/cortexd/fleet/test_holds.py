@@ -8,15 +8,15 @@ from cortexd.fleet.queues import Ticket
 WORKER, OTHER = b"worker", b"other"
 
 
-def replica(row: int) -> ReplicaView:
-    name = f"n{row}/file:a"
+def replica(column: int) -> ReplicaView:
+    name = f"n{column}/file:a"
     return ReplicaView(
         id=ReplicaId(name),
         model_id=ModelId("file:a"),
-        node=NodeName(f"n{row}"),
+        node=NodeName(f"n{column}"),
         endpoint="http://n:1",
         status="ready",
-        row=row,
+        column=column,
         max_in_flight=4,
         vram_used_mb=1,
         servable=True,

@@ -44,9 +44,9 @@ def test_a_node_is_up_while_it_answers_and_its_devices_are_shown_so_long() -> No
 def test_a_model_shows_its_places_and_who_waits() -> None:
     fleet = dispatcher_of("n", max_in_flight=7, max_queue_depth=9)
     fleet.apply(polled("n", node_model("file:a"), node_model("file:b", "unloaded")), 0.0)
-    row = fleet.state.replicas[next(iter(fleet.state.replicas))].row
-    assert row is not None
-    fleet.count(InFlightRead({row: 7}, {row: 7}), 1.0)
+    column = fleet.state.replicas[next(iter(fleet.state.replicas))].column
+    assert column is not None
+    fleet.count(InFlightRead({column: 7}, {column: 7}), 1.0)
     ask(fleet, "file:a", "one", 2.0)
     gauges = Gauges(fleet)
     where = {"model": "file:a", "node": "n"}

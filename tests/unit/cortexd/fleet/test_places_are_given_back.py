@@ -73,7 +73,7 @@ class World:
         self.to_worker.extend(effect.message for effect in effects if isinstance(effect, Tell))
 
     def deliver_to_actor(self) -> None:
-        self.actor.count(self.board.read(self.actor.state.rows_in_use()), self.now)
+        self.actor.count(self.board.read(self.actor.state.columns_in_use()), self.now)
         match self.to_actor.popleft():
             case Acquire() as message:
                 self.carry_out(self.actor.acquire(WORKER, message, self.now))
@@ -90,7 +90,7 @@ class World:
                 self.deliver_to_actor()
 
     def tick(self) -> None:
-        self.actor.count(self.board.read(self.actor.state.rows_in_use()), self.now)
+        self.actor.count(self.board.read(self.actor.state.columns_in_use()), self.now)
         self.carry_out(self.actor.tick(self.now))
 
     async def serve(self, name: str) -> None:
@@ -171,8 +171,8 @@ async def test_nothing_is_in_flight_when_nobody_runs(steps: list[tuple[str, int]
             await world.do(operation, which)
         await world.settle()
         counted: Callable[[int], int] = world.counts.sum
-        assert [row for row in range(MAX_REPLICAS) if counted(row)] == []
-        assert [row for row in range(MAX_REPLICAS) if world.actor.in_flight(row)] == []
+        assert [column for column in range(MAX_REPLICAS) if counted(column)] == []
+        assert [column for column in range(MAX_REPLICAS) if world.actor.in_flight(column)] == []
         assert len(world.actor.queues) == 0
     finally:
         world.close()

@@ -42,14 +42,14 @@ class Plan:
         return Reject(Overloaded("no"))
 
 
-def replica(node: str, row: int, *, places: int = 4, **more: object) -> ReplicaView:
+def replica(node: str, column: int, *, places: int = 4, **more: object) -> ReplicaView:
     fields: dict[str, object] = {"status": "ready", "servable": True} | more
     return ReplicaView(
         id=ReplicaId(f"{node}/{A}"),
         model_id=A,
         node=NodeName(node),
         endpoint=f"http://{node}",
-        row=row,
+        column=column,
         max_in_flight=places,
         **fields,
     )
@@ -70,7 +70,7 @@ def route(
         tuple(ReplicaId(f"{node}/{A}") for node in failed_on),
         NodeName(only_node) if only_node else None,
     )
-    return Router(plan).route(request, index, lambda row: in_flight[row])
+    return Router(plan).route(request, index, lambda column: in_flight[column])
 
 
 def node_of(decision: Decision) -> str:

@@ -2,6 +2,7 @@
 
 from cortex_core.errors import NodeUnavailable
 from cortex_core.ids import DeviceName, ModelId, NodeName, ReplicaId
+from cortexd.fleet.columns import ColumnTable
 from cortexd.fleet.decisions import Load
 from cortexd.fleet.events import (
     InFlightRead,
@@ -13,7 +14,6 @@ from cortexd.fleet.events import (
     UnloadFailed,
     UnloadStarted,
 )
-from cortexd.fleet.rows import RowTable
 from cortexd.fleet.state import FleetState
 from tests.fakes.fleet_world import node_model, polled
 
@@ -24,7 +24,7 @@ DOWN = NodeFailed(N, NodeUnavailable("no answer"))
 
 
 def fleet(*events: object) -> FleetState:
-    state = FleetState({N: "http://n:1/"}, rows=RowTable(4), unhealthy_after=3, now=0.0)
+    state = FleetState({N: "http://n:1/"}, columns=ColumnTable(4), unhealthy_after=3, now=0.0)
     for number, event in enumerate(events):
         state.apply(event, float(number))
     return state
@@ -107,29 +107,29 @@ def test_use_is_seen_in_the_counts_even_if_it_was_short() -> None:
     assert state.replicas[R].last_used_at == 7.0
 
 
-def test_more_replicas_than_rows_are_known_but_not_routed_to() -> None:
+def test_more_replicas_than_columns_are_known_but_not_routed_to() -> None:
     models = [node_model(f"file:m{n}") for n in range(5)]
     state = fleet(polled("n", *models))
-    assert sorted(str(r.row) for r in state.replicas.values()) == ["0", "1", "2", "3", "None"]
+    assert sorted(str(r.column) for r in state.replicas.values()) == ["0", "1", "2", "3", "None"]
 
 
-def test_a_new_actor_leaves_rows_to_the_replicas_that_had_them() -> None:
+def test_a_new_actor_leaves_columns_to_the_replicas_that_had_them() -> None:
     """Workers still count by the last actor's snapshot while the nodes are asked anew."""
     other = ReplicaId("n/file:b")
     state = FleetState(
-        {N: "http://n:1"}, rows=RowTable(4, {R: 0, other: 1}), unhealthy_after=3, now=0.0
+        {N: "http://n:1"}, columns=ColumnTable(4, {R: 0, other: 1}), unhealthy_after=3, now=0.0
     )
     state.apply(InFlightRead({}, {}), 0.1)
     state.apply(polled("n", node_model(B), node_model(A)), 0.2)
-    assert (state.replicas[R].row, state.replicas[other].row) == (0, 1)
+    assert (state.replicas[R].column, state.replicas[other].column) == (0, 1)
 
 
-def test_a_replica_without_a_row_gets_the_next_that_is_free() -> None:
-    state = FleetState({N: "http://n:1"}, rows=RowTable(1), unhealthy_after=3, now=0.0)
+def test_a_replica_without_a_column_gets_the_next_that_is_free() -> None:
+    state = FleetState({N: "http://n:1"}, columns=ColumnTable(1), unhealthy_after=3, now=0.0)
     state.apply(polled("n", node_model(A), node_model(B)), 0.0)
-    assert state.without_row() == 1
+    assert state.without_column() == 1
     state.apply(polled("n", node_model(B), version=2), 1.0)
     state.published()
     state.apply(InFlightRead({}, {}), 2.0)
     state.apply(polled("n", node_model(B), version=2), 3.0)
-    assert state.without_row() == 0
+    assert state.without_column() == 0

@@ -63,9 +63,9 @@ def test_a_model_that_was_used_lately_is_let_be() -> None:
 
 def test_a_busy_device_is_let_be() -> None:
     fleet = worn()
-    row = fleet.state.replicas[ReplicaId("n/file:a")].row
-    assert row is not None
-    fleet.count(InFlightRead({row: 1}, {row: 1}), LATER)
+    column = fleet.state.replicas[ReplicaId("n/file:a")].column
+    assert column is not None
+    fleet.count(InFlightRead({column: 1}, {column: 1}), LATER)
     assert restarts(fleet.tick(LATER)) == []
 
 

@@ -18,8 +18,10 @@ def index(*, down: str = "", **states: ModelState) -> FleetIndex:
     """Nodes a to d, of which those named have the model in that state."""
     names = [NodeName(name) for name in "abcd"]
     replicas = [
-        ReplicaView(ReplicaId(f"{name}/m"), MODEL, NodeName(name), f"http://{name}", state, row, 1)
-        for row, (name, state) in enumerate(states.items())
+        ReplicaView(
+            ReplicaId(f"{name}/m"), MODEL, NodeName(name), f"http://{name}", state, column, 1
+        )
+        for column, (name, state) in enumerate(states.items())
     ]
     return FleetIndex(
         FleetSnapshot(

@@ -6,7 +6,8 @@ import pytest
 
 from cortex_core.errors import OutOfMemory
 from cortex_core.ids import DeviceName, ModelId
-from cortex_core.neuron_api import MIB, Dtype, ModelProfile
+from cortex_core.neuron_api import Dtype, ModelProfile
+from cortex_core.sizes import MIB
 from neurond.engine.host_sizes import StepBounds, embed_bytes, step_bytes
 from neurond.kernels.abi import BLOCK_TOKENS
 from neurond.kernels.library import Kernels, Pool

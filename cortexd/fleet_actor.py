@@ -1,6 +1,6 @@
 """The fleet actor: one process that watches the nodes and decides about memory and queues.
 
-Started by `cortex serve` as `python -m cortexd.fleet.actor`; dies with it. Everything here runs on
+Started by `cortex serve` as `python -m cortexd.fleet_actor`; dies with it. Everything here runs on
 one event loop. What it knows it reads again from the nodes when it starts, so that killing it
 loses nothing: HTTP workers keep routing to what is ready, and put their open requests again.
 """
@@ -35,6 +35,7 @@ from cortexd.child_env import ADMIN_SOCKET, CONFIG_STATUS, ChildEnvironment
 from cortexd.config_files import Configuration, read_configuration
 from cortexd.fleet.board import FleetBoard
 from cortexd.fleet.catalogue import Catalogue
+from cortexd.fleet.columns import ColumnTable
 from cortexd.fleet.conductor import Conductor
 from cortexd.fleet.dispatcher import Dispatcher
 from cortexd.fleet.drained import DrainedNodes
@@ -44,7 +45,6 @@ from cortexd.fleet.layout import MAX_REPLICAS
 from cortexd.fleet.metrics import FleetMetrics, gauges_of, render
 from cortexd.fleet.metrics_server import MetricsServer
 from cortexd.fleet.protocol import ToActor
-from cortexd.fleet.rows import RowTable
 from cortexd.fleet.state import FleetState
 from cortexd.neuron_client import ClientTimeouts, NeuronClient
 
@@ -64,7 +64,7 @@ def make_dispatcher(configuration: Configuration, board: FleetBoard, now: float)
     config = configuration.cortex
     state = FleetState(
         {NodeName(neuron.name): neuron.endpoint for neuron in config.neurons},
-        rows=RowTable(MAX_REPLICAS, board.left_behind()),
+        columns=ColumnTable(MAX_REPLICAS, board.left_behind()),
         unhealthy_after=config.fleet.unhealthy_after,
         now=now,
     )
