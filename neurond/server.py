@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import uvicorn
@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from cortex_core.asgi import App
 from cortex_core.errors import RequestTooLarge
+from cortex_core.stall_watch import STALLED_S, StallWatch
 from neurond.listening import BACKLOG
 
 KEEP_ALIVE_S: Final = 75
@@ -35,7 +36,7 @@ class HttpServer:
     def __init__(self, app: App, bound: socket.socket) -> None:
         config = uvicorn.Config(
             app,
-            http=_BoundedProtocol,
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             loop="none",
@@ -87,11 +88,49 @@ class _Server(uvicorn.Server):
                     await self._leaving.wait()
 
 
-class _BoundedProtocol(HttpToolsProtocol):
-    """Refuses a head that does not end: the parser holds all of it, without a bound of its own."""
+class BoundedProtocol(HttpToolsProtocol):
+    """Refuses a head that does not end: the parser holds all of it, without a bound of its own.
+
+    Cuts off a client that does not read, which is told to the application as if it had left:
+    uvicorn itself waits for it without a bound, and keeps what is left of an answer that has ended.
+    """
+
+    stalled_s = STALLED_S
+    """How long that may be."""
 
     _held_bytes = 0
     """What came since the parser last had something to hand on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stall_watch = StallWatch(self.stalled_s)
+
+    def pause_writing(self) -> None:
+        """Called by the transport, whose buffer is full."""
+        super().pause_writing()
+        self._stall_watch.begin(self.transport)
+
+    def resume_writing(self) -> None:
+        """Called by the transport, whose buffer has room again."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stall_watch.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport."""
+        super().connection_lost(exc)
+        self._stall_watch.end()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn, which closes behind some answers once they are sent."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._stall_watch.begin(self.transport)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called by uvicorn, which closes a connection that nothing came over for long."""
+        super().timeout_keep_alive_handler()
+        self._stall_watch.begin(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self._held_bytes += len(data)

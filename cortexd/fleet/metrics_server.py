@@ -11,6 +11,9 @@ from cortex_core.logs import kv
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
+"""From the beginning of a connection until its answer is sent."""
+MAX_CONNECTIONS = 64
+"""More are cut off at once."""
 MAX_HEAD_BYTES = 16 * 1024
 
 Page = Callable[[], Awaitable[tuple[int, str, bytes]]]
@@ -31,6 +34,7 @@ class MetricsServer:
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = dict(pages)
         self._server: asyncio.Server | None = None
+        self._num_connections = 0
 
     async def start(self, address: Address) -> int:
         """Listen; return the port, which matters where `address` left it to the kernel.
@@ -56,6 +60,10 @@ class MetricsServer:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._num_connections >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._num_connections += 1
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -66,12 +74,15 @@ class MetricsServer:
                     f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
                     + body
                 )
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             # The peer is slow, gone, or speaks something else; nothing is owed to it.
             pass
         finally:
-            writer.close()
+            self._num_connections -= 1
+            # A close would wait for the peer to read what is left.
+            writer.transport.abort()
 
     async def _answer(self, head: bytes) -> tuple[int, str, bytes]:
         method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")

@@ -10,7 +10,6 @@ from cortex_core.dialects.sse import comment
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.logs import kv
 from cortex_core.sse_stream import SseChunks
-from cortexd.resources.stall_watch import StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +36,7 @@ async def first_of(events: AsyncIterator[Event], clock: Callable[[], float]) -> 
 
 
 class SseBody:
-    """Goes into `Response.stream`. Falcon iterates it and calls `close`, however that ends.
-
-    A client that stops reading is given up by a cancel of the request's task (`StallWatch`).
-    """
+    """Goes into `Response.stream`. Falcon iterates it and calls `close`, however that ends."""
 
     def __init__(
         self,
@@ -66,23 +62,17 @@ class SseBody:
         await self._events.aclose()
 
     async def _encoded(self, first: Event) -> AsyncGenerator[bytes, None]:
-        with StallWatch() as watch:
-            try:
-                # The server keeps the headers back until the first byte of the body.
-                opening = self._encoder.event(first) or _OPENING
-                watch.handed()
-                yield opening
-                watch.taken()
-                chunks = SseChunks(self._encoder, self._clock)
-                async for event in self._events:
-                    if chunk := chunks.of(event):
-                        watch.handed()
-                        yield chunk
-                        watch.taken()
-            except CortexError as error:
-                log.error("stream not encoded", extra=kv(cause=error.message))
-                yield self._encoder.event(Failed(error.info()))
-            except Exception as error:
-                log.exception("stream not encoded")
-                failed = InternalError(f"cannot go on: {type(error).__name__}: {error}")
-                yield self._encoder.event(Failed(failed.info()))
+        try:
+            # The server keeps the headers back until the first byte of the body.
+            yield self._encoder.event(first) or _OPENING
+            chunks = SseChunks(self._encoder, self._clock)
+            async for event in self._events:
+                if chunk := chunks.of(event):
+                    yield chunk
+        except CortexError as error:
+            log.error("stream not encoded", extra=kv(cause=error.message))
+            yield self._encoder.event(Failed(error.info()))
+        except Exception as error:
+            log.exception("stream not encoded")
+            failed = InternalError(f"cannot go on: {type(error).__name__}: {error}")
+            yield self._encoder.event(Failed(failed.info()))

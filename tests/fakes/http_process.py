@@ -59,6 +59,7 @@ class HttpProcess:
         *endpoints: str,
         drain_timeout_s: float = 2.0,
         gateway_toml: str = "",
+        module: str = "cortexd.http_server",
     ) -> None:
         self._segments = [
             Segment.create("snapshot", snapshot_segment_bytes(SNAPSHOT_BYTES)),
@@ -92,7 +93,7 @@ class HttpProcess:
             started_at=1_700_000_000,
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cortexd.http_server"],
+            [sys.executable, "-m", module],
             env=self.environment.to_environment(os.environ),
             pass_fds=self.environment.descriptors(),
         )

@@ -22,3 +22,12 @@ def sent(request: httpx.Request, *, receive_buffer_bytes: int = 65536) -> Iterat
         start = f"{request.method} {url.raw_path.decode()} HTTP/1.1\r\n"
         connection.sendall(f"{start}{head}\r\n".encode() + request.read())
         yield connection
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """Return what still comes over a connection that the peer has closed or reset."""
+    pieces = []
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(1 << 20):
+            pieces.append(piece)
+    return b"".join(pieces)

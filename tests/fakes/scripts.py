@@ -86,10 +86,20 @@ def held_after(count: int, gate: asyncio.Event) -> Script:
     return script
 
 
-async def endless(request: GenerateRequest) -> AsyncIterator[Event]:
-    """Words without end, as fast as the client reads."""
-    yield answer_events(request)[0]
-    seq = 0
-    while True:
-        yield TextDelta(0, "word " * 50, seq=seq, token_ids=(seq,))
-        seq += 1
+class Endless:
+    """Words without end, as fast as the client reads.
+
+    Attributes:
+        said: how many events it got rid of, over all requests.
+    """
+
+    def __init__(self) -> None:
+        self.said = 0
+
+    async def __call__(self, request: GenerateRequest) -> AsyncIterator[Event]:
+        yield answer_events(request)[0]
+        seq = 0
+        while True:
+            yield TextDelta(0, "word " * 1000, seq=seq, token_ids=(seq,))
+            seq += 1
+            self.said += 1

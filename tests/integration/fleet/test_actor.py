@@ -243,7 +243,7 @@ async def test_sigterm_ends_the_actor_and_removes_its_sockets(
         assert list((tmp_path / "run").iterdir()) == []
 
 
-async def test_a_used_request_column_is_shared_with_nobody(tmp_path: Path, free_port: int) -> None:
+async def test_a_place_is_counted_once_and_given_back_once(tmp_path: Path, free_port: int) -> None:
     async with FakeNeuron({A: 1000}) as neuron:
         neuron.put(A)
         async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:

@@ -14,8 +14,8 @@ from tests.fakes.gateway_client import Answer, GatewayClient, texts_of
 from tests.fakes.http_process import MODEL, HttpProcess
 from tests.fakes.scripts import (
     TEXT,
+    Endless,
     breaks_after,
-    endless,
     held_after,
     silent_after,
     whole,
@@ -175,11 +175,15 @@ async def test_stream_is_never_silent_for_more_than_a_second(
 async def test_slow_client_holds_back_its_own_stream_only(
     client: GatewayClient, neurons: list[FakeNeuron], http: HttpProcess
 ) -> None:
+    endless = Endless()
     script_all(neurons, endless)
     slow = await client.chat()
     script_all(neurons, whole)
-    for _ in range(3):
-        assert texts_of((await (await client.chat()).body()).decode()) == TEXT
+    said: list[int] = []
+    async with asyncio.timeout(WAIT_S):
+        while len(said) < 4 or len(set(said[-4:])) > 1:
+            assert texts_of((await (await client.chat()).body()).decode()) == TEXT
+            said.append(endless.said)
     # A place is given back behind the last byte of an answer.
     await wait_until_async(lambda: http.in_flight() == 1)
     slow.leave()

@@ -1,0 +1,48 @@
+"""Who does not read an answer of a node is cut off."""
+
+import asyncio
+import logging
+import socket
+
+import httpx
+import pytest
+
+from cortex_core.asgi import Receive, Scope, Send
+from cortex_core.neuron_api import MIB
+from neurond.server import BoundedProtocol, HttpServer
+from tests.fakes.raw_requests import rest_of, sent
+from tests.fakes.waiting import WAIT_S, wait_until_async
+
+ANSWER_BYTES = 32 * MIB
+"""More than what kernels keep for a client."""
+
+
+@pytest.mark.parametrize("num_pieces", [1, 32], ids=["whole", "streamed"])
+async def test_a_client_that_does_not_read_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, num_pieces: int
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "stalled_s", 0.2)
+    ended = asyncio.Event()
+
+    async def large(_scope: Scope, _receive: Receive, send: Send) -> None:
+        length = (b"content-length", str(ANSWER_BYTES).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        piece = bytes(ANSWER_BYTES // num_pieces)
+        for left in reversed(range(num_pieces)):
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        ended.set()
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+    server = HttpServer(large, bound)
+    server.start()
+    try:
+        with (
+            caplog.at_level(logging.WARNING, "cortex_core"),
+            sent(httpx.Request("GET", url)) as unread,
+        ):
+            await asyncio.wait_for(ended.wait(), WAIT_S)
+            await wait_until_async(lambda: "client cut off" in caplog.text)
+            assert len(await asyncio.to_thread(rest_of, unread)) < ANSWER_BYTES
+    finally:
+        await server.close()
