@@ -308,10 +308,16 @@ class Dispatcher:
             case Conflict() | NodeUnavailable() | ShuttingDown():
                 # The node is asked for its state, and the decision made again.
                 pass
-            case OutOfMemory():
+            case OutOfMemory() if self._may_evict_for(event.model_id, now):
                 self._setbacks.did_not_fit(event.model_id, event.node, event.error, now)
             case _:
                 self._setbacks.failed(event.model_id, event.node, event.error, now)
+
+    def _may_evict_for(self, model_id: ModelId, now: float) -> bool:
+        """Say whether anybody who waits for the model would have others evicted for it."""
+        placement = self._placement(now)
+        waiting = self.queues.waiting(model_id)
+        return any(not placement.has_replica(waiter.request) for waiter in waiting)
 
     def _check_wait(self, waiter: Waiter, placement: Placement, now: float) -> None:
         """End a wait that took too long. The time that the model is loading does not count."""

@@ -32,7 +32,11 @@ class Setbacks:
     def did_not_fit(
         self, model_id: ModelId, node: NodeName, error: CortexError, now: float
     ) -> None:
-        """The node ran out of memory. Once, evicting may help; after that it is a failure."""
+        """The node ran out of memory. Once, evicting may help; after that it is a failure.
+
+        For a model that somebody waits for whom others may be evicted for: the first time is
+        remembered until `start_over`, and while it is, nothing goes into free memory there.
+        """
         if (model_id, node) in self._too_large:
             self.failed(model_id, node, error, now)
         else:
