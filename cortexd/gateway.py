@@ -17,7 +17,7 @@ from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Pin
 from cortex_core.errors import CortexError, InternalError, NodeUnavailable
 from cortex_core.ids import ReplicaId
 from cortex_core.logs import kv
-from cortexd.continuation import StreamLedger
+from cortexd.continuation import StreamLedger, has_no_room
 from cortexd.fleet.client import Lease
 from cortexd.request_gateway import RequestGateway
 from cortexd.request_record import Outcome, RequestRecord
@@ -100,6 +100,7 @@ class Gateway(RequestGateway[Nodes]):
                     priority=request.priority,
                     principal=request.principal,
                     failed_on=failed_on,
+                    waited_s=ledger.attempts.waited_s,
                 )
                 async with aclosing(placing) as steps:
                     async for step in steps:
@@ -123,7 +124,7 @@ class Gateway(RequestGateway[Nodes]):
                 raise NodeUnavailable(f"cannot finish the answer: node {record.node} broke off")
             except CortexError as error:
                 if lease is None:
-                    raise
+                    raise ledger.attempts.not_placed(error) from None
                 last = self._after(error, lease, request, ledger, record)
                 if last is not None:
                     yield last
@@ -156,7 +157,7 @@ class Gateway(RequestGateway[Nodes]):
         last = ledger.completed_without_saying()
         if last is not None:
             return last
-        if not ledger.can_go_on(error):
+        if not ledger.goes_on_after(error, self._clock()):
             raise error
         if ledger.tokens_sent:
             record.continued()
@@ -166,5 +167,8 @@ class Gateway(RequestGateway[Nodes]):
             tokens_sent=ledger.completion_tokens,
             cause=error.message,
         )
-        log.warning("replica failed, the request goes on elsewhere", extra=told)
+        if has_no_room(error):
+            log.debug("node has no room, the request waits", extra=told)
+        else:
+            log.warning("replica failed, the request goes on elsewhere", extra=told)
         return None

@@ -35,6 +35,8 @@ class Replica:
     suspect_since: float | None = None
     leaving: bool = False
     yielding_to: ModelId | None = None
+    full_until: float | None = None
+    """Its node had no room for a request; until then it counts as full."""
 
     @property
     def ready(self) -> bool:

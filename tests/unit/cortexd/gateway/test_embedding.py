@@ -18,6 +18,7 @@ from cortex_core.errors import (
     DeviceFailed,
     InvalidRequest,
     NodeUnavailable,
+    QueueFull,
     ShuttingDown,
 )
 from cortex_core.ids import ModelId, RequestId
@@ -60,13 +61,18 @@ class Bench:
     def __init__(self, **says: list[EmbedEvent | CortexError]) -> None:
         self.fleet, self.nodes, self.drain = FakeFleet(*says), Nodes(**says), Drain()
         self.registry = CollectorRegistry()
+        self.now = 0.0
         self.gateway = EmbeddingGateway(
             fleet=self.fleet,
             nodes=self.nodes,
             metrics=GatewayMetrics(self.registry),
             drain=self.drain,
-            clock=lambda: 0.0,
+            clock=self.clock,
         )
+
+    def clock(self) -> float:
+        self.now += 0.125
+        return self.now
 
     async def ask(self) -> EmbedAnswer:
         try:
@@ -112,6 +118,18 @@ async def test_tries_have_an_end() -> None:
     with pytest.raises(NodeUnavailable):
         await bench.ask()
     assert len(bench.nodes.asked) == MAX_ATTEMPTS
+
+
+async def test_a_node_that_stays_full_is_asked_again_until_the_wait_is_over() -> None:
+    full = QueueFull("cannot queue: full", retry_after_s=1.5)
+    bench = Bench(one=[full])
+    bench.fleet.max_wait_s = 3.0
+    with pytest.raises(QueueFull) as told:
+        await bench.ask()
+    assert told.value is full
+    assert len(bench.nodes.asked) > 2 * MAX_ATTEMPTS
+    assert set(bench.fleet.full) == {(f"one/{MODEL}", 1.5)}
+    assert not bench.fleet.reported
 
 
 async def test_a_model_that_gives_no_vectors_is_refused_before_it_is_loaded() -> None:

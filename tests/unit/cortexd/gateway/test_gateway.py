@@ -218,10 +218,28 @@ async def test_errors_of_a_node_are_tried_elsewhere(make: Any, error: CortexErro
     assert bench.fleet.reported
 
 
-async def test_full_node_is_not_reported_as_broken(make: Any) -> None:
-    bench = make(one=broken_after(0, QueueFull("cannot: full")), two=whole)
+async def test_full_node_is_reported_as_full_and_not_as_broken(make: Any) -> None:
+    bench = make(one=broken_after(0, QueueFull("cannot: full", retry_after_s=1.5)), two=whole)
     assert text_of(await bench.ask()) == TEXT
     assert not bench.fleet.reported
+    assert bench.fleet.full == [(f"one/{MODEL}", 1.5)]
+
+
+@pytest.mark.parametrize("sent", [0, 3])
+async def test_node_that_stays_full_is_asked_again_until_the_wait_is_over(
+    make: Any, sent: int
+) -> None:
+    full = QueueFull("cannot queue: full", retry_after_s=1.0)
+    first_whole = [broken_after(sent)] if sent else []
+
+    def says(request: GenerateRequest) -> list[Event | CortexError]:
+        return first_whole.pop()(request) if first_whole else [full]
+
+    bench = make(one=says)
+    bench.fleet.max_wait_s = 3.0
+    assert (await bench.ask())[-1] == Failed(full.info())
+    assert len(bench.nodes.asked) > 2 * MAX_ATTEMPTS
+    assert bench.metric("request_errors_total", node="one", code="queue_full") == 1
 
 
 async def test_errors_of_the_request_are_not_tried_elsewhere(make: Any) -> None:
