@@ -35,6 +35,13 @@ from cortex_core.errors import (
 
 MAX_ATTEMPTS = 5
 """Attempts in a row without one new token after which a request's error is the client's."""
+MAX_DEVICE_DEATHS = 2
+"""Devices that die under one request after which its error is the client's.
+
+One death says nothing of a request: everything on that device breaks with it, and goes on. Who is
+there at the second may well be who kills them, and is given no third one. That holds where it got
+on in between too: what kills a decode lets the prompt be computed, and a token come, each time.
+"""
 
 _ANOTHER_MAY_DO = (
     DeviceFailed,
@@ -61,6 +68,7 @@ class Attempts:
     def __init__(self) -> None:
         self.waited_s = 0.0
         self._in_vain = 0
+        self._deaths = 0
         self._no_room_since: float | None = None
         self._no_room: CortexError | None = None
 
@@ -76,7 +84,21 @@ class Attempts:
             return True
         self._no_room, self._no_room_since, self.waited_s = None, None, 0.0
         self._in_vain = 0 if got_on else self._in_vain + 1
-        return another_may_do(error) and self._in_vain < MAX_ATTEMPTS
+        self._deaths += isinstance(error, DeviceFailed)
+        bounded = self._in_vain < MAX_ATTEMPTS and self._deaths < MAX_DEVICE_DEATHS
+        return bounded and another_may_do(error)
+
+    def as_told(self, error: CortexError) -> CortexError:
+        """Return what the client is told of an attempt that failed, where no other is made.
+
+        Of several devices that died it is told without a time to try again: that would go on so.
+        """
+        if self._deaths < MAX_DEVICE_DEATHS or not isinstance(error, DeviceFailed):
+            return error
+        return DeviceFailed(
+            f"cannot serve the request: {self._deaths} devices died under it, at last so: "
+            f"{error.message}"
+        )
 
     def not_placed(self, error: CortexError) -> CortexError:
         """Return what the client is told when the fleet has no place for another attempt.

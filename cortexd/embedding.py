@@ -130,7 +130,7 @@ class EmbeddingGateway(RequestGateway[EmbeddingNodes]):
         """Return to go on elsewhere, else raise."""
         self._tell_of(error, lease.replica.id)
         if not attempts.failed(error, self._clock()):
-            raise error
+            raise attempts.as_told(error)
         told = kv(request_id=request.request_id, replica=lease.replica.id, cause=error.message)
         if has_no_room(error):
             log.debug("node has no room, the request waits", extra=told)

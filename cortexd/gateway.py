@@ -158,7 +158,7 @@ class Gateway(RequestGateway[Nodes]):
         if last is not None:
             return last
         if not ledger.goes_on_after(error, self._clock()):
-            raise error
+            raise ledger.attempts.as_told(error)
         if ledger.tokens_sent:
             record.continued()
         told = kv(

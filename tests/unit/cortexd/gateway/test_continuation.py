@@ -37,6 +37,7 @@ REQUEST = GenerateRequest(
     RequestId("r1"), ModelId("fake:m"), TextPrompt("hi"), want_prompt_token_ids=True
 )
 GONE = NodeUnavailable("cannot go on: gone")
+DEAD = DeviceFailed("cannot go on: the actor of device cuda-0 exited", retry_after_s=1.0)
 FULL = QueueFull("cannot take the request: 256 are in flight on this device", retry_after_s=1.0)
 
 
@@ -140,6 +141,21 @@ def test_attempts_count_only_while_the_stream_does_not_get_on() -> None:
         assert ledger.goes_on_after(GONE, 0.0)
     ledger.next_request()
     assert not ledger.goes_on_after(GONE, 0.0)
+
+
+@pytest.mark.parametrize("got_on", [False, True])
+def test_two_devices_that_died_under_a_request_are_all_it_gets(got_on: bool) -> None:
+    attempts = Attempts()
+    assert attempts.failed(DEAD, 0.0, got_on=got_on)
+    assert attempts.as_told(DEAD) is DEAD
+    assert attempts.failed(GONE, 0.0)
+    assert not attempts.failed(DEAD, 0.0, got_on=got_on)
+    assert attempts.as_told(GONE) is GONE
+    told = attempts.as_told(DEAD)
+    assert isinstance(told, DeviceFailed)
+    assert "2 devices died" in told.message
+    assert DEAD.message in told.message
+    assert told.retry_after_s is None
 
 
 def test_a_node_without_room_costs_no_attempt_and_its_word_outlasts_the_wait() -> None:

@@ -113,6 +113,14 @@ async def test_a_wrong_request_is_asked_of_nobody_else() -> None:
     assert bench.metric("request_errors_total", node="one", code="invalid_request") == 1
 
 
+async def test_a_request_that_kills_each_device_is_given_two() -> None:
+    kills: list[EmbedEvent | CortexError] = [Failed(DeviceFailed("dead").info())]
+    bench = Bench(one=kills, two=kills, three=WHOLE)
+    with pytest.raises(DeviceFailed, match="2 devices died"):
+        await bench.ask()
+    assert bench.nodes.asked == ["one", "two"]
+
+
 async def test_tries_have_an_end() -> None:
     bench = Bench(one=[NodeUnavailable("gone")])
     with pytest.raises(NodeUnavailable):

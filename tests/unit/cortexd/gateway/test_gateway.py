@@ -260,6 +260,19 @@ async def test_failed_event_is_an_error_like_any_other(make: Any) -> None:
     assert (await make(one=fails).ask(several))[-1] == Failed(dead.info())
 
 
+@pytest.mark.parametrize("sent", [0, 2])
+async def test_request_that_kills_each_device_is_given_two(make: Any, sent: int) -> None:
+    dead = DeviceFailed("cannot go on: the actor was ended", retry_after_s=1.0)
+    kills = broken_after(sent, dead)
+    bench = make(one=kills, two=kills, three=whole)
+    last = (await bench.ask())[-1]
+    assert [name for name, _ in bench.nodes.asked] == ["one", "two"]
+    assert isinstance(last, Failed)
+    assert last.error.code == "device_failed"
+    assert "2 devices died" in last.error.message
+    assert last.error.retry_after_s is None
+
+
 async def test_attempts_are_bounded(make: Any) -> None:
     bench = make(one=broken_after(0))
     assert await bench.ask() == [*[Ping()] * (MAX_ATTEMPTS - 1), Failed(BROKEN.info())]
