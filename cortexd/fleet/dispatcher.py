@@ -10,14 +10,7 @@ requests queue, what runs on it ends, and it goes. So models that need the same 
 of at least `collate_s`, and each turn serves everything that came in meanwhile.
 """
 
-from cortex_core.errors import (
-    Conflict,
-    CortexError,
-    NodeUnavailable,
-    OutOfMemory,
-    QueueFull,
-    ShuttingDown,
-)
+from cortex_core.errors import CortexError, QueueFull
 from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortexd.config import FleetConfig
 from cortexd.fleet.catalogue import Catalogue
@@ -161,7 +154,13 @@ class Dispatcher:
                 self._setbacks.loaded(event.model_id, event.node)
                 self._effects.append(PollNow(event.node))
             case LoadFailed():
-                self._learn(event, now)
+                self._setbacks.load_failed(
+                    event.model_id,
+                    event.node,
+                    event.error,
+                    now,
+                    may_evict=self._may_evict_for(event.model_id, now),
+                )
                 self._effects.append(PollNow(event.node))
             case RestartEnded():
                 self._effects.append(PollNow(event.node))
@@ -311,17 +310,6 @@ class Dispatcher:
                 self._change(Yielding(replica.id, None), now)
             if replica.full_until is not None and replica.full_until <= now:
                 self._change(RoomAgain(replica.id), now)
-
-    def _learn(self, event: LoadFailed, now: float) -> None:
-        """Remember what a failed load says about trying again."""
-        match event.error:
-            case Conflict() | NodeUnavailable() | ShuttingDown():
-                # The node is asked for its state, and the decision made again.
-                pass
-            case OutOfMemory() if self._may_evict_for(event.model_id, now):
-                self._setbacks.did_not_fit(event.model_id, event.node, event.error, now)
-            case _:
-                self._setbacks.failed(event.model_id, event.node, event.error, now)
 
     def _may_evict_for(self, model_id: ModelId, now: float) -> bool:
         """Say whether anybody who waits for the model would have others evicted for it."""

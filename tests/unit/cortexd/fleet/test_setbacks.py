@@ -1,6 +1,15 @@
 """What is not tried again, where, and for how long."""
 
-from cortex_core.errors import ModelLoadFailed, OutOfMemory
+import pytest
+
+from cortex_core.errors import (
+    Conflict,
+    CortexError,
+    ModelLoadFailed,
+    NodeUnavailable,
+    OutOfMemory,
+    ShuttingDown,
+)
 from cortex_core.ids import ModelId, NodeName, RequestId
 from cortexd.config import FleetConfig, ModelConfig
 from cortexd.fleet.events import InFlightRead, LoadFailed
@@ -40,6 +49,26 @@ def test_a_model_that_did_not_fit_may_try_once_more_with_evictions() -> None:
 
     assert kept.on(A, N, 101.0) == Setback(NO_ROOM, 116.0)
     assert kept.too_large(A, N) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "may_evict", "kept_away", "too_large"),
+    [
+        (NO_ROOM, True, False, True),
+        (NO_ROOM, False, True, False),
+        (BROKEN, True, True, False),
+        (Conflict("stale"), True, False, False),
+        (NodeUnavailable("gone"), True, False, False),
+        (ShuttingDown("it drains"), True, False, False),
+    ],
+)
+def test_what_a_failed_load_says_about_the_next_one(
+    error: CortexError, may_evict: bool, kept_away: bool, too_large: bool
+) -> None:
+    kept = setbacks()
+    kept.load_failed(A, N, error, 100.0, may_evict=may_evict)
+    assert (kept.on(A, N, 100.0) is not None) == kept_away
+    assert (kept.too_large(A, N) is not None) == too_large
 
 
 def test_attempts_are_counted_by_model_until_one_succeeds() -> None:
