@@ -148,6 +148,8 @@ class Dispatcher:
 
     def apply(self, event: FleetEvent, now: float) -> list[Effect]:
         """Take in what happened to the fleet."""
+        if isinstance(event, LoadDone):
+            self._count_cold_start(event)
         self._change(event, now)
         match event:
             case LoadDone():
@@ -286,13 +288,17 @@ class Dispatcher:
             self._refuse(waiter.ticket, model_id, error)
             return True
         self._setbacks.tried(model_id)
-        self._effects.append(ColdStart(model_id, load.node))
-        self._carry_out(model_id, load, now)
+        self._carry_out(LoadStarted(model_id, load, asked_for=True), now)
         return False
 
-    def _carry_out(self, model_id: ModelId, load: Load, now: float) -> None:
-        self._change(LoadStarted(model_id, load), now)
-        self._effects.append(StartLoad(model_id, load))
+    def _carry_out(self, decision: LoadStarted, now: float) -> None:
+        self._change(decision, now)
+        self._effects.append(StartLoad(decision.model_id, decision.load))
+
+    def _count_cold_start(self, done: LoadDone) -> None:
+        under_way = self.state.loads.get(done.model_id)
+        if under_way is not None and under_way.asked_for:
+            self._effects.append(ColdStart(done.model_id, done.node))
 
     def _ask_to_yield(self, waiter: Waiter, wait: Wait, now: float) -> None:
         """Drain busy replicas that have had their turn, for a model that waits for their memory."""
@@ -335,7 +341,7 @@ class Dispatcher:
 
     def _load_wanted(self, upkeep: Upkeep, now: float) -> None:
         for model_id, load in upkeep.wanted():
-            self._carry_out(model_id, load, now)
+            self._carry_out(LoadStarted(model_id, load), now)
 
     def _restart_worn(self, upkeep: Upkeep, now: float) -> None:
         if not self._defrag_after_cycles or len(self.queues):

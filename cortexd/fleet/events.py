@@ -52,10 +52,14 @@ class RoomAgain:
 
 @dataclass(frozen=True, slots=True)
 class LoadStarted:
-    """The decision is being carried out; `load.evict` give way from now on."""
+    """The decision is being carried out; `load.evict` give way from now on.
+
+    `asked_for` says that a request made it necessary.
+    """
 
     model_id: ModelId
     load: Load
+    asked_for: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class LoadUnderWay:
 
     load: Load
     free_at_start: dict[DeviceName, int]
+    asked_for: bool = False
+    """By a request, not by `min_replicas` alone."""
 
     def still_to_come_mb(self, device: DeviceName, free_mb: int) -> int:
         """Return what the load has not taken of `device` yet, as far as can be told."""

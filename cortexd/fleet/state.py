@@ -222,7 +222,8 @@ class FleetState:
 
     def _load_started(self, event: LoadStarted) -> None:
         node = self.nodes[event.load.node]
-        self.loads[event.model_id] = LoadUnderWay(event.load, dict(node.free_mb))
+        under_way = LoadUnderWay(event.load, dict(node.free_mb), event.asked_for)
+        self.loads[event.model_id] = under_way
         for victim in event.load.evict:
             self._mark_leaving(victim, leaving=True)
 
