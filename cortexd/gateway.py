@@ -7,7 +7,7 @@ than a second: the fleet client and the neuron client both yield a sign of life 
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import msgspec
 from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Ping
 from cortex_core.errors import CortexError, InternalError, NodeUnavailable
 from cortex_core.ids import ReplicaId
+from cortex_core.joined_events import joined
 from cortex_core.logs import kv
 from cortexd.continuation import StreamLedger, has_no_room
 from cortexd.fleet.client import Lease
@@ -55,7 +56,7 @@ class Gateway(RequestGateway[Nodes]):
             want_prompt_token_ids=request.n == 1,
         )
 
-    async def generate(self, request: GenerateRequest, path: str) -> AsyncGenerator[Event, None]:
+    def generate(self, request: GenerateRequest, path: str) -> AsyncGenerator[Event, None]:
         """Yield the events of a prepared request; the last one is `Completed` or `Failed`.
 
         How it ended is logged, with the `path` that it came in by.
@@ -63,6 +64,24 @@ class Gateway(RequestGateway[Nodes]):
         Closing the generator, or cancelling the task in it, gives up the place in the queue or
         aborts the node's stream at once. Never raises anything else.
         """
+        return self._generate(request, path, [])
+
+    def generate_together(
+        self, requests: Sequence[GenerateRequest], path: str
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the events of prepared requests, one or more, as those of one.
+
+        See `cortex_core.joined_events.joined`; otherwise as `generate`. The first one that fails
+        ends all, and all are logged and counted with its error: no client went away.
+        """
+        failed: list[CortexError] = []
+        streams = [self._generate(request, path, failed) for request in requests]
+        return streams[0] if len(streams) == 1 else joined(streams, choices=requests[0].n)
+
+    async def _generate(
+        self, request: GenerateRequest, path: str, failed: list[CortexError]
+    ) -> AsyncGenerator[Event, None]:
+        """See `generate`. `failed` is shared by requests that end with the first that fails."""
         ledger = StreamLedger(request)
         record = self._record(request.request_id, request.model, path)
         outcome: Outcome = "cancelled"
@@ -74,12 +93,16 @@ class Gateway(RequestGateway[Nodes]):
                     yield event
         except CortexError as error:
             outcome = error
+            failed.append(error)
             yield Failed(error.info())
         except Exception as error:  # noqa: BLE001 the record logs it
             outcome = InternalError("cannot serve the request: internal error")
+            failed.append(outcome)
             outcome.__cause__ = error
             yield Failed(outcome.info())
         finally:
+            if outcome == "cancelled" and failed:
+                outcome = failed[0]
             record.end(ledger.used(), outcome)
             if not ledger.exact:
                 told = kv(request_id=request.request_id, model=request.model)

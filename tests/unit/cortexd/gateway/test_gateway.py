@@ -320,6 +320,38 @@ async def test_client_that_leaves_lets_everything_go(make: Any, taken: int) -> N
     assert bench.metric("requests_cancelled_total", node=node) == 1
 
 
+def two_prompts(bench: Bench) -> Any:
+    """Begin the requests of one call with two prompts, r1 and r1-2."""
+    second = msgspec.structs.replace(REQUEST, request_id=RequestId("r1-2"))
+    prepared = [bench.gateway.prepare(request) for request in (REQUEST, second)]
+    return aclosing(bench.gateway.generate_together(prepared, PATH))
+
+
+def long_answer(request: GenerateRequest) -> list[Event | CortexError]:
+    """Say more than is read ahead of the client."""
+    return list(answer_events(request, ("word",) * 200))
+
+
+async def test_prompts_of_one_call_end_with_the_one_that_fails_and_not_as_cancelled(
+    make: Any,
+) -> None:
+    error = ContextLengthExceeded(prompt_tokens=9, max_tokens=4)
+    bench = make(one=lambda r: [error] if r.request_id == "r1" else long_answer(r))
+    async with two_prompts(bench) as events:
+        last = [event async for event in events][-1]
+    assert last == Failed(error.info())
+    assert bench.metric("requests_total", node="one") == 2
+    assert bench.metric("request_errors_total", node="one", code=error.code) == 2
+    assert bench.metric("requests_cancelled_total", node="one") == 0
+
+
+async def test_prompts_of_one_call_whose_client_leaves_are_cancelled(make: Any) -> None:
+    bench = make(one=long_answer)
+    async with two_prompts(bench) as events:
+        await anext(events)
+    assert bench.metric("requests_cancelled_total", node="one") == 2
+
+
 async def test_expired_drain_ends_streams_with_an_error(make: Any) -> None:
     bench = make(one=whole, two=whole)
     async with aclosing(bench.gateway.generate(bench.gateway.prepare(REQUEST), PATH)) as events:
