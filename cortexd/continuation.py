@@ -35,6 +35,13 @@ from cortex_core.errors import (
 
 MAX_ATTEMPTS = 5
 """Attempts in a row without one new token after which a request's error is the client's."""
+MAX_DEVICE_DEATHS = 2
+"""Devices that die under one request after which its error is the client's.
+
+One death says nothing of a request: everything on that device breaks with it, and goes on. Who is
+there at the second may well be who kills them, and is given no third one. That holds where it got
+on in between too: what kills a decode lets the prompt be computed, and a token come, each time.
+"""
 
 _ANOTHER_MAY_DO = (
     DeviceFailed,
@@ -45,7 +52,62 @@ _ANOTHER_MAY_DO = (
     QueueFull,
     ShuttingDown,
 )
-_NOT_BROKEN = (Overloaded, QueueFull)
+_NO_ROOM = (Overloaded, QueueFull)
+
+
+class Attempts:
+    """What came of one request's attempts so far, and whether another one may be made.
+
+    A node without room costs no attempt: the fleet actor has the request wait until it may be
+    asked again, and bounds that wait.
+
+    Attributes:
+        waited_s: how long nodes have had no room for the request, of the time that it may wait.
+    """
+
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+        self._in_vain = 0
+        self._deaths = 0
+        self._no_room_since: float | None = None
+        self._no_room: CortexError | None = None
+
+    def failed(self, error: CortexError, now: float, *, got_on: bool = False) -> bool:
+        """Count an attempt that ended with `error`; say whether another one may be made.
+
+        `got_on` says that the attempt brought something new of the answer.
+        """
+        if has_no_room(error):
+            if got_on or self._no_room_since is None:
+                self._no_room_since = now
+            self._no_room, self.waited_s = error, now - self._no_room_since
+            return True
+        self._no_room, self._no_room_since, self.waited_s = None, None, 0.0
+        self._in_vain = 0 if got_on else self._in_vain + 1
+        self._deaths += isinstance(error, DeviceFailed)
+        bounded = self._in_vain < MAX_ATTEMPTS and self._deaths < MAX_DEVICE_DEATHS
+        return bounded and another_may_do(error)
+
+    def as_told(self, error: CortexError) -> CortexError:
+        """Return what the client is told of an attempt that failed, where no other is made.
+
+        Of several devices that died it is told without a time to try again: that would go on so.
+        """
+        if self._deaths < MAX_DEVICE_DEATHS or not isinstance(error, DeviceFailed):
+            return error
+        return DeviceFailed(
+            f"cannot serve the request: {self._deaths} devices died under it, at last so: "
+            f"{error.message}"
+        )
+
+    def not_placed(self, error: CortexError) -> CortexError:
+        """Return what the client is told when the fleet has no place for another attempt.
+
+        That a wait was too long says less than what the node said that it waited for.
+        """
+        if self._no_room is not None and isinstance(error, Overloaded):
+            return self._no_room
+        return error
 
 
 class StreamLedger:
@@ -56,6 +118,7 @@ class StreamLedger:
         tokens_sent: the client has something of the answer.
         completion_tokens: engine tokens in what was let through, over all choices.
         exact: every replica had the weights of the first, so the text is what one would give.
+        attempts: of the request.
     """
 
     def __init__(self, request: GenerateRequest) -> None:
@@ -64,12 +127,12 @@ class StreamLedger:
         self.tokens_sent = False
         self.completion_tokens = 0
         self.exact = True
+        self.attempts = Attempts()
         self._request = request
         self._reasoning_tokens = 0
         self._output_ids: list[int] = []
         self._next_seq = 0
         self._finished: set[int] = set()
-        self._attempts = 0
         self._tokens_at_attempt = 0
         self._continued = False
         self._scores_sent = 0
@@ -77,8 +140,7 @@ class StreamLedger:
         """Of the prompt: those that the client has, and those that the present replica gave."""
 
     def next_request(self) -> GenerateRequest:
-        """Return what the next replica is to be asked, and count the attempt."""
-        self._attempts = self._attempts_in_vain() + 1
+        """Return what the next replica is to be asked."""
         self._tokens_at_attempt = self.completion_tokens
         self._scores_taken = 0
         if not self.tokens_sent or self.started is None:
@@ -148,18 +210,15 @@ class StreamLedger:
             return None
         return self._complete(None)
 
-    def can_go_on(self, error: CortexError) -> bool:
-        """Say whether another replica may be asked after `error`."""
-        if self._attempts_in_vain() >= MAX_ATTEMPTS or not another_may_do(error):
+    def goes_on_after(self, error: CortexError, now: float) -> bool:
+        """Count the attempt that ended with `error`; say whether another replica may be asked."""
+        got_on = self.completion_tokens > self._tokens_at_attempt
+        if not self.attempts.failed(error, now, got_on=got_on):
             return False
         if not self.tokens_sent:
             return True
         known = self.started is not None and self.started.prompt_token_ids is not None
         return self._request.n == 1 and known
-
-    def _attempts_in_vain(self) -> int:
-        """Return the attempts since the stream last got on."""
-        return 0 if self.completion_tokens > self._tokens_at_attempt else self._attempts
 
     def _take_started(self, event: Started) -> Started | None:
         if self.started is None:
@@ -196,4 +255,9 @@ def another_may_do(error: CortexError) -> bool:
 
 def is_replicas_fault(error: CortexError) -> bool:
     """Say whether the fleet should look at the replica that gave `error`."""
-    return another_may_do(error) and not isinstance(error, _NOT_BROKEN)
+    return another_may_do(error) and not has_no_room(error)
+
+
+def has_no_room(error: CortexError) -> bool:
+    """Say whether a node that gave `error` is whole and only had no room for the request."""
+    return isinstance(error, _NO_ROOM)

@@ -17,7 +17,7 @@ from cortex_core.embedding_answer import collect_embeddings
 from cortex_core.errors import CortexError, InternalError
 from cortex_core.ids import ReplicaId
 from cortex_core.logs import kv
-from cortexd.continuation import MAX_ATTEMPTS, another_may_do
+from cortexd.continuation import Attempts, has_no_room
 from cortexd.fleet.client import Lease
 from cortexd.request_gateway import RequestGateway
 from cortexd.request_record import Outcome, RequestRecord
@@ -74,22 +74,30 @@ class EmbeddingGateway(RequestGateway[EmbeddingNodes]):
 
     async def _attempts(self, request: EmbedRequest, record: RequestRecord) -> EmbedAnswer:
         failed_on: tuple[ReplicaId, ...] = ()
-        attempts = 0
+        attempts = Attempts()
         while True:
-            attempts += 1
-            lease = await self._placed(request, failed_on)
+            try:
+                lease = await self._placed(request, failed_on, attempts.waited_s)
+            except CortexError as error:
+                raise attempts.not_placed(error) from None
             record.node = lease.replica.node
             try:
                 return await self._ask(lease, request)
             except CortexError as error:
-                self._after(error, lease, request, is_last=attempts == MAX_ATTEMPTS)
+                self._after(error, lease, request, attempts)
                 failed_on = tuple(dict.fromkeys((*failed_on, lease.replica.id)))
             finally:
                 lease.release()
 
-    async def _placed(self, request: EmbedRequest, failed_on: tuple[ReplicaId, ...]) -> Lease:
+    async def _placed(
+        self, request: EmbedRequest, failed_on: tuple[ReplicaId, ...], waited_s: float
+    ) -> Lease:
         placing = self._place(
-            request.model, request.request_id, principal=request.principal, failed_on=failed_on
+            request.model,
+            request.request_id,
+            principal=request.principal,
+            failed_on=failed_on,
+            waited_s=waited_s,
         )
         lease: Lease | None = None
         try:
@@ -117,11 +125,14 @@ class EmbeddingGateway(RequestGateway[EmbeddingNodes]):
             yield event
 
     def _after(
-        self, error: CortexError, lease: Lease, request: EmbedRequest, *, is_last: bool
+        self, error: CortexError, lease: Lease, request: EmbedRequest, attempts: Attempts
     ) -> None:
         """Return to go on elsewhere, else raise."""
         self._tell_of(error, lease.replica.id)
-        if is_last or not another_may_do(error):
-            raise error
+        if not attempts.failed(error, self._clock()):
+            raise attempts.as_told(error)
         told = kv(request_id=request.request_id, replica=lease.replica.id, cause=error.message)
-        log.warning("replica failed, the request goes on elsewhere", extra=told)
+        if has_no_room(error):
+            log.debug("node has no room, the request waits", extra=told)
+        else:
+            log.warning("replica failed, the request goes on elsewhere", extra=told)

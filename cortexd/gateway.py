@@ -7,7 +7,7 @@ than a second: the fleet client and the neuron client both yield a sign of life 
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -16,8 +16,9 @@ import msgspec
 from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Ping
 from cortex_core.errors import CortexError, InternalError, NodeUnavailable
 from cortex_core.ids import ReplicaId
+from cortex_core.joined_events import joined
 from cortex_core.logs import kv
-from cortexd.continuation import StreamLedger
+from cortexd.continuation import StreamLedger, has_no_room
 from cortexd.fleet.client import Lease
 from cortexd.request_gateway import RequestGateway
 from cortexd.request_record import Outcome, RequestRecord
@@ -55,7 +56,7 @@ class Gateway(RequestGateway[Nodes]):
             want_prompt_token_ids=request.n == 1,
         )
 
-    async def generate(self, request: GenerateRequest, path: str) -> AsyncGenerator[Event, None]:
+    def generate(self, request: GenerateRequest, path: str) -> AsyncGenerator[Event, None]:
         """Yield the events of a prepared request; the last one is `Completed` or `Failed`.
 
         How it ended is logged, with the `path` that it came in by.
@@ -63,6 +64,24 @@ class Gateway(RequestGateway[Nodes]):
         Closing the generator, or cancelling the task in it, gives up the place in the queue or
         aborts the node's stream at once. Never raises anything else.
         """
+        return self._generate(request, path, [])
+
+    def generate_together(
+        self, requests: Sequence[GenerateRequest], path: str
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the events of prepared requests, one or more, as those of one.
+
+        See `cortex_core.joined_events.joined`; otherwise as `generate`. The first one that fails
+        ends all, and all are logged and counted with its error: no client went away.
+        """
+        failed: list[CortexError] = []
+        streams = [self._generate(request, path, failed) for request in requests]
+        return streams[0] if len(streams) == 1 else joined(streams, choices=requests[0].n)
+
+    async def _generate(
+        self, request: GenerateRequest, path: str, failed: list[CortexError]
+    ) -> AsyncGenerator[Event, None]:
+        """See `generate`. `failed` is shared by requests that end with the first that fails."""
         ledger = StreamLedger(request)
         record = self._record(request.request_id, request.model, path)
         outcome: Outcome = "cancelled"
@@ -74,12 +93,16 @@ class Gateway(RequestGateway[Nodes]):
                     yield event
         except CortexError as error:
             outcome = error
+            failed.append(error)
             yield Failed(error.info())
         except Exception as error:  # noqa: BLE001 the record logs it
             outcome = InternalError("cannot serve the request: internal error")
+            failed.append(outcome)
             outcome.__cause__ = error
             yield Failed(outcome.info())
         finally:
+            if outcome == "cancelled" and failed:
+                outcome = failed[0]
             record.end(ledger.used(), outcome)
             if not ledger.exact:
                 told = kv(request_id=request.request_id, model=request.model)
@@ -100,6 +123,7 @@ class Gateway(RequestGateway[Nodes]):
                     priority=request.priority,
                     principal=request.principal,
                     failed_on=failed_on,
+                    waited_s=ledger.attempts.waited_s,
                 )
                 async with aclosing(placing) as steps:
                     async for step in steps:
@@ -123,7 +147,7 @@ class Gateway(RequestGateway[Nodes]):
                 raise NodeUnavailable(f"cannot finish the answer: node {record.node} broke off")
             except CortexError as error:
                 if lease is None:
-                    raise
+                    raise ledger.attempts.not_placed(error) from None
                 last = self._after(error, lease, request, ledger, record)
                 if last is not None:
                     yield last
@@ -156,8 +180,8 @@ class Gateway(RequestGateway[Nodes]):
         last = ledger.completed_without_saying()
         if last is not None:
             return last
-        if not ledger.can_go_on(error):
-            raise error
+        if not ledger.goes_on_after(error, self._clock()):
+            raise ledger.attempts.as_told(error)
         if ledger.tokens_sent:
             record.continued()
         told = kv(
@@ -166,5 +190,8 @@ class Gateway(RequestGateway[Nodes]):
             tokens_sent=ledger.completion_tokens,
             cause=error.message,
         )
-        log.warning("replica failed, the request goes on elsewhere", extra=told)
+        if has_no_room(error):
+            log.debug("node has no room, the request waits", extra=told)
+        else:
+            log.warning("replica failed, the request goes on elsewhere", extra=told)
         return None

@@ -208,16 +208,24 @@ class NeuronClient:
         )
 
     async def count_tokens(
-        self, endpoint: str, model_id: ModelId, request: CountTokensRequest
+        self,
+        endpoint: str,
+        model_id: ModelId,
+        request: CountTokensRequest,
+        *,
+        timeout_s: float | None = None,
     ) -> CountTokensResponse:
-        """Count a prompt's tokens, also for a model that is not loaded. Raises: as `discovery`."""
+        """Count a prompt's tokens, also for a model that is not loaded. Raises: as `discovery`.
+
+        `timeout_s` takes the place of the usual bound.
+        """
         return await self._call(
             endpoint,
             "POST",
             f"/models/{quote(model_id, safe=':')}/count_tokens",
             CountTokensResponse,
             body=request,
-            timeout_s=self._timeouts.count_s,
+            timeout_s=self._timeouts.count_s if timeout_s is None else timeout_s,
         )
 
     async def _get(self, endpoint: str, target: str, answer: type[_T]) -> _T:

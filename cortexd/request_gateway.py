@@ -8,7 +8,7 @@ from cortex_core.canonical import Loading
 from cortex_core.capabilities import Ability, require_ability
 from cortex_core.errors import CortexError, ErrorInfo, ShuttingDown
 from cortex_core.ids import ModelId, ReplicaId, RequestId
-from cortexd.continuation import is_replicas_fault
+from cortexd.continuation import has_no_room, is_replicas_fault
 from cortexd.drain import Drain
 from cortexd.fleet.client import Lease
 from cortexd.metrics import GatewayMetrics
@@ -33,9 +33,12 @@ class Fleet(Protocol):
         priority: int = 0,
         principal: str | None = None,
         failed_on: tuple[ReplicaId, ...] = (),
+        waited_s: float = 0.0,
     ) -> AsyncGenerator[Loading | Lease, None]: ...
 
     def report_failure(self, replica_id: ReplicaId, error: ErrorInfo) -> None: ...
+
+    def report_full(self, replica_id: ReplicaId, retry_after_s: float | None) -> None: ...
 
 
 class RequestGateway(Generic[NodesT]):
@@ -87,10 +90,16 @@ class RequestGateway(Generic[NodesT]):
         priority: int = 0,
         principal: str | None,
         failed_on: tuple[ReplicaId, ...],
+        waited_s: float,
     ) -> AsyncGenerator[Loading | Lease, None]:
         """Do as `Fleet.acquire`, until the drain is over."""
         acquiring = self._fleet.acquire(
-            model_id, request_id, priority=priority, principal=principal, failed_on=failed_on
+            model_id,
+            request_id,
+            priority=priority,
+            principal=principal,
+            failed_on=failed_on,
+            waited_s=waited_s,
         )
         async with aclosing(acquiring) as steps:
             async for step in steps:
@@ -104,7 +113,7 @@ class RequestGateway(Generic[NodesT]):
             raise _shutting_down()
 
     def _tell_of(self, error: CortexError, replica_id: ReplicaId) -> None:
-        """Have the fleet look at a replica whose fault an error is.
+        """Have the fleet look at a replica whose fault an error is, and spare one that is full.
 
         Raises:
             ShuttingDown: the drain is over; nothing goes on elsewhere.
@@ -112,6 +121,8 @@ class RequestGateway(Generic[NodesT]):
         self._check_drain()
         if is_replicas_fault(error):
             self._fleet.report_failure(replica_id, error.info())
+        elif has_no_room(error):
+            self._fleet.report_full(replica_id, error.retry_after_s)
 
 
 def _shutting_down() -> ShuttingDown:

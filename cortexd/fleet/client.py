@@ -38,6 +38,7 @@ from cortexd.fleet.protocol import (
     Rejected,
     ReplicaView,
     ReportFailure,
+    ReportFull,
     ToActor,
     ToWorker,
 )
@@ -149,11 +150,13 @@ class FleetClient:
         priority: int = 0,
         principal: str | None = None,
         failed_on: tuple[ReplicaId, ...] = (),
+        waited_s: float = 0.0,
     ) -> AsyncGenerator[Loading | Lease, None]:
         """Yield any number of `Loading`, less than a second apart, then one `Lease`.
 
         The lease is the caller's from then on. Closing the generator before that gives up the
-        place in the queue. A model that is ready is routed without a message.
+        place in the queue. A model that is ready is routed without a message. `waited_s` is how
+        long nodes have had no room for the request, of the time that it may wait.
 
         Raises:
             QueueFull: as many wait for the model as may.
@@ -164,7 +167,7 @@ class FleetClient:
         if lease is not None:
             yield lease
             return
-        message = Acquire(request_id, model_id, priority, principal, failed_on)
+        message = Acquire(request_id, model_id, priority, principal, failed_on, waited_s)
         waiting = self._waiting[request_id] = _Waiting(message, self._clock())
         try:
             self._link.send(message)
@@ -176,6 +179,10 @@ class FleetClient:
     def report_failure(self, replica_id: ReplicaId, error: ErrorInfo) -> None:
         """Tell the actor that a replica did not answer or broke off; it looks at once."""
         self._send(ReportFailure(replica_id, error))
+
+    def report_full(self, replica_id: ReplicaId, retry_after_s: float | None) -> None:
+        """Tell the actor that a replica's node had no room; for a while nothing goes there."""
+        self._send(ReportFull(replica_id, retry_after_s))
 
     def on_message(self, message: ToWorker) -> None:
         """Take one message of the actor. Called on the worker's loop."""

@@ -39,6 +39,7 @@ from cortexd.fleet.protocol import (
     CancelAcquire,
     GrantTaken,
     ReportFailure,
+    ReportFull,
     ToActor,
     ToWorker,
 )
@@ -134,9 +135,20 @@ class Conductor:
                 cause = message.error.message
                 log.warning("replica failed", extra=kv(replica=message.replica_id, cause=cause))
                 effects = self.dispatcher.report_failure(message.replica_id, now)
+            case ReportFull():
+                self._log_full(message.replica_id)
+                effects = self.dispatcher.report_full(
+                    message.replica_id, message.retry_after_s, now
+                )
             case _:
                 assert_never(message)
         self._carry_out(effects)
+
+    def _log_full(self, name: ReplicaId) -> None:
+        """Log it once for as long as it lasts: each request that is turned away reports it."""
+        replica = self.dispatcher.state.replicas.get(name)
+        if replica is not None and replica.full_until is None:
+            log.info("replica is full", extra=kv(replica=name))
 
     def submit(self, event: FleetEvent) -> None:
         """Take an event in, from the poller or from an operator."""

@@ -10,15 +10,7 @@ requests queue, what runs on it ends, and it goes. So models that need the same 
 of at least `collate_s`, and each turn serves everything that came in meanwhile.
 """
 
-from cortex_core.errors import (
-    Conflict,
-    CortexError,
-    NodeUnavailable,
-    OutOfMemory,
-    Overloaded,
-    QueueFull,
-    ShuttingDown,
-)
+from cortex_core.errors import CortexError, QueueFull
 from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortexd.config import FleetConfig
 from cortexd.fleet.catalogue import Catalogue
@@ -35,12 +27,14 @@ from cortexd.fleet.effects import (
 )
 from cortexd.fleet.events import (
     FleetEvent,
+    HadNoRoom,
     InFlightRead,
     LoadDone,
     LoadFailed,
     LoadStarted,
     RestartEnded,
     RestartStarted,
+    RoomAgain,
     StreamBroke,
     Unloaded,
     UnloadFailed,
@@ -60,8 +54,9 @@ from cortexd.fleet.protocol import (
     ReplicaView,
     ToWorker,
 )
-from cortexd.fleet.queues import RETRY_AFTER_S, Queues, Ticket, Waiter
+from cortexd.fleet.queues import Queues, Ticket, Waiter
 from cortexd.fleet.records import Replica
+from cortexd.fleet.refusals import tried_too_often, waited_too_long
 from cortexd.fleet.router import Router
 from cortexd.fleet.setbacks import Setbacks
 from cortexd.fleet.state import FleetState
@@ -144,15 +139,30 @@ class Dispatcher:
             self._change(StreamBroke(replica), now)
         return self._settle(now)
 
+    def report_full(
+        self, replica: ReplicaId, retry_after_s: float | None, now: float
+    ) -> list[Effect]:
+        """A node had no room for a request; nobody else is sent there for a while."""
+        self._change(HadNoRoom(replica, retry_after_s), now)
+        return self._settle(now)
+
     def apply(self, event: FleetEvent, now: float) -> list[Effect]:
         """Take in what happened to the fleet."""
+        if isinstance(event, LoadDone):
+            self._count_cold_start(event)
         self._change(event, now)
         match event:
             case LoadDone():
                 self._setbacks.loaded(event.model_id, event.node)
                 self._effects.append(PollNow(event.node))
             case LoadFailed():
-                self._learn(event, now)
+                self._setbacks.load_failed(
+                    event.model_id,
+                    event.node,
+                    event.error,
+                    now,
+                    may_evict=self._may_evict_for(event.model_id, now),
+                )
                 self._effects.append(PollNow(event.node))
             case RestartEnded():
                 self._effects.append(PollNow(event.node))
@@ -213,10 +223,13 @@ class Dispatcher:
                 now=now,
                 max_wait_s=self.catalogue.max_wait_s(model_id),
                 bound=self.catalogue.max_queue_depth(model_id),
+                waited_s=message.waited_s,
             )
         except QueueFull as ex:
             self._refuse(ticket, model_id, ex)
             return
+        # One that nodes turned away may have waited as long as it may.
+        self._check_wait(waiter, self._placement(now), now)
         self._serve_queues(now)
         if waiter.ticket in self.queues:
             self._tell_progress(ticket, model_id)
@@ -236,7 +249,7 @@ class Dispatcher:
 
     def _serve_queues(self, now: float) -> None:
         """Decide for everybody who waits, the model with the oldest waiter first."""
-        self._lift_yields(now)
+        self._lift_marks(now)
         placement = self._placement(now)
         router = Router(placement)
         for model_id in self.queues.models():
@@ -271,21 +284,21 @@ class Dispatcher:
     def _start_load(self, waiter: Waiter, load: Load, now: float) -> bool:
         model_id = waiter.request.model_id
         if self._setbacks.exhausted(model_id):
-            error = Overloaded(
-                f"cannot load {model_id}: tried {self._fleet.max_load_attempts} times in a row, "
-                "the nodes change too fast",
-                retry_after_s=RETRY_AFTER_S,
-            )
+            error = tried_too_often(model_id, self._fleet.max_load_attempts)
             self._refuse(waiter.ticket, model_id, error)
             return True
         self._setbacks.tried(model_id)
-        self._effects.append(ColdStart(model_id, load.node))
-        self._carry_out(model_id, load, now)
+        self._carry_out(LoadStarted(model_id, load, asked_for=True), now)
         return False
 
-    def _carry_out(self, model_id: ModelId, load: Load, now: float) -> None:
-        self._change(LoadStarted(model_id, load), now)
-        self._effects.append(StartLoad(model_id, load))
+    def _carry_out(self, decision: LoadStarted, now: float) -> None:
+        self._change(decision, now)
+        self._effects.append(StartLoad(decision.model_id, decision.load))
+
+    def _count_cold_start(self, done: LoadDone) -> None:
+        under_way = self.state.loads.get(done.model_id)
+        if under_way is not None and under_way.asked_for:
+            self._effects.append(ColdStart(done.model_id, done.node))
 
     def _ask_to_yield(self, waiter: Waiter, wait: Wait, now: float) -> None:
         """Drain busy replicas that have had their turn, for a model that waits for their memory."""
@@ -295,23 +308,20 @@ class Dispatcher:
             if replica.yielding_to is None and now - turn_began >= self._collate_s:
                 self._change(Yielding(name, waiter.request.model_id), now)
 
-    def _lift_yields(self, now: float) -> None:
-        """Put replicas back into service that yield to a model nobody waits for any more."""
+    def _lift_marks(self, now: float) -> None:
+        """Put replicas back into service that yield to nobody, or were full for long enough."""
         for replica in list(self.state.replicas.values()):
             to = replica.yielding_to
             if to is not None and not replica.leaving and self.queues.depth(to) == 0:
                 self._change(Yielding(replica.id, None), now)
+            if replica.full_until is not None and replica.full_until <= now:
+                self._change(RoomAgain(replica.id), now)
 
-    def _learn(self, event: LoadFailed, now: float) -> None:
-        """Remember what a failed load says about trying again."""
-        match event.error:
-            case Conflict() | NodeUnavailable() | ShuttingDown():
-                # The node is asked for its state, and the decision made again.
-                pass
-            case OutOfMemory():
-                self._setbacks.did_not_fit(event.model_id, event.node, event.error, now)
-            case _:
-                self._setbacks.failed(event.model_id, event.node, event.error, now)
+    def _may_evict_for(self, model_id: ModelId, now: float) -> bool:
+        """Say whether anybody who waits for the model would have others evicted for it."""
+        placement = self._placement(now)
+        waiting = self.queues.waiting(model_id)
+        return any(not placement.has_replica(waiter.request) for waiter in waiting)
 
     def _check_wait(self, waiter: Waiter, placement: Placement, now: float) -> None:
         """End a wait that took too long. The time that the model is loading does not count."""
@@ -322,12 +332,7 @@ class Dispatcher:
             waiter.deadline = now + wait_s
         if waiter.deadline > now:
             return
-        waited_s = now - waiter.since
-        error = Overloaded(
-            f"cannot place the request: no place on {model_id} became free within {waited_s:.0f} s",
-            retry_after_s=RETRY_AFTER_S,
-        )
-        self._refuse(waiter.ticket, model_id, error)
+        self._refuse(waiter.ticket, model_id, waited_too_long(model_id, now - waiter.since))
 
     def _unload_idle(self, upkeep: Upkeep, now: float) -> None:
         for replica in upkeep.outlived():
@@ -336,7 +341,7 @@ class Dispatcher:
 
     def _load_wanted(self, upkeep: Upkeep, now: float) -> None:
         for model_id, load in upkeep.wanted():
-            self._carry_out(model_id, load, now)
+            self._carry_out(LoadStarted(model_id, load), now)
 
     def _restart_worn(self, upkeep: Upkeep, now: float) -> None:
         if not self._defrag_after_cycles or len(self.queues):

@@ -36,11 +36,30 @@ class StreamBroke:
 
 
 @dataclass(frozen=True, slots=True)
+class HadNoRoom:
+    """A node turned a request to a replica away; `retry_after_s` is its word when to ask again."""
+
+    replica_id: ReplicaId
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomAgain:
+    """A replica that counted as full may be asked again."""
+
+    replica_id: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
 class LoadStarted:
-    """The decision is being carried out; `load.evict` give way from now on."""
+    """The decision is being carried out; `load.evict` give way from now on.
+
+    `asked_for` says that a request made it necessary.
+    """
 
     model_id: ModelId
     load: Load
+    asked_for: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +152,8 @@ FleetEvent = (
     NodePolled
     | NodeFailed
     | StreamBroke
+    | HadNoRoom
+    | RoomAgain
     | LoadStarted
     | LoadDone
     | LoadFailed

@@ -38,6 +38,8 @@ class ReplicaView(msgspec.Struct, frozen=True, array_like=True):
     vram_used_mb: int = 0
     servable: bool = True
     reason: str | None = None
+    full: bool = False
+    """Its node had no room for a request just now: it takes none, whatever is in flight."""
 
 
 class ModelView(msgspec.Struct, frozen=True, array_like=True):
@@ -81,6 +83,7 @@ class Acquire(WorkerMessage, frozen=True):
     """Find or make a replica of `model_id` that takes one more request.
 
     `failed_on` are replicas that this request already failed on; `request_id` is the handle.
+    `waited_s` is how long nodes have had no room for it, which counts as waiting here.
     """
 
     request_id: RequestId
@@ -88,6 +91,7 @@ class Acquire(WorkerMessage, frozen=True):
     priority: int = 0
     principal: str | None = None
     failed_on: tuple[ReplicaId, ...] = ()
+    waited_s: float = 0.0
 
 
 class CancelAcquire(WorkerMessage, frozen=True):
@@ -107,6 +111,13 @@ class ReportFailure(WorkerMessage, frozen=True):
 
     replica_id: ReplicaId
     error: ErrorInfo
+
+
+class ReportFull(WorkerMessage, frozen=True):
+    """A node had no room for a request, and says when to ask again; till then nobody does."""
+
+    replica_id: ReplicaId
+    retry_after_s: float | None = None
 
 
 class ActorMessage(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
@@ -130,5 +141,5 @@ class Rejected(ActorMessage, frozen=True):
     error: ErrorInfo
 
 
-ToActor = Acquire | CancelAcquire | GrantTaken | ReportFailure
+ToActor = Acquire | CancelAcquire | GrantTaken | ReportFailure | ReportFull
 ToWorker = AcquireProgress | Granted | Rejected

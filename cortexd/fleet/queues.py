@@ -124,8 +124,11 @@ class Queues:
         now: float,
         max_wait_s: float,
         bound: int,
+        waited_s: float = 0.0,
     ) -> Waiter:
         """Put a request behind the others of its priority and principal.
+
+        `waited_s` of its `max_wait_s` are over.
 
         Raises:
             QueueFull: `bound` requests wait for the model already.
@@ -139,9 +142,10 @@ class Queues:
             )
         self._numbers += 1
         first_round = queue.rounds_of(priority).coming
-        deadline = now + max_wait_s
+        since = now - waited_s
+        deadline = since + max_wait_s
         waiter = Waiter(
-            ticket, request, priority, principal, self._numbers, first_round, now, deadline, now
+            ticket, request, priority, principal, self._numbers, first_round, since, deadline, now
         )
         queue.waiters.append(waiter)
         self._by_ticket[ticket] = waiter

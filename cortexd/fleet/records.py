@@ -35,6 +35,8 @@ class Replica:
     suspect_since: float | None = None
     leaving: bool = False
     yielding_to: ModelId | None = None
+    full_until: float | None = None
+    """Its node had no room for a request; until then it counts as full."""
 
     @property
     def ready(self) -> bool:
@@ -49,6 +51,8 @@ class LoadUnderWay:
 
     load: Load
     free_at_start: dict[DeviceName, int]
+    asked_for: bool = False
+    """By a request, not by `min_replicas` alone."""
 
     def still_to_come_mb(self, device: DeviceName, free_mb: int) -> int:
         """Return what the load has not taken of `device` yet, as far as can be told."""

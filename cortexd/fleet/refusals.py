@@ -11,8 +11,10 @@ from cortex_core.errors import (
     OutOfMemory,
     Overloaded,
 )
+from cortex_core.ids import ModelId
 from cortexd.fleet.catalogue import Catalogue
 from cortexd.fleet.decisions import RouteRequest
+from cortexd.fleet.queues import RETRY_AFTER_S as QUEUED_RETRY_AFTER_S
 from cortexd.fleet.records import Node, cause_of
 from cortexd.fleet.setbacks import Setbacks
 from cortexd.fleet.state import FleetState
@@ -87,6 +89,22 @@ class Refusals:
             f"cannot load {request.model_id}: it needs {need} MB and may displace nothing more; "
             f"{'; '.join(parts)}"
         )
+
+
+def waited_too_long(model_id: ModelId, waited_s: float) -> Overloaded:
+    """Return the error for a request that waited as long as it may."""
+    return Overloaded(
+        f"cannot place the request: no place on {model_id} became free within {waited_s:.0f} s",
+        retry_after_s=QUEUED_RETRY_AFTER_S,
+    )
+
+
+def tried_too_often(model_id: ModelId, attempts: int) -> Overloaded:
+    """Return the error for a request whose load was decided `attempts` times in a row."""
+    return Overloaded(
+        f"cannot load {model_id}: tried {attempts} times in a row, the nodes change too fast",
+        retry_after_s=QUEUED_RETRY_AFTER_S,
+    )
 
 
 def _of_a_load(error: CortexError, left_s: float) -> CortexError:

@@ -98,7 +98,7 @@ class Router:
 def _takes(replica: ReplicaView, request: RouteRequest) -> bool:
     if request.only_node is not None and replica.node != request.only_node:
         return False
-    return replica.status == "ready" and replica.servable
+    return replica.status == "ready" and replica.servable and not replica.full
 
 
 def _least_busy(replicas: Iterable[ReplicaView], in_flight: InFlight) -> ReplicaView | None:

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from cortex_core.errors import CortexError
+from cortex_core.errors import (
+    Conflict,
+    CortexError,
+    NodeUnavailable,
+    OutOfMemory,
+    ShuttingDown,
+)
 from cortex_core.ids import ModelId, NodeName
 
 
@@ -24,6 +30,22 @@ class Setbacks:
         self._too_large: dict[tuple[ModelId, NodeName], CortexError] = {}
         self._attempts: dict[ModelId, int] = {}
 
+    def load_failed(
+        self, model_id: ModelId, node: NodeName, error: CortexError, now: float, *, may_evict: bool
+    ) -> None:
+        """Remember what a failed load says about trying again.
+
+        `may_evict` says that somebody waits for the model whom others may be evicted for.
+        """
+        match error:
+            case Conflict() | NodeUnavailable() | ShuttingDown():
+                # The node is asked for its state, and the decision made again.
+                pass
+            case OutOfMemory() if may_evict:
+                self.did_not_fit(model_id, node, error, now)
+            case _:
+                self.failed(model_id, node, error, now)
+
     def failed(self, model_id: ModelId, node: NodeName, error: CortexError, now: float) -> None:
         """Keep the model from this node for a while."""
         self._failed[model_id, node] = Setback(error, now + self._retry_s)
@@ -32,7 +54,11 @@ class Setbacks:
     def did_not_fit(
         self, model_id: ModelId, node: NodeName, error: CortexError, now: float
     ) -> None:
-        """The node ran out of memory. Once, evicting may help; after that it is a failure."""
+        """The node ran out of memory. Once, evicting may help; after that it is a failure.
+
+        The first time is remembered until `start_over`; while it is, nothing goes into free
+        memory there.
+        """
         if (model_id, node) in self._too_large:
             self.failed(model_id, node, error, now)
         else:

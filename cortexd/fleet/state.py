@@ -17,6 +17,7 @@ from cortexd.fleet.columns import ColumnTable
 from cortexd.fleet.events import (
     Cordoned,
     FleetEvent,
+    HadNoRoom,
     InFlightRead,
     LoadDone,
     LoadFailed,
@@ -25,6 +26,7 @@ from cortexd.fleet.events import (
     NodePolled,
     RestartEnded,
     RestartStarted,
+    RoomAgain,
     StreamBroke,
     Unloaded,
     UnloadFailed,
@@ -35,6 +37,9 @@ from cortexd.fleet.records import ON_THE_WAY, PRESENT, LoadUnderWay, Node, Repli
 
 RESTART_AGAIN_S = 600.0
 """After a device was to be restarted, how long that is not tried again."""
+FULL_S = 1.0
+FULL_AT_MOST_S = 5.0
+"""How long a replica counts as full whose node had no room: as the node says, within these two."""
 
 
 class FleetState:
@@ -82,7 +87,9 @@ class FleetState:
                 self._apply_to_replica(event, now)
 
     def _apply_to_replica(
-        self, event: StreamBroke | UnloadStarted | UnloadFailed | Yielding, now: float
+        self,
+        event: StreamBroke | HadNoRoom | RoomAgain | UnloadStarted | UnloadFailed | Yielding,
+        now: float,
     ) -> None:
         replica = self.replicas.get(event.replica_id)
         if replica is None:
@@ -90,6 +97,11 @@ class FleetState:
         match event:
             case StreamBroke():
                 replica.suspect_since = self.nodes[replica.node].suspect_since = now
+            case HadNoRoom():
+                full_s = min(max(event.retry_after_s or 0.0, FULL_S), FULL_AT_MOST_S)
+                replica.full_until = max(now + full_s, replica.full_until or 0.0)
+            case RoomAgain():
+                replica.full_until = None
             case UnloadStarted():
                 replica.leaving = True
             case UnloadFailed():
@@ -210,7 +222,8 @@ class FleetState:
 
     def _load_started(self, event: LoadStarted) -> None:
         node = self.nodes[event.load.node]
-        self.loads[event.model_id] = LoadUnderWay(event.load, dict(node.free_mb))
+        under_way = LoadUnderWay(event.load, dict(node.free_mb), event.asked_for)
+        self.loads[event.model_id] = under_way
         for victim in event.load.evict:
             self._mark_leaving(victim, leaving=True)
 

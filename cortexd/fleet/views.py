@@ -77,6 +77,7 @@ def _replica_view(state: FleetState, catalogue: Catalogue, replica: Replica) -> 
         vram_used_mb=replica.model.vram_used_mb,
         servable=reason is None,
         reason=reason,
+        full=replica.full_until is not None,
     )
 
 

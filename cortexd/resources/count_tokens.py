@@ -27,7 +27,13 @@ class CountTokensResource:
         """Count the tokens of a prompt that would be sent to `/v1/messages`."""
         decoded = self._dialect.decode_count_tokens(await read_body(req))
         model_id = self._fleet.resolve(decoded.model)
-        count = await count_tokens(self._nodes, self._fleet.index(), model_id, decoded.prompt)
+        count = await count_tokens(
+            self._nodes,
+            self._fleet.index(),
+            model_id,
+            decoded.prompt,
+            report=self._fleet.report_failure,
+        )
         request_id = request_id_of(req)
         told = kv(request_id=request_id, path=req.path, model=model_id, prompt_tokens=count)
         log.info("tokens counted", extra=told)

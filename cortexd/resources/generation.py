@@ -12,7 +12,6 @@ from cortex_core.dialects.base import JSON_TYPE, SSE_TYPE, Decoded, Dialect, Res
 from cortex_core.dialects.left_out import left_out_headers
 from cortex_core.errors import CortexError, error_from_info
 from cortex_core.ids import RequestId
-from cortex_core.joined_events import joined
 from cortex_core.logs import kv
 from cortex_core.senders import sent_by
 from cortexd.gateway import Gateway
@@ -42,12 +41,8 @@ class GenerationResource:
         resp.set_headers(left_out_headers(decoded))
         encoder = self._dialect.encoder(decoded, created=int(time.time()))
         resp.set_headers(self._dialect.response_headers(request_id))
-        events = self._events(requests, req.path)
+        events = self._gateway.generate_together(requests, req.path)
         await answer(resp, events, encoder, stream=decoded.stream, clock=self._clock)
-
-    def _events(self, requests: list[GenerateRequest], path: str) -> AsyncGenerator[Event, None]:
-        streams = [self._gateway.generate(request, path) for request in requests]
-        return streams[0] if len(streams) == 1 else joined(streams, choices=requests[0].n)
 
     async def _read(
         self, req: Request, request_id: RequestId

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 
 from cortex_core.canonical import Event, GenerateRequest, Loading
-from cortex_core.errors import CortexError, ErrorInfo, ModelNotFound
+from cortex_core.errors import CortexError, ErrorInfo, ModelNotFound, Overloaded
 from cortex_core.ids import ModelId, NodeName, ReplicaId, RequestId
 from cortex_core.ipc.counters import CounterRow, CounterTable, counter_segment_bytes
 from cortex_core.ipc.segment import Segment
@@ -27,6 +27,8 @@ class FakeFleet:
         self.replicas = [replica(name, column) for column, name in enumerate(names)]
         self.error: CortexError | None = None
         self.reported: list[tuple[ReplicaId, ErrorInfo]] = []
+        self.full: list[tuple[ReplicaId, float | None]] = []
+        self.max_wait_s = 120.0
         self.given_up = 0
         self.can: tuple[str, ...] = ()
         self._loading = loading
@@ -59,6 +61,7 @@ class FakeFleet:
         priority: int = 0,
         principal: str | None = None,
         failed_on: tuple[ReplicaId, ...] = (),
+        waited_s: float = 0.0,
     ) -> AsyncGenerator[Loading | Lease, None]:
         try:
             for step in range(self._loading):
@@ -68,11 +71,16 @@ class FakeFleet:
             raise
         if self.error is not None:
             raise self.error
+        if waited_s >= self.max_wait_s:
+            raise Overloaded("cannot place the request: it waited too long", retry_after_s=5.0)
         fresh = [one for one in self.replicas if one.id not in failed_on]
         yield Lease((fresh or self.replicas)[0], self.row)
 
     def report_failure(self, replica_id: ReplicaId, error: ErrorInfo) -> None:
         self.reported.append((replica_id, error))
+
+    def report_full(self, replica_id: ReplicaId, retry_after_s: float | None) -> None:
+        self.full.append((replica_id, retry_after_s))
 
 
 Says = Callable[[GenerateRequest], list[Event | CortexError]]

@@ -119,6 +119,29 @@ async def test_a_released_place_goes_to_who_waits(tmp_path: Path, free_port: int
             assert (await asyncio.wait_for(waiting, WAIT_S)).replica.id == "fake/file:a"
 
 
+async def test_a_node_that_had_no_room_is_not_asked_for_as_long_as_it_said(
+    tmp_path: Path, free_port: int
+) -> None:
+    async with FakeNeuron({A: 1000}) as neuron:
+        neuron.put(A)
+        async with FleetActorProcess(tmp_path, toml(neuron, port=free_port)) as actor:
+            turned_away, other = actor.worker(0), actor.worker(1)
+            await see(turned_away, A, "ready")
+            lease = await asyncio.wait_for(turned_away.lease(A), WAIT_S)
+            name = lease.replica.id
+            lease.release()
+            loop = asyncio.get_running_loop()
+            reported_at = loop.time()
+            turned_away.client.report_full(name, 2.0)
+            await wait_until_async(lambda: other.client.index().replicas[name].full)
+
+            waiting = [turned_away.lease(A, failed_on=(name,)), other.lease(A)]
+            leases = await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
+
+            assert {lease.replica.id for lease in leases} == {name}
+            assert loop.time() - reported_at >= 1.9
+
+
 async def test_a_waiter_that_leaves_gives_up_its_place(tmp_path: Path, free_port: int) -> None:
     async with FakeNeuron({A: 1000}) as neuron:
         neuron.load_gate.clear()

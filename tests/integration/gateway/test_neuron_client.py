@@ -271,6 +271,17 @@ async def test_json_call_has_a_total_timeout() -> None:
             await client.models(server.endpoint)
 
 
+async def test_a_count_can_be_given_less_time_than_usual() -> None:
+    async def handler(connection: ScriptedConnection) -> None:
+        await connection.request()
+        await connection.closed_by_peer()
+
+    async with serving(handler) as (client, server):
+        ask = CountTokensRequest(TextPrompt("hi"))
+        with pytest.raises(Timeout, match=r"0\.05 s"):
+            await client.count_tokens(server.endpoint, MODEL, ask, timeout_s=0.05)
+
+
 async def test_nobody_listening_is_node_unavailable(free_port: int) -> None:
     client = NeuronClient()
     with pytest.raises(NodeUnavailable, match="cannot reach node"):

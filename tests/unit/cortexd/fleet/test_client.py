@@ -27,6 +27,7 @@ from cortexd.fleet.protocol import (
     Rejected,
     ReplicaView,
     ReportFailure,
+    ReportFull,
     ToActor,
 )
 from tests.fakes.waiting import WAIT_S
@@ -213,6 +214,18 @@ async def test_a_failure_is_reported(worker: Worker) -> None:
     error = ErrorInfo("node_unavailable", "broke off")
     worker.client.report_failure(replica().id, error)
     assert worker.sent == [ReportFailure(replica().id, error)]
+
+
+async def test_a_node_without_room_is_reported_and_the_wait_for_it_told(worker: Worker) -> None:
+    worker.show(replica())
+    worker.client.report_full(replica().id, 1.5)
+
+    waiting = worker.client.acquire(A, ONE, failed_on=(replica().id,), waited_s=2.5)
+    async with aclosing(waiting) as steps:
+        assert isinstance(await anext(steps), Loading)
+
+    asked = Acquire(ONE, A, failed_on=(replica().id,), waited_s=2.5)
+    assert worker.sent == [ReportFull(replica().id, 1.5), asked, CancelAcquire(ONE)]
 
 
 async def test_a_worker_can_wait_for_the_first_snapshot(worker: Worker) -> None:

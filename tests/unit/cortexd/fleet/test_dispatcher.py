@@ -2,7 +2,7 @@
 
 from cortex_core.errors import Conflict, ModelLoadFailed, OutOfMemory
 from cortex_core.ids import ModelId, NodeName, ReplicaId, RequestId
-from cortexd.fleet.effects import ColdStart, PollNow, Tell
+from cortexd.fleet.effects import ColdStart, Effect, PollNow, Tell
 from cortexd.fleet.events import (
     InFlightRead,
     LoadDone,
@@ -89,8 +89,24 @@ def test_a_cold_model_is_loaded_once_for_all_who_wait() -> None:
     done = fleet.apply(LoadDone(A, N, node_model(A), state_version=3), 5.0)
 
     assert [load.model_id for load in loads(effects)] == [A]
-    assert ColdStart(A, N) in effects
+    assert effects_of(ColdStart, effects) == []
+    assert effects_of(ColdStart, done) == [ColdStart(A, N)]
     assert set(answers(done)) == {"one", "two"}
+
+
+def test_a_load_that_comes_to_nothing_is_no_cold_start() -> None:
+    fleet = dispatcher_of("n")
+    cold = node_model(A, "unloaded")
+    fleet.apply(polled("n", cold), 0.0)
+    effects = ask(fleet, A, "one", 1.0)
+    effects += fleet.apply(LoadFailed(A, N, Conflict("moved on")), 2.0)
+    effects += fleet.apply(polled("n", cold, version=2, at=2.0), 2.1)
+    assert len(loads(effects)) == 2
+    assert effects_of(ColdStart, effects) == []
+
+    done = fleet.apply(LoadDone(A, N, node_model(A), state_version=3), 5.0)
+
+    assert effects_of(ColdStart, done) == [ColdStart(A, N)]
 
 
 def test_waiters_hear_at_once_and_again() -> None:
@@ -246,6 +262,10 @@ def test_a_failed_load_is_tried_elsewhere_and_then_not_at_once_again() -> None:
     assert isinstance(late, Rejected)
     assert late.error.code == "model_load_failed"
     assert late.error.retry_after_s
+
+
+def effects_of(kind: type, effects: list[Effect]) -> list[Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
 
 
 def _is_progress(effect: object) -> bool:

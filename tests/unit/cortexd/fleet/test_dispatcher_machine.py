@@ -119,6 +119,14 @@ class FleetMachine(RuleBasedStateMachine):
         if self.running:
             self.release(data.draw(st.sampled_from(sorted(self.running))))
 
+    @rule(data=st.data())
+    def node_has_no_room(self, data: st.DataObject) -> None:
+        if self.running:
+            name = data.draw(st.sampled_from(sorted(self.running)))
+            replica = self.running[name]
+            self.release(name)
+            self.do(self.fleet.report_full(replica.id, 2.0, self.now))
+
     @rule()
     def everything_ends(self) -> None:
         for name in sorted(self.running):

@@ -93,6 +93,12 @@ def test_replicas_that_cannot_serve_are_passed_over() -> None:
     assert node_of(route(broken, draining, replica("k", 2))) == "k"
 
 
+def test_a_replica_whose_node_had_no_room_counts_as_full() -> None:
+    full = replica("n", 0, full=True)
+    assert node_of(route(full, replica("m", 1), in_flight=(0, 3))) == "m"
+    assert isinstance(route(full, plan=Plan(present=True, evict=True)), Wait)
+
+
 def test_a_worker_leaves_everything_else_to_the_actor() -> None:
     full = route(replica("n", 0), in_flight=(4,))
     failed = route(replica("n", 0), failed_on=("n",))

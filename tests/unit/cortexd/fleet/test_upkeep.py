@@ -2,15 +2,16 @@
 
 import pytest
 
+from cortex_core.errors import OutOfMemory
 from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortexd.config import FleetConfig, ModelConfig
 from cortexd.fleet.dispatcher import Dispatcher
-from cortexd.fleet.events import LoadStarted, UnloadStarted
+from cortexd.fleet.events import LoadFailed, LoadStarted, UnloadStarted
 from cortexd.fleet.eviction import EvictionPolicy
 from cortexd.fleet.placement import Placement
 from cortexd.fleet.setbacks import Setbacks
 from cortexd.fleet.upkeep import Upkeep
-from tests.fakes.fleet_world import dispatcher_of, node_model, polled
+from tests.fakes.fleet_world import dispatcher_of, loads, node_model, polled
 
 A = ModelId("file:a")
 N = NodeName("n")
@@ -94,3 +95,16 @@ def test_a_replica_that_is_there_or_on_its_way_is_not_loaded_again() -> None:
     ((model, load),) = upkeep(fleet, 0.0).wanted()
     fleet.apply(LoadStarted(model, load), 0.0)
     assert wanted(fleet) == []
+
+
+def test_min_replicas_that_ran_out_of_memory_are_tried_again_after_a_while() -> None:
+    fleet = dispatcher_of("n", models=(ModelConfig(id=A, min_replicas=1, vram_mb=5000),))
+    fleet.apply(polled("n"), 0.0)
+    assert [load.model_id for load in loads(fleet.tick(1.0))] == [A]
+    fleet.apply(LoadFailed(A, N, OutOfMemory("cannot load: a desktop has the memory")), 2.0)
+    fleet.apply(polled("n", version=2, at=2.0), 2.1)
+
+    retry_at = 2.0 + FleetConfig().load_retry_s
+
+    assert loads(fleet.tick(retry_at - 0.1)) == []
+    assert [load.model_id for load in loads(fleet.tick(retry_at))] == [A]

@@ -25,16 +25,20 @@ from cortex_core.errors import (
     ModelNotLoaded,
     ModelUnloaded,
     NodeUnavailable,
+    Overloaded,
     ProtocolError,
+    QueueFull,
 )
 from cortex_core.ids import ModelId, RequestId
-from cortexd.continuation import MAX_ATTEMPTS, StreamLedger, is_replicas_fault
+from cortexd.continuation import MAX_ATTEMPTS, Attempts, StreamLedger, is_replicas_fault
 from tests.fakes.scripts import answer_events
 
 REQUEST = GenerateRequest(
     RequestId("r1"), ModelId("fake:m"), TextPrompt("hi"), want_prompt_token_ids=True
 )
 GONE = NodeUnavailable("cannot go on: gone")
+DEAD = DeviceFailed("cannot go on: the actor of device cuda-0 exited", retry_after_s=1.0)
+FULL = QueueFull("cannot take the request: 256 are in flight on this device", retry_after_s=1.0)
 
 
 def words_of(events: list[Event]) -> list[str]:
@@ -59,7 +63,7 @@ def test_every_event_is_seen_once(words: list[str], cuts: list[int]) -> None:
         if missing is not None:
             seen.append(missing)
             break
-        assert ledger.can_go_on(GONE)
+        assert ledger.goes_on_after(GONE, 0.0)
     assert words_of(seen) == words
     assert [type(event) for event in seen].count(Started) == 1
     assert isinstance(seen[-1], Completed)
@@ -120,9 +124,9 @@ def test_node_that_gives_no_prompt_ids_cannot_be_continued() -> None:
     ledger = StreamLedger(REQUEST)
     ledger.next_request()
     ledger.take(Started(RequestId("r1"), REQUEST.model, 1))
-    assert ledger.can_go_on(GONE)
+    assert ledger.goes_on_after(GONE, 0.0)
     ledger.take(TextDelta(0, "a", seq=0, token_ids=(1,)))
-    assert not ledger.can_go_on(GONE)
+    assert not ledger.goes_on_after(GONE, 0.0)
 
 
 def test_attempts_count_only_while_the_stream_does_not_get_on() -> None:
@@ -131,18 +135,62 @@ def test_attempts_count_only_while_the_stream_does_not_get_on() -> None:
         ledger.next_request()
         ledger.take(Started(RequestId("r1"), REQUEST.model, 1, prompt_token_ids=(1,)))
         ledger.take(TextDelta(0, "a", seq=token, token_ids=(1,)))
-        assert ledger.can_go_on(GONE)
-    for _ in range(MAX_ATTEMPTS):
-        assert ledger.can_go_on(GONE)
+        assert ledger.goes_on_after(GONE, 0.0)
+    for _ in range(MAX_ATTEMPTS - 1):
         ledger.next_request()
-    assert not ledger.can_go_on(GONE)
+        assert ledger.goes_on_after(GONE, 0.0)
+    ledger.next_request()
+    assert not ledger.goes_on_after(GONE, 0.0)
+
+
+@pytest.mark.parametrize("got_on", [False, True])
+def test_two_devices_that_died_under_a_request_are_all_it_gets(got_on: bool) -> None:
+    attempts = Attempts()
+    assert attempts.failed(DEAD, 0.0, got_on=got_on)
+    assert attempts.as_told(DEAD) is DEAD
+    assert attempts.failed(GONE, 0.0)
+    assert not attempts.failed(DEAD, 0.0, got_on=got_on)
+    assert attempts.as_told(GONE) is GONE
+    told = attempts.as_told(DEAD)
+    assert isinstance(told, DeviceFailed)
+    assert "2 devices died" in told.message
+    assert DEAD.message in told.message
+    assert told.retry_after_s is None
+
+
+def test_a_node_without_room_costs_no_attempt_and_its_word_outlasts_the_wait() -> None:
+    attempts = Attempts()
+    assert attempts.failed(GONE, 9.0)
+    for second in range(3 * MAX_ATTEMPTS):
+        assert attempts.failed(FULL, 10.0 + second)
+    assert attempts.waited_s == 3 * MAX_ATTEMPTS - 1
+    too_long, no_room_here = Overloaded("waited too long"), QueueFull("cannot queue: full")
+    assert attempts.not_placed(too_long) is FULL
+    assert attempts.not_placed(no_room_here) is no_room_here
+    assert all(attempts.failed(GONE, 100.0) for _ in range(MAX_ATTEMPTS - 2))
+    assert not attempts.failed(GONE, 100.0)
+
+
+def test_the_wait_for_room_begins_anew_with_each_node_that_took_the_request() -> None:
+    attempts = Attempts()
+    attempts.failed(FULL, 10.0)
+    attempts.failed(GONE, 20.0)
+    assert attempts.waited_s == 0.0
+    too_long = Overloaded("waited too long")
+    assert attempts.not_placed(too_long) is too_long
+    attempts.failed(FULL, 30.0)
+    attempts.failed(FULL, 31.0)
+    assert attempts.waited_s == 1.0
+    attempts.failed(FULL, 50.0, got_on=True)
+    assert attempts.waited_s == 0.0
 
 
 def test_what_an_operator_unloaded_does_not_go_on_elsewhere() -> None:
     ledger = StreamLedger(REQUEST)
     ledger.next_request()
-    assert ledger.can_go_on(ModelNotLoaded("cannot go on: it was unloaded"))
-    assert not ledger.can_go_on(ModelUnloaded("cannot go on: it was unloaded by an operator"))
+    assert ledger.goes_on_after(ModelNotLoaded("cannot go on: it was unloaded"), 0.0)
+    by_hand = ModelUnloaded("cannot go on: it was unloaded by an operator")
+    assert not ledger.goes_on_after(by_hand, 0.0)
 
 
 def test_hole_in_a_continued_stream_is_a_protocol_error() -> None:
@@ -163,4 +211,5 @@ def test_failed_raises_its_error() -> None:
 def test_who_is_at_fault() -> None:
     assert is_replicas_fault(GONE)
     assert not is_replicas_fault(InvalidRequest("bad"))
-    assert not StreamLedger(REQUEST).can_go_on(InvalidRequest("bad"))
+    assert not is_replicas_fault(FULL)
+    assert not StreamLedger(REQUEST).goes_on_after(InvalidRequest("bad"), 0.0)

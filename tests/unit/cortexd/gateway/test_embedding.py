@@ -18,6 +18,7 @@ from cortex_core.errors import (
     DeviceFailed,
     InvalidRequest,
     NodeUnavailable,
+    QueueFull,
     ShuttingDown,
 )
 from cortex_core.ids import ModelId, RequestId
@@ -60,13 +61,18 @@ class Bench:
     def __init__(self, **says: list[EmbedEvent | CortexError]) -> None:
         self.fleet, self.nodes, self.drain = FakeFleet(*says), Nodes(**says), Drain()
         self.registry = CollectorRegistry()
+        self.now = 0.0
         self.gateway = EmbeddingGateway(
             fleet=self.fleet,
             nodes=self.nodes,
             metrics=GatewayMetrics(self.registry),
             drain=self.drain,
-            clock=lambda: 0.0,
+            clock=self.clock,
         )
+
+    def clock(self) -> float:
+        self.now += 0.125
+        return self.now
 
     async def ask(self) -> EmbedAnswer:
         try:
@@ -107,11 +113,31 @@ async def test_a_wrong_request_is_asked_of_nobody_else() -> None:
     assert bench.metric("request_errors_total", node="one", code="invalid_request") == 1
 
 
+async def test_a_request_that_kills_each_device_is_given_two() -> None:
+    kills: list[EmbedEvent | CortexError] = [Failed(DeviceFailed("dead").info())]
+    bench = Bench(one=kills, two=kills, three=WHOLE)
+    with pytest.raises(DeviceFailed, match="2 devices died"):
+        await bench.ask()
+    assert bench.nodes.asked == ["one", "two"]
+
+
 async def test_tries_have_an_end() -> None:
     bench = Bench(one=[NodeUnavailable("gone")])
     with pytest.raises(NodeUnavailable):
         await bench.ask()
     assert len(bench.nodes.asked) == MAX_ATTEMPTS
+
+
+async def test_a_node_that_stays_full_is_asked_again_until_the_wait_is_over() -> None:
+    full = QueueFull("cannot queue: full", retry_after_s=1.5)
+    bench = Bench(one=[full])
+    bench.fleet.max_wait_s = 3.0
+    with pytest.raises(QueueFull) as told:
+        await bench.ask()
+    assert told.value is full
+    assert len(bench.nodes.asked) > 2 * MAX_ATTEMPTS
+    assert set(bench.fleet.full) == {(f"one/{MODEL}", 1.5)}
+    assert not bench.fleet.reported
 
 
 async def test_a_model_that_gives_no_vectors_is_refused_before_it_is_loaded() -> None:

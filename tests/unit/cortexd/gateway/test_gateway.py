@@ -218,10 +218,28 @@ async def test_errors_of_a_node_are_tried_elsewhere(make: Any, error: CortexErro
     assert bench.fleet.reported
 
 
-async def test_full_node_is_not_reported_as_broken(make: Any) -> None:
-    bench = make(one=broken_after(0, QueueFull("cannot: full")), two=whole)
+async def test_full_node_is_reported_as_full_and_not_as_broken(make: Any) -> None:
+    bench = make(one=broken_after(0, QueueFull("cannot: full", retry_after_s=1.5)), two=whole)
     assert text_of(await bench.ask()) == TEXT
     assert not bench.fleet.reported
+    assert bench.fleet.full == [(f"one/{MODEL}", 1.5)]
+
+
+@pytest.mark.parametrize("sent", [0, 3])
+async def test_node_that_stays_full_is_asked_again_until_the_wait_is_over(
+    make: Any, sent: int
+) -> None:
+    full = QueueFull("cannot queue: full", retry_after_s=1.0)
+    first_whole = [broken_after(sent)] if sent else []
+
+    def says(request: GenerateRequest) -> list[Event | CortexError]:
+        return first_whole.pop()(request) if first_whole else [full]
+
+    bench = make(one=says)
+    bench.fleet.max_wait_s = 3.0
+    assert (await bench.ask())[-1] == Failed(full.info())
+    assert len(bench.nodes.asked) > 2 * MAX_ATTEMPTS
+    assert bench.metric("request_errors_total", node="one", code="queue_full") == 1
 
 
 async def test_errors_of_the_request_are_not_tried_elsewhere(make: Any) -> None:
@@ -240,6 +258,19 @@ async def test_failed_event_is_an_error_like_any_other(make: Any) -> None:
     assert text_of(await make(one=fails, two=whole).ask()) == TEXT
     several = msgspec.structs.replace(REQUEST, n=2)
     assert (await make(one=fails).ask(several))[-1] == Failed(dead.info())
+
+
+@pytest.mark.parametrize("sent", [0, 2])
+async def test_request_that_kills_each_device_is_given_two(make: Any, sent: int) -> None:
+    dead = DeviceFailed("cannot go on: the actor was ended", retry_after_s=1.0)
+    kills = broken_after(sent, dead)
+    bench = make(one=kills, two=kills, three=whole)
+    last = (await bench.ask())[-1]
+    assert [name for name, _ in bench.nodes.asked] == ["one", "two"]
+    assert isinstance(last, Failed)
+    assert last.error.code == "device_failed"
+    assert "2 devices died" in last.error.message
+    assert last.error.retry_after_s is None
 
 
 async def test_attempts_are_bounded(make: Any) -> None:
@@ -287,6 +318,38 @@ async def test_client_that_leaves_lets_everything_go(make: Any, taken: int) -> N
     assert bench.fleet.given_up == (taken <= 2)
     node = "one" if taken > 2 else ""
     assert bench.metric("requests_cancelled_total", node=node) == 1
+
+
+def two_prompts(bench: Bench) -> Any:
+    """Begin the requests of one call with two prompts, r1 and r1-2."""
+    second = msgspec.structs.replace(REQUEST, request_id=RequestId("r1-2"))
+    prepared = [bench.gateway.prepare(request) for request in (REQUEST, second)]
+    return aclosing(bench.gateway.generate_together(prepared, PATH))
+
+
+def long_answer(request: GenerateRequest) -> list[Event | CortexError]:
+    """Say more than is read ahead of the client."""
+    return list(answer_events(request, ("word",) * 200))
+
+
+async def test_prompts_of_one_call_end_with_the_one_that_fails_and_not_as_cancelled(
+    make: Any,
+) -> None:
+    error = ContextLengthExceeded(prompt_tokens=9, max_tokens=4)
+    bench = make(one=lambda r: [error] if r.request_id == "r1" else long_answer(r))
+    async with two_prompts(bench) as events:
+        last = [event async for event in events][-1]
+    assert last == Failed(error.info())
+    assert bench.metric("requests_total", node="one") == 2
+    assert bench.metric("request_errors_total", node="one", code=error.code) == 2
+    assert bench.metric("requests_cancelled_total", node="one") == 0
+
+
+async def test_prompts_of_one_call_whose_client_leaves_are_cancelled(make: Any) -> None:
+    bench = make(one=long_answer)
+    async with two_prompts(bench) as events:
+        await anext(events)
+    assert bench.metric("requests_cancelled_total", node="one") == 2
 
 
 async def test_expired_drain_ends_streams_with_an_error(make: Any) -> None:
