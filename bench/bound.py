@@ -6,12 +6,15 @@ Reading and decoding take turns, so that neighbours of a shared machine disturb 
 seconds each, means of them, since what memory gives for some milliseconds now and then bounds
 nothing that takes longer. As many bytes are read as the weights have that a token needs, in the
 fastest of some ways, see `bench.ceilings`; decoding is W1's, 64 tokens in and 128 out without
-drafts, in this process and without HTTP. --write puts the table into
+drafts, in this process without HTTP, at a node, and through a gateway. --write puts the table into
 docs/benchmarks.md, unless other processes took more than 0.15 core meanwhile.
 """
 
 import argparse
+import asyncio
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +27,12 @@ from bench.circumstances import circumstances, write_clean
 from bench.host_engine import add, engine_of, serve
 from bench.markdown import table
 from bench.named import positive
-from bench.serve.machine import CpuMeter, CpuUse
+from bench.overhead.processes import Processes
+from bench.serve.machine import CpuMeter, CpuUse, at_rest
+from bench.serve.prompts import PromptMaker
+from bench.serve.target import Target
 from cortex_core.ids import ModelId
+from cortex_core.neuron_api import Dtype
 from neurond.engine.engine import Engine
 from neurond.kernels.library import Kernels
 from neurond.kernels.packed_file import PackedDecoder, WeightFormat, packed_path
@@ -37,22 +44,30 @@ from tests.fakes.model_cache import SMOLLM2, cached_model
 PROMPT_TOKENS, MAX_TOKENS = 64, 128
 PAGE: Final = Path("docs/benchmarks.md")
 SECTION: Final = "bound"
-HEADS: Final = ("", "reads, GB/s", "at most, tokens/s", "decodes, tokens/s", "of the bound")
+ENTRIES: Final = ("neuron", "gateway")
+HEADS: Final = (
+    *("", "reads, GB/s", "at most, tokens/s", "engine decodes, tokens/s", "of it"),
+    *("at the node", "of it", "through the gateway", "of it"),
+)
+BACKEND: Final = "neurond.actor.cpu_backend:CpuBackend"
+FIRST_SEED: Final = 1
 
 
 @dataclass(frozen=True)
 class Round:
-    """What was read in a second, and what was decoded right after it."""
+    """What was read in a second, and what was decoded right after it: by the engine in process, at
+    the node, through the gateway."""
 
     read_gb_per_s: float
-    tokens_per_s: float
+    tokens_per_s: tuple[float, ...]
 
     def row(self, name: str, num_bytes: int) -> list[str]:
         """Return the row of that name, for weights of so many bytes, see `HEADS`."""
         bound = self.read_gb_per_s * 1e9 / num_bytes
-        share = self.tokens_per_s / bound
-        decodes = f"{self.tokens_per_s:.1f}"
-        return [name, f"{self.read_gb_per_s:.1f}", f"{bound:.1f}", decodes, f"{share:.0%}"]
+        cells = [name, f"{self.read_gb_per_s:.1f}", f"{bound:.1f}"]
+        for decoded in self.tokens_per_s:
+            cells += [f"{decoded:.1f}", f"{decoded / bound:.0%}"]
+        return cells
 
 
 def weight_bytes(decoder: PackedDecoder, kernels: Kernels) -> int:
@@ -90,10 +105,11 @@ def main() -> None:
     kernels = load_kernels()
     if isinstance(kernels, NoKernels):
         sys.exit(f"cannot measure the CPU kernels: {kernels.reason}")
+    dtype: Dtype = "bfloat16" if options.format == "bf16" else options.format
     engine = engine_of(
         serve(
             options.model,
-            "bfloat16" if options.format == "bf16" else options.format,
+            dtype,
             context_tokens=1024,
             max_sequences=1,
             kv_cache_bytes=1 << 27,
@@ -106,27 +122,57 @@ def main() -> None:
     if packed is None:
         sys.exit(f"cannot read {path}: the CPU kernels do not serve {options.model}")
     num_bytes = weight_bytes(packed.decoder, kernels)
-    reading = Reading(num_bytes)
-    decode(engine)
-    meter = CpuMeter([])
-    rounds = []
-    for number in range(options.rounds):
-        decoded = decode(engine)
-        rounds.append(Round(reading.mean_gb_per_s(MAX_TOKENS / decoded), decoded))
-        print(rounds[-1].row(f"round {number + 1}", num_bytes), file=sys.stderr)
-    used = meter.stop()
+    del packed
+    with tempfile.TemporaryDirectory(prefix="cortex-bound-") as folder:
+        rounds, used = asyncio.run(_measure(options, dtype, engine, num_bytes, Path(folder)))
     text = f"{_circumstances(options, num_bytes, used)}\n\n{told(rounds, num_bytes)}"
     print(text)
     if options.write:
         write_clean(PAGE, SECTION, text, used)
 
 
+async def _measure(
+    options: argparse.Namespace, dtype: str, engine: Engine, num_bytes: int, folder: Path
+) -> tuple[list[Round], CpuUse]:
+    """Return the rounds, and by whom the machine was used meanwhile."""
+    threads = len(os.sched_getaffinity(0))
+    prompts = PromptMaker(cached_model(options.model) / "tokenizer.json", FIRST_SEED)
+    reading = Reading(num_bytes)
+    rounds = []
+    with Processes(
+        folder, str(options.model), BACKEND, dtype=dtype, streams=1, threads=threads
+    ) as processes:
+        targets = [processes.target(entry) for entry in ENTRIES]
+        for target in targets:
+            await processes.answering(target)
+        decode(engine)
+        await at_rest(processes.pids)
+        meter = CpuMeter(processes.pids)
+        for number in range(options.rounds):
+            decoded = decode(engine)
+            read = reading.mean_gb_per_s(MAX_TOKENS / decoded)
+            served = [await _served(target, prompts) for target in targets]
+            rounds.append(Round(read, (decoded, *served)))
+            print(rounds[-1].row(f"round {number + 1}", num_bytes), file=sys.stderr)
+        return rounds, meter.stop()
+
+
+async def _served(target: Target, prompts: PromptMaker) -> float:
+    """Return the tokens per second of one stream, from its first token to its last."""
+    answer = await target.complete(prompts.text(PROMPT_TOKENS), MAX_TOKENS)
+    if answer.error is not None or answer.decode_tokens_per_s is None:
+        sys.exit(f"cannot measure {target.url}: {answer.error or 'no tokens came'}")
+    await at_rest(target.pids)
+    return answer.decode_tokens_per_s
+
+
 def told(rounds: Sequence[Round], num_bytes: int) -> str:
     """Return the table: medians, each of its own column, and the best of each."""
-    reads, decodes = [r.read_gb_per_s for r in rounds], [r.tokens_per_s for r in rounds]
+    reads = [r.read_gb_per_s for r in rounds]
+    decodes = list(zip(*(r.tokens_per_s for r in rounds), strict=True))
     kinds = {
-        "medians": Round(median(reads), median(decodes)),
-        "best": Round(max(reads), max(decodes)),
+        "medians": Round(median(reads), tuple(map(median, decodes))),
+        "best": Round(max(reads), tuple(map(max, decodes))),
     }
     return table(HEADS, [found.row(name, num_bytes) for name, found in kinds.items()])
 
@@ -136,7 +182,8 @@ def _circumstances(options: argparse.Namespace, num_bytes: int, used: CpuUse) ->
     command = f"python -m bench.bound {options.format}{model} --rounds {options.rounds} --write"
     told = (
         f"{options.model} in {options.format}, {num_bytes / 1e6:.1f} MB of weights for a token, "
-        f"{options.rounds} rounds in which reading and W1's decode in process take turns"
+        f"{options.rounds} rounds in which reading and W1's decode take turns, in process, at a "
+        "node and through a gateway"
     )
     return circumstances(command, told, used)
 

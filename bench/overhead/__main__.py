@@ -17,7 +17,7 @@ from typing import Final
 from bench.circumstances import circumstances, write_clean
 from bench.named import positive
 from bench.overhead.meter import COUNTS_FILE, METERED, PACE_MS, PACED
-from bench.overhead.processes import CONTEXT_TOKENS, Processes, used
+from bench.overhead.processes import Processes, used
 from bench.overhead.report import Window, middle, quiet_table, tokens_table
 from bench.serve.machine import CpuMeter, CpuUse, at_rest
 from bench.serve.prompts import PromptMaker
@@ -36,8 +36,6 @@ WINDOW_TOKENS: Final = {1: 192, 16: 64}
 """By streams, for each of them; `FEWEST_TOKENS` where there are more."""
 FEWEST_TOKENS: Final = 24
 QUIET_S: Final = 5.0
-START_TIMEOUT_S: Final = 120.0
-POLL_S: Final = 0.1
 FIRST_SEED: Final = 1
 DESCRIPTION: Final = """
 Processor time of a token at a node and through a gateway, process by process, against what the
@@ -117,9 +115,9 @@ async def measure(options: argparse.Namespace, folder: Path) -> tuple[str, CpuUs
     """
     prompts = PromptMaker(cached_model(SMOLLM2) / "tokenizer.json", FIRST_SEED)
     with _running(options, folder) as processes:
-        targets = {entry: _target(processes, entry) for entry in options.entries}
+        targets = {entry: processes.target(entry) for entry in options.entries}
         for target in targets.values():
-            await _answers(target, processes)
+            await processes.answering(target)
         processes.identify()
         await at_rest(processes.pids)
         meter = CpuMeter(processes.pids)
@@ -159,27 +157,6 @@ def _running(options: argparse.Namespace, folder: Path) -> Iterator[Processes]:
         threads=options.threads,
     ) as processes:
         yield processes
-
-
-def _target(processes: Processes, entry: str) -> Target:
-    return Target(
-        url=processes.urls[entry],
-        model=str(SMOLLM2),
-        api="completions",
-        pids=processes.pids,
-        extra={"ignore_eos": True},
-        timeout_s=START_TIMEOUT_S,
-        context_tokens=CONTEXT_TOKENS,
-    )
-
-
-async def _answers(target: Target, processes: Processes) -> None:
-    """Return once it does."""
-    give_up_at = time.monotonic() + START_TIMEOUT_S
-    while (await target.complete("The", 4)).error is not None:
-        if time.monotonic() > give_up_at:
-            sys.exit(f"cannot measure: {target.url} does not answer\n{processes.log()}")
-        await asyncio.sleep(POLL_S)
 
 
 async def _window(

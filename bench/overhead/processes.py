@@ -1,9 +1,11 @@
 """A node and a gateway of this checkout, each process of them known by what it does."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,7 @@ import psutil
 
 from bench.overhead.clocks import Spent
 from bench.overhead.meter import COUNTS_FILE, Counts, StepCounter
+from bench.serve.target import Target
 from tests.fakes.model_cache import lend_models
 from tests.fakes.ports import free_ports
 
@@ -22,6 +25,8 @@ ROLES: Final = (ACTOR, SUPERVISOR, WORKERS, FLEET, MASTER, PARENT, HELPERS)
 CONTEXT_TOKENS: Final = 2560
 KV_CACHE_MB: Final = 1536
 STOP_GRACE_S: Final = 20.0
+START_TIMEOUT_S: Final = 120.0
+POLL_S: Final = 0.1
 
 Usage = dict[str, Spent]
 """By role."""
@@ -86,6 +91,26 @@ class Processes:
                 process.kill()
         for started in self._started:
             started.wait()
+
+    def target(self, entry: str) -> Target:
+        """Return what is asked at `neuron` or `gateway`."""
+        return Target(
+            url=self.urls[entry],
+            model=self._model,
+            api="completions",
+            pids=self.pids,
+            extra={"ignore_eos": True},
+            timeout_s=START_TIMEOUT_S,
+            context_tokens=CONTEXT_TOKENS,
+        )
+
+    async def answering(self, target: Target) -> None:
+        """Return once it answers; ends the measurement with what was logged where it never does."""
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while (await target.complete("The", 4)).error is not None:
+            if time.monotonic() > give_up_at:
+                sys.exit(f"cannot measure: {target.url} does not answer\n{self.log()}")
+            await asyncio.sleep(POLL_S)
 
     def identify(self) -> None:
         """Find out which process is what, once all of them are there."""
