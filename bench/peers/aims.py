@@ -1,7 +1,7 @@
 """What the project is to reach, beside the best of the others that stands in the same tables."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
@@ -39,6 +39,8 @@ class Aim:
     """Only these count, of ours and of others'; all where none is named."""
     beside: str = ""
     """Name of the figure of ours that it is a ratio to, in place of others'."""
+    without: str = ""
+    """Format of ours whose same figure it is a ratio to, in place of others'."""
     unit: str = ""
     """Where it is no ratio: of the bounds, which the figure itself has to reach."""
 
@@ -58,6 +60,7 @@ class Aim:
 
 
 BYTE: Final = ("int8", "Q8_0")
+DRAFTS: Final = ("int4-drafts",)
 AIMS: Final = (
     Aim("W1, tokens/s", "W1", "decode_tokens_per_s", 2.0, 2.6),
     Aim("W1 in int8, tokens/s", "W1", "decode_tokens_per_s", 1.8, 2.3, formats=BYTE),
@@ -85,6 +88,18 @@ AIMS: Final = (
         "W2 beside a busy process, of W2 alone, tokens/s",
         *("busy", "busy_total_tokens_per_s", 0.45, None),
         beside="quiet_total_tokens_per_s",
+    ),
+    Aim(
+        "copy with drafts, of that without, tokens/s",
+        *("copy", "decode_tokens_per_s", 1.6, 2.5),
+        formats=DRAFTS,
+        without="int4",
+    ),
+    Aim(
+        "prose with drafts, of that without, tokens/s",
+        *("prose", "decode_tokens_per_s", 0.97, 1.0),
+        formats=DRAFTS,
+        without="int4",
     ),
     *(
         Aim(
@@ -118,11 +133,12 @@ def aims_table(records: Sequence[Record]) -> str:
 
 def _row(aim: Aim, records: Sequence[Record]) -> list[str]:
     others = [each for each in records if each.key.peer != OURS]
-    theirs = None if aim.beside else aim.best(others)
+    theirs = None if aim.beside or aim.without else aim.best(others)
     cells: list[str] = []
     for entry in ("node", "gateway"):
         mine = [each for each in records if each.key.peer == OURS and each.key.entry == entry]
-        cells += _ours(aim, aim.best(mine), theirs)
+        base = replace(aim, formats=(aim.without,)).best(mine) if aim.without else theirs
+        cells += _ours(aim, aim.best(mine), base)
     if not any(cells):
         return []
     sign = "≤" if aim.less_is_better else "≥"
@@ -134,15 +150,15 @@ def _row(aim: Aim, records: Sequence[Record]) -> list[str]:
 
 
 def _ours(
-    aim: Aim, found: tuple[float, Record] | None, theirs: tuple[float, Record] | None
+    aim: Aim, found: tuple[float, Record] | None, other: tuple[float, Record] | None
 ) -> list[str]:
-    """Return our figure and its ratio, if that is what has bounds."""
+    """Return our figure and its ratio to the other one, if that is what has bounds."""
     if found is None:
         return ["", ""]
     if aim.unit:
         return [_told(aim, found), ""]
     value, record = found
-    base = record.figures.get(aim.beside) if aim.beside else theirs and theirs[0]
+    base = record.figures.get(aim.beside) if aim.beside else other and other[0]
     return [_told(aim, found), _rounded(value / base, aim) if base else ""]
 
 

@@ -20,13 +20,15 @@ from tests.fakes.ports import free_ports
 CHECKOUT: Final = Path(__file__).parents[2]
 MEASURED: Final = ("cortex_core", "cortexd", "neurond", "setup.py")
 FORMATS: Final = {
-    "int4": ("int4", "bfloat16"),
-    "int4-kv8": ("int4", "int8"),
-    "int8": ("int8", "bfloat16"),
-    "bf16": ("bfloat16", "bfloat16"),
-    "bf16-kv8": ("bfloat16", "int8"),
+    "int4": ("int4", "bfloat16", "off"),
+    "int4-drafts": ("int4", "bfloat16", "ngram"),
+    "int4-kv8": ("int4", "int8", "off"),
+    "int8": ("int8", "bfloat16", "off"),
+    "bf16": ("bfloat16", "bfloat16", "off"),
+    "bf16-kv8": ("bfloat16", "int8", "off"),
 }
-"""What the weights are in, and keys and values."""
+"""What the weights are in, keys and values, and whether drafts are made: without, a chunk comes for
+each token, as from others."""
 QUESTION: Final = "Once upon a time there was"
 """What `cortex up` asks when it has started: a base model can go on with it."""
 TURNS: Final = "{{ bos_token }}{% for turn in messages %}{{ turn.content }}{% endfor %}"
@@ -80,7 +82,7 @@ class Cortex:
 
     def _settings(self, weights: Weights, weight_format: str, shape: Shape) -> dict[str, str]:
         """Return what tells a node how to run the model."""
-        dtype, kv_dtype = FORMATS[weight_format]
+        dtype, kv_dtype, speculation = FORMATS[weight_format]
         talks = "chat" in weights.manifest.capabilities
         profile = ", ".join(
             (
@@ -90,7 +92,7 @@ class Cortex:
                 f"context_tokens = {shape.context_tokens}",
                 f"max_sequences = {shape.streams}",
                 f"kv_cache_mb = {KV_CACHE_MB}",
-                'speculation = "off"',  # a chunk for each token, as others have it
+                f'speculation = "{speculation}"',
                 *(() if talks else (f"chat_template = '{TURNS}'",)),
             )
         )

@@ -12,7 +12,7 @@ from typing import Final
 from bench.peers.cache import Cache
 from bench.peers.commands import Unavailable
 from bench.peers.peer import Launch, Peer, Shape
-from bench.peers.plan import Plan, limit_minutes
+from bench.peers.plan import Plan, limit_minutes, work_for
 from bench.peers.report import reasons
 from bench.peers.results import START, UNFINISHED, Key, Record, Results, file_name, now
 from bench.peers.server import Server
@@ -61,7 +61,8 @@ class Session:
             for peer in peers:
                 for weight_format in peer.formats_of(model):
                     if weight_format in plan.formats:
-                        await self._run(_Start(self, peer, model, weight_format, shape), names)
+                        start = _Start(self, peer, model, weight_format, shape)
+                        await self._run(start, work_for(weight_format, names))
 
     async def _run(self, start: "_Start", names: Sequence[str]) -> None:
         try:

@@ -11,7 +11,7 @@ import pytest
 from bench.peers.__main__ import FORMATS, PEERS, arguments, command
 from bench.peers.cache import Cache
 from bench.peers.cortex import Cortex
-from bench.peers.plan import GEMMA3, MODELS, ORDER, SHAPES, SMOLLM2, USUAL, Plan
+from bench.peers.plan import GEMMA3, MODELS, ORDER, SHAPES, SMOLLM2, USUAL, Plan, work_for
 from bench.peers.weights import Weights
 from cortex_core.ids import ModelId
 from neurond.sources.store import ModelStore
@@ -41,6 +41,11 @@ def test_formats_are_those_of_the_peer_and_the_model() -> None:
     assert llama.formats_of(GEMMA3) == ("Q4_K_M", "Q8_0", "BF16")
     assert set(PEERS["cortex"].formats_of(GEMMA3)) >= {"int4", "int8", "bf16"}
     assert PEERS["vllm"].formats_of(GEMMA3) == ("bf16",)
+
+
+def test_drafts_are_measured_where_they_are_for() -> None:
+    assert work_for("int4-drafts", ORDER) == ["copy", "prose"]
+    assert work_for("int4", ORDER) == list(ORDER)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,7 @@ def test_a_format_that_nobody_has_is_told(capsys: pytest.CaptureFixture[str]) ->
         ["--models", "smollm2", "--workloads", "W6"],
         ["--peers", "cortex", "--formats", "Q4_0"],
         ["--models", "gemma3", "--peers", "llama.cpp", "--formats", "Q4_0,int4"],
+        ["--peers", "cortex", "--workloads", "W1", "--formats", "int4-drafts"],
     ],
 )
 def test_what_leaves_nothing_to_measure_is_told(

@@ -274,6 +274,25 @@ def test_some_aims_are_ratios_of_our_own() -> None:
     assert "**Beside the project's aims**" in report(found, "")
 
 
+def test_drafts_are_held_against_the_same_without() -> None:
+    def copied(weight_format: str, entry: str, tokens_per_s: float) -> Record:
+        key = Key(MODEL, "cortex", "1", weight_format, "copy", entry)
+        return Record(key, TIME, {"counts": True, "decode_tokens_per_s": tokens_per_s})
+
+    found = [
+        copied("int4", "node", 300.0),
+        copied("int4-drafts", "node", 600.0),
+        copied("int4", "gateway", 250.0),
+        copied("int4-drafts", "gateway", 400.0),
+        record("vllm", "copy", decode_tokens_per_s=900.0),
+    ]
+    (row,) = aims_table(found).splitlines()[2:]
+    assert row == (
+        "| copy with drafts, of that without, tokens/s |  | 600 (int4-drafts) | 2.00 "
+        "| 400 (int4-drafts) | 1.60 | ≥ 1.6 | ≥ 2.5 |"
+    )
+
+
 def test_some_aims_are_of_the_figure_itself() -> None:
     times = {"start_first_s": 4.0, "start_again_s": 0.5, "load_again_s": 0.15}
     others = {"start_first_s": 2.0, "start_again_s": 1.0, "load_again_s": 0.1}
