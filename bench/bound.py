@@ -123,8 +123,8 @@ def main() -> None:
         sys.exit(f"cannot read {path}: the CPU kernels do not serve {options.model}")
     num_bytes = weight_bytes(packed.decoder, kernels)
     del packed
-    with tempfile.TemporaryDirectory(prefix="cortex-bound-") as folder:
-        rounds, used = asyncio.run(_measure(options, dtype, engine, num_bytes, Path(folder)))
+    with tempfile.TemporaryDirectory(prefix="cortex-bound-") as served:
+        rounds, used = asyncio.run(_measure(options, dtype, engine, num_bytes, Path(served)))
     text = f"{_circumstances(options, num_bytes, used)}\n\n{told(rounds, num_bytes)}"
     print(text)
     if options.write:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from cortex_core.asgi import Receive, Scope, Send
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 from neurond.server import BoundedProtocol, HttpServer
 from tests.fakes.raw_requests import rest_of, sent
 from tests.fakes.waiting import WAIT_S, wait_until_async

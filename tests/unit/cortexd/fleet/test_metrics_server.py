@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from cortex_core.config import Address
-from cortex_core.neuron_api import MIB
+from cortex_core.sizes import MIB
 from cortexd.fleet import metrics_server
 from cortexd.fleet.metrics_server import MetricsServer
 from tests.fakes.raw_requests import rest_of, sent
