@@ -39,8 +39,9 @@ MAX_DEVICE_DEATHS = 2
 """Devices that die under one request after which its error is the client's.
 
 One death says nothing of a request: everything on that device breaks with it, and goes on. Who is
-there at the second may well be who kills them, and is given no third one. That holds where it got
-on in between too: what kills a decode lets the prompt be computed, and a token come, each time.
+there at the second may well be who kills them. One that got on in between is more likely to be a
+bystander, and is given a third; not more, as what kills a decode lets the prompt be computed, and a
+token come, each time.
 """
 
 _ANOTHER_MAY_DO = (
@@ -52,7 +53,7 @@ _ANOTHER_MAY_DO = (
     QueueFull,
     ShuttingDown,
 )
-_NO_ROOM = (Overloaded, QueueFull)
+_NOT_BROKEN = (Overloaded, QueueFull)
 
 
 class Attempts:
@@ -72,20 +73,25 @@ class Attempts:
         self._no_room_since: float | None = None
         self._no_room: CortexError | None = None
 
-    def failed(self, error: CortexError, now: float, *, got_on: bool = False) -> bool:
+    def failed(
+        self, error: CortexError, now: float, *, began: bool = True, got_on: bool = False
+    ) -> bool:
         """Count an attempt that ended with `error`; say whether another one may be made.
 
-        `got_on` says that the attempt brought something new of the answer.
+        `began` says that a device had taken the request, `got_on` that the attempt brought
+        something new of the answer.
         """
+        if got_on:
+            self._in_vain = 0
         if has_no_room(error):
             if got_on or self._no_room_since is None:
                 self._no_room_since = now
             self._no_room, self.waited_s = error, now - self._no_room_since
             return True
         self._no_room, self._no_room_since, self.waited_s = None, None, 0.0
-        self._in_vain = 0 if got_on else self._in_vain + 1
-        self._deaths += isinstance(error, DeviceFailed)
-        bounded = self._in_vain < MAX_ATTEMPTS and self._deaths < MAX_DEVICE_DEATHS
+        self._in_vain += not got_on
+        self._deaths += began and isinstance(error, DeviceFailed)
+        bounded = self._in_vain < MAX_ATTEMPTS and self._deaths < MAX_DEVICE_DEATHS + got_on
         return bounded and another_may_do(error)
 
     def as_told(self, error: CortexError) -> CortexError:
@@ -134,6 +140,7 @@ class StreamLedger:
         self._next_seq = 0
         self._finished: set[int] = set()
         self._tokens_at_attempt = 0
+        self._began = False
         self._continued = False
         self._scores_sent = 0
         self._scores_taken = 0
@@ -142,6 +149,7 @@ class StreamLedger:
     def next_request(self) -> GenerateRequest:
         """Return what the next replica is to be asked."""
         self._tokens_at_attempt = self.completion_tokens
+        self._began = False
         self._scores_taken = 0
         if not self.tokens_sent or self.started is None:
             return self._request
@@ -213,7 +221,7 @@ class StreamLedger:
     def goes_on_after(self, error: CortexError, now: float) -> bool:
         """Count the attempt that ended with `error`; say whether another replica may be asked."""
         got_on = self.completion_tokens > self._tokens_at_attempt
-        if not self.attempts.failed(error, now, got_on=got_on):
+        if not self.attempts.failed(error, now, began=self._began, got_on=got_on):
             return False
         if not self.tokens_sent:
             return True
@@ -221,6 +229,7 @@ class StreamLedger:
         return self._request.n == 1 and known
 
     def _take_started(self, event: Started) -> Started | None:
+        self._began = True
         if self.started is None:
             self.started = event
             return msgspec.structs.replace(event, prompt_token_ids=None)
@@ -255,9 +264,12 @@ def another_may_do(error: CortexError) -> bool:
 
 def is_replicas_fault(error: CortexError) -> bool:
     """Say whether the fleet should look at the replica that gave `error`."""
-    return another_may_do(error) and not has_no_room(error)
+    return another_may_do(error) and not isinstance(error, _NOT_BROKEN)
 
 
 def has_no_room(error: CortexError) -> bool:
-    """Say whether a node that gave `error` is whole and only had no room for the request."""
-    return isinstance(error, _NO_ROOM)
+    """Say whether the node that gave `error` is full: no request has a place there.
+
+    That it is `Overloaded` may be one request's doing, as where its image takes all the memory.
+    """
+    return isinstance(error, QueueFull)

@@ -81,7 +81,7 @@ class Placement:
         """Return a load that evicts nothing."""
         fits: list[tuple[tuple[bool, ...], int, Node, tuple[DeviceName, ...]]] = []
         for node in self._open_nodes(request):
-            if self._setbacks.too_large(request.model_id, node.name) is not None:
+            if self._setbacks.too_large(request.model_id, node.name, self._now) is not None:
                 continue
             devices = self._roomy(node, request)
             if devices is not None:
@@ -242,7 +242,7 @@ class Placement:
         devices: tuple[DeviceName, ...],
         candidates: list[Candidate],
     ) -> tuple[Candidate, ...] | None:
-        if self._setbacks.too_large(request.model_id, node.name) is not None:
+        if self._setbacks.too_large(request.model_id, node.name, self._now) is not None:
             # The estimate was wrong once; everything that may go gives it the best chance.
             return tuple(c for c in candidates if any(d in c.held_mb for d in devices))
         share = self._share_mb(request)

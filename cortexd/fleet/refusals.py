@@ -1,5 +1,6 @@
 """Why a request cannot be placed and waiting would not help, as the error a client gets. Pure."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from cortex_core.errors import (
@@ -66,14 +67,15 @@ class Refusals:
         """Return what came of the last tries, with the time after which the next one is made."""
         setbacks = [self._setbacks.on(request.model_id, node.name, self._now) for node in capable]
         kept_away = [setback for setback in setbacks if setback is not None]
-        if kept_away:
-            first = min(kept_away, key=lambda setback: setback.until)
-            return _of_a_load(first.error, max(1.0, round(first.until - self._now, 1)))
-        for node in capable:
-            out_of_memory = self._setbacks.too_large(request.model_id, node.name)
-            if out_of_memory is not None:
-                return out_of_memory
-        return None
+        if not kept_away:
+            large = [self._setbacks.too_large(request.model_id, n.name, self._now) for n in capable]
+            kept_away = [setback for setback in large if setback is not None]
+        if not kept_away:
+            return None
+        first = min(kept_away, key=lambda setback: setback.until)
+        if first.until == math.inf:
+            return first.error
+        return _of_a_load(first.error, max(1.0, round(first.until - self._now, 1)))
 
     def _arithmetic(self, request: RouteRequest, nodes: Iterable[Node]) -> str:
         need = self._catalogue.need_mb(self._state, request.model_id) or "an unknown number of"

@@ -1,5 +1,6 @@
 """What went wrong lately with loads, so that it is not tried again at once. Pure."""
 
+import math
 from dataclasses import dataclass
 
 from cortex_core.errors import (
@@ -27,7 +28,7 @@ class Setbacks:
         self._retry_s = retry_s
         self._max_attempts = max_attempts
         self._failed: dict[tuple[ModelId, NodeName], Setback] = {}
-        self._too_large: dict[tuple[ModelId, NodeName], CortexError] = {}
+        self._too_large: dict[tuple[ModelId, NodeName], Setback] = {}
         self._attempts: dict[ModelId, int] = {}
 
     def load_failed(
@@ -41,8 +42,8 @@ class Setbacks:
             case Conflict() | NodeUnavailable() | ShuttingDown():
                 # The node is asked for its state, and the decision made again.
                 pass
-            case OutOfMemory() if may_evict:
-                self.did_not_fit(model_id, node, error, now)
+            case OutOfMemory():
+                self.did_not_fit(model_id, node, error, now, may_evict=may_evict)
             case _:
                 self.failed(model_id, node, error, now)
 
@@ -52,29 +53,26 @@ class Setbacks:
         self._too_large.pop((model_id, node), None)
 
     def did_not_fit(
-        self, model_id: ModelId, node: NodeName, error: CortexError, now: float
+        self, model_id: ModelId, node: NodeName, error: CortexError, now: float, *, may_evict: bool
     ) -> None:
         """The node ran out of memory. Once, evicting may help; after that it is a failure.
 
-        The first time is remembered until `start_over`; while it is, nothing goes into free
-        memory there.
+        The first time is remembered until `start_over` where somebody waits who `may_evict`, else
+        for a while; until then nothing goes into free memory there.
         """
-        if (model_id, node) in self._too_large:
+        if self.too_large(model_id, node, now) is not None:
             self.failed(model_id, node, error, now)
         else:
-            self._too_large[model_id, node] = error
+            until = math.inf if may_evict else now + self._retry_s
+            self._too_large[model_id, node] = Setback(error, until)
 
-    def too_large(self, model_id: ModelId, node: NodeName) -> CortexError | None:
-        """Return the error if free memory was not enough there, whatever the estimate says."""
-        return self._too_large.get((model_id, node))
+    def too_large(self, model_id: ModelId, node: NodeName, now: float) -> Setback | None:
+        """Return what says that free memory was not enough there, whatever the estimate is."""
+        return _present(self._too_large, (model_id, node), now)
 
     def on(self, model_id: ModelId, node: NodeName, now: float) -> Setback | None:
         """Return the setback that keeps the model from this node."""
-        found = self._failed.get((model_id, node))
-        if found is not None and found.until <= now:
-            del self._failed[model_id, node]
-            return None
-        return found
+        return _present(self._failed, (model_id, node), now)
 
     def tried(self, model_id: ModelId) -> None:
         """Count one decision to load the model."""
@@ -87,10 +85,23 @@ class Setbacks:
     def start_over(self, model_id: ModelId) -> None:
         """Forget the attempts, because the load succeeded or nobody waits for it any more."""
         self._attempts.pop(model_id, None)
-        for key in [key for key in self._too_large if key[0] == model_id]:
-            del self._too_large[key]
+        for key, setback in list(self._too_large.items()):
+            if key[0] == model_id and setback.until == math.inf:
+                del self._too_large[key]
 
     def loaded(self, model_id: ModelId, node: NodeName) -> None:
         """Forget everything against the model on this node: it is there."""
         self._failed.pop((model_id, node), None)
+        self._too_large.pop((model_id, node), None)
         self.start_over(model_id)
+
+
+def _present(
+    setbacks: dict[tuple[ModelId, NodeName], Setback], key: tuple[ModelId, NodeName], now: float
+) -> Setback | None:
+    """Return a setback that still holds, and forget one that does not."""
+    found = setbacks.get(key)
+    if found is not None and found.until <= now:
+        del setbacks[key]
+        return None
+    return found

@@ -235,7 +235,7 @@ async def test_killed_fleet_actor_stops_nobody(start: Start, neuron: FakeNeuron)
     async with GatewayClient(process.base_url) as client:
         answer = await client.chat()
         seen = await answer.until("are")
-        actor = process.member("fleet_actor")
+        actor = process.member("cortexd.fleet_actor")
         actor.kill()
         neuron.script = whole
         assert await chat(process) == TEXT
@@ -243,13 +243,13 @@ async def test_killed_fleet_actor_stops_nobody(start: Start, neuron: FakeNeuron)
         seen += (await answer.body()).decode()
     assert texts_of(seen) == TEXT
     await wait_until_async(
-        lambda: {one.pid for one in process.family.running("fleet_actor")} - {actor.pid},
+        lambda: {one.pid for one in process.family.running("cortexd.fleet_actor")} - {actor.pid},
     )
 
 
 async def test_hung_fleet_actor_is_replaced(start: Start, neuron: FakeNeuron) -> None:
     process = await start(neuron)
-    actor = process.member("fleet_actor")
+    actor = process.member("cortexd.fleet_actor")
     actor.suspend()
 
     # A request that needs the actor waits, and is answered by the next one.

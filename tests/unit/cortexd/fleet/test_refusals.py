@@ -101,9 +101,15 @@ def test_a_model_that_did_not_fit_is_told_so() -> None:
     fleet = dispatcher_of("n")
     setbacks = Setbacks(retry_s=15.0, max_attempts=5)
     no_room = OutOfMemory("cannot load file:a: 10 MB are free")
-    setbacks.did_not_fit(A, N, no_room, NOW)
+    setbacks.did_not_fit(A, N, no_room, NOW, may_evict=True)
 
     assert refusal(fleet, N, setbacks=setbacks) is no_room
+
+    setbacks = Setbacks(retry_s=15.0, max_attempts=5)
+    setbacks.did_not_fit(A, N, no_room, NOW, may_evict=False)
+
+    error = refusal(fleet, N, setbacks=setbacks)
+    assert (error.message, error.retry_after_s) == (no_room.message, 15.0)
 
 
 def test_nodes_that_cannot_be_used_are_told_with_their_causes() -> None:

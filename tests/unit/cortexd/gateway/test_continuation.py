@@ -143,17 +143,19 @@ def test_attempts_count_only_while_the_stream_does_not_get_on() -> None:
     assert not ledger.goes_on_after(GONE, 0.0)
 
 
-@pytest.mark.parametrize("got_on", [False, True])
-def test_two_devices_that_died_under_a_request_are_all_it_gets(got_on: bool) -> None:
+@pytest.mark.parametrize(("got_on", "most"), [(False, 2), (True, 3)])
+def test_few_devices_that_died_under_a_request_are_all_it_gets(got_on: bool, most: int) -> None:
     attempts = Attempts()
     assert attempts.failed(DEAD, 0.0, got_on=got_on)
     assert attempts.as_told(DEAD) is DEAD
-    assert attempts.failed(GONE, 0.0)
+    assert attempts.failed(DEAD, 0.0, began=False)
+    for _ in range(most - 2):
+        assert attempts.failed(DEAD, 0.0, got_on=got_on)
     assert not attempts.failed(DEAD, 0.0, got_on=got_on)
     assert attempts.as_told(GONE) is GONE
     told = attempts.as_told(DEAD)
     assert isinstance(told, DeviceFailed)
-    assert "2 devices died" in told.message
+    assert f"{most} devices died" in told.message
     assert DEAD.message in told.message
     assert told.retry_after_s is None
 

@@ -28,6 +28,7 @@ from cortex_core.errors import (
     ModelNotFound,
     ModelNotLoaded,
     NodeUnavailable,
+    Overloaded,
     QueueFull,
     ShuttingDown,
 )
@@ -260,17 +261,33 @@ async def test_failed_event_is_an_error_like_any_other(make: Any) -> None:
     assert (await make(one=fails).ask(several))[-1] == Failed(dead.info())
 
 
-@pytest.mark.parametrize("sent", [0, 2])
-async def test_request_that_kills_each_device_is_given_two(make: Any, sent: int) -> None:
+@pytest.mark.parametrize(("sent", "most"), [(1, 2), (2, 3)])
+async def test_request_that_kills_each_device_is_given_few(
+    make: Any, sent: int, most: int
+) -> None:
     dead = DeviceFailed("cannot go on: the actor was ended", retry_after_s=1.0)
     kills = broken_after(sent, dead)
-    bench = make(one=kills, two=kills, three=whole)
+    bench = make(one=kills, two=kills, three=kills, four=whole)
     last = (await bench.ask())[-1]
-    assert [name for name, _ in bench.nodes.asked] == ["one", "two"]
+    assert [name for name, _ in bench.nodes.asked] == ["one", "two", "three"][:most]
     assert isinstance(last, Failed)
     assert last.error.code == "device_failed"
-    assert "2 devices died" in last.error.message
+    assert f"{most} devices died" in last.error.message
     assert last.error.retry_after_s is None
+
+
+async def test_a_device_that_was_down_before_did_not_die_under_a_request(make: Any) -> None:
+    down = broken_after(0, DeviceFailed("cannot use device cpu: it is starting"))
+    bench = make(one=down, two=down, three=whole)
+    assert text_of(await bench.ask()) == TEXT
+
+
+async def test_what_one_request_takes_too_much_of_says_nothing_of_the_node(make: Any) -> None:
+    error = Overloaded("cannot read an image: no memory for it", retry_after_s=1.0)
+    bench = make(one=broken_after(0, error))
+    assert (await bench.ask())[-1] == Failed(error.info())
+    assert len(bench.nodes.asked) == MAX_ATTEMPTS
+    assert bench.fleet.full == []
 
 
 async def test_attempts_are_bounded(make: Any) -> None:
