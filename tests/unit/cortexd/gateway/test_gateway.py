@@ -345,6 +345,22 @@ async def test_prompts_of_one_call_end_with_the_one_that_fails_and_not_as_cancel
     assert bench.metric("requests_cancelled_total", node="one") == 0
 
 
+async def test_a_defect_is_logged_with_its_traceback_by_the_prompt_that_met_it(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def defect(request: GenerateRequest) -> list[Event | CortexError]:
+        if request.request_id == "r1":
+            raise ZeroDivisionError
+        return long_answer(request)
+
+    bench = make(one=defect)
+    async with two_prompts(bench) as events:
+        (*_, last) = [event async for event in events]
+    assert isinstance(last, Failed)
+    assert [record.exc_info is not None for record in caplog.records] == [True, False]
+    assert bench.metric("request_errors_total", node="one", code="internal_error") == 2
+
+
 async def test_prompts_of_one_call_whose_client_leaves_are_cancelled(make: Any) -> None:
     bench = make(one=long_answer)
     async with two_prompts(bench) as events:
