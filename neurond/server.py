@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from cortex_core.asgi import App
 from cortex_core.errors import RequestTooLarge
-from cortex_core.stall_watch import STALLED_S, StallWatch
+from cortex_core.stall_watch import NODE_STALLED_S, StallWatch
 from neurond.listening import BACKLOG
 
 KEEP_ALIVE_S: Final = 75
@@ -95,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     uvicorn itself waits for it without a bound, and keeps what is left of an answer that has ended.
     """
 
-    stalled_s = STALLED_S
+    stalled_s = NODE_STALLED_S
     """How long that may be."""
 
     _held_bytes = 0
