@@ -83,6 +83,10 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Tick as often as the date in the headers changes; uvicorn does ten times as often."""
         while not await self.on_tick(0):
+            # uvicorn closes in many places, and tells of few.
+            for connection in self.server_state.connections:
+                if isinstance(connection, BoundedProtocol):
+                    connection.watch_close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._leaving.wait()
@@ -121,16 +125,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._stall_watch.end()
 
-    def on_response_complete(self) -> None:
-        """Called by uvicorn, which closes behind some answers once they are sent."""
-        super().on_response_complete()
+    def watch_close(self) -> None:
+        """Have a connection that is closing wait for its last bytes no longer than for others."""
         if self.transport.is_closing():
             self._stall_watch.begin(self.transport)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Called by uvicorn, which closes a connection that nothing came over for long."""
-        super().timeout_keep_alive_handler()
-        self._stall_watch.begin(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self._held_bytes += len(data)
