@@ -15,7 +15,11 @@ from cortex_core.logs import kv
 log = logging.getLogger(__name__)
 
 STALLED_S: Final = 300.0
-"""How long a client may take nothing of what is sent to it."""
+"""How long a client of a gateway may take nothing of what is sent to it."""
+NODE_STALLED_S: Final = 2 * STALLED_S
+"""The same for clients of a node, gateways among them. A gateway reads on only for a client that
+takes what it has; it has to find out about one that does not before the node loses patience with
+the gateway, whose client would get an error of a sound node."""
 _LOOKS: Final = 4
 """How often in that time it is looked at; so it may be a quarter longer."""
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from cortex_core.canonical import Completed, Event, Failed, GenerateRequest, Ping
-from cortex_core.errors import CortexError, InternalError, NodeUnavailable
+from cortex_core.errors import CortexError, InternalError, NodeUnavailable, error_from_info
 from cortex_core.ids import ReplicaId
 from cortex_core.joined_events import joined
 from cortex_core.logs import kv
@@ -102,7 +102,8 @@ class Gateway(RequestGateway[Nodes]):
             yield Failed(outcome.info())
         finally:
             if outcome == "cancelled" and failed:
-                outcome = failed[0]
+                # As it was told: whence it came is in the log of the request that failed.
+                outcome = error_from_info(failed[0].info())
             record.end(ledger.used(), outcome)
             if not ledger.exact:
                 told = kv(request_id=request.request_id, model=request.model)

@@ -1,7 +1,6 @@
 """A child of the gateway's parent process that is started again whenever it ends or hangs."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -69,11 +68,22 @@ class Respawned:
             self._child.send_signal(signum)
 
     async def stop(self, grace_s: float) -> None:
-        """Start it no more and end it: SIGTERM, after `grace_s` SIGKILL. Idempotent."""
+        """Start it no more and end it: SIGTERM, after `grace_s` SIGKILL. Idempotent.
+
+        When this is cancelled the process is sent SIGKILL at once.
+
+        Raises:
+            Timeout: as `ChildProcess.stop`.
+        """
         if self._watching is not None:
             self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+            try:
+                # Not itself: its cancel would look like one of this task, and hide one.
+                await asyncio.wait({self._watching})
+            except asyncio.CancelledError:
+                if self._child is not None:
+                    self._child.kill()
+                raise
         if self._child is not None and self._child.running:
             await self._child.stop(grace_s)
 

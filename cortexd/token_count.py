@@ -12,14 +12,13 @@ from cortex_core.errors import (
     NodeUnavailable,
     NotFound,
     Overloaded,
-    Timeout,
 )
 from cortex_core.ids import ModelId, NodeName, ReplicaId
 from cortexd.fleet.index import FleetIndex
 from cortexd.fleet.protocol import NodeView
 
 HURRY_S = 5.0
-"""For one node's answer while there is another to ask: far more than a long prompt takes."""
+"""For one node's answer while there is another to ask: more than most prompts take."""
 
 Report = Callable[[ReplicaId, ErrorInfo], None]
 """`cortexd.fleet.client.FleetClient.report_failure`."""
@@ -43,7 +42,9 @@ async def count_tokens(
 ) -> int:
     """Return how many tokens `prompt` is for the model, which need not be loaded anywhere.
 
-    A node that is away or hangs is reported, so that the next count is not held up by it too.
+    A node that is away is reported by way of a replica there, if there is one, so that the next
+    count is not held up by it too. One that does not answer in time is not: a long prompt takes its
+    time, which says nothing of the replica.
 
     Raises:
         InvalidRequest: a node says that the prompt cannot be.
@@ -62,7 +63,7 @@ async def count_tokens(
         except CortexError as error:
             if isinstance(error, InvalidRequest):
                 raise
-            if isinstance(error, NodeUnavailable | Timeout):
+            if isinstance(error, NodeUnavailable):
                 _report(error, index, node.name, report)
             # Not fetched there is no news to a client; what a nearer node said is.
             last = last if isinstance(error, ModelNotFound | NotFound) else error

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from cortex_core.asgi import App
 from cortex_core.errors import RequestTooLarge
-from cortex_core.stall_watch import STALLED_S, StallWatch
+from cortex_core.stall_watch import NODE_STALLED_S, StallWatch
 from neurond.listening import BACKLOG
 
 KEEP_ALIVE_S: Final = 75
@@ -83,6 +83,10 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Tick as often as the date in the headers changes; uvicorn does ten times as often."""
         while not await self.on_tick(0):
+            # uvicorn closes in many places, and tells of few.
+            for connection in self.server_state.connections:
+                if isinstance(connection, BoundedProtocol):
+                    connection.watch_close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._leaving.wait()
@@ -95,7 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
     uvicorn itself waits for it without a bound, and keeps what is left of an answer that has ended.
     """
 
-    stalled_s = STALLED_S
+    stalled_s = NODE_STALLED_S
     """How long that may be."""
 
     _held_bytes = 0
@@ -121,16 +125,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._stall_watch.end()
 
-    def on_response_complete(self) -> None:
-        """Called by uvicorn, which closes behind some answers once they are sent."""
-        super().on_response_complete()
+    def watch_close(self) -> None:
+        """Have a connection that is closing wait for its last bytes no longer than for others."""
         if self.transport.is_closing():
             self._stall_watch.begin(self.transport)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Called by uvicorn, which closes a connection that nothing came over for long."""
-        super().timeout_keep_alive_handler()
-        self._stall_watch.begin(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self._held_bytes += len(data)

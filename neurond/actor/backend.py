@@ -52,8 +52,9 @@ class ServedModel:
     whether there was one to make. From the loop's thread, between steps; takes milliseconds. None
     where memory is there from the beginning, or not the model's."""
     stepped: Callable[[float], None] | None = None
-    """Hear how many seconds a step took, after what it computed was told; may take milliseconds for
-    memory, as `make_resident` does where the device is idle. From the loop's thread."""
+    """Hear how many seconds a step of an engine that generates took, after what it computed was
+    told; may take milliseconds for memory, as `make_resident` does where the device is idle. From
+    the loop's thread."""
 
 
 class Backend(Protocol):

@@ -330,7 +330,7 @@ class ActorLoop:
         served.engine.took(took_s)
         served.failed_steps = 0
         self._steps += 1
-        if served.model.stepped is not None:
+        if served.model.stepped is not None and isinstance(engine, Engine):
             served.model.stepped(took_s)
 
     def _compute(self, served: ModelEngine) -> StepOutput:

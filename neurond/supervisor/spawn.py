@@ -2,18 +2,26 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import threading
 import types
 from collections.abc import Iterator
+from typing import Final
 
 import multiprocess
 from multiprocess import resource_tracker
 
 from cortex_core.errors import InternalError
+from cortex_core.logs import kv
 from neurond.actor.launch import Launch
 from neurond.actor.main import actor_main
+
+_log = logging.getLogger(__name__)
+
+REAP_S: Final = 1.0
+"""For a process to be gone after SIGKILL, for which the supervisor's loop stands still."""
 
 
 class ActorProcess:
@@ -52,10 +60,15 @@ class ActorProcess:
         return status
 
     def discard(self) -> None:
-        """Kill and reap a process that nobody watches, and give back what belongs to it."""
+        """Kill and reap a process that nobody watches, and give back what belongs to it.
+
+        Blocks, `REAP_S` at most: one that hangs in the kernel is left to this process's own end.
+        """
         self._process.kill()
-        self._process.join()
-        self.poll()
+        self._process.join(REAP_S)
+        if self.poll() is None:
+            _log.error("actor not reaped", extra=kv(pid=self.pid, waited_s=REAP_S))
+            return
         self.close()
 
     def close(self) -> None:

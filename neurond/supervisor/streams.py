@@ -4,7 +4,7 @@ A `TokenStream` lives on the supervisor's loop. Its buffer is bounded without ev
 ring: above `HIGH_WATER_TOKENS` the engine is told to pause this request's sequences, below
 `LOW_WATER_TOKENS` to resume them. What can still arrive after the pause is what the actor had
 produced by then, at most what fits the ring; every other stream goes on untouched. A reader that
-takes nothing for `STALLED_S` while its sequences are held loses them: they are others' places.
+takes nothing for `NODE_STALLED_S` while its sequences are held loses them: they are others' places.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Protocol
 
 from cortex_core.errors import CortexError, Timeout
 from cortex_core.lazy_timer import LazyTimer
+from cortex_core.stall_watch import NODE_STALLED_S
 from neurond.stream_items import ChoiceFinished, StreamItem, Token
 
 HIGH_WATER_TOKENS = 256
 LOW_WATER_TOKENS = 64
 MOST_TAKEN_TOKENS = 64
-STALLED_S = 300.0
 _OF_CHOICE = (Token, ChoiceFinished)
 
 
@@ -64,7 +64,7 @@ class TokenStream:
 
         Raises:
             DeviceFailed: the actor died or hung; what it sent before was taken.
-            Timeout: nothing was taken for `STALLED_S`.
+            Timeout: nothing was taken for `NODE_STALLED_S`.
             CortexError: the engine failed this request.
         """
         self._untouched_since = None
@@ -138,9 +138,10 @@ class TokenStream:
             self._untouched_since = None
         elif self._untouched_since is None:
             self._untouched_since = now
-        elif now - self._untouched_since >= STALLED_S:
+        elif now - self._untouched_since >= NODE_STALLED_S:
             self._control.cancel()
-            self.fail(Timeout(f"cannot go on: nothing of the answer was read for {STALLED_S:g} s"))
+            cause = f"nothing of the answer was read for {NODE_STALLED_S:g} s"
+            self.fail(Timeout(f"cannot go on: {cause}"))
 
     def _resume_if_low(self) -> None:
         if self._paused and len(self._items) < LOW_WATER_TOKENS:

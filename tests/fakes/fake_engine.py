@@ -188,9 +188,9 @@ class CountingBackend:
         is_costly = folder.name.startswith("costly")
         runner = CostlyRunner(folder) if is_costly else CountingRunner()
         served = ServedModel(loaded, lambda: Engine(runner, config), lambda: None, formats)
-        if folder.name.startswith("fresh"):
+        if "fresh" in folder.name:
             make_resident = _Endless(folder / "frontier")
-            return replace(served, make_resident=make_resident, stepped=_Steps(folder / "steps"))
+            served = replace(served, make_resident=make_resident, stepped=_Steps(folder / "steps"))
         if not folder.name.startswith("vectors"):
             return served
         sizes = EmbeddingSizes(CountingEmbedder.dimensions, command.context_tokens)

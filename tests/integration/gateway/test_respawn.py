@@ -1,5 +1,6 @@
 """A child that ends or hangs is replaced, also where the system has no room at first."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -115,6 +116,22 @@ async def test_a_child_that_never_says_anything_is_replaced(
 
     assert first not in starts.running()
     await child.stop(WAIT_S)
+
+
+async def test_a_stop_that_is_cancelled_at_once_kills_the_child(
+    starts: Starts, liveness: Segment
+) -> None:
+    child = respawned([sys.executable, "-c", BEATING, str(liveness.fd)], liveness)
+    child.start()
+    await wait_until_async(lambda: says(liveness, Phase.IDLE))
+
+    stopping = asyncio.create_task(child.stop(WAIT_S))
+    await asyncio.sleep(0)  # it has begun, and waits for the first time
+    stopping.cancel()
+    await asyncio.wait({stopping}, timeout=WAIT_S)
+
+    assert stopping.cancelled()
+    await wait_until_async(lambda: starts.running() == [])
 
 
 def respawned(argv: list[str], liveness: Segment) -> Respawned:

@@ -110,6 +110,19 @@ async def test_a_step_that_fails_ends_embedding_alone(node: Node) -> None:
     assert node.restarts == 0
 
 
+async def test_steps_that_compute_vectors_alone_bring_no_memory_with_them(node: Node) -> None:
+    model_id = await node.loaded("vectors-fresh")
+    steps = node.library.folder(model_id) / "steps"
+
+    await collect(embed(node, model_id, [[1]]))
+    await collect(node.submit(model_id, [10], max_tokens=2))
+
+    await wait_until_async(lambda: steps.exists() and steps.read_text() == "2")
+    await collect(embed(node, model_id, [[1]] * 3))
+    await collect(node.submit(model_id, [10], max_tokens=1))
+    await wait_until_async(lambda: steps.read_text() == "3")
+
+
 async def test_a_model_without_vectors_says_so(node: Node) -> None:
     model_id = await node.loaded()
     with pytest.raises(InvalidRequest, match="cannot embed"):

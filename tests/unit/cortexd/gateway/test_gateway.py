@@ -262,9 +262,7 @@ async def test_failed_event_is_an_error_like_any_other(make: Any) -> None:
 
 
 @pytest.mark.parametrize(("sent", "most"), [(1, 2), (2, 3)])
-async def test_request_that_kills_each_device_is_given_few(
-    make: Any, sent: int, most: int
-) -> None:
+async def test_request_that_kills_each_device_is_given_few(make: Any, sent: int, most: int) -> None:
     dead = DeviceFailed("cannot go on: the actor was ended", retry_after_s=1.0)
     kills = broken_after(sent, dead)
     bench = make(one=kills, two=kills, three=kills, four=whole)
@@ -360,6 +358,22 @@ async def test_prompts_of_one_call_end_with_the_one_that_fails_and_not_as_cancel
     assert bench.metric("requests_total", node="one") == 2
     assert bench.metric("request_errors_total", node="one", code=error.code) == 2
     assert bench.metric("requests_cancelled_total", node="one") == 0
+
+
+async def test_a_defect_is_logged_with_its_traceback_by_the_prompt_that_met_it(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def defect(request: GenerateRequest) -> list[Event | CortexError]:
+        if request.request_id == "r1":
+            raise ZeroDivisionError
+        return long_answer(request)
+
+    bench = make(one=defect)
+    async with two_prompts(bench) as events:
+        (*_, last) = [event async for event in events]
+    assert isinstance(last, Failed)
+    assert [record.exc_info is not None for record in caplog.records] == [True, False]
+    assert bench.metric("request_errors_total", node="one", code="internal_error") == 2
 
 
 async def test_prompts_of_one_call_whose_client_leaves_are_cancelled(make: Any) -> None:

@@ -16,11 +16,12 @@ from cortex_core.errors import (
     Timeout,
 )
 from cortex_core.ids import ModelId, RequestId
+from cortex_core.stall_watch import NODE_STALLED_S
 from neurond import protocol
 from neurond.ring_records import encode_finish, encode_notice, encode_token, encode_vector
 from neurond.stream_items import Admitted, Adopted, ChoiceFinished, NotHeld, Token, Vector
 from neurond.supervisor.jobs import EmbedJob, EngineJob
-from neurond.supervisor.streams import HIGH_WATER_TOKENS, STALLED_S
+from neurond.supervisor.streams import HIGH_WATER_TOKENS
 from tests.fakes.actor_node import collect
 from tests.fakes.waiting import WAIT_S
 from tests.unit.neurond.supervisor.inflight_rig import MODEL, Fixture
@@ -223,7 +224,7 @@ async def test_a_request_that_nobody_reads_ends_in_the_engine_too() -> None:
         encode_token(command.first_stream, 1, None, []) for _ in range(HIGH_WATER_TOKENS + 1)
     )
 
-    for now in (0.0, STALLED_S):
+    for now in (0.0, NODE_STALLED_S):
         fixture.table.tick(now)
 
     assert fixture.actor.control[-1] == protocol.Cancel(command.request_id)

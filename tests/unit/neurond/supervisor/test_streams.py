@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from cortex_core.errors import DeviceFailed, Timeout
+from cortex_core.stall_watch import NODE_STALLED_S
 from neurond.stream_items import Admitted, ChoiceFinished, StreamItem, Token
 from neurond.supervisor.streams import (
     HIGH_WATER_TOKENS,
     LOW_WATER_TOKENS,
     MOST_TAKEN_TOKENS,
-    STALLED_S,
     TokenStream,
 )
 from tests.fakes.actor_node import collect, collect_into
@@ -237,15 +237,15 @@ def filled(n: int = 1) -> tuple[TokenStream, Control]:
 async def test_a_reader_that_has_stopped_loses_its_place_and_is_told() -> None:
     stream, control = filled()
     stream.tick(1000.0)
-    stream.tick(1000.0 + STALLED_S - 0.1)
+    stream.tick(1000.0 + NODE_STALLED_S - 0.1)
     assert control.calls == [("pause", 0)]
 
-    stream.tick(1000.0 + STALLED_S)
-    stream.tick(1000.0 + 2 * STALLED_S)
+    stream.tick(1000.0 + NODE_STALLED_S)
+    stream.tick(1000.0 + 2 * NODE_STALLED_S)
 
     assert control.calls == [("pause", 0), ("cancel", None)]
     items: list[StreamItem] = []
-    with pytest.raises(Timeout, match="nothing of the answer was read for 300 s"):
+    with pytest.raises(Timeout, match="nothing of the answer was read for 600 s"):
         await collect_into(items, stream)
     assert len(items) == HIGH_WATER_TOKENS + 1
 
@@ -265,10 +265,10 @@ async def test_a_pause_that_ended_does_not_count() -> None:
     stream.tick(0.0)
     while stream.paused:
         await stream.take(WAIT_S)
-    stream.tick(STALLED_S)
+    stream.tick(NODE_STALLED_S)
     for number in range(HIGH_WATER_TOKENS + 1):
         stream.deliver(Token(0, number))
-    stream.tick(STALLED_S + 1)
+    stream.tick(NODE_STALLED_S + 1)
 
     assert control.calls == [("pause", 0), ("resume", 0), ("pause", 0)]
 
@@ -277,7 +277,7 @@ async def test_a_finished_answer_waits_for_its_reader() -> None:
     stream, control = filled()
     stream.deliver(ChoiceFinished(0, "length"))
     stream.tick(0.0)
-    stream.tick(STALLED_S)
+    stream.tick(NODE_STALLED_S)
 
     assert control.calls == [("pause", 0)]
     assert len(await collect(stream)) == HIGH_WATER_TOKENS + 2
