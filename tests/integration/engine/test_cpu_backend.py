@@ -156,8 +156,11 @@ def test_a_device_that_is_never_idle_copies_weights_beside_its_steps(
     monkeypatch.setattr(memory_ahead, "host_memory", lambda: HostMemory(1 << 40, 1 << 40))
     prepare_model(make_model(PLANNED["llama"]()), tmp_path)
     served = load(backend, tmp_path, "int8")
-
+    assert served.stepped is not None
     generate(served)
+    assert lies_in_its_file(tmp_path)
+
+    served.stepped(60.0)  # a long step brings a piece with it, and these weights are one
 
     assert not lies_in_its_file(tmp_path)
 
