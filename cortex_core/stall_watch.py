@@ -8,7 +8,7 @@ import fcntl
 import logging
 import struct
 import termios
-from typing import Final
+from typing import Any, Final
 
 from cortex_core.logs import kv
 
@@ -68,6 +68,34 @@ class StallWatch:
         self._next_look = None
         log.warning("client cut off: it does not read", extra=kv(unsent_bytes=unsent_bytes))
         transport.abort()
+
+
+class StallWatched(asyncio.Protocol):
+    """To be named before a server's own protocol: gives up its peer as `StallWatch` does."""
+
+    stalled_s = STALLED_S
+    """How long a peer may take nothing."""
+    transport: asyncio.Transport
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stall_watch = StallWatch(self.stalled_s)
+
+    def pause_writing(self) -> None:
+        """Called by the transport, whose buffer is full: what is sent now waits."""
+        super().pause_writing()
+        self._stall_watch.begin(self.transport)
+
+    def resume_writing(self) -> None:
+        """Called by the transport, whose buffer has room again."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stall_watch.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport."""
+        super().connection_lost(exc)
+        self._stall_watch.end()
 
 
 def _unsent_bytes(transport: asyncio.WriteTransport) -> int:

@@ -12,7 +12,7 @@ from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn_h1c import H1CProtocol
 
-from cortex_core.stall_watch import STALLED_S, StallWatch
+from cortex_core.stall_watch import StallWatched
 from cortexd.worker_app import WorkerApp
 
 LINGER_S = 0.5
@@ -55,35 +55,12 @@ class PatientParser(H1CProtocol):  # type: ignore[misc]  # gunicorn_h1c has no t
         self._early.clear()
 
 
-class PatientProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no types
+class PatientProtocol(StallWatched, ASGIProtocol):  # type: ignore[misc]  # gunicorn has no types
     """Leaves the rest of a request that comes early in the socket, as gunicorn does with bodies.
 
     Cuts off a client that does not read, which cancels its request as if it had left: gunicorn
     itself waits for it without a bound.
     """
-
-    stalled_s = STALLED_S
-    """How long that may be."""
-
-    def __init__(self, worker: Any) -> None:
-        super().__init__(worker)
-        self._stall_watch = StallWatch(self.stalled_s)
-
-    def pause_writing(self) -> None:
-        """Called by the transport, whose buffer is full: what is sent now waits."""
-        super().pause_writing()
-        self._stall_watch.begin(self.transport)
-
-    def resume_writing(self) -> None:
-        """Called by the transport, whose buffer has room again."""
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self._stall_watch.end()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
-        super().connection_lost(exc)
-        self._stall_watch.end()
 
     def _close_transport(self) -> None:
         """Called by gunicorn; the transport sends what it has, and closes then."""

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import uvicorn
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from cortex_core.asgi import App
 from cortex_core.errors import RequestTooLarge
-from cortex_core.stall_watch import NODE_STALLED_S, StallWatch
+from cortex_core.stall_watch import NODE_STALLED_S, StallWatched
 from neurond.listening import BACKLOG
 
 KEEP_ALIVE_S: Final = 75
@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
                     await self._leaving.wait()
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(StallWatched, HttpToolsProtocol):
     """Refuses a head that does not end: the parser holds all of it, without a bound of its own.
 
     Cuts off a client that does not read, which is told to the application as if it had left:
@@ -100,30 +100,9 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     stalled_s = NODE_STALLED_S
-    """How long that may be."""
 
     _held_bytes = 0
     """What came since the parser last had something to hand on."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._stall_watch = StallWatch(self.stalled_s)
-
-    def pause_writing(self) -> None:
-        """Called by the transport, whose buffer is full."""
-        super().pause_writing()
-        self._stall_watch.begin(self.transport)
-
-    def resume_writing(self) -> None:
-        """Called by the transport, whose buffer has room again."""
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self._stall_watch.end()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
-        super().connection_lost(exc)
-        self._stall_watch.end()
 
     def watch_close(self) -> None:
         """Have a connection that is closing wait for its last bytes no longer than for others."""

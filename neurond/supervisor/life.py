@@ -119,11 +119,7 @@ class ActorLife:
                 )
             )
             theirs.close()
-            try:
-                self.child = ChildProcess(self._process)
-            except BaseException:
-                self._process.discard()  # without a watcher it would be nobody's
-                raise
+            self.child = _watched(self._process)
             self._owned = stack.pop_all()
 
     def on_notice(self, handler: Callable[[ControlNotice], None]) -> None:
@@ -187,6 +183,14 @@ def sweep_sockets(runtime_dir: Path) -> None:
                 check_served(path)
             except CortexError:
                 path.unlink(missing_ok=True)
+
+
+def _watched(process: ActorProcess) -> ChildProcess:
+    try:
+        return ChildProcess(process)
+    except BaseException:
+        process.discard()  # without a watcher it would be nobody's
+        raise
 
 
 @contextlib.contextmanager
